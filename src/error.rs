@@ -1,0 +1,411 @@
+//! All the errors of the crate.
+
+use std::any::Any;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::contain::panic_message;
+
+/// Why a pool broke, or an error that many handles share.
+pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Why a job has no result, or why a wait for it ended without one.
+///
+/// Of the job itself speak [`is_cancelled`](Self::is_cancelled), [`is_panic`](Self::is_panic),
+/// [`is_shutdown`](Self::is_shutdown), [`is_broken`](Self::is_broken) and [`is_spawn_failed`](Self::is_spawn_failed);
+/// only of the wait speak [`is_timeout`](Self::is_timeout) and [`is_deadlock`](Self::is_deadlock).
+///
+/// It turns into an [`io::Error`] by `?` (and stays in there as the inner error; a timeout gets
+/// [`io::ErrorKind::TimedOut`]).
+///
+/// # Examples
+///
+/// ```
+/// let pool = futurepool::ThreadPool::new(1);
+/// let error = pool.submit(|| panic!("no such luck")).join().unwrap_err();
+/// assert!(error.is_panic());
+/// assert!(error.to_string().contains("no such luck"));
+/// assert_eq!(error.into_panic().downcast_ref(), Some(&"no such luck"));
+/// ```
+#[doc(alias = "CancelledError")]
+#[doc(alias = "BrokenExecutor")]
+pub struct JoinError(Kind);
+
+enum Kind {
+    Cancelled,
+    Panic(Box<Panic>),
+    Shutdown,
+    Broken(Cause),
+    SpawnFailed(Arc<io::Error>),
+    Timeout,
+    Deadlock,
+}
+
+struct Panic {
+    /// A mutex only because a payload need not be `Sync` and an error should be; it is locked to show the message.
+    payload: Mutex<Box<dyn Any + Send>>,
+    /// Where the job was submitted.
+    origin: &'static Location<'static>,
+}
+
+impl JoinError {
+    pub(crate) fn cancelled() -> Self {
+        Self(Kind::Cancelled)
+    }
+
+    pub(crate) fn panicked(
+        payload: Box<dyn Any + Send>,
+        origin: &'static Location<'static>,
+    ) -> Self {
+        Self(Kind::Panic(Box::new(Panic {
+            payload: Mutex::new(payload),
+            origin,
+        })))
+    }
+
+    pub(crate) fn shut_down() -> Self {
+        Self(Kind::Shutdown)
+    }
+
+    pub(crate) fn broken_by(cause: Cause) -> Self {
+        Self(Kind::Broken(cause))
+    }
+
+    pub(crate) fn spawn_failed(refusal: Arc<io::Error>) -> Self {
+        Self(Kind::SpawnFailed(refusal))
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self(Kind::Timeout)
+    }
+
+    pub(crate) fn deadlock() -> Self {
+        Self(Kind::Deadlock)
+    }
+
+    /// The job was cancelled before it started: by its handle, by
+    /// [`cancel_pending`](crate::ThreadPool::cancel_pending) or [`shutdown_now`](crate::ThreadPool::shutdown_now).
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.0, Kind::Cancelled)
+    }
+
+    /// The job panicked; [`into_panic`](Self::into_panic) gives the payload.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self.0, Kind::Panic(_))
+    }
+
+    /// The pool was shut down and did not accept the job.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        matches!(self.0, Kind::Shutdown)
+    }
+
+    /// An initializer failed and broke the pool before the job started; [`source`](Error::source) is its error.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self.0, Kind::Broken(_))
+    }
+
+    /// The system refused to start a thread while the pool had none; [`source`](Error::source) is the system's error.
+    ///
+    /// The pool is not broken by it: the next submit tries again.
+    #[must_use]
+    pub fn is_spawn_failed(&self) -> bool {
+        matches!(self.0, Kind::SpawnFailed(_))
+    }
+
+    /// The wait ended by its time limit; of the job it says nothing.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.0, Kind::Timeout)
+    }
+
+    /// The wait could never have ended: a job waited for itself.
+    #[must_use]
+    pub fn is_deadlock(&self) -> bool {
+        matches!(self.0, Kind::Deadlock)
+    }
+
+    /// The payload of the job's panic, to be looked into or passed on with [`std::panic::resume_unwind`].
+    ///
+    /// # Panics
+    ///
+    /// If the job did not panic: see [`try_into_panic`](Self::try_into_panic).
+    #[must_use]
+    #[track_caller]
+    pub fn into_panic(self) -> Box<dyn Any + Send> {
+        self.try_into_panic()
+            .unwrap_or_else(|error| panic!("into_panic of an error that is no panic: {error}"))
+    }
+
+    /// The payload of the job's panic.
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if the job did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
+        match self.0 {
+            Kind::Panic(panic) => Ok(panic
+                .payload
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)),
+            other => Err(Self(other)),
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Cancelled => f.write_str("the job was cancelled before it started"),
+            Kind::Panic(panic) => {
+                let payload = panic.payload.lock();
+                let payload = payload.unwrap_or_else(PoisonError::into_inner);
+                match panic_message(&**payload) {
+                    Some(message) => write!(f, "the job panicked: {message}")?,
+                    None => f.write_str("the job panicked")?,
+                }
+                write!(f, " (submitted at {})", panic.origin)
+            }
+            Kind::Shutdown => f.write_str("the pool is shut down and takes no more jobs"),
+            Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
+            Kind::SpawnFailed(refusal) => {
+                write!(f, "no worker thread could be started: {refusal}")
+            }
+            Kind::Timeout => f.write_str("the time limit passed before the job was done"),
+            Kind::Deadlock => f.write_str("deadlock: the job waits for itself"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.0 {
+            Kind::Cancelled => "Cancelled",
+            Kind::Panic(_) => "Panic",
+            Kind::Shutdown => "Shutdown",
+            Kind::Broken(_) => "Broken",
+            Kind::SpawnFailed(_) => "SpawnFailed",
+            Kind::Timeout => "Timeout",
+            Kind::Deadlock => "Deadlock",
+        };
+        write!(f, "JoinError::{kind}({:?})", self.to_string())
+    }
+}
+
+impl Error for JoinError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            Kind::Broken(cause) => Some(&**cause),
+            Kind::SpawnFailed(refusal) => Some(&**refusal),
+            _ => None,
+        }
+    }
+}
+
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> Self {
+        let kind = match &error.0 {
+            Kind::Timeout => io::ErrorKind::TimedOut,
+            Kind::Deadlock => io::ErrorKind::Deadlock,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// Why a pool takes no more jobs.
+#[derive(Clone)]
+pub(crate) enum Closed {
+    Shutdown,
+    Broken(Cause),
+}
+
+impl From<Closed> for JoinError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Shutdown => Self::shut_down(),
+            Closed::Broken(cause) => Self::broken_by(cause),
+        }
+    }
+}
+
+/// A job that was not accepted: says why, and gives the closure back.
+///
+/// # Examples
+///
+/// ```
+/// let pool = futurepool::ThreadPool::new(1);
+/// pool.shutdown();
+/// let error = pool.try_submit(|| 7).unwrap_err();
+/// assert!(error.is_shutdown());
+/// assert_eq!(error.into_inner()(), 7);
+/// ```
+pub struct SubmitError<F> {
+    why: Refusal,
+    /// A mutex only because a closure need not be `Sync` and an error should be; it is never locked.
+    job: Mutex<F>,
+}
+
+pub(crate) enum Refusal {
+    Full,
+    Closed(Closed),
+}
+
+impl<F> SubmitError<F> {
+    pub(crate) fn new(why: Refusal, job: F) -> Self {
+        let job = Mutex::new(job);
+        Self { why, job }
+    }
+
+    /// The queue has no room at present, or others have waited for it longer.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.why, Refusal::Full)
+    }
+
+    /// The pool is shut down.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        matches!(self.why, Refusal::Closed(Closed::Shutdown))
+    }
+
+    /// An initializer failed and broke the pool; [`source`](Error::source) is its error.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self.why, Refusal::Closed(Closed::Broken(_)))
+    }
+
+    /// The closure that was not accepted.
+    #[must_use]
+    pub fn into_inner(self) -> F {
+        self.job
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F> fmt::Display for SubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.why {
+            Refusal::Full => f.write_str("the pool's queue is full"),
+            Refusal::Closed(closed) => JoinError::from(closed.clone()).fmt(f),
+        }
+    }
+}
+
+impl<F> fmt::Debug for SubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.why {
+            Refusal::Full => "Full",
+            Refusal::Closed(Closed::Shutdown) => "Shutdown",
+            Refusal::Closed(Closed::Broken(_)) => "Broken",
+        };
+        write!(f, "SubmitError::{kind}({:?})", self.to_string())
+    }
+}
+
+impl<F> Error for SubmitError<F> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.why {
+            Refusal::Closed(Closed::Broken(cause)) => Some(&**cause),
+            _ => None,
+        }
+    }
+}
+
+/// An option of [`ThreadPoolBuilder`](crate::ThreadPoolBuilder) that cannot be: names it and says how to mend it.
+///
+/// # Examples
+///
+/// ```
+/// let error = futurepool::ThreadPool::builder().max_workers(0).build().unwrap_err();
+/// assert_eq!(error.field(), "max_workers");
+/// assert_eq!(error.to_string(), "max_workers: a pool needs at least 1 worker, not 0");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildError {
+    field: &'static str,
+    problem: &'static str,
+}
+
+impl BuildError {
+    pub(crate) fn new(field: &'static str, problem: &'static str) -> Self {
+        Self { field, problem }
+    }
+
+    /// The name of the builder's method that was given the wrong value.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem)
+    }
+}
+
+impl Error for BuildError {}
+
+impl From<BuildError> for io::Error {
+    fn from(error: BuildError) -> Self {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
+/// A wait for several things that ended by its time limit: says how many were not done.
+///
+/// For [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) it counts workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeoutError {
+    pending: usize,
+    total: usize,
+    what: &'static str,
+}
+
+impl TimeoutError {
+    pub(crate) fn of_workers(pending: usize, total: usize) -> Self {
+        Self {
+            pending,
+            total,
+            what: "workers",
+        }
+    }
+
+    /// How many were not done.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}
+
+impl fmt::Display for TimeoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} (of {}) {} unfinished",
+            self.pending, self.total, self.what
+        )
+    }
+}
+
+impl Error for TimeoutError {}
+
+impl From<TimeoutError> for io::Error {
+    fn from(error: TimeoutError) -> Self {
+        io::Error::new(io::ErrorKind::TimedOut, error)
+    }
+}

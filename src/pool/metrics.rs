@@ -1,0 +1,150 @@
+//! What a pool counts.
+
+use std::cell::Cell;
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
+
+/// What a pool has done so far, and what it does at present: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
+///
+/// The figures are read one by one while the pool works. At a quiet moment they add up:
+/// `submitted == completed + panicked + cancelled`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Threads that serve the pool at present, those that just start included.
+    pub workers: u64,
+    /// Those of them that have no job.
+    pub idle: u64,
+    /// Jobs that wait for a worker.
+    #[doc(alias = "qsize")]
+    pub queued: u64,
+    /// Jobs that run at present.
+    pub running: u64,
+    /// Jobs accepted so far.
+    pub submitted: u64,
+    /// Jobs that returned.
+    pub completed: u64,
+    /// Jobs that panicked.
+    pub panicked: u64,
+    /// Accepted jobs that never ran, for whatever reason: cancelled, or refused because the pool broke or no thread
+    /// could be started.
+    pub cancelled: u64,
+    /// Calls that submitted nothing: the pool was full, shut down or broken.
+    pub rejected: u64,
+    /// Threads that the system refused to start.
+    pub spawn_failures: u64,
+}
+
+/// Every thread counts in one of these, so that threads seldom write to the same cache line.
+const SHARDS: usize = 8;
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    shards: [CachePadded<Shard>; SHARDS],
+    rejected: AtomicU64,
+    spawn_failures: AtomicU64,
+}
+
+/// Only ever go up, but for `waking`.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    /// Before the job can be seen in the queue.
+    pub(crate) submitted: AtomicU64,
+    /// Before the job can be seen as running.
+    pub(crate) started: AtomicU64,
+    /// These three before the job can be seen as resolved.
+    pub(crate) completed: AtomicU64,
+    pub(crate) panicked: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
+    /// Workers that have ended a job and are in a foreign waker now. The same thread goes up and down.
+    pub(crate) waking: AtomicU64,
+}
+
+impl Counters {
+    /// This thread's shard.
+    pub(crate) fn mine(&self) -> &Shard {
+        &self.shards[shard_of_this_thread()]
+    }
+
+    pub(crate) fn submitted(&self) {
+        Shard::up(&self.mine().submitted);
+    }
+
+    pub(crate) fn rejected(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn spawn_failed(&self) {
+        self.spawn_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many workers would have something to do if there were enough of them: the jobs that have not ended, and
+    /// those workers that are kept by a foreign waker.
+    ///
+    /// What has ended is read first. So a job that is counted as ended was counted as submitted, and the difference
+    /// errs on the high side only.
+    pub(crate) fn demand(&self) -> u64 {
+        let ended = self.sum(|shard| &shard.completed)
+            + self.sum(|shard| &shard.panicked)
+            + self.sum(|shard| &shard.cancelled);
+        let waking = self.sum(|shard| &shard.waking);
+        let submitted = self.sum(|shard| &shard.submitted);
+        submitted.saturating_sub(ended) + waking
+    }
+
+    /// With the figures that only the caller knows: threads, and those of them that have not come to their loop yet.
+    pub(crate) fn read(&self, workers: usize, starting: usize) -> Metrics {
+        let completed = self.sum(|shard| &shard.completed);
+        let panicked = self.sum(|shard| &shard.panicked);
+        let cancelled = self.sum(|shard| &shard.cancelled);
+        let started = self.sum(|shard| &shard.started);
+        let submitted = self.sum(|shard| &shard.submitted);
+        let workers = workers as u64;
+        let running = started.saturating_sub(completed + panicked);
+        Metrics {
+            workers,
+            idle: workers.saturating_sub(starting as u64 + running),
+            queued: submitted.saturating_sub(started + cancelled),
+            running,
+            submitted,
+            completed,
+            panicked,
+            cancelled,
+            rejected: self.rejected.load(Ordering::Relaxed),
+            spawn_failures: self.spawn_failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        let of_shard = |shard: &CachePadded<Shard>| counter(shard).load(Ordering::Acquire);
+        self.shards.iter().map(of_shard).sum()
+    }
+}
+
+impl Shard {
+    pub(crate) fn up(counter: &AtomicU64) {
+        // Release, with the Acquire of `sum`: whoever sees this sees what was counted before.
+        counter.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn down(counter: &AtomicU64) {
+        counter.fetch_sub(1, Ordering::Release);
+    }
+}
+
+fn shard_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    MINE.try_with(|mine| {
+        mine.get().unwrap_or_else(|| {
+            let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            mine.set(Some(shard));
+            shard
+        })
+    })
+    .unwrap_or(0)
+}

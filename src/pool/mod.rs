@@ -1,0 +1,276 @@
+//! Where jobs wait and threads run them.
+//!
+//! ```text
+//!  submit ──► queue ──► worker ──► Job::run ──► the handle's waiter
+//!    │          ▲          │
+//!    │ announce │ room     │ idle: who sleeps, who is called
+//!    └──────────┴──────────┘ roster: how many there are, who waits for their end
+//! ```
+//!
+//! Each file uses only those after it: `global`, `builder`, this one, `submit`, `shutdown`, `worker`, `shared`;
+//! and then `queue`, `room`, `idle`, `roster`, `metrics` and `config`, of which each is for itself (but a queue has
+//! its room).
+
+mod builder;
+mod config;
+mod global;
+mod idle;
+mod metrics;
+mod queue;
+mod room;
+mod roster;
+mod shared;
+mod shutdown;
+mod submit;
+mod worker;
+
+use std::fmt;
+use std::panic::Location;
+use std::thread;
+
+pub use self::builder::ThreadPoolBuilder;
+pub use self::config::InitializerOutput;
+pub use self::global::{GlobalPool, global, submit};
+pub use self::metrics::Metrics;
+use self::shared::Shared;
+pub use self::shutdown::Shutdown;
+pub use self::submit::SubmitAsync;
+use self::submit::{enqueue, wait_for_place};
+use crate::error::{Closed, JoinError, Refusal, SubmitError};
+use crate::sync::Arc;
+use crate::task::handle::JoinHandle;
+
+/// A pool of threads for work that blocks.
+///
+/// A job goes in by [`submit`](Self::submit), and comes out through a [`JoinHandle`] that async code awaits and sync
+/// code joins. Threads start when they are needed, up to a limit, and jobs start in the order in which they were
+/// submitted.
+///
+/// It is not `Clone`: share it as `&ThreadPool` or `Arc<ThreadPool>`.
+///
+/// # What dropping it does
+///
+/// As the end of Python's `with` block: no more jobs are accepted, those that are queued still run, and the drop
+/// **blocks** until the threads are gone. It does not wait in one of the pool's own workers, nor while the thread is
+/// panicking; the queue still runs then, in the background.
+///
+/// In async code a drop with unfinished jobs blocks the executor's thread. `pool.shutdown().await` before it makes it
+/// instant.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::ThreadPool;
+///
+/// let pool = ThreadPool::new(4);
+/// let handle = pool.submit(|| std::fs::read_to_string("Cargo.toml"));
+/// let text = handle.join().unwrap()?;
+/// assert!(text.contains("futurepool"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[doc(alias = "ThreadPoolExecutor")]
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+}
+
+impl ThreadPool {
+    /// A pool of at most `max_workers` threads, with the other options at their defaults.
+    ///
+    /// # Panics
+    ///
+    /// If `max_workers` is 0.
+    #[must_use]
+    #[track_caller]
+    pub fn new(max_workers: usize) -> Self {
+        let pool = Self::builder().max_workers(max_workers).build();
+        pool.unwrap_or_else(|error| panic!("ThreadPool::new: {error}"))
+    }
+
+    /// The options of a pool, to be set one by one.
+    pub fn builder() -> ThreadPoolBuilder {
+        ThreadPoolBuilder::new()
+    }
+
+    /// Queues a job, and gives the handle that its result comes through.
+    ///
+    /// On a pool without a [capacity](ThreadPoolBuilder::queue_capacity) it never blocks. With one, and when that is
+    /// full, it **blocks this thread** until there is room, after those who wait already; but never in one of this
+    /// pool's own workers: there it goes over the capacity by that job. In async code use
+    /// [`submit_async`](Self::submit_async) then.
+    ///
+    /// # Errors
+    ///
+    /// They come through the handle. On a pool that is shut down or broken it is resolved already, with that error.
+    #[track_caller]
+    pub fn submit<F, T>(&self, closure: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_from(closure, Location::caller())
+    }
+
+    pub(crate) fn submit_from<F, T>(
+        &self,
+        closure: F,
+        origin: &'static Location<'static>,
+    ) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let shared = &self.shared;
+        if let Some(room) = &shared.queue.room {
+            match shared.own_badge() {
+                Some(_) => room.take_anyway(),
+                None => wait_for_place(room),
+            }
+        }
+        enqueue(shared, closure, origin).unwrap_or_else(|(closed, closure)| {
+            Shared::discard(closure);
+            JoinHandle::new(shared.failed::<F, T>(closed.into()))
+        })
+    }
+
+    /// Queues a job if there is room for it now. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// A [`SubmitError`] that says why the job was not accepted, and gives the closure back: the queue is full, the
+    /// pool is shut down, or it is broken.
+    #[track_caller]
+    pub fn try_submit<F, T>(&self, closure: F) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let origin = Location::caller();
+        let shared = &self.shared;
+        if shared
+            .queue
+            .room
+            .as_ref()
+            .is_some_and(|room| !room.try_take())
+        {
+            shared.counters.rejected();
+            let why = shared.queue.closed().map_or(Refusal::Full, Refusal::Closed);
+            return Err(SubmitError::new(why, closure));
+        }
+        enqueue(shared, closure, origin)
+            .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
+    }
+
+    /// Queues a job as soon as there is room for it, without blocking a thread. It takes a closure, not a future.
+    ///
+    /// The future it gives does nothing until it is polled. Who polled first is served first, and neither
+    /// [`submit`](Self::submit) nor [`try_submit`](Self::try_submit) overtakes it. In one of this pool's own workers
+    /// and under [`block_on`](crate::block_on) it goes over the capacity instead of waiting.
+    ///
+    /// # Errors
+    ///
+    /// A [`SubmitError`] that gives the closure back, if the pool is shut down or broken, or is so while this waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, it has submitted nothing, and nobody's place is lost.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled after it was ready.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # futures::executor::block_on(async {
+    /// let pool = futurepool::ThreadPool::builder().queue_capacity(2).build()?;
+    /// let handle = pool.submit_async(|| 1 + 1).await.expect("the pool is open");
+    /// assert_eq!(handle.await.unwrap(), 2);
+    /// # Ok::<(), futurepool::BuildError>(())
+    /// # }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn submit_async<F, T>(&self, closure: F) -> SubmitAsync<F, T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        SubmitAsync::new(Arc::clone(&self.shared), closure, Location::caller())
+    }
+
+    /// Stops accepting jobs, at once; those that are queued still run.
+    ///
+    /// What comes back is a future and has a blocking [`join`](Shutdown::join), for those who want to wait for the end.
+    /// The shutdown goes on without it. It may be called any number of times, from any thread, jobs included. Whoever
+    /// waits for room is released, with an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(2);
+    /// let handle = pool.submit(|| "still runs");
+    /// pool.shutdown().join();
+    /// assert_eq!(handle.join().unwrap(), "still runs");
+    /// assert!(pool.submit(|| "too late").join().unwrap_err().is_shutdown());
+    /// ```
+    #[doc(alias = "__exit__")]
+    pub fn shutdown(&self) -> Shutdown {
+        self.shared.close(Closed::Shutdown);
+        Shutdown::new(Arc::clone(&self.shared))
+    }
+
+    /// As [`shutdown`](Self::shutdown), but every queued job is cancelled, and those that run are asked to end: see
+    /// [`cancel_requested`](crate::cancel_requested).
+    #[doc(alias = "cancel_futures")]
+    #[doc(alias = "terminate_workers")]
+    #[doc(alias = "kill_workers")]
+    pub fn shutdown_now(&self) -> Shutdown {
+        self.shared.stop();
+        let shutdown = self.shutdown();
+        self.cancel_pending();
+        shutdown
+    }
+
+    /// Cancels every job that is queued now, and says how many. The pool stays open.
+    ///
+    /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns.
+    pub fn cancel_pending(&self) -> usize {
+        self.shared.refuse_queued(JoinError::cancelled)
+    }
+
+    /// How many threads there may be at once.
+    #[must_use]
+    pub fn max_workers(&self) -> usize {
+        self.shared.roster.max_workers()
+    }
+
+    /// What the pool has done so far, and what it does at present.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
+    }
+}
+
+impl Default for ThreadPool {
+    /// A pool with the default options: as many threads as this process may use processors and 4 more, but 32 at most.
+    fn default() -> Self {
+        Self::builder().build().expect("the options are in order")
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        let shutdown = self.shutdown();
+        if self.shared.own_badge().is_none() && !thread::panicking() {
+            shutdown.join();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool")
+            .field("max_workers", &self.max_workers())
+            .field("metrics", &self.metrics())
+            .finish_non_exhaustive()
+    }
+}

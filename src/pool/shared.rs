@@ -1,0 +1,158 @@
+//! What the pool, its workers and its jobs share, and what any of them may do with it. (What starts threads is in
+//! [`worker`](super::worker).)
+
+use std::panic::Location;
+
+use crate::contain::{contain, report};
+use crate::error::{Cause, Closed, JoinError};
+use crate::pool::config::Config;
+use crate::pool::idle::Idle;
+use crate::pool::metrics::{Counters, Metrics, Shard};
+use crate::pool::queue::Queue;
+use crate::pool::roster::{Roster, wake_all};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
+use crate::task::cell::{Cell, Home};
+use crate::task::context::{Badge, badge};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Unique in the process.
+    pub(crate) id: u64,
+    pub(crate) config: Config,
+    pub(crate) queue: Queue,
+    pub(crate) idle: Idle,
+    pub(crate) roster: Roster,
+    pub(crate) counters: Counters,
+    /// Set by `shutdown_now`: running jobs are asked to end.
+    stopping: AtomicBool,
+}
+
+/// Numbers for pools.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Shared {
+    pub(crate) fn new(
+        id: u64,
+        config: Config,
+        max_workers: usize,
+        capacity: Option<usize>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            config,
+            queue: Queue::new(capacity),
+            idle: Idle::default(),
+            roster: Roster::new(max_workers),
+            counters: Counters::default(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// If this thread is one of the pool's own: as what.
+    pub(crate) fn own_badge(&self) -> Option<Badge> {
+        badge().filter(|badge| badge.pool == self.id)
+    }
+
+    pub(crate) fn cell<F, T>(
+        self: &Arc<Self>,
+        closure: F,
+        origin: &'static Location<'static>,
+    ) -> Arc<Cell<F, T, PoolHome>> {
+        Arc::new(Cell::queued(closure, origin, PoolHome(Arc::clone(self))))
+    }
+
+    /// For a job that was refused before it began.
+    pub(crate) fn failed<F, T>(self: &Arc<Self>, error: JoinError) -> Arc<Cell<F, T, PoolHome>> {
+        Arc::new(Cell::failed(error, PoolHome(Arc::clone(self))))
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        let roster = &self.roster;
+        self.counters.read(roster.workers(), roster.starting())
+    }
+
+    /// Calls a worker for the jobs in the queue, if one has to be called.
+    pub(crate) fn call_one(&self) {
+        fence(Ordering::SeqCst);
+        self.idle.call_one();
+    }
+
+    /// A job has left the queue: its place goes to the one who has waited longest.
+    pub(crate) fn give_back_place(&self) {
+        if let Some(room) = &self.queue.room {
+            wake_all(room.give_back());
+        }
+    }
+
+    /// Takes no more jobs from now on.
+    pub(crate) fn close(&self, why: Closed) {
+        self.queue.close(why);
+        if let Some(room) = &self.queue.room {
+            wake_all(room.close());
+        }
+        self.idle.close();
+        self.review_end();
+    }
+
+    /// Asks the running jobs to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whatever may have been the last thing that somebody waited for has happened.
+    pub(crate) fn review_end(&self) {
+        wake_all(self.roster.review_now(self.queue.is_finished()));
+    }
+
+    /// Takes all jobs out of the queue and resolves them with an error; says how many there were.
+    pub(crate) fn refuse_queued(&self, error: impl Fn() -> JoinError) -> usize {
+        let mut refused = 0;
+        for job in self.queue.take_all() {
+            match job.refuse(error()) {
+                true => refused += 1,
+                false => self.queue.husk_gone(),
+            }
+        }
+        self.review_end();
+        refused
+    }
+
+    /// An initializer failed.
+    pub(crate) fn break_down(&self, cause: Cause) {
+        report(
+            || tracing::error!(pool = %self.config.thread_name_prefix, %cause, "the pool is broken: {cause}"),
+        );
+        self.close(Closed::Broken(Arc::clone(&cause)));
+        self.refuse_queued(|| JoinError::broken_by(Arc::clone(&cause)));
+    }
+
+    /// Drops a closure that nobody will run.
+    pub(crate) fn discard<F>(closure: F) {
+        contain("the destructor of a job's closure", || drop(closure));
+    }
+}
+
+/// How a job reaches its pool.
+pub(crate) struct PoolHome(Arc<Shared>);
+
+impl Home for PoolHome {
+    fn withdrawn(&self, husk: bool) {
+        let Self(shared) = self;
+        shared.give_back_place();
+        if husk && shared.queue.husk_made() {
+            shared.call_one();
+            shared.review_end();
+        }
+    }
+
+    fn not_run(&self) {
+        Shard::up(&self.0.counters.mine().cancelled);
+    }
+
+    fn stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
+    }
+}

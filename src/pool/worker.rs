@@ -1,0 +1,227 @@
+//! The workers: how they are started, what they do, how they end.
+
+use std::io;
+use std::mem;
+use std::thread;
+use std::time::Instant;
+
+use crate::contain::report;
+use crate::error::JoinError;
+use crate::look::look;
+use crate::pool::idle::{Bed, Morning};
+use crate::pool::metrics::Shard;
+use crate::pool::roster::{Opening, join_all, wake_all};
+use crate::pool::shared::Shared;
+use crate::sync::{Arc, Ordering, fence};
+use crate::task::cell::Watch;
+use crate::task::context::{Badge, set_badge};
+use crate::task::job::Job;
+
+/// There is a job in the queue: sees to it that some worker will take it. A new one is started if the others have
+/// enough to do; else one is called, if all that are free sleep.
+pub(crate) fn announce(shared: &Arc<Shared>) {
+    // Between the write to the queue and the reads of who looks and who sleeps: see `idle`.
+    fence(Ordering::SeqCst);
+    let workers = shared.roster.workers();
+    if workers < shared.roster.max_workers() && shared.counters.demand() > workers as u64 {
+        if let Hired::Yes = hire(shared) {
+            return;
+        }
+    }
+    shared.idle.call_one();
+}
+
+#[must_use]
+enum Hired {
+    /// A worker is on its way, and looks at the queue first of all.
+    Yes,
+    No,
+}
+
+/// Starts a worker if one more is allowed and has something to do.
+fn hire(shared: &Arc<Shared>) -> Hired {
+    let Some(opening) = shared.roster.open(|| shared.counters.demand()) else {
+        return Hired::No;
+    };
+    let worker = opening.worker;
+    match start_thread(shared, opening) {
+        Ok(thread) => {
+            let finished = shared.queue.is_finished();
+            wake_all(shared.roster.opened(worker, thread, finished));
+            Hired::Yes
+        }
+        Err((refusal, opening)) => {
+            refused(shared, refusal, &opening);
+            Hired::No
+        }
+    }
+}
+
+fn start_thread(
+    shared: &Arc<Shared>,
+    opening: Opening,
+) -> Result<thread::JoinHandle<()>, (io::Error, Opening)> {
+    let config = &shared.config;
+    let mut builder =
+        thread::Builder::new().name(format!("{}-{}", config.thread_name_prefix, opening.name));
+    if let Some(size) = config.stack_size {
+        builder = builder.stack_size(size);
+    }
+    let Opening { worker, name } = opening;
+    let shared = Arc::clone(shared);
+    builder
+        .spawn(move || serve(&shared, Opening { worker, name }))
+        .map_err(|refusal| (refusal, Opening { worker, name }))
+}
+
+/// The system gave no thread. With a worker alive the jobs wait for that one; with none, nobody would ever come.
+fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
+    shared.counters.spawn_failed();
+    let alone = shared.roster.refused(opening);
+    report(|| {
+        let pool = &shared.config.thread_name_prefix;
+        tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}");
+    });
+    if alone {
+        let refusal = Arc::new(refusal);
+        shared.refuse_queued(|| JoinError::spawn_failed(Arc::clone(&refusal)));
+    }
+    shared.review_end();
+}
+
+/// The life of a worker.
+fn serve(shared: &Arc<Shared>, opening: Opening) {
+    let name = opening.name;
+    let leaving = Leaving { shared, opening };
+    set_badge(Badge {
+        pool: shared.id,
+        worker: Some(leaving.opening.worker),
+    });
+    report(
+        || tracing::debug!(pool = %shared.config.thread_name_prefix, worker = name, "a worker starts"),
+    );
+    #[cfg(feature = "tokio")]
+    let _runtime = shared.config.runtime.as_ref().map(|handle| handle.enter());
+    let initialized = shared.config.initialize();
+    shared.roster.started();
+    match initialized {
+        Ok(()) => work(shared),
+        Err(cause) => shared.break_down(Arc::from(cause)),
+    }
+    report(
+        || tracing::debug!(pool = %shared.config.thread_name_prefix, worker = name, "a worker ends"),
+    );
+    drop(leaving);
+}
+
+/// The loop: take a job, run it, repeat.
+fn work(shared: &Arc<Shared>) {
+    let bed = Bed::new();
+    let mut looking = false;
+    while let Some(job) = next_job(shared, &bed, &mut looking) {
+        let mut shift = Shift {
+            shared,
+            looking: &mut looking,
+        };
+        if !job.run(&mut shift) {
+            shared.queue.husk_gone();
+        }
+    }
+}
+
+/// The next job, whatever it takes; `None` if there will be none, or none came for long enough. `looking`: whether this
+/// worker is the one who looks, see [`idle`](super::idle).
+fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<Job> {
+    let until = |keep_alive| Instant::now().checked_add(keep_alive);
+    let mut leave_at = None;
+    loop {
+        if let Some(job) = shared.queue.pop() {
+            if mem::take(looking) {
+                shared.idle.stop_looking();
+                if !shared.queue.seems_empty() {
+                    announce(shared);
+                }
+            }
+            return Some(job);
+        }
+        if shared.queue.is_finished() {
+            if mem::take(looking) {
+                shared.idle.stop_looking();
+            }
+            return None;
+        }
+        *looking = *looking || shared.idle.start_looking();
+        if *looking && look(|| !shared.queue.seems_empty()) {
+            continue;
+        }
+        if leave_at.is_none() {
+            leave_at = shared.config.keep_alive.and_then(until);
+        }
+        let is_empty = || shared.queue.seems_empty();
+        match (shared.idle).sleep(bed, mem::take(looking), leave_at, is_empty) {
+            Morning::Called => *looking = true,
+            Morning::Up => {}
+            Morning::Expired => return None,
+        }
+    }
+}
+
+/// What a worker sees to while it runs a job.
+struct Shift<'a> {
+    shared: &'a Arc<Shared>,
+    looking: &'a mut bool,
+}
+
+impl Watch for Shift<'_> {
+    fn started(&mut self) {
+        Shard::up(&self.shared.counters.mine().started);
+    }
+
+    fn running(&mut self) {
+        self.shared.give_back_place();
+    }
+
+    fn ended(&mut self, panicked: bool, wakes: bool) {
+        let mine = self.shared.counters.mine();
+        if wakes {
+            // First, or for a moment this worker would seem to be free.
+            Shard::up(&mine.waking);
+        }
+        Shard::up(match panicked {
+            true => &mine.panicked,
+            false => &mine.completed,
+        });
+        // Whoever sees the result and submits the next job finds this worker looking already.
+        if !wakes && self.shared.queue.seems_empty() {
+            *self.looking = self.shared.idle.start_looking();
+        }
+    }
+
+    fn woken(&mut self) {
+        Shard::down(&self.shared.counters.mine().waking);
+    }
+}
+
+/// What has to be done when a worker ends, however it does.
+struct Leaving<'a> {
+    shared: &'a Arc<Shared>,
+    opening: Opening,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let Self { shared, opening } = self;
+        set_badge(Badge {
+            pool: shared.id,
+            worker: None,
+        });
+        let left_before = shared.roster.left(opening);
+        // A job that came while this worker was still counted on: see `idle`.
+        fence(Ordering::SeqCst);
+        if !shared.queue.seems_empty() {
+            announce(shared);
+        }
+        shared.review_end();
+        join_all(left_before);
+    }
+}

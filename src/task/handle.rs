@@ -1,0 +1,470 @@
+//! The caller's half of a job.
+
+use std::any::type_name;
+use std::fmt;
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures::future::FusedFuture;
+use pin_project_lite::pin_project;
+
+use crate::block_on::Sleeper;
+use crate::contain::contain;
+use crate::error::JoinError;
+use crate::look::look_as_joiner;
+use crate::sync::Arc;
+use crate::task::cell::{Awaited, Ending, State, Take};
+use crate::task::context;
+
+const TAKEN: &str = "the result of this job was already taken from its handle";
+
+/// A job that was submitted: await it, or join it.
+///
+/// It is a [`Future`] for every runtime and for none, and [`join`](Self::join) waits for it in sync code. **Dropping it
+/// detaches**: the job still runs, its result is dropped; [`cancel_on_drop`](Self::cancel_on_drop) makes that a cancel.
+///
+/// What Python calls `Future`. It differs in that the result is taken, once, and by value: whoever polls or joins a
+/// handle whose result was taken panics.
+///
+/// # Cancel safety
+///
+/// A poll takes the result only when it is ready: awaiting `&mut handle` in a `select!` loses nothing.
+///
+/// # Examples
+///
+/// ```
+/// # futures::executor::block_on(async {
+/// let pool = futurepool::ThreadPool::new(2);
+/// let first = pool.submit(|| 6 * 7);
+/// let second = pool.submit(|| 6 * 9);
+/// assert_eq!(first.await.unwrap(), 42); // in async code
+/// assert_eq!(second.join().unwrap(), 54); // in sync code
+/// # });
+/// ```
+#[doc(alias = "Future")]
+#[must_use = "dropping a handle detaches the job, whose result and panic are then lost"]
+pub struct JoinHandle<T> {
+    cell: Arc<dyn Awaited<T>>,
+}
+
+impl<T> JoinHandle<T> {
+    pub(crate) fn new(cell: Arc<dyn Awaited<T>>) -> Self {
+        Self { cell }
+    }
+
+    /// Waits for the job in this thread, and gives its result.
+    ///
+    /// It blocks, also inside a runtime, where it never panics, but keeps the executor's thread from other work: await
+    /// the handle there.
+    ///
+    /// # Errors
+    ///
+    /// A [`JoinError`] if the job panicked, was cancelled or never accepted, or if it waits for itself.
+    ///
+    /// # Panics
+    ///
+    /// If the result was already taken.
+    #[doc(alias = "result")]
+    #[doc(alias = "exception")]
+    pub fn join(self) -> Result<T, JoinError> {
+        self.wait(None)
+    }
+
+    /// As [`join`](Self::join), but waits `limit` at most; after a timeout the handle is as it was.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`join`](Self::join), and one that [`is_timeout`](JoinError::is_timeout).
+    ///
+    /// # Panics
+    ///
+    /// If the result was already taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (go, wait) = std::sync::mpsc::channel();
+    /// let mut handle = pool.submit(move || wait.recv());
+    /// assert!(handle.join_timeout(Duration::from_millis(1)).unwrap_err().is_timeout());
+    /// go.send("now").unwrap();
+    /// assert_eq!(handle.join().unwrap(), Ok("now"));
+    /// ```
+    #[doc(alias = "result")]
+    pub fn join_timeout(&mut self, limit: Duration) -> Result<T, JoinError> {
+        // A limit too long for the clock is none.
+        match Instant::now().checked_add(limit) {
+            Some(deadline) => self.wait(Some(deadline)),
+            None => self.wait(None),
+        }
+    }
+
+    /// Takes the result if it is there; `None` if the job is not done, and if the result was already taken.
+    pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
+        match self.cell.take() {
+            Take::Now(outcome) => Some(outcome),
+            Take::NotYet | Take::Gone => None,
+        }
+    }
+
+    fn wait(&self, deadline: Option<Instant>) -> Result<T, JoinError> {
+        if let Some(outcome) = self.take() {
+            return outcome;
+        }
+        if context::is_current(Arc::as_ptr(&self.cell).cast()) {
+            return Err(JoinError::deadlock());
+        }
+        let sleeper = Sleeper::new();
+        if look_as_joiner(|| self.is_finished()) {
+            return self
+                .take()
+                .expect("it is finished, and nobody else can take it");
+        }
+        let Ok(previous) = self.cell.listen(Some(sleeper.waker().clone())) else {
+            return self
+                .take()
+                .expect("it is finished, and nobody else can take it");
+        };
+        loop {
+            let called = sleeper.sleep(deadline);
+            if let Some(outcome) = self.take() {
+                contain("a waker's destructor", || drop(previous));
+                return outcome;
+            }
+            if !called {
+                // A task may still wait for the handle: its waker comes back.
+                return match self.cell.listen(previous) {
+                    Ok(_) => Err(JoinError::timeout()),
+                    Err(previous) => {
+                        contain("a waker's destructor", || drop(previous));
+                        self.take()
+                            .expect("it is finished, and nobody else can take it")
+                    }
+                };
+            }
+        }
+    }
+
+    /// The outcome, if it is there.
+    fn take(&self) -> Option<Result<T, JoinError>> {
+        match self.cell.take() {
+            Take::Now(outcome) => Some(outcome),
+            Take::NotYet => None,
+            Take::Gone => panic!("{TAKEN}"),
+        }
+    }
+
+    /// Cancels the job if it has not started; says whether it is cancelled.
+    ///
+    /// A queued job is cancelled **at once**, wherever it is queued: first nobody can start it any more, then all that
+    /// its closure captured is dropped (a panic in there goes to `tracing`), then its callbacks run, then whoever waits
+    /// is woken; then this returns `true`. In a bounded pool its place is free. It is `true` also for a job that was
+    /// cancelled already.
+    ///
+    /// A job that runs is not stopped: this returns `false` and sets its request, which it sees by
+    /// [`cancel_requested`](crate::cancel_requested). A finished job stays as it is: `false`.
+    pub fn cancel(&self) -> bool {
+        self.cell.cancel()
+    }
+
+    /// Whether the job was cancelled. False until its callbacks have run.
+    #[doc(alias = "cancelled")]
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(
+            self.cell.state(),
+            State::Finished(Ending::Cancelled) | State::Taken(Ending::Cancelled)
+        )
+    }
+
+    /// Whether the job runs at present, or has ended and its callbacks run.
+    #[doc(alias = "running")]
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.cell.state() == State::Running
+    }
+
+    /// Whether the job is done, in whatever way: also when it was cancelled or refused, and when its result was taken.
+    #[doc(alias = "done")]
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.cell.state(), State::Finished(_) | State::Taken(_))
+    }
+
+    /// Calls `callback` with the outcome when the job is done.
+    ///
+    /// It runs once, in the thread that finishes or cancels the job, after the callbacks that were added before it and
+    /// before anybody can see the result: a slow callback delays those who wait. (Python wakes them first.) If the job
+    /// is done already it runs at once, in this thread. A callback that panics is reported through `tracing` and harms
+    /// nothing else.
+    ///
+    /// Callbacks run also for a handle that was dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the result was already taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let handle = pool.submit(|| 5);
+    /// handle.add_done_callback(move |outcome| tell.send(*outcome.unwrap()).unwrap());
+    /// assert_eq!(handle.join().unwrap(), 5);
+    /// assert_eq!(told.recv(), Ok(5));
+    /// ```
+    pub fn add_done_callback<C>(&self, callback: C)
+    where
+        C: FnOnce(Result<&T, &JoinError>) + Send + 'static,
+    {
+        self.cell.add_callback(Box::new(callback));
+    }
+
+    /// The same future with a key beside it, which comes out with the result.
+    ///
+    /// What Python does with a dictionary, `future_to_url[future]`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let handle = pool.submit(|| "hello".len()).tag("greeting");
+    /// assert_eq!(handle.key(), &"greeting");
+    /// let (key, length) = futurepool::block_on(handle);
+    /// assert_eq!((key, length.unwrap()), ("greeting", 5));
+    /// ```
+    pub fn tag<K>(self, key: K) -> Tagged<K, Self> {
+        let key = Some(key);
+        Tagged { key, future: self }
+    }
+
+    /// The same future, but dropping it cancels the job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (_go, wait) = std::sync::mpsc::channel::<()>();
+    /// let first = pool.submit(move || wait.recv());
+    /// let second = pool.submit(|| unreachable!()).cancel_on_drop();
+    /// drop(second);
+    /// assert_eq!(pool.metrics().cancelled, 1);
+    /// # drop((_go, first));
+    /// ```
+    pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
+        CancelOnDrop { handle: Some(self) }
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(outcome) = self.take() {
+            return Poll::Ready(outcome);
+        }
+        if self.cell.is_heard(context.waker()) {
+            return Poll::Pending;
+        }
+        match self.cell.listen(Some(context.waker().clone())) {
+            Ok(previous) => {
+                if previous.is_some() {
+                    contain("a waker's destructor", || drop(previous));
+                }
+                Poll::Pending
+            }
+            Err(_) => self.take().map_or(Poll::Pending, Poll::Ready),
+        }
+    }
+}
+
+impl<T> FusedFuture for JoinHandle<T> {
+    fn is_terminated(&self) -> bool {
+        matches!(self.cell.state(), State::Taken(_))
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        self.cell.detach();
+    }
+}
+
+// A panic can be thrown through a handle without harm: its state is changed under a lock, and a job's panic is a value.
+impl<T> UnwindSafe for JoinHandle<T> {}
+impl<T> RefUnwindSafe for JoinHandle<T> {}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinHandle<{}>(", type_name::<T>())?;
+        match self.cell.state() {
+            State::Queued => f.write_str("Queued")?,
+            State::Running => f.write_str("Running")?,
+            State::Withdrawing => f.write_str("Cancelling")?,
+            State::Finished(ending) => write!(f, "Finished: {ending:?}")?,
+            State::Taken(ending) => write!(f, "Finished: {ending:?}, taken")?,
+        }
+        f.write_str(")")
+    }
+}
+
+pin_project! {
+    /// A future with a key beside it: see [`JoinHandle::tag`].
+    ///
+    /// Dropping it drops the future, which for a handle detaches the job.
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Tagged<K, F> {
+        // None once the future is done and the key was handed out.
+        key: Option<K>,
+        #[pin]
+        future: F,
+    }
+}
+
+const KEY_GONE: &str = "the key of this Tagged was handed out with its result";
+
+impl<K, F> Tagged<K, F> {
+    /// The key.
+    ///
+    /// # Panics
+    ///
+    /// If it was handed out, with the result.
+    #[must_use]
+    pub fn key(&self) -> &K {
+        self.key.as_ref().expect(KEY_GONE)
+    }
+
+    /// The future.
+    #[must_use]
+    pub fn get_ref(&self) -> &F {
+        &self.future
+    }
+
+    /// The future, to be changed.
+    #[must_use]
+    pub fn get_mut(&mut self) -> &mut F {
+        &mut self.future
+    }
+
+    /// Both.
+    ///
+    /// # Panics
+    ///
+    /// If the key was handed out, with the result.
+    #[must_use]
+    pub fn into_inner(self) -> (K, F) {
+        (self.key.expect(KEY_GONE), self.future)
+    }
+}
+
+impl<K, F: Future> Future for Tagged<K, F> {
+    type Output = (K, F::Output);
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let output = ready!(this.future.poll(context));
+        Poll::Ready((this.key.take().expect(KEY_GONE), output))
+    }
+}
+
+impl<K, F: Future> FusedFuture for Tagged<K, F> {
+    fn is_terminated(&self) -> bool {
+        self.key.is_none()
+    }
+}
+
+impl<K: fmt::Debug, F: fmt::Debug> fmt::Debug for Tagged<K, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tagged")
+            .field("key", &self.key)
+            .field("future", &self.future)
+            .finish()
+    }
+}
+
+/// A handle that cancels its job when it is dropped: see [`JoinHandle::cancel_on_drop`].
+///
+/// A job that runs by then is only asked to end, see [`cancel_requested`](crate::cancel_requested). It is a future as
+/// the handle is, and everything that a `&JoinHandle` or `&mut JoinHandle` can do it can do, too.
+#[must_use = "dropping it cancels the job"]
+pub struct CancelOnDrop<T> {
+    /// `None` once it was joined or disarmed.
+    handle: Option<JoinHandle<T>>,
+}
+
+const DISARMED: &str = "the handle is there until join or disarm";
+
+impl<T> CancelOnDrop<T> {
+    /// As [`JoinHandle::join`]. Nothing is cancelled by it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`JoinHandle::join`].
+    ///
+    /// # Panics
+    ///
+    /// If the result was already taken.
+    pub fn join(self) -> Result<T, JoinError> {
+        self.disarm().join()
+    }
+
+    /// The handle alone, whose drop detaches.
+    pub fn disarm(mut self) -> JoinHandle<T> {
+        self.handle.take().expect(DISARMED)
+    }
+
+    /// As [`JoinHandle::tag`]; dropping that cancels, too.
+    pub fn tag<K>(self, key: K) -> Tagged<K, Self> {
+        let key = Some(key);
+        Tagged { key, future: self }
+    }
+}
+
+impl<T> Deref for CancelOnDrop<T> {
+    type Target = JoinHandle<T>;
+
+    fn deref(&self) -> &JoinHandle<T> {
+        self.handle.as_ref().expect(DISARMED)
+    }
+}
+
+impl<T> DerefMut for CancelOnDrop<T> {
+    fn deref_mut(&mut self) -> &mut JoinHandle<T> {
+        self.handle.as_mut().expect(DISARMED)
+    }
+}
+
+impl<T> Future for CancelOnDrop<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut **self).poll(context)
+    }
+}
+
+impl<T> FusedFuture for CancelOnDrop<T> {
+    fn is_terminated(&self) -> bool {
+        (**self).is_terminated()
+    }
+}
+
+impl<T> Drop for CancelOnDrop<T> {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.handle {
+            handle.cancel();
+        }
+    }
+}
+
+impl<T> fmt::Debug for CancelOnDrop<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelOnDrop").field(&**self).finish()
+    }
+}

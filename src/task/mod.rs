@@ -1,0 +1,12 @@
+//! One job, from submit to result.
+//!
+//! ```text
+//!   JoinHandle (the caller's half) ──► Cell ◄── Job (the executor's half)
+//! ```
+//!
+//! Each file uses only those after it: [`handle`], [`job`], [`context`], [`cell`].
+
+pub(crate) mod cell;
+pub(crate) mod context;
+pub(crate) mod handle;
+pub(crate) mod job;
