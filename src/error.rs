@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::contain::panic_message;
 
-/// Why a pool broke, or an error that many handles share.
-pub(crate) type Cause = Arc<dyn Error + Send + Sync>;
+/// Why a pool broke: shared by all its handles. A thin pointer, since every job has room for a [`JoinError`].
+pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 
 /// Why a job has no result, or why a wait for it ended without one.
 ///
@@ -201,7 +201,7 @@ impl fmt::Debug for JoinError {
 impl Error for JoinError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
-            Kind::Broken(cause) => Some(&**cause),
+            Kind::Broken(cause) => Some(&***cause),
             Kind::SpawnFailed(refusal) => Some(&**refusal),
             _ => None,
         }
@@ -313,7 +313,7 @@ impl<F> fmt::Debug for SubmitError<F> {
 impl<F> Error for SubmitError<F> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.why {
-            Refusal::Closed(Closed::Broken(cause)) => Some(&**cause),
+            Refusal::Closed(Closed::Broken(cause)) => Some(&***cause),
             _ => None,
         }
     }

@@ -106,7 +106,7 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
     shared.roster.started();
     match initialized {
         Ok(()) => work(shared),
-        Err(cause) => shared.break_down(Arc::from(cause)),
+        Err(cause) => shared.break_down(Arc::new(cause)),
     }
     report(
         || tracing::debug!(pool = %shared.config.thread_name_prefix, worker = name, "a worker ends"),

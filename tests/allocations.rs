@@ -1,0 +1,134 @@
+//! What a job costs on the heap. A test binary of its own, since it counts every allocation of the process, and a test
+//! that runs beside it would be counted, too.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use futurepool::{ThreadPool, block_on};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+#[allow(unsafe_code)]
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        ALLOCATED.fetch_add(layout.size() as u64, Relaxed);
+        LIVE.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the contract of the trait, which is the system allocator's own.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const JOBS: u64 = 10_000;
+
+/// What a job may take on top of the larger one of closure and result: its cell, and 24 bytes in a block of the queue.
+const BYTES: f64 = 97.0;
+
+/// Allocations and bytes a job, over many jobs.
+fn cost_of(mut each: impl FnMut(u64)) -> (f64, f64) {
+    // What is made once (threads, thread-locals, the first block of the queue) is not a job's cost.
+    for i in 0..100 {
+        each(i);
+    }
+    let (count, bytes) = (ALLOCATIONS.load(Relaxed), ALLOCATED.load(Relaxed));
+    for i in 0..JOBS {
+        each(i);
+    }
+    let per_job = |now: u64, before: u64| (now - before) as f64 / JOBS as f64;
+    let count = per_job(ALLOCATIONS.load(Relaxed), count);
+    (count, per_job(ALLOCATED.load(Relaxed), bytes))
+}
+
+/// One test, for the reason at the head.
+#[test]
+fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
+    let pool = ThreadPool::new(2);
+
+    // The queue takes a block for 63 jobs now and then: that is what may come on top of the one.
+    let (joined, bytes) = cost_of(|i| {
+        assert_eq!(pool.submit(move || i + 1).join().unwrap(), i + 1);
+    });
+    println!("submit and join: {joined:.3} allocations, {bytes:.1} bytes a job");
+    assert!(joined >= 1.0, "the counter does not count");
+    assert!(joined < 1.05, "{joined} allocations a job, submit and join");
+    assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
+
+    let (awaited, bytes) = cost_of(|i| {
+        block_on(async {
+            assert_eq!(pool.submit(move || i + 1).await.unwrap(), i + 1);
+        });
+    });
+    println!("submit and await: {awaited:.3} allocations, {bytes:.1} bytes a job");
+    assert!(
+        awaited < 1.05,
+        "{awaited} allocations a job, submit and await"
+    );
+    assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
+
+    let (wide, bytes) = cost_of(|_| {
+        let sent = [7_u8; 1024];
+        pool.submit(move || sent).join().unwrap();
+    });
+    println!("1 KiB in and out: {wide:.3} allocations, {bytes:.1} bytes a job");
+    assert!(wide < 1.05, "{wide} allocations a wide job");
+    assert!(bytes <= BYTES + 1024.0, "{bytes} bytes a job of 1024");
+
+    // Cancelled jobs do not pile up behind a job that takes long: what the queue holds of them stays below a constant
+    // and the number of those that really wait.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let single = ThreadPool::new(1);
+    let slow = single.submit(move || wait.recv());
+    let waiting: Vec<_> = (0..50).map(|_| single.submit(|| ())).collect();
+    let before = LIVE.load(Relaxed);
+    let mut most = 0;
+    for _ in 0..100_000 {
+        assert!(single.submit(|| ()).cancel());
+        most = most.max(LIVE.load(Relaxed).saturating_sub(before));
+    }
+    println!("100,000 cancelled behind a slow job: {most} bytes at the most");
+    assert!(most < 64 * 1024, "{most} bytes of cancelled jobs");
+    drop(go);
+    assert!(slow.join().unwrap().is_err());
+    for handle in waiting {
+        handle.join().unwrap();
+    }
+
+    // A million jobs, each kind of end, leave memory where it was.
+    let round = |jobs: u64| {
+        for i in 0..jobs / 10 {
+            let kept: Vec<_> = (0..10).map(|j| pool.submit(move || i + j)).collect();
+            for (j, handle) in kept.into_iter().enumerate() {
+                match j % 3 {
+                    0 => drop(handle),
+                    1 => drop(handle.cancel()),
+                    _ => drop(handle.join()),
+                }
+            }
+        }
+        // The last ones may still run.
+        pool.submit(|| ()).join().unwrap();
+    };
+    round(1_000);
+    let before = LIVE.load(Relaxed);
+    round(1_000_000);
+    let after = LIVE.load(Relaxed);
+    println!("live before {before} and after a million jobs {after} bytes");
+    assert!(
+        after < before + 64 * 1024,
+        "{before} bytes live before a million jobs, {after} after"
+    );
+}

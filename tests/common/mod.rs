@@ -1,0 +1,244 @@
+//! What several test files need: a watchdog, ways to hold workers still, and wakers that count.
+
+// Each test file compiles this module for itself and uses only a part of it; `pub` is only for those files.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futurepool::{JoinHandle, ThreadPool};
+
+/// Longer than anything takes here that is not stuck, on a slow and busy machine, too.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Runs `f` in a thread of its own and gives what it returns; a panic in it is passed on.
+///
+/// If it does not end within `limit` this panics, naming `what`, and leaves the thread behind.
+#[track_caller]
+pub fn within<R: Send + 'static>(
+    limit: Duration,
+    what: &str,
+    f: impl FnOnce() -> R + Send + 'static,
+) -> R {
+    let (send, receive) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name(what.to_owned())
+        .spawn(move || {
+            let result = f();
+            // Nobody listens any more if it took too long.
+            let _ = send.send(result);
+        })
+        .expect("a thread for the test");
+    match receive.recv_timeout(limit) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => panic!("{what}: not done within {limit:?}"),
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(payload) => resume_unwind(payload),
+            Ok(()) => unreachable!("it sends before it ends"),
+        },
+    }
+}
+
+/// Polls `fact` until it is true; panics after [`LONG`], naming `what`.
+///
+/// Only for what can be seen in no other way, as metrics can.
+#[track_caller]
+pub fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
+    let start = Instant::now();
+    let mut turns = 0_u32;
+    while !fact() {
+        assert!(start.elapsed() < LONG, "{what}: not so after {LONG:?}");
+        turns += 1;
+        if turns < 100 {
+            thread::yield_now();
+        } else {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Runs `f` in a thread of its own and returns when that thread sleeps, as it does once `f` blocks. (Or has ended.)
+///
+/// Where the system does not tell, this waits for long enough.
+pub fn spawn_until_asleep<R: Send + 'static>(
+    f: impl FnOnce() -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let (tell, told) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        tell.send(ThreadState::of_this_thread())
+            .expect("the test waits for this");
+        f()
+    });
+    let state = told.recv_timeout(LONG).expect("the thread starts");
+    eventually("the thread sleeps", || {
+        thread.is_finished() || state.sleeps()
+    });
+    thread
+}
+
+/// Whether a thread sleeps, as the system sees it.
+#[derive(Debug)]
+pub struct ThreadState {
+    /// In `/proc`; `None` where there is no such thing.
+    stat: Option<PathBuf>,
+    since: Instant,
+}
+
+impl ThreadState {
+    pub fn of_this_thread() -> Self {
+        let link = fs::read_link("/proc/thread-self").ok();
+        Self {
+            stat: link.map(|link| Path::new("/proc").join(link).join("stat")),
+            since: Instant::now(),
+        }
+    }
+
+    pub fn sleeps(&self) -> bool {
+        match &self.stat {
+            Some(stat) => fs::read_to_string(stat).is_ok_and(|line| {
+                // The state follows the name, which may hold anything.
+                line.rsplit_once(") ")
+                    .is_some_and(|(_, rest)| rest.starts_with('S'))
+            }),
+            None => self.since.elapsed() > Duration::from_millis(500),
+        }
+    }
+
+    /// How often it has gone to sleep so far; 0 where the system does not tell.
+    pub fn naps(&self) -> u64 {
+        let status = self.stat.as_ref().map(|stat| stat.with_file_name("status"));
+        let status = status.and_then(|status| fs::read_to_string(status).ok());
+        let status = status.unwrap_or_default();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |count| count.trim().parse().expect("a number"))
+    }
+}
+
+/// Something to block on until somebody opens it. Clones are the same gate; once open it stays open.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn open(&self) {
+        let (open, changed) = &*self.0;
+        *open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+    }
+
+    /// Blocks until it is open; panics after [`LONG`], so that no worker is held for ever.
+    pub fn wait(&self) {
+        let (open, changed) = &*self.0;
+        let guard = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = changed
+            .wait_timeout_while(guard, LONG, |open| !*open)
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_open = *guard;
+        drop(guard);
+        assert!(is_open, "nobody opened the gate within {LONG:?}");
+    }
+}
+
+/// Workers held by jobs that do nothing but wait: see [`block_workers`]. They go on when this is dropped.
+#[derive(Debug)]
+pub struct Blocked {
+    gate: Gate,
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// Holds `n` workers of `pool`, which must be free; returns when all of them are held. One job after the other is
+/// submitted, so a queue with room for one is large enough.
+pub fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
+    let gate = Gate::new();
+    let (running, runs) = mpsc::channel();
+    let hold = |_| {
+        let (gate, running) = (gate.clone(), running.clone());
+        let handle = pool.submit(move || {
+            running.send(()).expect("the test waits for this");
+            gate.wait();
+        });
+        runs.recv_timeout(LONG).expect("a free worker");
+        handle
+    };
+    let handles = (0..n).map(hold).collect();
+    Blocked { gate, handles }
+}
+
+impl Blocked {
+    /// Lets the workers go and waits until these jobs are done. (Dropping it waits for nothing.)
+    pub fn release(mut self) {
+        self.gate.open();
+        for handle in self.handles.drain(..) {
+            handle.join().expect("the job only waited");
+        }
+    }
+
+    /// What holds them, for whoever wants to open it from elsewhere.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.gate.open();
+    }
+}
+
+/// A waker for polling by hand that counts how often it was called.
+#[derive(Debug, Default)]
+pub struct CountingWaker {
+    wakes: AtomicUsize,
+}
+
+impl CountingWaker {
+    /// The counter, and the waker that counts.
+    pub fn new() -> (Arc<Self>, Waker) {
+        let counter = Arc::new(Self::default());
+        let waker = Waker::from(Arc::clone(&counter));
+        (counter, waker)
+    }
+
+    pub fn count(&self) -> usize {
+        self.wakes.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for CountingWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A context whose waker does nothing.
+pub fn noop_context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// Polls once, with this waker.
+pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+/// Polls once, with a waker that does nothing.
+pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut noop_context())
+}

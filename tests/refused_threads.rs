@@ -1,0 +1,214 @@
+//! Guarantee 7: a thread that the system refuses to start harms nothing while one worker lives, and with none handles
+//! resolve with the system's error.
+//!
+//! The limit on threads is one of a user and a process, so each test runs itself again in a child process with a limit
+//! on the number of threads (`RLIMIT_NPROC`), and as an ordinary user if it is root, whom no such limit binds.
+
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use common::{Gate, LONG, eventually, within};
+use futurepool::ThreadPool;
+use rlimit::Resource;
+
+/// Set in a child, to how many threads it may have on top of those there are; 0 is none at all.
+const LIMIT: &str = "FUTUREPOOL_TEST_THREADS";
+
+/// Nobody's numbers, one a test, so that nobody else's threads count.
+const ORDINARY_USER: u32 = 54_321;
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// In the child: sets the limit and says so. In the parent: runs this test in a child and waits for its end.
+fn in_child(test: &str, more_threads: usize) -> bool {
+    if let Ok(more) = env::var(LIMIT) {
+        let limit = match more.parse::<u64>().unwrap() {
+            0 => 0,
+            more => threads_of_this_user() + more,
+        };
+        rlimit::setrlimit(Resource::NPROC, limit, limit).unwrap();
+        return true;
+    }
+    // A process that starts while the copy is written would hold it open for writing, and then it cannot be run.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let starting = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // A copy, where an ordinary user may run it.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("refused_threads");
+    fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&copy);
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command
+        .env(LIMIT, more_threads.to_string())
+        .current_dir(folder.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    if is_root() {
+        let user = ORDINARY_USER + more_threads as u32;
+        command.uid(user).gid(user);
+    }
+    let child = command.spawn().unwrap();
+    drop(starting);
+    let pid = child.id();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(child.wait_with_output()));
+    let output = told.recv_timeout(LONG).unwrap_or_else(|_| {
+        let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        panic!("{test}: the child did not end within {LONG:?}");
+    });
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{test}: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// All threads of all processes of this user.
+fn threads_of_this_user() -> u64 {
+    let user = fs::metadata("/proc/self").unwrap().uid();
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mine = processes.filter(|process| process.metadata().is_ok_and(|data| data.uid() == user));
+    mine.filter_map(|process| Some(fs::read_dir(process.path().join("task")).ok()?.count() as u64))
+        .sum()
+}
+
+#[test]
+fn guarantee_7_the_pool_carries_on_with_the_threads_it_got() {
+    if !in_child(
+        "guarantee_7_the_pool_carries_on_with_the_threads_it_got",
+        40,
+    ) {
+        return;
+    }
+    let pool = ThreadPool::new(5_000);
+    let ran = Arc::new(AtomicU64::new(0));
+    let gate = Gate::new();
+    let handles: Vec<_> = (0..50_000_u64)
+        .map(|i| {
+            let (ran, gate) = (Arc::clone(&ran), gate.clone());
+            pool.submit(move || {
+                gate.wait();
+                ran.fetch_add(1, SeqCst);
+                i
+            })
+        })
+        .collect();
+    let metrics = pool.metrics();
+    println!(
+        "{} workers, {} refusals",
+        metrics.workers, metrics.spawn_failures
+    );
+    assert!((1..5_000).contains(&metrics.workers), "{metrics:?}");
+    assert!(metrics.spawn_failures > 0, "{metrics:?}");
+    assert!(
+        metrics.spawn_failures < 5_000,
+        "the system is asked again and again: {metrics:?}"
+    );
+    gate.open();
+    for (i, handle) in handles.into_iter().enumerate() {
+        assert_eq!(handle.join().unwrap(), i as u64);
+    }
+    assert_eq!(ran.load(SeqCst), 50_000);
+    pool.shutdown().join();
+    let metrics = pool.metrics();
+    assert_eq!((metrics.completed, metrics.workers), (50_000, 0));
+}
+
+#[test]
+fn guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error() {
+    if !in_child(
+        "guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error",
+        0,
+    ) {
+        return;
+    }
+    let pool = ThreadPool::builder()
+        .max_workers(4)
+        .queue_capacity(2)
+        .build()
+        .unwrap();
+    for i in 1..=100 {
+        let (tell, told) = mpsc::channel();
+        let handle = pool.submit(move || tell.send(()));
+        handle.add_done_callback(|outcome| assert!(outcome.unwrap_err().is_spawn_failed()));
+        let error = handle.join().unwrap_err();
+        assert!(
+            error.is_spawn_failed() && !error.is_cancelled(),
+            "{error:?}"
+        );
+        let system = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+        assert_eq!(system.kind(), io::ErrorKind::WouldBlock);
+        assert!(
+            told.recv().is_err(),
+            "it ran all the same, or its closure is still there"
+        );
+        // The pool is not broken, and asks the system again each time.
+        assert_eq!(pool.metrics().spawn_failures, i);
+        assert_eq!(pool.metrics().cancelled, i);
+    }
+    let accepted = pool.try_submit(|| ()).expect("there is room");
+    assert!(accepted.join().unwrap_err().is_spawn_failed());
+    assert_eq!(pool.metrics().workers, 0);
+    pool.shutdown().join();
+    assert!(pool.submit(|| ()).join().unwrap_err().is_shutdown());
+}
+
+#[test]
+fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
+    if !is_root() && env::var_os(LIMIT).is_none() {
+        eprintln!(
+            "left out: this user's other threads come and go, and only root can be another user"
+        );
+        return;
+    }
+    if !in_child(
+        "guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again",
+        3,
+    ) {
+        return;
+    }
+    // Three threads more: one of this watchdog, one of a pool that stands in the way, one of the pool that is tested.
+    within(LONG, "refused and had", || {
+        let pool = ThreadPool::new(3);
+        let other = ThreadPool::new(1);
+        other.submit(|| ()).join().unwrap();
+        let gate = Gate::new();
+        let hold = || {
+            let gate = gate.clone();
+            pool.submit(move || gate.wait())
+        };
+        let held = [hold(), hold(), hold()];
+        assert_eq!(pool.metrics().workers, 1);
+        assert!(pool.metrics().spawn_failures > 0);
+        other.shutdown().join();
+        // Now there is a thread to be had; a submit finds out, if not the very next one.
+        let mut more = Vec::new();
+        eventually("another worker", || {
+            more.push(pool.submit(|| ()));
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            pool.metrics().workers == 2
+        });
+        gate.open();
+        for handle in more.into_iter().chain(held) {
+            handle.join().unwrap();
+        }
+    });
+}
