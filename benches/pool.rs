@@ -1,7 +1,8 @@
 //! `cargo bench --bench pool`: what the pool costs, beside `tokio::task::spawn_blocking` and beside the floor, two
 //! threads that hand a flag back and forth with `park` and `unpark`.
 //!
-//! All take turns in one process, round after round; only the ratios of one run mean anything. It takes some seconds.
+//! All take turns in one process, round after round; only the ratios of one run mean anything. It takes some seconds;
+//! with `-- --quick`, which shows no more than that it runs, one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -12,7 +13,6 @@ use futurepool::{ThreadPool, block_on};
 use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 
-const ROUNDS: usize = 9;
 const WORKERS: usize = 2;
 
 /// Takes its measure once; gives the time of one job.
@@ -113,8 +113,12 @@ fn main() {
 /// Takes all measures in turn, and prints of each the least and the median, and the least over that of the first.
 fn compare(title: &str, measures: Vec<(&str, Measure)>) {
     println!("{title}");
+    let rounds = match std::env::args().any(|argument| argument == "--quick") {
+        true => 1,
+        false => 9,
+    };
     let mut times = vec![Vec::new(); measures.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (times, (_, measure)) in times.iter_mut().zip(&measures) {
             times.push(measure());
         }
@@ -127,7 +131,7 @@ fn compare(title: &str, measures: Vec<(&str, Measure)>) {
         println!(
             "  {name:15} min {:>9.2?}  median {:>9.2?}  {ratio:5.2}",
             of[0],
-            of[ROUNDS / 2]
+            of[rounds / 2]
         );
     }
 }

@@ -40,3 +40,8 @@ pub use pool::{
 };
 pub use task::context::cancel_requested;
 pub use task::handle::{CancelOnDrop, JoinHandle, Tagged};
+
+// The README's examples are tests.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

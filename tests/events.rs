@@ -112,6 +112,8 @@ fn a_callback_a_waker_and_a_destructor_that_panic_are_reported() {
         let captured = Panics("event of a closure");
         assert!(pool.submit(move || drop(captured)).cancel());
         blocked.release();
+        // Not joined before: its waker would take the place of the one that panics.
+        eventually("it is done", || handle.is_finished());
         handle.join().unwrap();
         heard(
             Level::ERROR,

@@ -1,4 +1,4 @@
-//! The guarantees of the crate's front page, each by its number. Number 4 is in `locks.rs`, number 7 in
+//! The guarantees of the README, each by its number. Number 4 is in `locks.rs`, number 7 in
 //! `refused_threads.rs`, the allocation of number 5 in `allocations.rs`: they need a file, or a process, of their own.
 
 mod common;

@@ -636,6 +636,27 @@ fn a_job_that_joins_itself_is_told() {
 }
 
 #[test]
+fn a_callback_that_joins_its_own_job_is_told() {
+    within(LONG, "join in a callback", || {
+        for cancelled in [false, true] {
+            let pool = ThreadPool::new(1);
+            let blocked = block_workers(&pool, 1);
+            let (give, take) = mpsc::channel::<JoinHandle<()>>();
+            let (tell, told) = mpsc::channel();
+            let handle = pool.submit(|| ());
+            handle.add_done_callback(move |_| {
+                let error = take.recv().unwrap().join().unwrap_err();
+                tell.send(error.is_deadlock()).unwrap();
+            });
+            give.send(handle).unwrap();
+            assert!(!cancelled || pool.cancel_pending() == 1);
+            blocked.release();
+            assert_eq!(told.recv_timeout(LONG), Ok(true));
+        }
+    });
+}
+
+#[test]
 fn waits_inside_waits_do_not_take_each_others_wakeups() {
     within(LONG, "nested block_on", || {
         let pool = ThreadPool::new(2);

@@ -92,14 +92,13 @@ fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
 /// The life of a worker.
 fn serve(shared: &Arc<Shared>, opening: Opening) {
     let name = opening.name;
+    let pool = &shared.config.thread_name_prefix;
     let leaving = Leaving { shared, opening };
     set_badge(Badge {
         pool: shared.id,
         worker: Some(leaving.opening.worker),
     });
-    report(
-        || tracing::debug!(pool = %shared.config.thread_name_prefix, worker = name, "a worker starts"),
-    );
+    report(|| tracing::debug!(%pool, worker = name, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = shared.config.runtime.as_ref().map(|handle| handle.enter());
     let initialized = shared.config.initialize();
@@ -108,10 +107,9 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
         Ok(()) => work(shared),
         Err(cause) => shared.break_down(Arc::new(cause)),
     }
-    report(
-        || tracing::debug!(pool = %shared.config.thread_name_prefix, worker = name, "a worker ends"),
-    );
+    // Before the event, which is foreign code: nobody may count on this worker while that runs.
     drop(leaving);
+    report(|| tracing::debug!(%pool, worker = name, "a worker ends"));
 }
 
 /// The loop: take a job, run it, repeat.

@@ -1,7 +1,6 @@
 //! The executor's half of a job.
 
 use std::fmt;
-use std::mem;
 
 use crate::error::JoinError;
 use crate::sync::Arc;
@@ -29,7 +28,7 @@ impl Job {
 
     /// Resolves it with an error; false if it was cancelled before.
     pub(crate) fn refuse(mut self, error: JoinError) -> bool {
-        self.cell.take().is_some_and(|cell| cell.refuse(error))
+        self.cell.take().is_some_and(|cell| refuse(cell, error))
     }
 
     /// Whether it was cancelled.
@@ -45,10 +44,15 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(cell) = mem::take(&mut self.cell) {
-            cell.refuse(JoinError::cancelled());
+        if let Some(cell) = self.cell.take() {
+            refuse(cell, JoinError::cancelled());
         }
     }
+}
+
+/// Inside the job, as its callbacks are when it runs: one that joins the job's own handle is told so.
+fn refuse(cell: Arc<dyn Runnable>, error: JoinError) -> bool {
+    context::run_inside(Arc::clone(&cell), || cell.refuse(error))
 }
 
 impl fmt::Debug for Job {
