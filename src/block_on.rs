@@ -38,11 +38,38 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
     let mut future = pin!(future.into_future());
     let sleeper = Sleeper::new();
     let mut context = Context::from_waker(sleeper.waker());
+    let _inside = Inside::enter();
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
         }
         sleeper.sleep(None);
+    }
+}
+
+thread_local! {
+    /// How many `block_on`s this thread is in.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether this thread is in `block_on`: if a future has to wait, the thread waits, whatever waker it is polled with.
+pub(crate) fn blocks_here() -> bool {
+    DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)
+}
+
+/// Counts a `block_on`, also one that unwinds.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
     }
 }
 

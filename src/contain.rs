@@ -24,6 +24,11 @@ pub(crate) fn contain(what: &'static str, foreign: impl FnOnce()) {
     }
 }
 
+/// Drops a foreign value; a panic in its destructor ends here.
+pub(crate) fn let_go<T>(what: &'static str, foreign: T) {
+    contain(what, || drop(foreign));
+}
+
 /// Emits a `tracing` event: the subscriber is foreign code, too.
 pub(crate) fn report(event: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(event)) {

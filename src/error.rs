@@ -45,8 +45,10 @@ enum Kind {
 }
 
 struct Panic {
-    /// A mutex only because a payload need not be `Sync` and an error should be; it is locked to show the message.
+    /// A mutex only because a payload need not be `Sync` and an error should be; it is never locked.
     payload: Mutex<Box<dyn Any + Send>>,
+    /// What the payload says, if it is text.
+    message: Option<Box<str>>,
     /// Where the job was submitted.
     origin: &'static Location<'static>,
 }
@@ -61,6 +63,7 @@ impl JoinError {
         origin: &'static Location<'static>,
     ) -> Self {
         Self(Kind::Panic(Box::new(Panic {
+            message: panic_message(&*payload).map(Box::from),
             payload: Mutex::new(payload),
             origin,
         })))
@@ -164,9 +167,7 @@ impl fmt::Display for JoinError {
         match &self.0 {
             Kind::Cancelled => f.write_str("the job was cancelled before it started"),
             Kind::Panic(panic) => {
-                let payload = panic.payload.lock();
-                let payload = payload.unwrap_or_else(PoisonError::into_inner);
-                match panic_message(&**payload) {
+                match &panic.message {
                     Some(message) => write!(f, "the job panicked: {message}")?,
                     None => f.write_str("the job panicked")?,
                 }

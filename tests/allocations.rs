@@ -107,6 +107,33 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
         handle.join().unwrap();
     }
 
+    // Nor do they stay when the jobs around them have gone: here as many wait as were cancelled, so nothing is swept out
+    // at first, and then all run but one that takes long.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let first = single.submit(move || wait.recv());
+    let before = LIVE.load(Relaxed);
+    let waiting: Vec<_> = (0..1_000).map(|_| single.submit(|| ())).collect();
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let slow = single.submit(move || {
+        tell.send(()).unwrap();
+        wait.recv()
+    });
+    for _ in 0..1_000 {
+        let large = [1_u8; 4096];
+        assert!(single.submit(move || large[0]).cancel());
+    }
+    drop(go);
+    told.recv().unwrap();
+    for handle in waiting {
+        handle.join().unwrap();
+    }
+    let left = LIVE.load(Relaxed).saturating_sub(before);
+    println!("1,000 wide jobs cancelled, none queued: {left} bytes left");
+    assert!(left < 64 * 1024, "{left} bytes of cancelled jobs");
+    drop((go_on, first));
+    assert!(slow.join().unwrap().is_err());
+
     // A million jobs, each kind of end, leave memory where it was.
     let round = |jobs: u64| {
         for i in 0..jobs / 10 {

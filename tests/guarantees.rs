@@ -17,7 +17,7 @@ use futurepool::{JoinError, JoinHandle, ThreadPool, block_on};
 fn guarantee_1_every_handle_resolves_whatever_happens() {
     within(LONG, "every handle resolves", || {
         type Ending = fn(&JoinError) -> bool;
-        let resolves = |pool: ThreadPool, end: fn(ThreadPool), ending: Ending| {
+        let resolves = |pool: ThreadPool, end: &dyn Fn(ThreadPool), ending: Ending| {
             let blocked = block_workers(&pool, 1);
             let mut polled: Vec<_> = (0..10).map(|_| pool.submit(|| ())).collect();
             let joined: Vec<_> = (0..10).map(|_| pool.submit(|| ())).collect();
@@ -36,33 +36,36 @@ fn guarantee_1_every_handle_resolves_whatever_happens() {
                 assert!(outcome.as_ref().is_ok_and(|()| true) || ending(&outcome.unwrap_err()));
             }
         };
-        resolves(ThreadPool::new(1), drop, |_| false);
-        resolves(ThreadPool::new(1), |pool| pool.shutdown().join(), |_| false);
+        let cancelled = JoinError::is_cancelled;
+        resolves(ThreadPool::new(1), &drop, |_| false);
+        resolves(ThreadPool::new(1), &|pool| pool.shutdown().join(), |_| {
+            false
+        });
         resolves(
             ThreadPool::new(1),
-            |pool| pool.shutdown_now().join(),
-            JoinError::is_cancelled,
+            &|pool| pool.shutdown_now().join(),
+            cancelled,
         );
         resolves(
             ThreadPool::new(1),
-            |pool| assert!(pool.cancel_pending() <= 20),
-            JoinError::is_cancelled,
+            &|pool| assert!(pool.cancel_pending() <= 20),
+            cancelled,
         );
-        let breaks = |pool: ThreadPool| {
-            // A second worker is needed, and its initializer fails.
-            let (one, two) = (pool.submit(|| ()), pool.submit(|| ()));
-            drop((one, two, pool));
-        };
-        let first = AtomicUsize::new(0);
-        let fails = move || match first.fetch_add(1, SeqCst) {
-            0 => Ok(()),
-            _ => Err("no second connection"),
+        // The second worker is started for the queue, and its initializer fails.
+        let (gate, starts) = (Gate::new(), AtomicUsize::new(0));
+        let wait = gate.clone();
+        let fails = move || {
+            if starts.fetch_add(1, SeqCst) == 0 {
+                return Ok(());
+            }
+            wait.wait();
+            Err("no second connection")
         };
         let pool = ThreadPool::builder()
             .max_workers(2)
             .initializer(fails)
             .build();
-        resolves(pool.unwrap(), breaks, JoinError::is_broken);
+        resolves(pool.unwrap(), &|_| gate.open(), JoinError::is_broken);
         // A panic, in the job and in what it leaves behind.
         struct Panics;
         impl Drop for Panics {

@@ -54,6 +54,8 @@ pub(crate) struct Shard {
     pub(crate) submitted: AtomicU64,
     /// Before the job can be seen as running.
     pub(crate) started: AtomicU64,
+    /// Before it can be seen that a job will never start.
+    pub(crate) withdrawn: AtomicU64,
     /// These three before the job can be seen as resolved.
     pub(crate) completed: AtomicU64,
     pub(crate) panicked: AtomicU64,
@@ -80,33 +82,39 @@ impl Counters {
         self.spawn_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many workers would have something to do if there were enough of them: the jobs that have not ended, and
-    /// those workers that are kept by a foreign waker.
+    /// How many workers would have something to do if there were enough of them: the jobs that wait or run, and those
+    /// workers that are kept by a foreign waker.
     ///
     /// What has ended is read first. So a job that is counted as ended was counted as submitted, and the difference
     /// errs on the high side only.
     pub(crate) fn demand(&self) -> u64 {
         let ended = self.sum(|shard| &shard.completed)
             + self.sum(|shard| &shard.panicked)
-            + self.sum(|shard| &shard.cancelled);
+            + self.sum(|shard| &shard.withdrawn);
         let waking = self.sum(|shard| &shard.waking);
         let submitted = self.sum(|shard| &shard.submitted);
         submitted.saturating_sub(ended) + waking
     }
 
-    /// With the figures that only the caller knows: threads, and those of them that have not come to their loop yet.
-    pub(crate) fn read(&self, workers: usize, starting: usize) -> Metrics {
+    /// With the figures that only the caller knows: threads, those of them that have not come to their loop yet, and
+    /// the jobs in the queue, if they are counted there.
+    ///
+    /// A job may start or end between two of these reads. What is read late is then too large, so what can be bounded
+    /// is.
+    pub(crate) fn read(&self, workers: usize, starting: usize, queued: Option<usize>) -> Metrics {
         let completed = self.sum(|shard| &shard.completed);
         let panicked = self.sum(|shard| &shard.panicked);
         let cancelled = self.sum(|shard| &shard.cancelled);
+        let withdrawn = self.sum(|shard| &shard.withdrawn);
         let started = self.sum(|shard| &shard.started);
         let submitted = self.sum(|shard| &shard.submitted);
         let workers = workers as u64;
-        let running = started.saturating_sub(completed + panicked);
+        let running = started.saturating_sub(completed + panicked).min(workers);
+        let waiting = submitted.saturating_sub(started + withdrawn);
         Metrics {
             workers,
             idle: workers.saturating_sub(starting as u64 + running),
-            queued: submitted.saturating_sub(started + cancelled),
+            queued: queued.map_or(waiting, |jobs| jobs as u64),
             running,
             submitted,
             completed,

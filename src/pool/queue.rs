@@ -24,7 +24,8 @@ pub(crate) struct Queue {
     gate: ShardedLock<Gate>,
     /// Where jobs come in.
     newer: Injector<Job>,
-    /// What a sweep has kept: all of it is older than all in `newer`.
+    /// Those that were in when all were to be refused, and that nobody has got to yet: all are older than all in
+    /// `newer`.
     older: Injector<Job>,
     /// How many of the jobs in here are husks. For a moment less than zero, when a husk is popped before it is counted.
     husks: AtomicIsize,
@@ -81,6 +82,12 @@ impl Queue {
         self.newer.is_empty() && self.older.is_empty()
     }
 
+    /// No hint: it waits for a sweep to end.
+    pub(crate) fn is_empty(&self) -> bool {
+        let _gate = self.shared();
+        self.seems_empty()
+    }
+
     pub(crate) fn closed(&self) -> Option<Closed> {
         self.shared().0.clone()
     }
@@ -103,24 +110,24 @@ impl Queue {
         was_open
     }
 
-    /// Takes all jobs out that are in at this moment.
-    pub(crate) fn take_all(&self) -> Vec<Job> {
-        let mut jobs = Vec::with_capacity(self.older.len() + self.newer.len());
+    /// Puts a mark behind the last job: those before it can be had by [`pop_marked`](Self::pop_marked). Jobs are moved,
+    /// so a worker has to be called.
+    pub(crate) fn mark(&self) {
         let _gate = self.exclusive();
-        self.drain_into(&mut jobs);
-        jobs
+        while let Some(job) = take(&self.newer) {
+            self.older.push(job);
+        }
     }
 
-    /// To be called by who holds the gate for itself.
-    fn drain_into(&self, jobs: &mut Vec<Job>) {
-        jobs.extend(std::iter::from_fn(|| take(&self.older)));
-        jobs.extend(std::iter::from_fn(|| take(&self.newer)));
+    /// Takes the first job out, if it is before the mark. Workers may take them, too.
+    pub(crate) fn pop_marked(&self) -> Option<Job> {
+        let _gate = self.shared();
+        take(&self.older)
     }
 
-    /// A job in here became a husk. Says whether jobs were moved, so that a worker has to be called.
-    pub(crate) fn husk_made(&self) -> bool {
-        let husks = self.husks.fetch_add(1, Ordering::Relaxed) + 1;
-        self.has_too_many(husks) && self.sweep()
+    /// A job in here became a husk.
+    pub(crate) fn husk_made(&self) {
+        self.husks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A husk was taken out.
@@ -128,31 +135,42 @@ impl Queue {
         self.husks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn has_too_many(&self, husks: isize) -> bool {
-        let husks = usize::try_from(husks).unwrap_or(0);
-        let jobs = (self.older.len() + self.newer.len()).saturating_sub(husks);
-        husks > HUSKS_AT_LEAST + jobs
+    fn has_too_many_husks(&self) -> bool {
+        let husks = usize::try_from(self.husks.load(Ordering::Relaxed)).unwrap_or(0);
+        // The first is all that is looked at, nearly always.
+        husks > HUSKS_AT_LEAST && {
+            let jobs = (self.older.len() + self.newer.len()).saturating_sub(husks);
+            husks > HUSKS_AT_LEAST + jobs
+        }
     }
 
-    /// Throws the husks out and keeps the jobs, in order. It costs as much as there are husks and jobs, and comes only
-    /// after as many cancels, so each cancel pays for a step or two.
-    fn sweep(&self) -> bool {
-        let mut jobs = Vec::with_capacity(self.older.len() + self.newer.len());
-        let mut husks = Vec::with_capacity(jobs.capacity());
-        let gate = self.exclusive();
-        // Somebody else may have swept while this thread waited for the gate.
-        if !self.has_too_many(self.husks.load(Ordering::Relaxed)) {
+    /// If there are too many husks, throws them out and keeps the jobs, in order; says whether jobs were moved, so that
+    /// a worker has to be called. To be called when a husk was made or a job taken out.
+    ///
+    /// It costs as much as there are husks and jobs, and comes only after as many cancels, so each cancel pays for a
+    /// step or two.
+    #[must_use]
+    pub(crate) fn sweep(&self) -> bool {
+        if !self.has_too_many_husks() {
             return false;
         }
-        self.drain_into(&mut jobs);
-        for job in jobs {
-            if job.is_husk() {
-                husks.push(job);
-            } else {
-                self.older.push(job);
-            }
+        let room = self.older.len() + self.newer.len();
+        let (mut jobs, mut husks) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        let gate = self.exclusive();
+        // Somebody else may have swept while this thread waited for the gate.
+        if !self.has_too_many_husks() {
+            return false;
         }
-        let moved = !self.older.is_empty();
+        for lane in [&self.older, &self.newer] {
+            while let Some(job) = take(lane) {
+                match job.is_husk() {
+                    true => husks.push(job),
+                    false => jobs.push(job),
+                }
+            }
+            jobs.drain(..).for_each(|job| lane.push(job));
+        }
+        let moved = !self.seems_empty();
         self.husks
             .fetch_sub(husks.len() as isize, Ordering::Relaxed);
         drop(gate);

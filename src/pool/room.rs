@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::task::{Poll, Waker};
 
+use crate::contain::let_go;
 use crate::sync::{Mutex, MutexGuard};
 
 #[derive(Debug)]
@@ -40,19 +41,23 @@ impl Room {
         Self { capacity, places }
     }
 
-    /// Takes a place if there is one and nobody waits for it. In a pool that takes no more jobs everything is free, as
-    /// the caller will find when it queues its job.
+    /// Places of jobs that are queued, or about to be.
+    pub(crate) fn queued(&self) -> usize {
+        let places = self.places.lock();
+        places.taken - places.granted.len()
+    }
+
+    /// Takes a place if there is one and nobody waits for it. In a pool that takes no more jobs there always is one, as
+    /// the caller will find when it queues its job, and gives it back.
     pub(crate) fn try_take(&self) -> bool {
         self.try_take_in(&mut self.places.lock())
     }
 
     fn try_take_in(&self, places: &mut Places) -> bool {
-        if places.closed {
-            return true;
-        }
         let free = places.taken < self.capacity && places.waiting.is_empty();
-        places.taken += usize::from(free);
-        free
+        let taken = free || places.closed;
+        places.taken += usize::from(taken);
+        taken
     }
 
     /// Takes a place, over the capacity if need be.
@@ -70,6 +75,7 @@ impl Room {
         let mut places = self.places.lock();
         if self.is_served(&mut places, ticket) {
             drop(places);
+            let_go("a waker's destructor", waker);
             return Poll::Ready(());
         }
         let Ticket(number) = *ticket.get_or_insert_with(|| {
@@ -78,14 +84,19 @@ impl Room {
         });
         let replaced = places.waiting.insert(number, waker);
         drop(places);
-        drop(replaced);
+        if replaced.is_some() {
+            let_go("a waker's destructor", replaced);
+        }
         Poll::Pending
     }
 
     fn is_served(&self, places: &mut Places, ticket: &mut Option<Ticket>) -> bool {
         let served = match ticket {
+            Some(Ticket(number)) if places.granted.remove(number) => true,
+            // Let go by `close`, without a place.
+            Some(_) if places.closed => self.try_take_in(places),
+            Some(_) => false,
             None => self.try_take_in(places),
-            Some(Ticket(number)) => places.granted.remove(number) || places.closed,
         };
         if served {
             *ticket = None;
@@ -111,7 +122,9 @@ impl Room {
         }
         let forgotten = places.waiting.remove(&number);
         drop(places);
-        drop(forgotten);
+        if forgotten.is_some() {
+            let_go("a waker's destructor", forgotten);
+        }
         None
     }
 

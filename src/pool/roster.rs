@@ -7,7 +7,8 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, wait_on};
+use crate::contain::{contain, let_go};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering, wait_on};
 use crate::task::context::Badge;
 
 /// After a refusal, and while there are workers, the system is left alone for so long: every submit would ask again.
@@ -38,8 +39,8 @@ struct Staff {
     free_names: BinaryHeap<Reverse<usize>>,
     /// Threads by their worker's number; `Starting` until who has started it comes back with it.
     threads: BTreeMap<u64, Member>,
-    /// Threads that have left their loop and are to be joined: by the next one that leaves, or at the end.
-    gone: Vec<JoinHandle<()>>,
+    /// Threads that have left their loop and are to be joined: by one that leaves later, or at the end.
+    gone: Vec<WorkerThread>,
     /// The system refused a thread; when to ask it again.
     retry_at: Option<Instant>,
     /// The last worker has left, and none will come.
@@ -52,7 +53,7 @@ struct Staff {
 #[derive(Debug)]
 enum Member {
     Starting,
-    Here(JoinHandle<()>),
+    Here(WorkerThread),
     /// Left its loop before who has started it came back.
     LeftEarly,
 }
@@ -64,6 +65,14 @@ enum Joined {
     /// By one thread, outside the lock.
     Underway,
     Done,
+}
+
+#[derive(Debug)]
+pub(crate) struct WorkerThread {
+    pub(crate) thread: JoinHandle<()>,
+    /// Its thread-locals are dropped, so that joining it takes no time. (Their destructors are foreign code, and may
+    /// wait for one another.)
+    pub(crate) emptied: Arc<AtomicBool>,
 }
 
 /// Someone who waits for the end.
@@ -81,6 +90,15 @@ pub(crate) enum Place {
     Outside,
     /// In a thread of this pool: in its loop, or (`None`) after it.
     Inside(Option<u64>),
+}
+
+/// What a wait has seen the end of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The last worker has left its loop.
+    All,
+    /// Every worker but those that wait, too: good enough inside.
+    AllOthers,
 }
 
 /// A thread that may be started.
@@ -145,8 +163,8 @@ impl Roster {
         Some(Opening { worker, name })
     }
 
-    /// The thread runs.
-    pub(crate) fn opened(&self, worker: u64, thread: JoinHandle<()>, finished: bool) -> Vec<Waker> {
+    /// The thread runs, or has left by now: to be followed by a review.
+    pub(crate) fn opened(&self, worker: u64, thread: WorkerThread) {
         let mut staff = self.staff.lock();
         staff.retry_at = None;
         match staff.threads.remove(&worker) {
@@ -155,7 +173,6 @@ impl Roster {
                 staff.threads.insert(worker, Member::Here(thread));
             }
         }
-        self.review(&mut staff, finished)
     }
 
     /// The system refused the thread: undoes [`open`](Self::open). Says whether there is no worker at all now.
@@ -176,25 +193,28 @@ impl Roster {
         self.starting.fetch_sub(1, Ordering::Release);
     }
 
-    /// A worker leaves its loop. Gives the threads that left before it: they are to be joined, outside the lock.
+    /// A worker leaves its loop. Gives threads that left before it and are at their very end: they are to be joined,
+    /// outside the lock.
     #[must_use]
-    pub(crate) fn left(&self, opening: &Opening) -> Vec<JoinHandle<()>> {
+    pub(crate) fn left(&self, opening: &Opening) -> Vec<WorkerThread> {
         let mut staff = self.staff.lock();
         let workers = staff.workers - 1;
         self.set_workers(&mut staff, workers);
         staff.free_names.push(Reverse(opening.name));
-        let before = mem::take(&mut staff.gone);
+        let gone = mem::take(&mut staff.gone).into_iter();
+        let (over, not_yet) = gone.partition(|gone| gone.emptied.load(Ordering::Acquire));
+        staff.gone = not_yet;
         match staff.threads.remove(&opening.worker) {
             Some(Member::Here(thread)) => staff.gone.push(thread),
             _ => {
                 staff.threads.insert(opening.worker, Member::LeftEarly);
             }
         }
-        before
+        over
     }
 
     /// Whether those who wait can be told that they wait for nothing any more; `finished` says that the queue is shut
-    /// and empty. The wakers are to be called outside the lock.
+    /// and empty, and is to be asked *after* whatever may have been the last thing that they wait for. The wakers are to be called outside the lock.
     #[must_use]
     pub(crate) fn review_now(&self, finished: bool) -> Vec<Waker> {
         self.review(&mut self.staff.lock(), finished)
@@ -233,7 +253,7 @@ impl Roster {
         badge: Option<Badge>,
         waker: &Waker,
         finished: bool,
-    ) -> Poll<()> {
+    ) -> Poll<End> {
         let place = badge.map_or(Place::Outside, |badge| Place::Inside(badge.worker));
         let waker = waker.clone();
         let mut staff = self.staff.lock();
@@ -241,30 +261,45 @@ impl Roster {
             staff.next_waiting += 1;
             staff.next_waiting
         });
-        let released = staff.waiting.get(&number).is_some_and(|w| w.released);
+        // What ends a wait inside does not end it when it goes on outside.
+        let released =
+            place != Place::Outside && staff.waiting.get(&number).is_some_and(|w| w.released);
+        // Without its waker, or the review would call that, too.
         let waiting = Waiting {
-            waker,
+            waker: Waker::noop().clone(),
             place,
             released,
         };
         let replaced = staff.waiting.insert(number, waiting);
         let others = self.review(&mut staff, finished);
-        let over = staff.ended || staff.waiting[&number].released;
-        let own = over.then(|| staff.waiting.remove(&number));
+        let end = match staff.waiting[&number].released {
+            _ if staff.ended => Some(End::All),
+            true => Some(End::AllOthers),
+            false => None,
+        };
+        let Some(end) = end else {
+            if let Some(waiting) = staff.waiting.get_mut(&number) {
+                waiting.waker = waker;
+            }
+            drop(staff);
+            wake_all(others);
+            let_go("a waker's destructor", replaced);
+            return Poll::Pending;
+        };
+        staff.waiting.remove(&number);
         drop(staff);
-        drop((replaced, own));
+        *id = None;
         wake_all(others);
-        if over {
-            *id = None;
-            return Poll::Ready(());
-        }
-        Poll::Pending
+        let_go("a waker's destructor", (waker, replaced));
+        Poll::Ready(end)
     }
 
     /// Waits no more.
     pub(crate) fn forget(&self, id: u64) {
         let forgotten = self.staff.lock().waiting.remove(&id);
-        drop(forgotten);
+        if forgotten.is_some() {
+            let_go("a waker's destructor", forgotten);
+        }
     }
 
     /// How many workers there are, and how many there were at the most.
@@ -276,6 +311,7 @@ impl Roster {
     /// Waits until every thread is gone, thread-locals and all. To be called after the end, and not in a worker.
     pub(crate) fn join_threads(&self) {
         let mut staff = self.staff.lock();
+        debug_assert!(staff.ended, "threads are joined before the end");
         while staff.joined == Joined::Underway {
             staff = wait_on(&self.all_joined, staff);
         }
@@ -308,8 +344,8 @@ fn release(staff: &mut Staff, whom: impl Fn(Place) -> bool) -> Vec<Waker> {
 }
 
 /// A worker never unwinds, so there is no panic to be found in here.
-pub(crate) fn join_all(threads: impl IntoIterator<Item = JoinHandle<()>>) {
-    for thread in threads {
+pub(crate) fn join_all(threads: impl IntoIterator<Item = WorkerThread>) {
+    for WorkerThread { thread, .. } in threads {
         let _ = thread.join();
     }
 }
@@ -317,6 +353,6 @@ pub(crate) fn join_all(threads: impl IntoIterator<Item = JoinHandle<()>>) {
 /// Calls wakers, outside locks.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        crate::contain::contain("a waker", || waker.wake());
+        contain("a waker", || waker.wake());
     }
 }

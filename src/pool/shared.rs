@@ -3,16 +3,18 @@
 
 use std::panic::Location;
 
-use crate::contain::{contain, report};
+use crate::contain::{let_go, report};
 use crate::error::{Cause, Closed, JoinError};
 use crate::pool::config::Config;
 use crate::pool::idle::Idle;
 use crate::pool::metrics::{Counters, Metrics, Shard};
 use crate::pool::queue::Queue;
+use crate::pool::room::Room;
 use crate::pool::roster::{Roster, wake_all};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
 use crate::task::cell::{Cell, Home};
 use crate::task::context::{Badge, badge};
+use crate::task::job::Job;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -23,8 +25,10 @@ pub(crate) struct Shared {
     pub(crate) idle: Idle,
     pub(crate) roster: Roster,
     pub(crate) counters: Counters,
-    /// Set by `shutdown_now`: running jobs are asked to end.
+    /// Set by `shutdown_now`: queued jobs are cancelled, running ones asked to end.
     stopping: AtomicBool,
+    /// Set, after whatever is the reason, when no queued job is to run any more.
+    doomed: AtomicBool,
 }
 
 /// Numbers for pools.
@@ -48,6 +52,7 @@ impl Shared {
             roster: Roster::new(max_workers),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
         })
     }
 
@@ -71,7 +76,9 @@ impl Shared {
 
     pub(crate) fn metrics(&self) -> Metrics {
         let roster = &self.roster;
-        self.counters.read(roster.workers(), roster.starting())
+        let queued = self.queue.room.as_ref().map(Room::queued);
+        self.counters
+            .read(roster.workers(), roster.starting(), queued)
     }
 
     /// Calls a worker for the jobs in the queue, if one has to be called.
@@ -97,9 +104,29 @@ impl Shared {
         self.review_end();
     }
 
-    /// Asks the running jobs to end.
+    /// Asks the running jobs to end, and lets no queued one run.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
+        self.doomed.store(true, Ordering::Release);
+    }
+
+    /// If no queued job is to run any more: what becomes of them.
+    pub(crate) fn doom(&self) -> Option<JoinError> {
+        if !self.doomed.load(Ordering::Acquire) {
+            return None;
+        }
+        match self.queue.closed() {
+            Some(broken @ Closed::Broken(_)) => Some(broken.into()),
+            _ => Some(JoinError::cancelled()),
+        }
+    }
+
+    /// Throws the husks out, if there are too many.
+    pub(crate) fn sweep(&self) {
+        if self.queue.sweep() {
+            // For a moment the queue seemed empty.
+            self.call_one();
+        }
     }
 
     /// Whatever may have been the last thing that somebody waited for has happened.
@@ -107,16 +134,27 @@ impl Shared {
         wake_all(self.roster.review_now(self.queue.is_finished()));
     }
 
-    /// Takes all jobs out of the queue and resolves them with an error; says how many there were.
+    /// Resolves all jobs with an error that are in the queue now; says how many there were.
+    ///
+    /// One by one: while the callbacks of one run, the next is still in the queue, where a worker can take it. So they
+    /// may wait for it.
     pub(crate) fn refuse_queued(&self, error: impl Fn() -> JoinError) -> usize {
+        self.queue.mark();
+        self.call_one();
         let mut refused = 0;
-        for job in self.queue.take_all() {
-            match job.refuse(error()) {
-                true => refused += 1,
-                false => self.queue.husk_gone(),
-            }
+        while let Some(job) = self.queue.pop_marked() {
+            refused += usize::from(self.refuse(job, error()));
         }
         self.review_end();
+        refused
+    }
+
+    /// Resolves a job with an error that was taken out of the queue; false if it was a husk.
+    pub(crate) fn refuse(&self, job: Job, error: JoinError) -> bool {
+        let refused = job.refuse(error);
+        if !refused {
+            self.queue.husk_gone();
+        }
         refused
     }
 
@@ -126,12 +164,13 @@ impl Shared {
             || tracing::error!(pool = %self.config.thread_name_prefix, %cause, "the pool is broken: {cause}"),
         );
         self.close(Closed::Broken(Arc::clone(&cause)));
+        self.doomed.store(true, Ordering::Release);
         self.refuse_queued(|| JoinError::broken_by(Arc::clone(&cause)));
     }
 
     /// Drops a closure that nobody will run.
     pub(crate) fn discard<F>(closure: F) {
-        contain("the destructor of a job's closure", || drop(closure));
+        let_go("the destructor of a job's closure", closure);
     }
 }
 
@@ -139,12 +178,16 @@ impl Shared {
 pub(crate) struct PoolHome(Arc<Shared>);
 
 impl Home for PoolHome {
+    fn withdrawing(&self) {
+        Shard::up(&self.0.counters.mine().withdrawn);
+    }
+
     fn withdrawn(&self, husk: bool) {
         let Self(shared) = self;
         shared.give_back_place();
-        if husk && shared.queue.husk_made() {
-            shared.call_one();
-            shared.review_end();
+        if husk {
+            shared.queue.husk_made();
+            shared.sweep();
         }
     }
 
@@ -154,5 +197,9 @@ impl Home for PoolHome {
 
     fn stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Acquire)
+    }
+
+    fn doom(&self) -> Option<JoinError> {
+        self.0.doom()
     }
 }

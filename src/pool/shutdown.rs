@@ -10,6 +10,7 @@ use futures::future::FusedFuture;
 
 use crate::block_on::{Sleeper, block_on};
 use crate::error::TimeoutError;
+use crate::pool::roster::End;
 use crate::pool::shared::Shared;
 use crate::sync::Arc;
 
@@ -26,7 +27,8 @@ pub struct Shutdown {
     shared: Arc<Shared>,
     /// In the roster's list of those who wait.
     waiting: Option<u64>,
-    over: bool,
+    /// What the wait has seen the end of.
+    end: Option<End>,
 }
 
 impl Shutdown {
@@ -34,7 +36,7 @@ impl Shutdown {
         Self {
             shared,
             waiting: None,
-            over: false,
+            end: None,
         }
     }
 
@@ -82,25 +84,27 @@ impl Future for Shutdown {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.over {
-            return Poll::Ready(());
-        }
         let this = &mut *self;
         let shared = &this.shared;
+        if this.end == Some(End::All) || (this.end.is_some() && shared.own_badge().is_some()) {
+            return Poll::Ready(());
+        }
         let poll = shared.roster.poll_end(
             &mut this.waiting,
             shared.own_badge(),
             context.waker(),
             shared.queue.is_finished(),
         );
-        this.over = poll.is_ready();
-        poll
+        if let Poll::Ready(end) = poll {
+            this.end = Some(end);
+        }
+        poll.map(drop)
     }
 }
 
 impl FusedFuture for Shutdown {
     fn is_terminated(&self) -> bool {
-        self.over
+        self.end.is_some()
     }
 }
 

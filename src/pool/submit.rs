@@ -5,11 +5,11 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures::future::FusedFuture;
 
-use crate::block_on::{Sleeper, is_ours};
+use crate::block_on::{Sleeper, blocks_here};
 use crate::error::{Closed, Refusal, SubmitError};
 use crate::pool::room::{Room, Ticket};
 use crate::pool::roster::wake_all;
@@ -40,6 +40,7 @@ where
         }
         Err((job, closed)) => {
             job.disarm();
+            shared.give_back_place();
             shared.counters.rejected();
             let closure = cell.reclaim().expect("nobody else has seen this job");
             Err((closed, closure))
@@ -102,13 +103,13 @@ where
             "SubmitAsync was polled after it was ready"
         );
         if let Some(room) = &this.shared.queue.room {
-            let blocks_worker = is_ours(context.waker()) && this.shared.own_badge().is_some();
-            if blocks_worker {
+            if room.poll(&mut this.ticket, context.waker()).is_pending() {
+                if !blocks_here() || this.shared.own_badge().is_none() {
+                    return Poll::Pending;
+                }
                 // The thread that waits would be missing where room is made.
                 wake_all(this.ticket.take().and_then(|ticket| room.give_up(ticket)));
                 room.take_anyway();
-            } else {
-                ready!(room.poll(&mut this.ticket, context.waker()));
             }
         }
         let closure = this.closure.take().expect("it was looked for above");

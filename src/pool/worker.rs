@@ -1,5 +1,6 @@
 //! The workers: how they are started, what they do, how they end.
 
+use std::cell::Cell;
 use std::io;
 use std::mem;
 use std::thread;
@@ -10,57 +11,51 @@ use crate::error::JoinError;
 use crate::look::look;
 use crate::pool::idle::{Bed, Morning};
 use crate::pool::metrics::Shard;
-use crate::pool::roster::{Opening, join_all, wake_all};
+use crate::pool::roster::{Opening, WorkerThread, join_all};
 use crate::pool::shared::Shared;
-use crate::sync::{Arc, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, Ordering, fence};
 use crate::task::cell::Watch;
 use crate::task::context::{Badge, set_badge};
 use crate::task::job::Job;
 
 /// There is a job in the queue: sees to it that some worker will take it. A new one is started if the others have
-/// enough to do; else one is called, if all that are free sleep.
+/// enough to do, and one is called, if there is one that sleeps and none that looks.
 pub(crate) fn announce(shared: &Arc<Shared>) {
     // Between the write to the queue and the reads of who looks and who sleeps: see `idle`.
     fence(Ordering::SeqCst);
     let workers = shared.roster.workers();
-    if workers < shared.roster.max_workers() && shared.counters.demand() > workers as u64 {
-        if let Hired::Yes = hire(shared) {
-            return;
-        }
+    if workers < shared.roster.max_workers() && demand(shared) > workers as u64 {
+        hire(shared);
     }
     shared.idle.call_one();
 }
 
-#[must_use]
-enum Hired {
-    /// A worker is on its way, and looks at the queue first of all.
-    Yes,
-    No,
+/// How many workers would have something to do, if there were enough of them. Somebody has to take out even the husk of
+/// a cancelled job.
+fn demand(shared: &Shared) -> u64 {
+    let least = u64::from(!shared.queue.seems_empty());
+    shared.counters.demand().max(least)
 }
 
-/// Starts a worker if one more is allowed and has something to do.
-fn hire(shared: &Arc<Shared>) -> Hired {
-    let Some(opening) = shared.roster.open(|| shared.counters.demand()) else {
-        return Hired::No;
+/// Starts a worker if one more is allowed and has something to do. It looks at the queue first of all.
+fn hire(shared: &Arc<Shared>) {
+    let Some(opening) = shared.roster.open(|| demand(shared)) else {
+        return;
     };
     let worker = opening.worker;
     match start_thread(shared, opening) {
         Ok(thread) => {
-            let finished = shared.queue.is_finished();
-            wake_all(shared.roster.opened(worker, thread, finished));
-            Hired::Yes
+            shared.roster.opened(worker, thread);
+            shared.review_end();
         }
-        Err((refusal, opening)) => {
-            refused(shared, refusal, &opening);
-            Hired::No
-        }
+        Err((refusal, opening)) => refused(shared, refusal, &opening),
     }
 }
 
 fn start_thread(
     shared: &Arc<Shared>,
     opening: Opening,
-) -> Result<thread::JoinHandle<()>, (io::Error, Opening)> {
+) -> Result<WorkerThread, (io::Error, Opening)> {
     let config = &shared.config;
     let mut builder =
         thread::Builder::new().name(format!("{}-{}", config.thread_name_prefix, opening.name));
@@ -69,9 +64,30 @@ fn start_thread(
     }
     let Opening { worker, name } = opening;
     let shared = Arc::clone(shared);
-    builder
-        .spawn(move || serve(&shared, Opening { worker, name }))
-        .map_err(|refusal| (refusal, Opening { worker, name }))
+    let emptied = Arc::new(AtomicBool::new(false));
+    let last_words = LastWords(Arc::clone(&emptied));
+    let serve = move || {
+        // The first thread-local of this thread that has a destructor, and so the last one that is dropped.
+        LAST.set(Some(last_words));
+        serve(&shared, Opening { worker, name });
+    };
+    match builder.spawn(serve) {
+        Ok(thread) => Ok(WorkerThread { thread, emptied }),
+        Err(refusal) => Err((refusal, Opening { worker, name })),
+    }
+}
+
+thread_local! {
+    static LAST: Cell<Option<LastWords>> = const { Cell::new(None) };
+}
+
+/// Says that the thread-locals of a worker are dropped.
+struct LastWords(Arc<AtomicBool>);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// The system gave no thread. With a worker alive the jobs wait for that one; with none, nobody would ever come.
@@ -117,6 +133,11 @@ fn work(shared: &Arc<Shared>) {
     let bed = Bed::new();
     let mut looking = false;
     while let Some(job) = next_job(shared, &bed, &mut looking) {
+        shared.sweep();
+        if let Some(error) = shared.doom() {
+            shared.refuse(job, error);
+            continue;
+        }
         let mut shift = Shift {
             shared,
             looking: &mut looking,
@@ -132,6 +153,7 @@ fn work(shared: &Arc<Shared>) {
 fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<Job> {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut leave_at = None;
+    let mut expired = false;
     loop {
         if let Some(job) = shared.queue.pop() {
             if mem::take(looking) {
@@ -142,7 +164,7 @@ fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<
             }
             return Some(job);
         }
-        if shared.queue.is_finished() {
+        if expired || shared.queue.is_finished() {
             if mem::take(looking) {
                 shared.idle.stop_looking();
             }
@@ -159,7 +181,7 @@ fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<
         match (shared.idle).sleep(bed, mem::take(looking), leave_at, is_empty) {
             Morning::Called => *looking = true,
             Morning::Up => {}
-            Morning::Expired => return None,
+            Morning::Expired => expired = true,
         }
     }
 }
@@ -213,13 +235,13 @@ impl Drop for Leaving<'_> {
             pool: shared.id,
             worker: None,
         });
-        let left_before = shared.roster.left(opening);
+        let gone = shared.roster.left(opening);
         // A job that came while this worker was still counted on: see `idle`.
         fence(Ordering::SeqCst);
-        if !shared.queue.seems_empty() {
+        if !shared.queue.is_empty() {
             announce(shared);
         }
         shared.review_end();
-        join_all(left_before);
+        join_all(gone);
     }
 }

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::task::Waker;
 
 use crate::block_on::is_ours;
-use crate::contain::{contain, panic_message, report};
+use crate::contain::{contain, let_go, panic_message, report};
 use crate::error::JoinError;
 use crate::sync::Mutex;
 
@@ -84,14 +84,18 @@ pub(crate) enum State {
     Taken(Ending),
 }
 
-/// What a pool is told of its jobs' way out of the queue, other than by being run.
+/// What a pool is told, and asked, of its jobs that do not run.
 pub(crate) trait Home: Send + Sync + 'static {
-    /// The job will never start: its place in the queue is free. If it is `husk`, the queue still holds its empty cell.
+    /// The job will never start. Called under the cell's lock: count, and no more.
+    fn withdrawing(&self);
+    /// Its closure is gone, its place in the queue free. If it is a `husk`, the queue still holds its empty cell.
     fn withdrawn(&self, husk: bool);
-    /// The job is about to be seen as resolved without having run. Called under the cell's lock: count, and no more.
+    /// It is about to be seen as resolved. May be called under the cell's lock: count, and no more.
     fn not_run(&self);
     /// Whether all jobs are asked to end early.
     fn stopping(&self) -> bool;
+    /// If no queued job will run any more: what becomes of them.
+    fn doom(&self) -> Option<JoinError>;
 }
 
 /// What the executor is told while it runs a job.
@@ -100,8 +104,8 @@ pub(crate) trait Watch {
     fn started(&mut self) {}
     /// It has left the queue.
     fn running(&mut self) {}
-    /// It is about to be seen as resolved. `wakes`: foreign code will be woken by this thread after that. Called under
-    /// the cell's lock: count, and no more.
+    /// It is about to be seen as resolved. `wakes`: foreign code will be woken by this thread after that. May be called
+    /// under the cell's lock: count, and no more.
     fn ended(&mut self, panicked: bool, wakes: bool) {
         let _ = (panicked, wakes);
     }
@@ -133,6 +137,9 @@ pub(crate) trait Awaited<T>: Send + Sync {
     /// The handle is going away.
     fn detach(&self);
     fn cancel(&self) -> bool;
+    /// Resolves a job that is queued where no job will run any more, which its executor would do sooner or later: who
+    /// waits for it may be the one who has to.
+    fn meet_doom(&self);
     fn add_callback(&self, callback: Callback<T>);
 }
 
@@ -144,7 +151,7 @@ pub(crate) enum Take<T> {
     Gone,
 }
 
-impl<F, T, H> Cell<F, T, H> {
+impl<F, T, H: Home> Cell<F, T, H> {
     pub(crate) fn queued(closure: F, origin: &'static Location<'static>, home: H) -> Self {
         let wanted = true;
         Self::at(
@@ -184,16 +191,21 @@ impl<F, T, H> Cell<F, T, H> {
         }
     }
 
-    /// Takes the closure out, so that the job can never start any more.
-    fn withdraw(&self, ending: Ending) -> Option<F> {
+    /// Takes the closure out, so that the job can never start, and resolves it; false if it was not queued.
+    fn withdraw(&self, error: JoinError, husk: bool) -> bool {
         let mut inner = self.inner.lock();
         let Stage::Queued { wanted, .. } = inner.stage else {
-            return None;
+            return false;
         };
-        match mem::replace(&mut inner.stage, Stage::Withdrawing { ending, wanted }) {
-            Stage::Queued { closure, .. } => Some(closure),
-            _ => unreachable!("it was queued, under this lock"),
-        }
+        let ending = ending_of::<T>(&Err(&error));
+        let withdrawing = Stage::Withdrawing { ending, wanted };
+        let closure = mem::replace(&mut inner.stage, withdrawing);
+        self.home.withdrawing();
+        drop(inner);
+        let_go("the destructor of a job's closure", closure);
+        self.home.withdrawn(husk);
+        self.resolve(Err(error), |_| self.home.not_run());
+        true
     }
 
     /// The end of every job: callbacks; a result that nobody wants is dropped; `settle` counts; the result is there to
@@ -209,7 +221,7 @@ impl<F, T, H> Cell<F, T, H> {
             if !inner.stage.is_wanted() {
                 inner.stage = Stage::Taken(ending_of(&outcome));
                 drop(inner);
-                contain("the destructor of a job's result", || drop(outcome));
+                let_go("the destructor of a job's result", outcome);
                 settle(false);
                 return false;
             }
@@ -317,14 +329,7 @@ where
     }
 
     fn refuse(&self, error: JoinError) -> bool {
-        let ending = ending_of::<T>(&Err(&error));
-        let Some(closure) = self.withdraw(ending) else {
-            return false;
-        };
-        contain("the destructor of a job's closure", || drop(closure));
-        self.home.withdrawn(false);
-        self.resolve(Err(error), |_| self.home.not_run());
-        true
+        self.withdraw(error, false)
     }
 
     fn is_husk(&self) -> bool {
@@ -395,18 +400,15 @@ where
         let waker = inner.waker.take();
         drop(inner);
         if outcome.is_some() {
-            contain("the destructor of a job's result", || drop(outcome));
+            let_go("the destructor of a job's result", outcome);
         }
         if waker.is_some() {
-            contain("a waker's destructor", || drop(waker));
+            let_go("a waker's destructor", waker);
         }
     }
 
     fn cancel(&self) -> bool {
-        if let Some(closure) = self.withdraw(Ending::Cancelled) {
-            contain("the destructor of a job's closure", || drop(closure));
-            self.home.withdrawn(true);
-            self.resolve(Err(JoinError::cancelled()), |_| self.home.not_run());
+        if self.withdraw(JoinError::cancelled(), true) {
             return true;
         }
         let mut inner = self.inner.lock();
@@ -422,6 +424,12 @@ where
             }
             Stage::Failed(error) => error.is_cancelled(),
             Stage::Queued { .. } | Stage::Returned(_) => false,
+        }
+    }
+
+    fn meet_doom(&self) {
+        if let Some(error) = self.home.doom() {
+            self.withdraw(error, true);
         }
     }
 

@@ -13,7 +13,7 @@ use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
 use crate::block_on::Sleeper;
-use crate::contain::contain;
+use crate::contain::let_go;
 use crate::error::JoinError;
 use crate::look::look_as_joiner;
 use crate::sync::Arc;
@@ -114,7 +114,7 @@ impl<T> JoinHandle<T> {
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Result<T, JoinError> {
-        if let Some(outcome) = self.take() {
+        if let Some(outcome) = self.take_or_doom() {
             return outcome;
         }
         if context::is_current(Arc::as_ptr(&self.cell).cast()) {
@@ -134,7 +134,7 @@ impl<T> JoinHandle<T> {
         loop {
             let called = sleeper.sleep(deadline);
             if let Some(outcome) = self.take() {
-                contain("a waker's destructor", || drop(previous));
+                let_go("a waker's destructor", previous);
                 return outcome;
             }
             if !called {
@@ -142,13 +142,21 @@ impl<T> JoinHandle<T> {
                 return match self.cell.listen(previous) {
                     Ok(_) => Err(JoinError::timeout()),
                     Err(previous) => {
-                        contain("a waker's destructor", || drop(previous));
+                        let_go("a waker's destructor", previous);
                         self.take()
                             .expect("it is finished, and nobody else can take it")
                     }
                 };
             }
         }
+    }
+
+    /// The outcome, if it is there, or if no queued job of its pool will run any more.
+    fn take_or_doom(&self) -> Option<Result<T, JoinError>> {
+        self.take().or_else(|| {
+            self.cell.meet_doom();
+            self.take()
+        })
     }
 
     /// The outcome, if it is there.
@@ -267,7 +275,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.take() {
+        if let Some(outcome) = self.take_or_doom() {
             return Poll::Ready(outcome);
         }
         if self.cell.is_heard(context.waker()) {
@@ -276,11 +284,14 @@ impl<T> Future for JoinHandle<T> {
         match self.cell.listen(Some(context.waker().clone())) {
             Ok(previous) => {
                 if previous.is_some() {
-                    contain("a waker's destructor", || drop(previous));
+                    let_go("a waker's destructor", previous);
                 }
                 Poll::Pending
             }
-            Err(_) => self.take().map_or(Poll::Pending, Poll::Ready),
+            Err(waker) => {
+                let_go("a waker's destructor", waker);
+                self.take().map_or(Poll::Pending, Poll::Ready)
+            }
         }
     }
 }
