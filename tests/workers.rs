@@ -55,6 +55,22 @@ fn submit_and_join_in_a_loop_uses_one_thread() {
 }
 
 #[test]
+fn a_job_is_counted_and_its_worker_idle_before_the_result_can_be_seen() {
+    within(LONG, "counted first", || {
+        let pool = ThreadPool::new(2);
+        for jobs in 1..=20_000 {
+            let handle = pool.submit(|| ());
+            while !handle.is_finished() {
+                std::hint::spin_loop();
+            }
+            let metrics = pool.metrics();
+            assert_eq!((metrics.completed, metrics.running), (jobs, 0));
+        }
+        assert_eq!(pool.metrics().workers, 1);
+    });
+}
+
+#[test]
 fn as_many_threads_as_jobs_that_run_and_no_more_than_allowed() {
     within(LONG, "saturation", || {
         let pool = ThreadPool::new(4);

@@ -162,8 +162,9 @@ impl ThreadPool {
 
     /// Queues a job as soon as there is room for it, without blocking a thread. It takes a closure, not a future.
     ///
-    /// The future it gives does nothing until it is polled. Who polled first is served first, and neither
-    /// [`submit`](Self::submit) nor [`try_submit`](Self::try_submit) overtakes it. In one of this pool's own workers
+    /// The future it gives does nothing until it is polled. Who polled first is served first: places are given in that
+    /// order, and while somebody waits for one neither [`submit`](Self::submit) nor [`try_submit`](Self::try_submit)
+    /// takes it. A place that was given stays with its future until that is polled again, or dropped. In one of this pool's own workers
     /// and under [`block_on`](crate::block_on) it goes over the capacity instead of waiting.
     ///
     /// # Errors

@@ -160,12 +160,12 @@ impl Shared {
 
     /// An initializer failed.
     pub(crate) fn break_down(&self, cause: Cause) {
-        report(
-            || tracing::error!(pool = %self.config.thread_name_prefix, %cause, "the pool is broken: {cause}"),
-        );
         self.close(Closed::Broken(Arc::clone(&cause)));
         self.doomed.store(true, Ordering::Release);
         self.refuse_queued(|| JoinError::broken_by(Arc::clone(&cause)));
+        // Last, since nobody should have to wait for a subscriber.
+        let pool = &self.config.thread_name_prefix;
+        report(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
     }
 
     /// Drops a closure that nobody will run.

@@ -93,16 +93,13 @@ impl Drop for LastWords {
 /// The system gave no thread. With a worker alive the jobs wait for that one; with none, nobody would ever come.
 fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
     shared.counters.spawn_failed();
-    let alone = shared.roster.refused(opening);
-    report(|| {
-        let pool = &shared.config.thread_name_prefix;
-        tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}");
-    });
-    if alone {
-        let refusal = Arc::new(refusal);
+    let refusal = Arc::new(refusal);
+    if shared.roster.refused(opening) {
         shared.refuse_queued(|| JoinError::spawn_failed(Arc::clone(&refusal)));
     }
     shared.review_end();
+    let pool = &shared.config.thread_name_prefix;
+    report(|| tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}"));
 }
 
 /// The life of a worker.
