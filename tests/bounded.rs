@@ -708,11 +708,15 @@ fn cancel_that_comes_too_late_frees_no_place() {
     within(LONG, "late cancel", || {
         let pool = bounded(1, 1);
         let gate = Gate::new();
+        let (started, starts) = mpsc::channel();
         let running = {
             let gate = gate.clone();
-            pool.submit(move || gate.wait())
+            pool.submit(move || {
+                started.send(()).expect("the test waits for this");
+                gate.wait();
+            })
         };
-        eventually("it runs", || running.is_running());
+        starts.recv().unwrap();
         drop(pool.try_submit(|| ()).unwrap());
         assert!(!running.cancel());
         assert!(is_full(&pool));
@@ -935,17 +939,19 @@ fn submit_async_that_waited_elsewhere_goes_over_the_capacity_in_block_on_in_a_wo
     within(LONG, "waited elsewhere", || {
         let pool = bounded(1, 1);
         let (give, given) = mpsc::channel::<SubmitAsync<_, _>>();
+        let (started, starts) = mpsc::channel();
         let (gate, inside) = (Gate::new(), Arc::clone(&pool));
         let outer = {
             let gate = gate.clone();
             pool.submit(move || {
+                started.send(()).expect("the test waits for this");
                 gate.wait();
                 let waiting = given.recv().unwrap();
                 let handle = futurepool::block_on(waiting).unwrap();
                 (handle, inside.metrics().queued)
             })
         };
-        eventually("it runs", || outer.is_running());
+        starts.recv().unwrap();
         drop(pool.try_submit(|| ()).unwrap());
         let mut waiting = pool.submit_async(|| 7);
         assert!(poll_once(&mut waiting).is_pending());

@@ -231,6 +231,29 @@ fn guarantee_4_no_user_code_runs_under_a_lock() {
 }
 
 #[test]
+fn guarantee_4_a_waker_may_use_the_handle_that_it_was_polled_with() {
+    within(LONG, "a waker and its handle", || {
+        struct Uses(Mutex<Option<JoinHandle<u8>>>, std::sync::mpsc::Sender<u8>);
+        impl std::task::Wake for Uses {
+            fn wake(self: Arc<Self>) {
+                let mut handle = self.0.lock().unwrap().take().expect("it is there");
+                assert!(handle.is_finished() && !handle.cancel());
+                let _ = self.1.send(handle.try_join().unwrap().unwrap());
+            }
+        }
+        let pool = ThreadPool::new(1);
+        let blocked = block_workers(&pool, 1);
+        let (tell, told) = std::sync::mpsc::channel();
+        let uses = Arc::new(Uses(Mutex::new(Some(pool.submit(|| 5))), tell));
+        let waker = Waker::from(Arc::clone(&uses));
+        let pending = poll_with(uses.0.lock().unwrap().as_mut().unwrap(), &waker).is_pending();
+        assert!(pending);
+        blocked.release();
+        assert_eq!(told.recv_timeout(LONG), Ok(5));
+    });
+}
+
+#[test]
 fn guarantee_4_nor_when_jobs_are_cancelled_or_refused() {
     within(LONG, "probes in a cancel", || {
         type End = fn(&Target, JoinHandle<()>);

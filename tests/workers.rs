@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Gate, LONG, block_workers, eventually, within};
 use futurepool::{ThreadPool, block_on};
@@ -121,20 +121,23 @@ fn a_job_goes_to_an_idle_worker_before_a_thread_is_started() {
 fn every_free_worker_is_used() {
     within(LONG, "barriers", || {
         // Each round needs all workers at the same time: one that was not woken would hold up all.
-        let pool = ThreadPool::new(8);
-        for _ in 0..500 {
-            let barrier = Arc::new(Barrier::new(8));
-            let handles: Vec<_> = (0..8)
-                .map(|_| {
-                    let barrier = Arc::clone(&barrier);
-                    pool.submit(move || barrier.wait())
-                })
-                .collect();
-            for handle in handles {
-                handle.join().unwrap();
+        for workers in [2, 3, 8] {
+            let pool = ThreadPool::new(workers);
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(1) {
+                let barrier = Arc::new(Barrier::new(workers));
+                let handles: Vec<_> = (0..workers)
+                    .map(|_| {
+                        let barrier = Arc::clone(&barrier);
+                        pool.submit(move || barrier.wait())
+                    })
+                    .collect();
+                for handle in handles {
+                    handle.join().unwrap();
+                }
             }
+            assert_eq!(pool.metrics().workers, workers as u64);
         }
-        assert_eq!(pool.metrics().workers, 8);
     });
 }
 

@@ -16,7 +16,7 @@
 //! 2. Who stops looking because it found a job resets `looking` and then, if there is still a job in the queue, calls,
 //!    as if it had put that job there. So workers come awake one after the other for as long as there is work.
 //! 3. Who goes to sleep gets into bed, resets `looking` if it was looking, and **then** looks at the queue once more. If
-//!    there is a job it gets up again.
+//!    there is a job it gets up again and is looking, as if it had been called, unless somebody else is looking by then.
 //! 4. A worker that ends a job and sees an empty queue starts looking *before* the job's result can be seen. So
 //!    whoever submits a job because of that result finds a worker that looks, and wakes nobody. (Not if it has foreign
 //!    code to wake: that may take its time, and a worker that looks must really look.)
@@ -33,8 +33,14 @@
 //! - Or it sees nobody asleep. Then each worker that goes to bed does it later, reads the queue after that (rule 3), and
 //!   sees the job.
 //!
+//! That is one job. Any number of callers may have seen the same worker looking, and leave their jobs to it. It takes
+//! one, and for the rest it calls the next worker, which does the same: whenever `looking` is reset and a job is seen
+//! after it, somebody is called or looks from then on. This is why rule 3 says *and is looking*: one that got up, took a
+//! job and said nothing would leave the others behind.
+//!
 //! Two callers that see the same sleeper settle it under the lock of `beds`: the second sees `looking` set by the first
-//! and leaves it at that, and the worker on its way does the rest (rule 2).
+//! and leaves it at that, and the worker on its way does the rest (rule 2). One that finds no bed taken any more leaves
+//! its job to those who got up.
 //!
 //! Who leaves for good (its time is up) gets out of bed, is no longer counted as a worker, and then reads the queue,
 //! too; if there is a job, it calls or has a new worker hired: see [`roster`](super::roster).
@@ -78,9 +84,9 @@ pub(crate) struct Bed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Morning {
-    /// Called: look at the queue, as the one who is looking.
+    /// Called: it is the one who is looking.
     Called,
-    /// Look at the queue.
+    /// Not called, but there is something to be seen: it should start looking.
     Up,
     /// The time is up.
     Expired,

@@ -177,7 +177,7 @@ fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<
         let is_empty = || shared.queue.seems_empty();
         match (shared.idle).sleep(bed, mem::take(looking), leave_at, is_empty) {
             Morning::Called => *looking = true,
-            Morning::Up => {}
+            Morning::Up => *looking = shared.idle.start_looking(),
             Morning::Expired => expired = true,
         }
     }
