@@ -24,6 +24,8 @@
 //! - `tokio` (default): jobs run inside the tokio runtime that was current when the pool was built, so that
 //!   `tokio::spawn` works in them.
 
+#![deny(unsafe_code)]
+
 mod block_on;
 mod contain;
 mod error;

@@ -78,6 +78,7 @@ fn in_child(test: &str, more_threads: usize) -> bool {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+    println!("{text}");
     false
 }
 
