@@ -24,16 +24,15 @@ fn a_callback_may_wait_for_another_job_that_is_cancelled_with_its_own() {
             let blocked = block_workers(&pool, 2);
             let (first, second) = (pool.submit(|| ()), pool.submit(|| ()));
             let (tell, told) = mpsc::channel();
-            let gate = blocked.gate();
             first.add_done_callback(move |outcome| {
                 assert!(outcome.unwrap_err().is_cancelled());
-                // The second one is still queued: a worker runs it or cancels it.
-                gate.open();
+                // No worker is free, and this thread has not come to the second one yet.
                 tell.send(second.join()).unwrap();
             });
             end(&pool);
             let outcome = told.try_recv().expect("the callback has run");
-            assert!(outcome.is_ok() || outcome.unwrap_err().is_cancelled());
+            assert!(outcome.unwrap_err().is_cancelled());
+            blocked.release();
         });
     }
 }
@@ -121,30 +120,43 @@ fn cancel_pending_leaves_alone_what_its_callbacks_submit() {
 }
 
 #[test]
-fn nothing_queued_runs_once_shutdown_now_was_called() {
-    within(LONG, "shutdown_now", || {
-        let pool = ThreadPool::new(1);
-        let blocked = block_workers(&pool, 1);
-        let gate = Gate::new();
-        let wait = gate.clone();
-        let first = pool.submit(|| ());
-        let second = pool.submit(|| unreachable!("it was queued"));
-        let (tell, told) = mpsc::channel();
-        first.add_done_callback(move |_| {
-            tell.send(()).unwrap();
-            wait.wait();
+fn nothing_runs_that_was_queued_when_all_was_cancelled() {
+    let ends: [fn(&ThreadPool); 2] = [
+        |pool| assert_eq!(pool.cancel_pending(), 2),
+        |pool| drop(pool.shutdown_now()),
+    ];
+    for end in ends {
+        within(LONG, "cancel all", move || {
+            let pool = ThreadPool::new(1);
+            let blocked = block_workers(&pool, 1);
+            let gate = Gate::new();
+            let wait = gate.clone();
+            let first = pool.submit(|| ());
+            let second = pool.submit(|| panic!("it was queued"));
+            let (tell, told) = mpsc::channel();
+            first.add_done_callback(move |_| {
+                tell.send(()).unwrap();
+                wait.wait();
+            });
+            std::thread::scope(|scope| {
+                let ending = scope.spawn(|| end(&pool));
+                told.recv_timeout(LONG).unwrap();
+                // The call is held up by that callback, and the worker is free now.
+                blocked.release();
+                let later = pool.submit(|| ());
+                assert!(
+                    later
+                        .join()
+                        .map_or_else(|error| error.is_shutdown(), |()| true)
+                );
+                assert!(!second.is_finished());
+                assert!(second.join().unwrap_err().is_cancelled());
+                gate.open();
+                ending.join().unwrap();
+            });
+            assert!(first.is_cancelled());
         });
-        std::thread::scope(|scope| {
-            let ending = scope.spawn(|| drop(pool.shutdown_now()));
-            told.recv_timeout(LONG).unwrap();
-            // The call is held up by that callback; the worker is free now, and cancels the other one.
-            blocked.release();
-            assert!(second.join().unwrap_err().is_cancelled());
-            gate.open();
-            ending.join().unwrap();
-        });
-        assert!(first.is_cancelled());
-    });
+    }
 }
 
 #[test]

@@ -32,11 +32,12 @@ pub use self::builder::ThreadPoolBuilder;
 pub use self::config::InitializerOutput;
 pub use self::global::{GlobalPool, global, submit};
 pub use self::metrics::Metrics;
+use self::queue::Sentence;
 use self::shared::Shared;
 pub use self::shutdown::Shutdown;
 pub use self::submit::SubmitAsync;
 use self::submit::{enqueue, wait_for_place};
-use crate::error::{Closed, JoinError, Refusal, SubmitError};
+use crate::error::{Closed, Refusal, SubmitError};
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 
@@ -226,16 +227,14 @@ impl ThreadPool {
     #[doc(alias = "kill_workers")]
     pub fn shutdown_now(&self) -> Shutdown {
         self.shared.stop();
-        let shutdown = self.shutdown();
-        self.cancel_pending();
-        shutdown
+        Shutdown::new(Arc::clone(&self.shared))
     }
 
     /// Cancels every job that is queued now, and says how many. The pool stays open.
     ///
     /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns.
     pub fn cancel_pending(&self) -> usize {
-        self.shared.refuse_queued(JoinError::cancelled)
+        self.shared.refuse_queued(Sentence::Cancelled)
     }
 
     /// How many threads there may be at once.

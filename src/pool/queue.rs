@@ -5,14 +5,16 @@
 //! moment; that is what the gate is for, and pushing and popping hold it shared. The gate's other use: once it was shut
 //! nobody is half-way in, so a shut and empty queue stays empty.
 
+use std::io;
+use std::mem;
 use std::sync::PoisonError;
 
 use crossbeam_deque::{Injector, Steal};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
-use crate::error::Closed;
+use crate::error::{Cause, Closed, JoinError};
 use crate::pool::room::Room;
-use crate::sync::{AtomicIsize, Ordering};
+use crate::sync::{Arc, AtomicIsize, Ordering};
 use crate::task::job::Job;
 
 /// So many husks may stay, however few jobs there are.
@@ -23,24 +25,48 @@ pub(crate) struct Queue {
     /// Shared by who pushes or pops, exclusive to who sweeps or shuts. `Some` says why it is shut.
     gate: ShardedLock<Gate>,
     /// Where jobs come in.
-    newer: Injector<Job>,
-    /// Those that were in when all were to be refused, and that nobody has got to yet: all are older than all in
-    /// `newer`.
-    older: Injector<Job>,
+    jobs: Injector<Job>,
+    /// Those that are to be refused and that nobody has got to yet. No worker takes them.
+    condemned: Injector<Job>,
     /// How many of the jobs in here are husks. For a moment less than zero, when a husk is popped before it is counted.
     husks: AtomicIsize,
     /// The places, if they are counted.
     pub(crate) room: Option<Room>,
 }
 
-struct Gate(Option<Closed>);
+struct Gate {
+    closed: Option<Closed>,
+    /// What the condemned are refused with.
+    sentence: Sentence,
+}
+
+/// Why queued jobs are refused.
+#[derive(Clone)]
+pub(crate) enum Sentence {
+    Cancelled,
+    Broken(Cause),
+    SpawnFailed(Arc<io::Error>),
+}
+
+impl From<Sentence> for JoinError {
+    fn from(sentence: Sentence) -> Self {
+        match sentence {
+            Sentence::Cancelled => Self::cancelled(),
+            Sentence::Broken(cause) => Self::broken_by(cause),
+            Sentence::SpawnFailed(refusal) => Self::spawn_failed(refusal),
+        }
+    }
+}
 
 impl Queue {
     pub(crate) fn new(capacity: Option<usize>) -> Self {
         Self {
-            gate: ShardedLock::new(Gate(None)),
-            newer: Injector::new(),
-            older: Injector::new(),
+            gate: ShardedLock::new(Gate {
+                closed: None,
+                sentence: Sentence::Cancelled,
+            }),
+            jobs: Injector::new(),
+            condemned: Injector::new(),
             husks: AtomicIsize::new(0),
             room: capacity.map(Room::new),
         }
@@ -57,29 +83,29 @@ impl Queue {
     /// Puts a job at the end; `accepted` is called just before, to count it. The job comes back if the gate is shut.
     pub(crate) fn push(&self, job: Job, accepted: impl FnOnce()) -> Result<(), (Job, Closed)> {
         let gate = self.shared();
-        if let Gate(Some(closed)) = &*gate {
+        if let Some(closed) = &gate.closed {
             let closed = closed.clone();
             drop(gate);
             return Err((job, closed));
         }
         accepted();
-        self.newer.push(job);
+        self.jobs.push(job);
         Ok(())
     }
 
-    /// Takes the first job out.
+    /// Takes the first job out that may run.
     pub(crate) fn pop(&self) -> Option<Job> {
         if self.seems_empty() {
             return None;
         }
         let _gate = self.shared();
-        take(&self.older).or_else(|| take(&self.newer))
+        take(&self.jobs)
     }
 
     /// A hint, at no cost: during a sweep it may say so of jobs that come back at once. The sweeper calls a worker for
     /// them after it.
     pub(crate) fn seems_empty(&self) -> bool {
-        self.newer.is_empty() && self.older.is_empty()
+        self.jobs.is_empty()
     }
 
     /// No hint: it waits for a sweep to end.
@@ -89,20 +115,20 @@ impl Queue {
     }
 
     pub(crate) fn closed(&self) -> Option<Closed> {
-        self.shared().0.clone()
+        self.shared().closed.clone()
     }
 
     /// Shut and empty: no job will ever come out again.
     pub(crate) fn is_finished(&self) -> bool {
-        self.shared().0.is_some() && self.seems_empty()
+        self.shared().closed.is_some() && self.seems_empty()
     }
 
     /// Shuts the gate; says whether it was open. A queue that was shut can still break.
     pub(crate) fn close(&self, why: Closed) -> bool {
         let mut gate = self.exclusive();
-        let was_open = gate.0.is_none();
-        let old = match (&gate.0, &why) {
-            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => gate.0.replace(why),
+        let was_open = gate.closed.is_none();
+        let old = match (&gate.closed, &why) {
+            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => gate.closed.replace(why),
             _ => None,
         };
         drop(gate);
@@ -110,19 +136,30 @@ impl Queue {
         was_open
     }
 
-    /// Puts a mark behind the last job: those before it can be had by [`pop_marked`](Self::pop_marked). Jobs are moved,
-    /// so a worker has to be called.
-    pub(crate) fn mark(&self) {
-        let _gate = self.exclusive();
-        while let Some(job) = take(&self.newer) {
-            self.older.push(job);
+    /// Sentences all jobs that are in at this moment: no worker will get them, they are to be had by
+    /// [`pop_condemned`](Self::pop_condemned). Says how many there were.
+    pub(crate) fn condemn(&self, sentence: Sentence) -> usize {
+        let mut condemned = 0;
+        let mut gate = self.exclusive();
+        let old = mem::replace(&mut gate.sentence, sentence);
+        while let Some(job) = take(&self.jobs) {
+            condemned += usize::from(job.condemn());
+            self.condemned.push(job);
         }
+        drop(gate);
+        drop(old);
+        condemned
     }
 
-    /// Takes the first job out, if it is before the mark. Workers may take them, too.
-    pub(crate) fn pop_marked(&self) -> Option<Job> {
-        let _gate = self.shared();
-        take(&self.older)
+    /// Takes the first condemned job out, and what it is to be refused with.
+    pub(crate) fn pop_condemned(&self) -> Option<(Job, JoinError)> {
+        let gate = self.shared();
+        let job = take(&self.condemned)?;
+        Some((job, gate.sentence.clone().into()))
+    }
+
+    pub(crate) fn sentence(&self) -> JoinError {
+        self.shared().sentence.clone().into()
     }
 
     /// A job in here became a husk.
@@ -139,7 +176,7 @@ impl Queue {
         let husks = usize::try_from(self.husks.load(Ordering::Relaxed)).unwrap_or(0);
         // The first is all that is looked at, nearly always.
         husks > HUSKS_AT_LEAST && {
-            let jobs = (self.older.len() + self.newer.len()).saturating_sub(husks);
+            let jobs = (self.condemned.len() + self.jobs.len()).saturating_sub(husks);
             husks > HUSKS_AT_LEAST + jobs
         }
     }
@@ -154,14 +191,14 @@ impl Queue {
         if !self.has_too_many_husks() {
             return false;
         }
-        let room = self.older.len() + self.newer.len();
+        let room = self.condemned.len() + self.jobs.len();
         let (mut jobs, mut husks) = (Vec::with_capacity(room), Vec::with_capacity(room));
         let gate = self.exclusive();
         // Somebody else may have swept while this thread waited for the gate.
         if !self.has_too_many_husks() {
             return false;
         }
-        for lane in [&self.older, &self.newer] {
+        for lane in [&self.condemned, &self.jobs] {
             while let Some(job) = take(lane) {
                 match job.is_husk() {
                     true => husks.push(job),
@@ -191,7 +228,7 @@ fn take(injector: &Injector<Job>) -> Option<Job> {
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.closed {
             None => "Open",
             Some(Closed::Shutdown) => "Shutdown",
             Some(Closed::Broken(_)) => "Broken",

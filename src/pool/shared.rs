@@ -8,13 +8,12 @@ use crate::error::{Cause, Closed, JoinError};
 use crate::pool::config::Config;
 use crate::pool::idle::Idle;
 use crate::pool::metrics::{Counters, Metrics, Shard};
-use crate::pool::queue::Queue;
+use crate::pool::queue::{Queue, Sentence};
 use crate::pool::room::Room;
 use crate::pool::roster::{Roster, wake_all};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
 use crate::task::cell::{Cell, Home};
 use crate::task::context::{Badge, badge};
-use crate::task::job::Job;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -25,10 +24,8 @@ pub(crate) struct Shared {
     pub(crate) idle: Idle,
     pub(crate) roster: Roster,
     pub(crate) counters: Counters,
-    /// Set by `shutdown_now`: queued jobs are cancelled, running ones asked to end.
+    /// Set by `shutdown_now`: running jobs are asked to end.
     stopping: AtomicBool,
-    /// Set, after whatever is the reason, when no queued job is to run any more.
-    doomed: AtomicBool,
 }
 
 /// Numbers for pools.
@@ -52,7 +49,6 @@ impl Shared {
             roster: Roster::new(max_workers),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
-            doomed: AtomicBool::new(false),
         })
     }
 
@@ -104,21 +100,18 @@ impl Shared {
         self.review_end();
     }
 
-    /// Asks the running jobs to end, and lets no queued one run.
+    /// Takes no more jobs, asks the running ones to end, cancels the queued ones.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.doomed.store(true, Ordering::Release);
+        self.close_and_refuse(Closed::Shutdown, Sentence::Cancelled);
     }
 
-    /// If no queued job is to run any more: what becomes of them.
-    pub(crate) fn doom(&self) -> Option<JoinError> {
-        if !self.doomed.load(Ordering::Acquire) {
-            return None;
-        }
-        match self.queue.closed() {
-            Some(broken @ Closed::Broken(_)) => Some(broken.into()),
-            _ => Some(JoinError::cancelled()),
-        }
+    /// The jobs are sentenced before any foreign code runs, which may take its time.
+    fn close_and_refuse(&self, why: Closed, sentence: Sentence) {
+        self.queue.close(why.clone());
+        self.condemn(sentence);
+        self.close(why);
+        self.refuse_condemned();
     }
 
     /// Throws the husks out, if there are too many.
@@ -135,34 +128,37 @@ impl Shared {
     }
 
     /// Resolves all jobs with an error that are in the queue now; says how many there were.
-    ///
-    /// One by one: while the callbacks of one run, the next is still in the queue, where a worker can take it. So they
-    /// may wait for it.
-    pub(crate) fn refuse_queued(&self, error: impl Fn() -> JoinError) -> usize {
-        self.queue.mark();
-        self.call_one();
-        let mut refused = 0;
-        while let Some(job) = self.queue.pop_marked() {
-            refused += usize::from(self.refuse(job, error()));
-        }
-        self.review_end();
-        refused
+    pub(crate) fn refuse_queued(&self, sentence: Sentence) -> usize {
+        let condemned = self.condemn(sentence);
+        self.refuse_condemned();
+        condemned
     }
 
-    /// Resolves a job with an error that was taken out of the queue; false if it was a husk.
-    pub(crate) fn refuse(&self, job: Job, error: JoinError) -> bool {
-        let refused = job.refuse(error);
-        if !refused {
-            self.queue.husk_gone();
+    /// The condemned wait for no worker, so they take nobody's place any more: a callback of one may submit.
+    fn condemn(&self, sentence: Sentence) -> usize {
+        let condemned = self.queue.condemn(sentence);
+        for _ in 0..condemned {
+            self.give_back_place();
         }
-        refused
+        condemned
+    }
+
+    /// One by one, first the first. A callback of one may wait for the next, which ends that itself then: see
+    /// [`meet_doom`](crate::task::cell::Awaited::meet_doom).
+    fn refuse_condemned(&self) {
+        while let Some((job, error)) = self.queue.pop_condemned() {
+            if !job.refuse(error) {
+                self.queue.husk_gone();
+            }
+        }
+        self.sweep();
+        self.review_end();
     }
 
     /// An initializer failed.
     pub(crate) fn break_down(&self, cause: Cause) {
-        self.close(Closed::Broken(Arc::clone(&cause)));
-        self.doomed.store(true, Ordering::Release);
-        self.refuse_queued(|| JoinError::broken_by(Arc::clone(&cause)));
+        let why = Closed::Broken(Arc::clone(&cause));
+        self.close_and_refuse(why, Sentence::Broken(Arc::clone(&cause)));
         // Last, since nobody should have to wait for a subscriber.
         let pool = &self.config.thread_name_prefix;
         report(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
@@ -182,9 +178,11 @@ impl Home for PoolHome {
         Shard::up(&self.0.counters.mine().withdrawn);
     }
 
-    fn withdrawn(&self, husk: bool) {
+    fn withdrawn(&self, husk: bool, had_place: bool) {
         let Self(shared) = self;
-        shared.give_back_place();
+        if had_place {
+            shared.give_back_place();
+        }
         if husk {
             shared.queue.husk_made();
             shared.sweep();
@@ -199,7 +197,7 @@ impl Home for PoolHome {
         self.0.stopping.load(Ordering::Acquire)
     }
 
-    fn doom(&self) -> Option<JoinError> {
-        self.0.doom()
+    fn sentence(&self) -> JoinError {
+        self.0.queue.sentence()
     }
 }

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::Instant;
 
 use crate::contain::report;
-use crate::error::JoinError;
 use crate::look::look;
 use crate::pool::idle::{Bed, Morning};
 use crate::pool::metrics::Shard;
+use crate::pool::queue::Sentence;
 use crate::pool::roster::{Opening, WorkerThread, join_all};
 use crate::pool::shared::Shared;
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
@@ -95,7 +95,7 @@ fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
     shared.counters.spawn_failed();
     let refusal = Arc::new(refusal);
     if shared.roster.refused(opening) {
-        shared.refuse_queued(|| JoinError::spawn_failed(Arc::clone(&refusal)));
+        shared.refuse_queued(Sentence::SpawnFailed(Arc::clone(&refusal)));
     }
     shared.review_end();
     let pool = &shared.config.thread_name_prefix;
@@ -131,10 +131,6 @@ fn work(shared: &Arc<Shared>) {
     let mut looking = false;
     while let Some(job) = next_job(shared, &bed, &mut looking) {
         shared.sweep();
-        if let Some(error) = shared.doom() {
-            shared.refuse(job, error);
-            continue;
-        }
         let mut shift = Shift {
             shared,
             looking: &mut looking,

@@ -45,6 +45,8 @@ enum Stage<F, T> {
         closure: F,
         origin: &'static Location<'static>,
         wanted: bool,
+        /// Its executor is about to refuse it, and will not run it.
+        condemned: bool,
     },
     /// The closure runs, or has ended and its callbacks run.
     Running {
@@ -88,14 +90,15 @@ pub(crate) enum State {
 pub(crate) trait Home: Send + Sync + 'static {
     /// The job will never start. Called under the cell's lock: count, and no more.
     fn withdrawing(&self);
-    /// Its closure is gone, its place in the queue free. If it is a `husk`, the queue still holds its empty cell.
-    fn withdrawn(&self, husk: bool);
+    /// Its closure is gone. If it is a `husk`, the queue still holds its empty cell; if it `had_place`, that is free now,
+    /// as that of a condemned job was from the sentence on.
+    fn withdrawn(&self, husk: bool, had_place: bool);
     /// It is about to be seen as resolved. May be called under the cell's lock: count, and no more.
     fn not_run(&self);
     /// Whether all jobs are asked to end early.
     fn stopping(&self) -> bool;
-    /// If no queued job will run any more: what becomes of them.
-    fn doom(&self) -> Option<JoinError>;
+    /// What a condemned job is refused with.
+    fn sentence(&self) -> JoinError;
 }
 
 /// What the executor is told while it runs a job.
@@ -121,6 +124,8 @@ pub(crate) trait Runnable: Send + Sync {
     fn refuse(&self, error: JoinError) -> bool;
     /// Whether it is not queued any more.
     fn is_husk(&self) -> bool;
+    /// It is about to be refused: who waits for it need not wait for that. False if it is not queued any more.
+    fn condemn(&self) -> bool;
     fn cancel_requested(&self) -> bool;
 }
 
@@ -137,8 +142,8 @@ pub(crate) trait Awaited<T>: Send + Sync {
     /// The handle is going away.
     fn detach(&self);
     fn cancel(&self) -> bool;
-    /// Resolves a job that is queued where no job will run any more, which its executor would do sooner or later: who
-    /// waits for it may be the one who has to.
+    /// Refuses a condemned job, as its executor would do sooner or later: who waits for it may be the one who keeps the
+    /// executor from that.
     fn meet_doom(&self);
     fn add_callback(&self, callback: Callback<T>);
 }
@@ -159,6 +164,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
                 closure,
                 origin,
                 wanted,
+                condemned: false,
             },
             home,
         )
@@ -194,7 +200,10 @@ impl<F, T, H: Home> Cell<F, T, H> {
     /// Takes the closure out, so that the job can never start, and resolves it; false if it was not queued.
     fn withdraw(&self, error: JoinError, husk: bool) -> bool {
         let mut inner = self.inner.lock();
-        let Stage::Queued { wanted, .. } = inner.stage else {
+        let Stage::Queued {
+            wanted, condemned, ..
+        } = inner.stage
+        else {
             return false;
         };
         let ending = ending_of::<T>(&Err(&error));
@@ -203,7 +212,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
         self.home.withdrawing();
         drop(inner);
         let_go("the destructor of a job's closure", closure);
-        self.home.withdrawn(husk);
+        self.home.withdrawn(husk, !condemned);
         self.resolve(Err(error), |_| self.home.not_run());
         true
     }
@@ -332,6 +341,16 @@ where
         self.withdraw(error, false)
     }
 
+    fn condemn(&self) -> bool {
+        match &mut self.inner.lock().stage {
+            Stage::Queued { condemned, .. } => {
+                *condemned = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn is_husk(&self) -> bool {
         !matches!(self.inner.lock().stage, Stage::Queued { .. })
     }
@@ -428,8 +447,17 @@ where
     }
 
     fn meet_doom(&self) {
-        if let Some(error) = self.home.doom() {
-            self.withdraw(error, true);
+        let condemned = |stage: &Stage<F, T>| {
+            matches!(
+                stage,
+                Stage::Queued {
+                    condemned: true,
+                    ..
+                }
+            )
+        };
+        if condemned(&self.inner.lock().stage) {
+            self.withdraw(self.home.sentence(), true);
         }
     }
 

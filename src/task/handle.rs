@@ -151,7 +151,7 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// The outcome, if it is there, or if no queued job of its pool will run any more.
+    /// The outcome, if it is there, or if the job is condemned.
     fn take_or_doom(&self) -> Option<Result<T, JoinError>> {
         self.take().or_else(|| {
             self.cell.meet_doom();

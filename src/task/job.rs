@@ -31,6 +31,11 @@ impl Job {
         self.cell.take().is_some_and(|cell| refuse(cell, error))
     }
 
+    /// It is about to be refused; false if it was cancelled before.
+    pub(crate) fn condemn(&self) -> bool {
+        self.cell.as_ref().is_some_and(|cell| cell.condemn())
+    }
+
     /// Whether it was cancelled.
     pub(crate) fn is_husk(&self) -> bool {
         self.cell.as_ref().is_none_or(|cell| cell.is_husk())
