@@ -232,7 +232,8 @@ impl ThreadPool {
 
     /// Cancels every job that is queued now, and says how many. The pool stays open.
     ///
-    /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns.
+    /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns; but one that some other
+    /// thread comes to wait for meanwhile is cancelled by that thread.
     pub fn cancel_pending(&self) -> usize {
         self.shared.refuse_queued(Sentence::Cancelled)
     }

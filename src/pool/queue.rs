@@ -123,17 +123,15 @@ impl Queue {
         self.shared().closed.is_some() && self.seems_empty()
     }
 
-    /// Shuts the gate; says whether it was open. A queue that was shut can still break.
-    pub(crate) fn close(&self, why: Closed) -> bool {
+    /// Shuts the gate. A queue that was shut can still break.
+    pub(crate) fn close(&self, why: Closed) {
         let mut gate = self.exclusive();
-        let was_open = gate.closed.is_none();
         let old = match (&gate.closed, &why) {
             (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => gate.closed.replace(why),
             _ => None,
         };
         drop(gate);
         drop(old);
-        was_open
     }
 
     /// Sentences all jobs that are in at this moment: no worker will get them, they are to be had by

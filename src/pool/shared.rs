@@ -93,10 +93,10 @@ impl Shared {
     /// Takes no more jobs from now on.
     pub(crate) fn close(&self, why: Closed) {
         self.queue.close(why);
+        self.idle.close();
         if let Some(room) = &self.queue.room {
             wake_all(room.close());
         }
-        self.idle.close();
         self.review_end();
     }
 

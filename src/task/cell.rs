@@ -142,7 +142,7 @@ pub(crate) trait Awaited<T>: Send + Sync {
     /// The handle is going away.
     fn detach(&self);
     fn cancel(&self) -> bool;
-    /// Refuses a condemned job, as its executor would do sooner or later: who waits for it may be the one who keeps the
+    /// Refuses a job that is condemned, as its executor would do sooner or later: who waits for it may be the one who keeps the
     /// executor from that.
     fn meet_doom(&self);
     fn add_callback(&self, callback: Callback<T>);
@@ -151,6 +151,8 @@ pub(crate) trait Awaited<T>: Send + Sync {
 /// An attempt to take the outcome.
 pub(crate) enum Take<T> {
     NotYet,
+    /// Nor will it come by itself before its executor gets to it: see [`meet_doom`](Awaited::meet_doom).
+    Condemned,
     Now(Result<T, JoinError>),
     /// It was taken before.
     Gone,
@@ -387,8 +389,13 @@ where
         let mut inner = self.inner.lock();
         match inner.stage.take_outcome(Stage::Taken) {
             Some(outcome) => Take::Now(outcome),
-            None if matches!(inner.stage, Stage::Taken(_)) => Take::Gone,
-            None => Take::NotYet,
+            None => match inner.stage {
+                Stage::Taken(_) => Take::Gone,
+                Stage::Queued {
+                    condemned: true, ..
+                } => Take::Condemned,
+                _ => Take::NotYet,
+            },
         }
     }
 
@@ -447,18 +454,7 @@ where
     }
 
     fn meet_doom(&self) {
-        let condemned = |stage: &Stage<F, T>| {
-            matches!(
-                stage,
-                Stage::Queued {
-                    condemned: true,
-                    ..
-                }
-            )
-        };
-        if condemned(&self.inner.lock().stage) {
-            self.withdraw(self.home.sentence(), true);
-        }
+        self.withdraw(self.home.sentence(), true);
     }
 
     fn add_callback(&self, callback: Callback<T>) {

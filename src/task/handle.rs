@@ -109,7 +109,7 @@ impl<T> JoinHandle<T> {
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
         match self.cell.take() {
             Take::Now(outcome) => Some(outcome),
-            Take::NotYet | Take::Gone => None,
+            Take::NotYet | Take::Condemned | Take::Gone => None,
         }
     }
 
@@ -153,17 +153,24 @@ impl<T> JoinHandle<T> {
 
     /// The outcome, if it is there, or if the job is condemned.
     fn take_or_doom(&self) -> Option<Result<T, JoinError>> {
-        self.take().or_else(|| {
-            self.cell.meet_doom();
-            self.take()
-        })
+        match self.cell.take() {
+            Take::Condemned => {
+                self.cell.meet_doom();
+                self.take()
+            }
+            other => Self::outcome(other),
+        }
     }
 
     /// The outcome, if it is there.
     fn take(&self) -> Option<Result<T, JoinError>> {
-        match self.cell.take() {
+        Self::outcome(self.cell.take())
+    }
+
+    fn outcome(take: Take<T>) -> Option<Result<T, JoinError>> {
+        match take {
             Take::Now(outcome) => Some(outcome),
-            Take::NotYet => None,
+            Take::NotYet | Take::Condemned => None,
             Take::Gone => panic!("{TAKEN}"),
         }
     }
