@@ -1,22 +1,25 @@
 //! Waiting for a future without a runtime: the thread parks until its waker is called.
 
+use std::any::type_name;
 use std::cell::Cell;
-use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::ptr;
-use std::sync::OnceLock;
-use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::offers::Inside;
+use crate::sleeper::Sleeper;
 
 /// Runs a future to its end in this thread, which parks while the future has nothing to do.
 ///
 /// For sync callers without a runtime: every future of this crate works in it, and any other that needs no particular
 /// runtime. It may be called anywhere, inside a runtime and inside another `block_on` too; in async code it blocks the
 /// executor's thread.
+///
+/// In a worker of a pool it may run queued jobs of that pool which the future waits for, so that the wait ends even if
+/// all workers wait: at once if the future is a [`JoinHandle`](crate::JoinHandle) itself, tagged or
+/// [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) too, and otherwise only while no worker can.
 ///
 /// # Panics
 ///
@@ -35,145 +38,86 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// ```
 #[doc(alias = "run")]
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    let mut future = pin!(future.into_future());
-    let sleeper = Sleeper::new();
+    let future = pin!(future.into_future());
+    block_on_until(future, None).expect("without a deadline it waits for the output")
+}
+
+/// As [`block_on`], but until `deadline` at most. With one, it runs no jobs.
+pub(crate) fn block_on_until<F: Future>(
+    mut future: Pin<&mut F>,
+    deadline: Option<Instant>,
+) -> Option<F::Output> {
+    let sleeper = Sleeper::helping();
     let mut context = Context::from_waker(sleeper.waker());
-    let _inside = Inside::enter();
+    let mut over = false;
     loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
+        // Anew each time: what runs between two polls is not inside.
+        let inside = Inside::block_on(sleeper.turn(), deadline.is_some());
+        let root = RootGuard::set(deadline.is_none().then(|| Root::of(&*future)));
+        let poll = future.as_mut().poll(&mut context);
+        drop((root, inside));
+        if let Poll::Ready(output) = poll {
+            return Some(output);
         }
-        sleeper.sleep(None);
+        if over {
+            return None;
+        }
+        sleeper.help_if_asked();
+        // What comes in the last moment counts: one more poll.
+        let called = sleeper.sleep(deadline);
+        over = !called || deadline.is_some_and(|deadline| Instant::now() >= deadline);
     }
 }
 
-thread_local! {
-    /// How many `block_on`s this thread is in.
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Whether this thread is in `block_on`: if a future has to wait, the thread waits, whatever waker it is polled with.
-pub(crate) fn blocks_here() -> bool {
-    DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)
-}
-
-/// Counts a `block_on`, also one that unwinds.
-struct Inside;
-
-impl Inside {
-    fn enter() -> Self {
-        let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
-        Self
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
-    }
-}
-
-/// A thread that waits for one thing, and the waker that ends the wait.
+/// The whole future of a `block_on`. A handle that is polled and finds itself to be that knows that this thread has
+/// nothing to do but to wait for it, and so waits as [`join`](crate::JoinHandle::join) does.
 ///
-/// The waker of a thread is made once and kept for its next wait. A wait inside a wait (a future that calls
-/// `block_on`) gets one of its own, or it would take the outer one's call for its own.
-pub(crate) struct Sleeper {
-    /// `None` only in `drop`.
-    bell: Option<(Arc<Bell>, Waker)>,
+/// A wrapper round a handle may lie at the same address, so the type's name has to be the same, too.
+#[derive(Clone, Copy)]
+struct Root {
+    address: usize,
+    type_name: &'static str,
 }
 
-/// What the waker rings.
-struct Bell {
-    thread: Thread,
-    /// Set by the waker, reset by the sleeper. The token of `unpark` alone would not do: foreign code that this thread
-    /// runs between two waits may park, too, and take it.
-    rung: AtomicBool,
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.rung.swap(true, Ordering::Release) {
-            self.thread.unpark();
+impl Root {
+    fn of<F>(future: &F) -> Self {
+        Self {
+            address: ptr::from_ref(future).addr(),
+            type_name: type_name::<F>(),
         }
     }
 }
 
 thread_local! {
-    /// This thread's bell while it is not in use.
-    static SPARE: Cell<Option<(Arc<Bell>, Waker)>> = const { Cell::new(None) };
+    /// Of the innermost `block_on` without a time limit, while it polls.
+    static ROOT: Cell<Option<Root>> = const { Cell::new(None) };
 }
 
-/// How our own wakers are known: by their table of functions.
-static OUR_TABLE: OnceLock<&'static RawWakerVTable> = OnceLock::new();
+/// Whether `future` is all that this thread waits for, in [`block_on`].
+pub(crate) fn is_root<F>(future: &F) -> bool {
+    ROOT.get().is_some_and(|root| {
+        root.address == ptr::from_ref(future).addr() && root.type_name == type_name::<F>()
+    })
+}
 
-impl Sleeper {
-    pub(crate) fn new() -> Self {
-        // Without thread-locals (this thread is ending) a new one is made for each wait.
-        let spare = SPARE.try_with(Cell::take).ok().flatten();
-        Self {
-            bell: Some(spare.unwrap_or_else(new_bell)),
-        }
-    }
-
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.bell().1
-    }
-
-    /// Sleeps until the waker was called since the last time, or `deadline` has passed; says whether it was called.
-    pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
-        let rung = &self.bell().0.rung;
-        while !rung.swap(false, Ordering::Acquire) {
-            match deadline {
-                None => thread::park(),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    thread::park_timeout(left);
-                }
-            }
-        }
-        true
-    }
-
-    fn bell(&self) -> &(Arc<Bell>, Waker) {
-        self.bell.as_ref().expect("it is there until the drop")
+/// If `outer` is the root, `inner` is it instead, until `outer` was polled.
+pub(crate) fn pass_root_on<F, G>(outer: &F, inner: &G) {
+    if is_root(outer) {
+        ROOT.set(Some(Root::of(inner)));
     }
 }
 
-impl Drop for Sleeper {
+/// Puts the root of the outer `block_on` back.
+struct RootGuard(Option<Root>);
+
+impl RootGuard {
+    fn set(root: Option<Root>) -> Self {
+        Self(ROOT.replace(root))
+    }
+}
+
+impl Drop for RootGuard {
     fn drop(&mut self) {
-        let bell = self.bell.take();
-        let _ = SPARE.try_with(|spare| spare.set(bell));
+        ROOT.set(self.0);
     }
-}
-
-impl fmt::Debug for Sleeper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleeper").finish_non_exhaustive()
-    }
-}
-
-/// The only place that makes such a waker, so that there is one table.
-#[inline(never)]
-fn new_bell() -> (Arc<Bell>, Waker) {
-    let bell = Arc::new(Bell {
-        thread: thread::current(),
-        rung: AtomicBool::new(false),
-    });
-    let waker = Waker::from(Arc::clone(&bell));
-    OUR_TABLE.get_or_init(|| waker.vtable());
-    (bell, waker)
-}
-
-/// Whether this waker only unparks a thread that waits in this crate, and so is quick and runs nobody's code.
-pub(crate) fn is_ours(waker: &Waker) -> bool {
-    OUR_TABLE
-        .get()
-        .is_some_and(|ours| ptr::eq(*ours, waker.vtable()))
 }

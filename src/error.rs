@@ -34,6 +34,10 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 #[doc(alias = "BrokenExecutor")]
 pub struct JoinError(Kind);
 
+/// A thin pointer to it, since every job has room for a [`JoinError`].
+#[derive(Clone)]
+struct Circle(Vec<&'static Location<'static>>);
+
 enum Kind {
     Cancelled,
     Panic(Box<Panic>),
@@ -41,7 +45,8 @@ enum Kind {
     Broken(Cause),
     SpawnFailed(Arc<io::Error>),
     Timeout,
-    Deadlock,
+    /// Where the jobs were submitted: each waits for the next one, and the last for the first.
+    Deadlock(Box<Circle>),
 }
 
 struct Panic {
@@ -69,8 +74,26 @@ impl JoinError {
         })))
     }
 
-    pub(crate) fn shut_down() -> Self {
+    /// For an [`Executor`](crate::Executor) that takes no more jobs: see [`Job::refuse`](crate::Job::refuse).
+    #[must_use]
+    pub fn shutdown() -> Self {
         Self(Kind::Shutdown)
+    }
+
+    /// For an [`Executor`](crate::Executor) that cannot work any more: see [`Job::refuse`](crate::Job::refuse).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::error::Error;
+    ///
+    /// let error = futurepool::JoinError::broken("the disk is gone");
+    /// assert!(error.is_broken());
+    /// assert_eq!(error.source().unwrap().to_string(), "the disk is gone");
+    /// ```
+    #[must_use]
+    pub fn broken(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::broken_by(Arc::new(cause.into()))
     }
 
     pub(crate) fn broken_by(cause: Cause) -> Self {
@@ -85,8 +108,22 @@ impl JoinError {
         Self(Kind::Timeout)
     }
 
-    pub(crate) fn deadlock() -> Self {
-        Self(Kind::Deadlock)
+    /// Where the jobs of a circle were submitted, each of which waits for the next one, and the last for the first.
+    pub(crate) fn deadlock(circle: Vec<&'static Location<'static>>) -> Self {
+        Self(Kind::Deadlock(Box::new(Circle(circle))))
+    }
+
+    /// The same error for another job, save what only one can have: of a panic the others only know that they did not
+    /// run.
+    pub(crate) fn again(&self) -> Self {
+        Self(match &self.0 {
+            Kind::Shutdown => Kind::Shutdown,
+            Kind::Broken(cause) => Kind::Broken(Arc::clone(cause)),
+            Kind::SpawnFailed(refusal) => Kind::SpawnFailed(Arc::clone(refusal)),
+            Kind::Timeout => Kind::Timeout,
+            Kind::Deadlock(circle) => Kind::Deadlock(circle.clone()),
+            Kind::Cancelled | Kind::Panic(_) => Kind::Cancelled,
+        })
     }
 
     /// The job was cancelled before it started: by its handle, by
@@ -128,10 +165,12 @@ impl JoinError {
         matches!(self.0, Kind::Timeout)
     }
 
-    /// The wait could never have ended: a job waited for itself.
+    /// The wait could never have ended: a job waited for itself, or for one that waits for it, and so on round a circle.
+    ///
+    /// The text names the jobs by where they were submitted, and says who waits for whom.
     #[must_use]
     pub fn is_deadlock(&self) -> bool {
-        matches!(self.0, Kind::Deadlock)
+        matches!(self.0, Kind::Deadlock(_))
     }
 
     /// The payload of the job's panic, to be looked into or passed on with [`std::panic::resume_unwind`].
@@ -179,7 +218,20 @@ impl fmt::Display for JoinError {
                 write!(f, "no worker thread could be started: {refusal}")
             }
             Kind::Timeout => f.write_str("the time limit passed before the job was done"),
-            Kind::Deadlock => f.write_str("deadlock: the job waits for itself"),
+            Kind::Deadlock(circle) => {
+                let Circle(circle) = &**circle;
+                let [first, rest @ ..] = &circle[..] else {
+                    return f.write_str("deadlock: the job waits for itself");
+                };
+                write!(f, "deadlock: the job submitted at {first} waits for ")?;
+                if rest.is_empty() {
+                    return f.write_str("itself");
+                }
+                for next in rest {
+                    write!(f, "the one submitted at {next}, which waits for ")?;
+                }
+                f.write_str("the first")
+            }
         }
     }
 }
@@ -193,7 +245,7 @@ impl fmt::Debug for JoinError {
             Kind::Broken(_) => "Broken",
             Kind::SpawnFailed(_) => "SpawnFailed",
             Kind::Timeout => "Timeout",
-            Kind::Deadlock => "Deadlock",
+            Kind::Deadlock(_) => "Deadlock",
         };
         write!(f, "JoinError::{kind}({:?})", self.to_string())
     }
@@ -213,7 +265,7 @@ impl From<JoinError> for io::Error {
     fn from(error: JoinError) -> Self {
         let kind = match &error.0 {
             Kind::Timeout => io::ErrorKind::TimedOut,
-            Kind::Deadlock => io::ErrorKind::Deadlock,
+            Kind::Deadlock(_) => io::ErrorKind::Deadlock,
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
@@ -230,7 +282,7 @@ pub(crate) enum Closed {
 impl From<Closed> for JoinError {
     fn from(closed: Closed) -> Self {
         match closed {
-            Closed::Shutdown => Self::shut_down(),
+            Closed::Shutdown => Self::shutdown(),
             Closed::Broken(cause) => Self::broken_by(cause),
         }
     }
@@ -373,10 +425,20 @@ pub struct TimeoutError {
 
 impl TimeoutError {
     pub(crate) fn of_workers(pending: usize, total: usize) -> Self {
+        let what = "workers";
         Self {
             pending,
             total,
-            what: "workers",
+            what,
+        }
+    }
+
+    pub(crate) fn of_futures(pending: usize, total: usize) -> Self {
+        let what = "futures";
+        Self {
+            pending,
+            total,
+            what,
         }
     }
 

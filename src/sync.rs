@@ -7,6 +7,7 @@ pub(crate) use std::sync::atomic::{
 
 use std::sync::PoisonError;
 pub(crate) use std::sync::{Condvar, MutexGuard};
+use std::time::Instant;
 
 /// A mutex that is never poisoned: none of our locks is held while foreign code runs, so nothing can panic under it
 /// half-way through a change.
@@ -26,4 +27,17 @@ impl<T> Mutex<T> {
 /// Waits on `condvar`, as [`Mutex::lock`] does without poison.
 pub(crate) fn wait_on<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`wait_on`], until then at most; says whether the time is up.
+pub(crate) fn wait_on_until<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    until: Instant,
+) -> (MutexGuard<'a, T>, bool) {
+    let left = until.saturating_duration_since(Instant::now());
+    let (guard, result) = condvar
+        .wait_timeout(guard, left)
+        .unwrap_or_else(PoisonError::into_inner);
+    (guard, result.timed_out())
 }

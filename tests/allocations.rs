@@ -134,6 +134,40 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     drop((go_on, first));
     assert!(slow.join().unwrap().is_err());
 
+    // The same for jobs that are run by a job that waits for them, whatever the wait is, with the worker never coming by.
+    let alone = std::sync::Arc::new(ThreadPool::new(1));
+    let inner = std::sync::Arc::clone(&alone);
+    let growth = alone.submit(move || {
+        let grows = |what: &str, wait_for: &dyn Fn(u64)| {
+            (0..100).for_each(wait_for);
+            let before = LIVE.load(Relaxed);
+            let mut most = 0;
+            for n in 0..20_000 {
+                wait_for(n);
+                most = most.max(LIVE.load(Relaxed).saturating_sub(before));
+            }
+            println!("20,000 jobs run by who waits for them, {what}: {most} bytes at the most");
+            most
+        };
+        let joined = grows("join", &|n| {
+            assert_eq!(inner.submit(move || n).join().unwrap(), n);
+        });
+        let awaited = grows("block_on", &|n| {
+            let handle = inner.submit(move || n);
+            assert_eq!(block_on(async { handle.await.unwrap() }), n);
+        });
+        let scoped = inner.scope(|scope| {
+            grows("scope", &|n| {
+                assert_eq!(scope.submit(move || n).join().unwrap(), n);
+            })
+        });
+        (joined, awaited, scoped)
+    });
+    let (joined, awaited, scoped) = growth.join().unwrap();
+    assert!(joined < 64 * 1024, "{joined} bytes of joined jobs");
+    assert!(awaited < 64 * 1024, "{awaited} bytes of awaited jobs");
+    assert!(scoped < 64 * 1024, "{scoped} bytes of scoped jobs");
+
     // A million jobs, each kind of end, leave memory where it was.
     let round = |jobs: u64| {
         for i in 0..jobs / 10 {

@@ -5,11 +5,12 @@ use std::sync::OnceLock;
 
 use crate::pool::{Metrics, ThreadPool};
 use crate::task::handle::JoinHandle;
+use crate::task::span;
 
 /// The process-wide pool: see [`global`].
 #[derive(Debug)]
 pub struct GlobalPool {
-    pool: ThreadPool,
+    pub(crate) pool: ThreadPool,
 }
 
 /// A pool of default size for the whole process, made at the first use.
@@ -61,7 +62,8 @@ impl GlobalPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.pool.submit_from(closure, Location::caller())
+        self.pool
+            .submit_from(closure, Location::caller(), span::current())
     }
 
     /// As [`ThreadPool::metrics`].

@@ -20,7 +20,8 @@ pub struct Metrics {
     /// Jobs that wait for a worker.
     #[doc(alias = "qsize")]
     pub queued: u64,
-    /// Jobs that run at present.
+    /// Jobs that run at present. More than `workers` if jobs wait for jobs and run them themselves: see
+    /// [`JoinHandle::join`](crate::JoinHandle::join).
     pub running: u64,
     /// Jobs accepted so far.
     pub submitted: u64,
@@ -47,7 +48,7 @@ pub(crate) struct Counters {
     spawn_failures: AtomicU64,
 }
 
-/// Only ever go up, but for `waking`.
+/// Only ever go up, but for `waking` and `helped`.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     /// Before the job can be seen in the queue.
@@ -62,6 +63,9 @@ pub(crate) struct Shard {
     pub(crate) cancelled: AtomicU64,
     /// Workers that have ended a job and are in a foreign waker now. The same thread goes up and down.
     pub(crate) waking: AtomicU64,
+    /// Jobs that run in a worker which waits for them, on top of the job that waits. Up after `started`, down before
+    /// `completed` and `panicked`, by the same thread.
+    pub(crate) helped: AtomicU64,
 }
 
 impl Counters {
@@ -82,18 +86,23 @@ impl Counters {
         self.spawn_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many workers would have something to do if there were enough of them: the jobs that wait or run, and those
-    /// workers that are kept by a foreign waker.
+    pub(crate) fn all_submitted(&self) -> u64 {
+        self.sum(|shard| &shard.submitted)
+    }
+
+    /// How many workers would have something to do if there were enough of them: the jobs that wait, those that run and
+    /// are not helped, and those workers that are kept by a foreign waker.
     ///
-    /// What has ended is read first. So a job that is counted as ended was counted as submitted, and the difference
-    /// errs on the high side only.
+    /// What has ended is read first, and what is submitted last. So a job that is counted as ended or helped was counted
+    /// as submitted, none is counted as both, and the difference errs on the high side only.
     pub(crate) fn demand(&self) -> u64 {
         let ended = self.sum(|shard| &shard.completed)
             + self.sum(|shard| &shard.panicked)
             + self.sum(|shard| &shard.withdrawn);
         let waking = self.sum(|shard| &shard.waking);
+        let helped = self.sum(|shard| &shard.helped);
         let submitted = self.sum(|shard| &shard.submitted);
-        submitted.saturating_sub(ended) + waking
+        submitted.saturating_sub(ended + helped) + waking
     }
 
     /// With the figures that only the caller knows: threads, those of them that have not come to their loop yet, and
@@ -106,14 +115,16 @@ impl Counters {
         let panicked = self.sum(|shard| &shard.panicked);
         let cancelled = self.sum(|shard| &shard.cancelled);
         let withdrawn = self.sum(|shard| &shard.withdrawn);
+        let helped = self.sum(|shard| &shard.helped);
         let started = self.sum(|shard| &shard.started);
         let submitted = self.sum(|shard| &shard.submitted);
         let workers = workers as u64;
-        let running = started.saturating_sub(completed + panicked).min(workers);
+        let running = started.saturating_sub(completed + panicked);
+        let running = running.min(workers + helped);
         let waiting = submitted.saturating_sub(started + withdrawn);
         Metrics {
             workers,
-            idle: workers.saturating_sub(starting as u64 + running),
+            idle: workers.saturating_sub(starting as u64 + running.saturating_sub(helped)),
             queued: queued.map_or(waiting, |jobs| jobs as u64),
             running,
             submitted,

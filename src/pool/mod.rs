@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Each file uses only those after it: `global`, `builder`, this one, `submit`, `shutdown`, `worker`, `shared`;
-//! and then `queue`, `room`, `idle`, `roster`, `metrics` and `config`, of which each is for itself (but a queue has
-//! its room).
+//! and then `queue`, `room`, `idle`, `dozing`, `roster`, `metrics` and `config`, of which each is for itself (but a queue
+//! has its room). `dozing` is for jobs that wait for jobs.
 
 mod builder;
 mod config;
+mod dozing;
 mod global;
 mod idle;
 mod metrics;
@@ -25,21 +26,24 @@ mod submit;
 mod worker;
 
 use std::fmt;
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::thread;
 
 pub use self::builder::ThreadPoolBuilder;
 pub use self::config::InitializerOutput;
 pub use self::global::{GlobalPool, global, submit};
 pub use self::metrics::Metrics;
-use self::queue::Sentence;
+use self::queue::Verdict;
 use self::shared::Shared;
 pub use self::shutdown::Shutdown;
+pub(crate) use self::submit::Line;
 pub use self::submit::SubmitAsync;
-use self::submit::{enqueue, wait_for_place};
+use self::submit::{enqueue, enqueue_job, wait_for_place};
 use crate::error::{Closed, Refusal, SubmitError};
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
+use crate::task::job::Job;
+use crate::task::span::{self, Span};
 
 /// A pool of threads for work that blocks.
 ///
@@ -108,18 +112,29 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_from(closure, Location::caller())
+        self.submit_from(closure, Location::caller(), span::current())
     }
 
     pub(crate) fn submit_from<F, T>(
         &self,
         closure: F,
         origin: &'static Location<'static>,
+        span: Option<Span>,
     ) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        let shared = &self.shared;
+        self.take_place();
+        enqueue(shared, closure, origin, span).unwrap_or_else(|(closed, closure)| {
+            Shared::discard(closure);
+            JoinHandle::new(shared.failed::<F, T>(closed.into()))
+        })
+    }
+
+    /// Takes a place in the queue, if they are counted, as [`submit`](Self::submit) does.
+    fn take_place(&self) {
         let shared = &self.shared;
         if let Some(room) = &shared.queue.room {
             match shared.own_badge() {
@@ -127,10 +142,17 @@ impl ThreadPool {
                 None => wait_for_place(room),
             }
         }
-        enqueue(shared, closure, origin).unwrap_or_else(|(closed, closure)| {
-            Shared::discard(closure);
-            JoinHandle::new(shared.failed::<F, T>(closed.into()))
-        })
+    }
+
+    /// As [`submit`](Self::submit), for a job that was made elsewhere.
+    pub(crate) fn submit_job(&self, job: Job) {
+        self.take_place();
+        enqueue_job(&self.shared, job);
+    }
+
+    /// Where one waits for a place without blocking.
+    pub(crate) fn line(&self) -> Line {
+        Line::new(Arc::clone(&self.shared))
     }
 
     /// Queues a job if there is room for it now. Never blocks.
@@ -157,7 +179,7 @@ impl ThreadPool {
             let why = shared.queue.closed().map_or(Refusal::Full, Refusal::Closed);
             return Err(SubmitError::new(why, closure));
         }
-        enqueue(shared, closure, origin)
+        enqueue(shared, closure, origin, span::current())
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
     }
 
@@ -235,7 +257,7 @@ impl ThreadPool {
     /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns; but one that some other
     /// thread comes to wait for meanwhile is cancelled by that thread.
     pub fn cancel_pending(&self) -> usize {
-        self.shared.refuse_queued(Sentence::Cancelled)
+        self.shared.refuse_queued(Verdict::Cancelled)
     }
 
     /// How many threads there may be at once.
@@ -250,6 +272,10 @@ impl ThreadPool {
         self.shared.metrics()
     }
 }
+
+// Its state is changed under locks, which no panic of foreign code leaves half-way through a change.
+impl UnwindSafe for ThreadPool {}
+impl RefUnwindSafe for ThreadPool {}
 
 impl Default for ThreadPool {
     /// A pool with the default options: as many threads as this process may use processors and 4 more, but 32 at most.

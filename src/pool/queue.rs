@@ -1,13 +1,13 @@
 //! FIFO of jobs, with or without a capacity.
 //!
-//! A lock-free injector holds the jobs. A job that is cancelled leaves its empty cell behind, a *husk*; when there are
-//! more husks than jobs, they are swept out. So that jobs keep their order, the sweep needs the queue for itself for a
+//! A lock-free injector holds the jobs. A job that is cancelled, or run by a worker that waits for it, leaves its empty
+//! cell behind, a *husk*; when there are more husks than jobs, they are swept out. So that jobs keep their order, the sweep needs the queue for itself for a
 //! moment; that is what the gate is for, and pushing and popping hold it shared. The gate's other use: once it was shut
 //! nobody is half-way in, so a shut and empty queue stays empty.
 
 use std::io;
-use std::mem;
 use std::sync::PoisonError;
+use std::task::Waker;
 
 use crossbeam_deque::{Injector, Steal};
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
@@ -15,6 +15,7 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 use crate::error::{Cause, Closed, JoinError};
 use crate::pool::room::Room;
 use crate::sync::{Arc, AtomicIsize, Ordering};
+use crate::task::cell::Sentence;
 use crate::task::job::Job;
 
 /// So many husks may stay, however few jobs there are.
@@ -36,26 +37,24 @@ pub(crate) struct Queue {
 
 struct Gate {
     closed: Option<Closed>,
-    /// What the condemned are refused with.
-    sentence: Sentence,
+    /// What the condemned are refused with, if it is this.
+    broken: Option<Cause>,
+    refused: Option<Arc<io::Error>>,
 }
 
-/// Why queued jobs are refused.
-#[derive(Clone)]
-pub(crate) enum Sentence {
+/// Why all queued jobs are refused.
+pub(crate) enum Verdict {
     Cancelled,
     Broken(Cause),
     SpawnFailed(Arc<io::Error>),
 }
 
-impl From<Sentence> for JoinError {
-    fn from(sentence: Sentence) -> Self {
-        match sentence {
-            Sentence::Cancelled => Self::cancelled(),
-            Sentence::Broken(cause) => Self::broken_by(cause),
-            Sentence::SpawnFailed(refusal) => Self::spawn_failed(refusal),
-        }
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Pushed {
+    Yes,
+    /// It was cancelled before.
+    Not,
 }
 
 impl Queue {
@@ -63,7 +62,8 @@ impl Queue {
         Self {
             gate: ShardedLock::new(Gate {
                 closed: None,
-                sentence: Sentence::Cancelled,
+                broken: None,
+                refused: None,
             }),
             jobs: Injector::new(),
             condemned: Injector::new(),
@@ -80,17 +80,26 @@ impl Queue {
         self.gate.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a job at the end; `accepted` is called just before, to count it. The job comes back if the gate is shut.
-    pub(crate) fn push(&self, job: Job, accepted: impl FnOnce()) -> Result<(), (Job, Closed)> {
+    /// Puts a job at the end; `accept` is called just before, to count it, and may still say no. The job comes back if
+    /// the gate is shut.
+    pub(crate) fn push(
+        &self,
+        job: Job,
+        accept: impl FnOnce(&Job) -> bool,
+    ) -> Result<Pushed, (Job, Closed)> {
         let gate = self.shared();
         if let Some(closed) = &gate.closed {
             let closed = closed.clone();
             drop(gate);
             return Err((job, closed));
         }
-        accepted();
+        if !accept(&job) {
+            drop(gate);
+            job.disarm();
+            return Ok(Pushed::Not);
+        }
         self.jobs.push(job);
-        Ok(())
+        Ok(Pushed::Yes)
     }
 
     /// Takes the first job out that may run.
@@ -136,12 +145,18 @@ impl Queue {
 
     /// Sentences all jobs that are in at this moment: no worker will get them, they are to be had by
     /// [`pop_condemned`](Self::pop_condemned). Says how many there were.
-    pub(crate) fn condemn(&self, sentence: Sentence) -> usize {
+    pub(crate) fn condemn(&self, verdict: Verdict) -> usize {
         let mut condemned = 0;
         let mut gate = self.exclusive();
-        let old = mem::replace(&mut gate.sentence, sentence);
+        let (sentence, old) = match verdict {
+            Verdict::Cancelled => (Sentence::Cancelled, (None, None)),
+            Verdict::Broken(cause) => (Sentence::Broken, (gate.broken.replace(cause), None)),
+            Verdict::SpawnFailed(error) => {
+                (Sentence::SpawnFailed, (None, gate.refused.replace(error)))
+            }
+        };
         while let Some(job) = take(&self.jobs) {
-            condemned += usize::from(job.condemn());
+            condemned += usize::from(job.condemn(sentence));
             self.condemned.push(job);
         }
         drop(gate);
@@ -149,15 +164,43 @@ impl Queue {
         condemned
     }
 
-    /// Takes the first condemned job out, and what it is to be refused with.
-    pub(crate) fn pop_condemned(&self) -> Option<(Job, JoinError)> {
-        let gate = self.shared();
-        let job = take(&self.condemned)?;
-        Some((job, gate.sentence.clone().into()))
+    /// The wakers of all those who await a queued job, but for threads that join one. They poll again when they are woken,
+    /// and so register again.
+    pub(crate) fn take_wakers(&self) -> Vec<Waker> {
+        self.collect(&self.jobs, Job::take_waker)
     }
 
-    pub(crate) fn sentence(&self) -> JoinError {
-        self.shared().sentence.clone().into()
+    /// The wakers of all those who wait for a condemned job.
+    pub(crate) fn condemned_wakers(&self) -> Vec<Waker> {
+        self.collect(&self.condemned, Job::waker)
+    }
+
+    fn collect<R>(&self, lane: &Injector<Job>, of_job: fn(&Job) -> Option<R>) -> Vec<R> {
+        let mut found = Vec::new();
+        let gate = self.exclusive();
+        let mut jobs = Vec::with_capacity(lane.len());
+        while let Some(job) = take(lane) {
+            found.extend(of_job(&job));
+            jobs.push(job);
+        }
+        jobs.into_iter().for_each(|job| lane.push(job));
+        drop(gate);
+        found
+    }
+
+    /// Takes the first condemned job out.
+    pub(crate) fn pop_condemned(&self) -> Option<Job> {
+        let _gate = self.shared();
+        take(&self.condemned)
+    }
+
+    pub(crate) fn error_of(&self, sentence: Sentence) -> JoinError {
+        let gate = self.shared();
+        match (sentence, &gate.broken, &gate.refused) {
+            (Sentence::Broken, Some(cause), _) => JoinError::broken_by(Arc::clone(cause)),
+            (Sentence::SpawnFailed, _, Some(error)) => JoinError::spawn_failed(Arc::clone(error)),
+            _ => JoinError::cancelled(),
+        }
     }
 
     /// A job in here became a husk.

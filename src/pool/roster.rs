@@ -137,17 +137,38 @@ impl Roster {
         self.workers.store(workers, Ordering::SeqCst);
     }
 
+    /// From when on [`open`](Self::open) would, if it would.
+    pub(crate) fn may_open(&self, demand: impl FnOnce() -> u64) -> Option<Instant> {
+        if self.workers() >= self.max_workers {
+            return None;
+        }
+        let now = Instant::now();
+        self.has_opening(&self.staff.lock(), now, demand)
+    }
+
+    fn has_opening(
+        &self,
+        staff: &Staff,
+        now: Instant,
+        demand: impl FnOnce() -> u64,
+    ) -> Option<Instant> {
+        let workers = staff.workers;
+        if workers >= self.max_workers || demand() <= workers as u64 || staff.ended {
+            return None;
+        }
+        let retry_at = staff.retry_at.filter(|_| workers > 0);
+        Some(retry_at.map_or(now, |at| at.max(now)))
+    }
+
     /// Counts one more worker, whose thread the caller then starts, outside the lock; unless there are enough for
     /// `demand`.
     pub(crate) fn open(&self, demand: impl FnOnce() -> u64) -> Option<Opening> {
         let now = Instant::now();
         let mut staff = self.staff.lock();
-        let workers = staff.workers;
-        let enough = workers >= self.max_workers || demand() <= workers as u64;
-        let refused = workers > 0 && staff.retry_at.is_some_and(|at| now < at);
-        if enough || refused || staff.ended {
+        if self.has_opening(&staff, now, demand) != Some(now) {
             return None;
         }
+        let workers = staff.workers;
         self.set_workers(&mut staff, workers + 1);
         self.starting.fetch_add(1, Ordering::Release);
         staff.next_worker += 1;

@@ -6,14 +6,17 @@ use std::panic::Location;
 use crate::contain::{let_go, report};
 use crate::error::{Cause, Closed, JoinError};
 use crate::pool::config::Config;
+use crate::pool::dozing::Dozing;
 use crate::pool::idle::Idle;
 use crate::pool::metrics::{Counters, Metrics, Shard};
-use crate::pool::queue::{Queue, Sentence};
+use crate::pool::queue::{Queue, Verdict};
 use crate::pool::room::Room;
 use crate::pool::roster::{Roster, wake_all};
+use crate::sleeper::{Refuser, refusing};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
-use crate::task::cell::{Cell, Home};
-use crate::task::context::{Badge, badge};
+use crate::task::cell::{Cell, Home, Sentence, Watch};
+use crate::task::context::{Badge, badge, in_job};
+use crate::task::span::Span;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -22,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) queue: Queue,
     pub(crate) idle: Idle,
+    pub(crate) dozing: Dozing,
     pub(crate) roster: Roster,
     pub(crate) counters: Counters,
     /// Set by `shutdown_now`: running jobs are asked to end.
@@ -46,6 +50,7 @@ impl Shared {
             config,
             queue: Queue::new(capacity),
             idle: Idle::default(),
+            dozing: Dozing::default(),
             roster: Roster::new(max_workers),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
@@ -61,8 +66,15 @@ impl Shared {
         self: &Arc<Self>,
         closure: F,
         origin: &'static Location<'static>,
+        span: Option<Span>,
     ) -> Arc<Cell<F, T, PoolHome>> {
-        Arc::new(Cell::queued(closure, origin, PoolHome(Arc::clone(self))))
+        let home = PoolHome(Arc::clone(self));
+        Arc::new(Cell::queued(closure, origin, span, home))
+    }
+
+    /// For a job that was made elsewhere.
+    pub(crate) fn home(self: &Arc<Self>) -> Arc<dyn Home> {
+        Arc::new(PoolHome(Arc::clone(self)))
     }
 
     /// For a job that was refused before it began.
@@ -101,15 +113,15 @@ impl Shared {
     }
 
     /// Takes no more jobs, asks the running ones to end, cancels the queued ones.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn stop(self: &Arc<Self>) {
         self.stopping.store(true, Ordering::Release);
-        self.close_and_refuse(Closed::Shutdown, Sentence::Cancelled);
+        self.close_and_refuse(Closed::Shutdown, Verdict::Cancelled);
     }
 
     /// The jobs are sentenced before any foreign code runs, which may take its time.
-    fn close_and_refuse(&self, why: Closed, sentence: Sentence) {
+    fn close_and_refuse(self: &Arc<Self>, why: Closed, verdict: Verdict) {
         self.queue.close(why.clone());
-        self.condemn(sentence);
+        self.condemn(verdict);
         self.close(why);
         self.refuse_condemned();
     }
@@ -119,6 +131,7 @@ impl Shared {
         if self.queue.sweep() {
             // For a moment the queue seemed empty.
             self.call_one();
+            self.dozing.ring_one(self.roster.workers());
         }
     }
 
@@ -128,15 +141,15 @@ impl Shared {
     }
 
     /// Resolves all jobs with an error that are in the queue now; says how many there were.
-    pub(crate) fn refuse_queued(&self, sentence: Sentence) -> usize {
-        let condemned = self.condemn(sentence);
+    pub(crate) fn refuse_queued(self: &Arc<Self>, verdict: Verdict) -> usize {
+        let condemned = self.condemn(verdict);
         self.refuse_condemned();
         condemned
     }
 
     /// The condemned wait for no worker, so they take nobody's place any more: a callback of one may submit.
-    fn condemn(&self, sentence: Sentence) -> usize {
-        let condemned = self.queue.condemn(sentence);
+    fn condemn(&self, verdict: Verdict) -> usize {
+        let condemned = self.queue.condemn(verdict);
         for _ in 0..condemned {
             self.give_back_place();
         }
@@ -144,10 +157,12 @@ impl Shared {
     }
 
     /// One by one, first the first. A callback of one may wait for the next, which ends that itself then: see
-    /// [`meet_doom`](crate::task::cell::Awaited::meet_doom).
-    fn refuse_condemned(&self) {
-        while let Some((job, error)) = self.queue.pop_condemned() {
-            if !job.refuse(error) {
+    /// [`meet_doom`](crate::task::cell::Awaited::meet_doom). Or it may wait for somebody who waits for the next: he is
+    /// told of it then.
+    fn refuse_condemned(self: &Arc<Self>) {
+        while let Some(job) = self.queue.pop_condemned() {
+            let refused = refusing(Arc::clone(self) as _, || job.execute_sentence());
+            if !refused {
                 self.queue.husk_gone();
             }
         }
@@ -156,9 +171,9 @@ impl Shared {
     }
 
     /// An initializer failed.
-    pub(crate) fn break_down(&self, cause: Cause) {
+    pub(crate) fn break_down(self: &Arc<Self>, cause: Cause) {
         let why = Closed::Broken(Arc::clone(&cause));
-        self.close_and_refuse(why, Sentence::Broken(Arc::clone(&cause)));
+        self.close_and_refuse(why, Verdict::Broken(Arc::clone(&cause)));
         // Last, since nobody should have to wait for a subscriber.
         let pool = &self.config.thread_name_prefix;
         report(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
@@ -167,6 +182,12 @@ impl Shared {
     /// Drops a closure that nobody will run.
     pub(crate) fn discard<F>(closure: F) {
         let_go("the destructor of a job's closure", closure);
+    }
+}
+
+impl Refuser for Shared {
+    fn wake_condemned(&self) {
+        wake_all(self.queue.condemned_wakers());
     }
 }
 
@@ -197,7 +218,53 @@ impl Home for PoolHome {
         self.0.stopping.load(Ordering::Acquire)
     }
 
-    fn sentence(&self) -> JoinError {
-        self.0.queue.sentence()
+    fn sentence(&self, sentence: Sentence) -> JoinError {
+        self.0.queue.error_of(sentence)
+    }
+
+    fn is_here(&self) -> bool {
+        let badge = self.0.own_badge();
+        badge.is_some_and(|badge| badge.worker.is_some())
+    }
+
+    fn help(&self, run: &mut dyn FnMut(&mut dyn Watch)) {
+        run(&mut Helping {
+            shared: &self.0,
+            in_job: in_job(),
+        });
+    }
+}
+
+/// What a worker sees to while it runs a job that it waits for.
+struct Helping<'a> {
+    shared: &'a Shared,
+    /// A job waits for it. (It may also be an initializer.)
+    in_job: bool,
+}
+
+impl Watch for Helping<'_> {
+    fn started(&mut self) {
+        let mine = self.shared.counters.mine();
+        Shard::up(&mine.started);
+        if self.in_job {
+            Shard::up(&mine.helped);
+        }
+    }
+
+    fn running(&mut self) {
+        self.shared.give_back_place();
+        self.shared.queue.husk_made();
+        self.shared.sweep();
+    }
+
+    fn ended(&mut self, panicked: bool, _: bool) {
+        let mine = self.shared.counters.mine();
+        if self.in_job {
+            Shard::down(&mine.helped);
+        }
+        Shard::up(match panicked {
+            true => &mine.panicked,
+            false => &mine.completed,
+        });
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 
-use crate::block_on::{Sleeper, block_on};
+use crate::block_on::block_on;
 use crate::error::TimeoutError;
 use crate::pool::roster::End;
 use crate::pool::shared::Shared;
+use crate::sleeper::Sleeper;
 use crate::sync::Arc;
 
 /// The end of a pool: a future, and for sync code [`join`](Self::join). See

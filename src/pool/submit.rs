@@ -5,19 +5,22 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::future::FusedFuture;
 
-use crate::block_on::{Sleeper, blocks_here};
 use crate::error::{Closed, Refusal, SubmitError};
+use crate::offers::blocks_here;
+use crate::pool::queue::Pushed;
 use crate::pool::room::{Room, Ticket};
 use crate::pool::roster::wake_all;
 use crate::pool::shared::Shared;
 use crate::pool::worker::announce;
+use crate::sleeper::Sleeper;
 use crate::sync::Arc;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
+use crate::task::span::{self, Span};
 
 /// Queues a job that has a place, and sees to it that a worker takes it. The closure comes back if the pool takes no
 /// more jobs.
@@ -25,15 +28,20 @@ pub(crate) fn enqueue<F, T>(
     shared: &Arc<Shared>,
     closure: F,
     origin: &'static Location<'static>,
+    span: Option<Span>,
 ) -> Result<JoinHandle<T>, (Closed, F)>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let cell = shared.cell(closure, origin);
+    let cell = shared.cell(closure, origin, span);
     let job = Job::new(Arc::clone(&cell) as _);
-    match shared.queue.push(job, || shared.counters.submitted()) {
-        Ok(()) => {
+    let accept = |_: &Job| {
+        shared.counters.submitted();
+        true
+    };
+    match shared.queue.push(job, accept) {
+        Ok(_) => {
             let handle = JoinHandle::new(cell);
             announce(shared);
             Ok(handle)
@@ -44,6 +52,31 @@ where
             shared.counters.rejected();
             let closure = cell.reclaim().expect("nobody else has seen this job");
             Err((closed, closure))
+        }
+    }
+}
+
+/// As [`enqueue`], for a job that was made elsewhere.
+pub(crate) fn enqueue_job(shared: &Arc<Shared>, job: Job) {
+    let accept = |job: &Job| {
+        let accepted = job.settle(shared.home());
+        if accepted {
+            shared.counters.submitted();
+        }
+        accepted
+    };
+    let nudge = job.nudge();
+    match shared.queue.push(job, accept) {
+        Ok(Pushed::Yes) => {
+            announce(shared);
+            // Somebody may wait for it already, in a worker, who had no pool to help so far.
+            nudge();
+        }
+        Ok(Pushed::Not) => shared.give_back_place(),
+        Err((job, closed)) => {
+            shared.give_back_place();
+            shared.counters.rejected();
+            job.refuse(closed.into());
         }
     }
 }
@@ -60,27 +93,89 @@ pub(crate) fn wait_for_place(room: &Room) {
     }
 }
 
+/// Someone who waits for a place without blocking. Dropping it leaves the line.
+pub(crate) struct Line {
+    shared: Arc<Shared>,
+    ticket: Option<Ticket>,
+}
+
+impl Line {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let ticket = None;
+        Self { shared, ticket }
+    }
+
+    /// Takes a place, or stands in line for one. In one of the pool's own workers a wait that blocks the thread goes over
+    /// the capacity.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(room) = &self.shared.queue.room else {
+            return Poll::Ready(());
+        };
+        if room.poll(&mut self.ticket, context.waker()).is_pending() {
+            if !blocks_here() || self.shared.own_badge().is_none() {
+                return Poll::Pending;
+            }
+            // The thread that waits would be missing where room is made.
+            wake_all(self.ticket.take().and_then(|ticket| room.give_up(ticket)));
+            room.take_anyway();
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes a place if there is one now and nobody waits for it.
+    pub(crate) fn try_take(&self) -> bool {
+        let room = self.shared.queue.room.as_ref();
+        self.ticket.is_none() && room.is_none_or(Room::try_take)
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// As [`enqueue`].
+    pub(crate) fn enqueue<F, T>(
+        &self,
+        closure: F,
+        origin: &'static Location<'static>,
+        span: Option<Span>,
+    ) -> Result<JoinHandle<T>, (Closed, F)>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        enqueue(&self.shared, closure, origin, span)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let (Some(room), Some(ticket)) = (&self.shared.queue.room, self.ticket.take()) {
+            wake_all(room.give_up(ticket));
+        }
+    }
+}
+
 /// A job on its way into the queue: see [`ThreadPool::submit_async`](crate::ThreadPool::submit_async).
 ///
 /// It does nothing until it is polled. Dropped before it is ready, it has submitted nothing, and its place in the line
 /// goes to the next one.
 #[must_use = "nothing is submitted unless it is awaited"]
 pub struct SubmitAsync<F, T> {
-    shared: Arc<Shared>,
+    line: Line,
     /// `None` once it was ready.
     closure: Option<F>,
     origin: &'static Location<'static>,
-    ticket: Option<Ticket>,
+    span: Option<Span>,
     result: PhantomData<fn() -> T>,
 }
 
 impl<F, T> SubmitAsync<F, T> {
     pub(crate) fn new(shared: Arc<Shared>, closure: F, origin: &'static Location<'static>) -> Self {
         Self {
-            shared,
+            line: Line::new(shared),
             closure: Some(closure),
             origin,
-            ticket: None,
+            span: span::current(),
             result: PhantomData,
         }
     }
@@ -102,19 +197,11 @@ where
             this.closure.is_some(),
             "SubmitAsync was polled after it was ready"
         );
-        if let Some(room) = &this.shared.queue.room {
-            if room.poll(&mut this.ticket, context.waker()).is_pending() {
-                if !blocks_here() || this.shared.own_badge().is_none() {
-                    return Poll::Pending;
-                }
-                // The thread that waits would be missing where room is made.
-                wake_all(this.ticket.take().and_then(|ticket| room.give_up(ticket)));
-                room.take_anyway();
-            }
-        }
+        ready!(this.line.poll(context));
         let closure = this.closure.take().expect("it was looked for above");
         Poll::Ready(
-            enqueue(&this.shared, closure, this.origin)
+            (this.line)
+                .enqueue(closure, this.origin, this.span.take())
                 .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure)),
         )
     }
@@ -130,20 +217,12 @@ where
     }
 }
 
-impl<F, T> Drop for SubmitAsync<F, T> {
-    fn drop(&mut self) {
-        if let (Some(room), Some(ticket)) = (&self.shared.queue.room, self.ticket.take()) {
-            wake_all(room.give_up(ticket));
-        }
-    }
-}
-
 impl<F, T> fmt::Debug for SubmitAsync<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (&self.closure, &self.ticket) {
+        let state = match (&self.closure, self.line.is_waiting()) {
             (None, _) => "done",
-            (Some(_), None) => "not waiting",
-            (Some(_), Some(_)) => "waiting for room",
+            (Some(_), false) => "not waiting",
+            (Some(_), true) => "waiting for room",
         };
         f.debug_tuple("SubmitAsync")
             .field(&format_args!("{state}"))

@@ -8,11 +8,13 @@ use std::time::Instant;
 
 use crate::contain::report;
 use crate::look::look;
+use crate::offers::Offering;
 use crate::pool::idle::{Bed, Morning};
 use crate::pool::metrics::Shard;
-use crate::pool::queue::Sentence;
-use crate::pool::roster::{Opening, WorkerThread, join_all};
+use crate::pool::queue::Verdict;
+use crate::pool::roster::{Opening, WorkerThread, join_all, wake_all};
 use crate::pool::shared::Shared;
+use crate::sleeper::{Bell, Chore, Crew, set_crew};
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
 use crate::task::cell::Watch;
 use crate::task::context::{Badge, set_badge};
@@ -28,6 +30,7 @@ pub(crate) fn announce(shared: &Arc<Shared>) {
         hire(shared);
     }
     shared.idle.call_one();
+    shared.dozing.ring_one(workers);
 }
 
 /// How many workers would have something to do, if there were enough of them. Somebody has to take out even the husk of
@@ -49,6 +52,61 @@ fn hire(shared: &Arc<Shared>) {
             shared.review_end();
         }
         Err((refusal, opening)) => refused(shared, refusal, &opening),
+    }
+}
+
+/// A worker falls asleep, or cannot be counted on any more: see [`dozing`](super::dozing). Says what has to be done
+/// about it, by somebody who is awake.
+fn review_waits(shared: &Arc<Shared>) -> Chore {
+    if !shared.dozing.has(shared.roster.workers()) {
+        return Chore::None;
+    }
+    if let Some(at) = shared.roster.may_open(|| demand(shared)) {
+        return Chore::Hire(at);
+    }
+    match shared.dozing.ask_one(|| shared.roster.workers()) {
+        Some(bell) => {
+            bell.ring();
+            Chore::None
+        }
+        None if shared.queue.seems_empty() => Chore::None,
+        None => Chore::Nudge(shared.dozing.nudge_at(shared.counters.all_submitted())),
+    }
+}
+
+/// A worker cannot be counted on any more.
+fn one_less(shared: &Arc<Shared>) {
+    match review_waits(shared) {
+        Chore::None | Chore::Confess => {}
+        // Nobody may come by here again to do it in time.
+        Chore::Hire(_) | Chore::Nudge(_) => shared.dozing.ring_one(shared.roster.workers()),
+    }
+}
+
+impl Crew for Shared {
+    fn doze(self: Arc<Self>, bell: &Arc<Bell>, offers: Option<Offering>) -> Chore {
+        self.dozing.enter(bell, offers);
+        let chore = review_waits(&self);
+        if chore != Chore::None {
+            self.dozing.plan(bell);
+        }
+        chore
+    }
+
+    fn hire(self: Arc<Self>) {
+        hire(&self);
+    }
+
+    fn nudge_all(self: Arc<Self>) {
+        let start = Instant::now();
+        wake_all(self.queue.take_wakers());
+        self.dozing.nudged(start, self.counters.all_submitted());
+        // For a moment the queue seemed empty.
+        self.call_one();
+    }
+
+    fn stir(&self, bell: &Arc<Bell>) {
+        self.dozing.leave(bell);
     }
 }
 
@@ -95,8 +153,9 @@ fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
     shared.counters.spawn_failed();
     let refusal = Arc::new(refusal);
     if shared.roster.refused(opening) {
-        shared.refuse_queued(Sentence::SpawnFailed(Arc::clone(&refusal)));
+        shared.refuse_queued(Verdict::SpawnFailed(Arc::clone(&refusal)));
     }
+    one_less(shared);
     shared.review_end();
     let pool = &shared.config.thread_name_prefix;
     report(|| tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}"));
@@ -111,6 +170,7 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
         pool: shared.id,
         worker: Some(leaving.opening.worker),
     });
+    set_crew(Some(Arc::clone(shared) as _));
     report(|| tracing::debug!(%pool, worker = name, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = shared.config.runtime.as_ref().map(|handle| handle.enter());
@@ -135,7 +195,7 @@ fn work(shared: &Arc<Shared>) {
             shared,
             looking: &mut looking,
         };
-        if !job.run(&mut shift) {
+        if !job.run_watched(&mut shift) {
             shared.queue.husk_gone();
         }
     }
@@ -228,11 +288,13 @@ impl Drop for Leaving<'_> {
             pool: shared.id,
             worker: None,
         });
+        set_crew(None);
         let gone = shared.roster.left(opening);
         // A job that came while this worker was still counted on: see `idle`.
         fence(Ordering::SeqCst);
         if !shared.queue.is_empty() {
             announce(shared);
+            one_less(shared);
         }
         shared.review_end();
         join_all(gone);

@@ -12,13 +12,17 @@
 //! because of it (closure, callbacks, waker, result) is taken out under the mutex and called or dropped after it.
 
 use std::mem;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use crate::block_on::is_ours;
 use crate::contain::{contain, let_go, panic_message, report};
 use crate::error::JoinError;
-use crate::sync::Mutex;
+use crate::offers::Helpable;
+use crate::sleeper::is_ours;
+use crate::sync::{Arc, Mutex};
+use crate::task::circle::Node;
+use crate::task::context::{Current, Origin, run_inside, thread_number};
+use crate::task::span::{self, Span};
 
 /// `F` makes a `T`; `H` is what the pool wants to be told.
 pub(crate) struct Cell<F, T, H> {
@@ -30,31 +34,44 @@ struct Inner<F, T> {
     stage: Stage<F, T>,
     /// Of the poll, or the join, that came last. Only while the job is not resolved.
     waker: Option<Waker>,
-    /// In the order added; `None` is what nearly every job has.
-    callbacks: Option<Box<Callbacks<T>>>,
+    /// `None` is what nearly every job has.
+    extras: Option<Box<Extras<T>>>,
 }
 
 pub(crate) type Callback<T> = Box<dyn FnOnce(Result<&T, &JoinError>) + Send>;
 
-struct Callbacks<T>(Vec<Callback<T>>);
+/// What few jobs have.
+struct Extras<T> {
+    /// In the order added.
+    callbacks: Vec<Callback<T>>,
+    /// What was current where the job was submitted. Only while it is queued.
+    span: Option<Span>,
+}
 
 /// `wanted`: the handle is still there.
 enum Stage<F, T> {
     /// Nobody has started it. The one stage that holds the closure.
     Queued {
         closure: F,
-        origin: &'static Location<'static>,
+        origin: Origin,
         wanted: bool,
         /// Its executor is about to refuse it, and will not run it.
-        condemned: bool,
+        condemned: Option<Sentence>,
     },
-    /// The closure runs, or has ended and its callbacks run.
+    /// The closure runs, or has ended and its callbacks run, in the thread of that number.
     Running {
         cancel_requested: bool,
+        origin: Origin,
+        runner: u64,
         wanted: bool,
     },
-    /// It will never start; the closure is dropped, or the callbacks run.
-    Withdrawing { ending: Ending, wanted: bool },
+    /// It will never start; the closure is dropped, or the callbacks run, in the thread of that number.
+    Withdrawing {
+        ending: Ending,
+        origin: Origin,
+        runner: u64,
+        wanted: bool,
+    },
     /// Resolved, with a result that nobody took yet.
     Returned(T),
     /// Resolved, with an error that nobody took yet.
@@ -73,6 +90,14 @@ pub(crate) enum Ending {
     Cancelled,
     /// By a pool that was shut down or broken, or had no thread.
     Refused,
+}
+
+/// Why a queued job is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sentence {
+    Cancelled,
+    Broken,
+    SpawnFailed,
 }
 
 /// What can be seen of a job.
@@ -97,8 +122,16 @@ pub(crate) trait Home: Send + Sync + 'static {
     fn not_run(&self);
     /// Whether all jobs are asked to end early.
     fn stopping(&self) -> bool;
-    /// What a condemned job is refused with.
-    fn sentence(&self) -> JoinError;
+    /// The error that a condemned job is refused with.
+    fn sentence(&self, sentence: Sentence) -> JoinError;
+    /// Whether this thread is a worker, in its loop, of the pool that the job is in.
+    fn is_here(&self) -> bool;
+    /// A waiter runs the job, in `run`, which is to be told who watches it. The queue still holds its empty cell then.
+    fn help(&self, run: &mut dyn FnMut(&mut dyn Watch));
+    /// A job that was made for any executor has come to this pool. Called under the cell's lock.
+    fn settle(&self, home: Arc<dyn Home>) {
+        let _ = home;
+    }
 }
 
 /// What the executor is told while it runs a job.
@@ -119,14 +152,23 @@ pub(crate) trait Watch {
 /// The executor's view, which knows no types.
 pub(crate) trait Runnable: Send + Sync {
     /// Runs the closure, resolves the job; false if there was nothing to run. Never unwinds.
-    fn run(&self, watch: &mut dyn Watch) -> bool;
+    fn run(self: Arc<Self>, watch: &mut dyn Watch) -> bool;
     /// Resolves a queued job with an error; false if it is not queued any more.
-    fn refuse(&self, error: JoinError) -> bool;
+    fn refuse(self: Arc<Self>, error: JoinError) -> bool;
     /// Whether it is not queued any more.
     fn is_husk(&self) -> bool;
     /// It is about to be refused: who waits for it need not wait for that. False if it is not queued any more.
-    fn condemn(&self) -> bool;
-    fn cancel_requested(&self) -> bool;
+    fn condemn(&self, sentence: Sentence) -> bool;
+    /// Refuses it if it is condemned, with its sentence; false if it is not queued any more.
+    fn execute_sentence(self: Arc<Self>) -> bool;
+    /// Wakes whoever waits for it, for nothing.
+    fn nudge(&self);
+    /// The waker of whoever waits for it.
+    fn waker(&self) -> Option<Waker>;
+    /// The waker of whoever awaits it, if that is foreign code.
+    fn take_waker(&self) -> Option<Waker>;
+    /// It belongs to that pool now. False if it is not queued any more.
+    fn settle(&self, home: Arc<dyn Home>) -> bool;
 }
 
 /// The caller's view, which knows the result's type.
@@ -137,15 +179,36 @@ pub(crate) trait Awaited<T>: Send + Sync {
     /// Whether `waker` would be woken already, so that it need not be cloned.
     fn is_heard(&self, waker: &Waker) -> bool;
     /// Puts `waker` in the place of the one before, which comes back to be dropped or restored; or gives it back
-    /// because the job is resolved.
+    /// because the job is resolved, or condemned.
     fn listen(&self, waker: Option<Waker>) -> Result<Option<Waker>, Option<Waker>>;
     /// The handle is going away.
     fn detach(&self);
-    fn cancel(&self) -> bool;
+    fn cancel(&self) -> Cancel;
     /// Refuses a job that is condemned, as its executor would do sooner or later: who waits for it may be the one who keeps the
     /// executor from that.
     fn meet_doom(&self);
     fn add_callback(&self, callback: Callback<T>);
+    /// Whether [`meet_doom`](Self::meet_doom) would end it.
+    fn is_condemned(&self) -> bool;
+    /// Whether this thread may run the job itself, since it is a worker of the pool that the job is queued in.
+    fn is_helpable(&self) -> bool;
+    /// The job, to be run while somebody waits for it.
+    fn helpable(self: Arc<Self>) -> Arc<dyn Helpable>;
+    /// The job, to be waited for.
+    fn node(self: Arc<Self>) -> Arc<dyn Node>;
+    /// How it ended, and what `look` says of the value, if it is there. `None` if it is not resolved. `look` must not be
+    /// foreign code.
+    fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)>;
+}
+
+/// An attempt to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    /// It has cancelled the job.
+    Now,
+    /// Somebody has, before.
+    Before,
+    No,
 }
 
 /// An attempt to take the outcome.
@@ -159,29 +222,32 @@ pub(crate) enum Take<T> {
 }
 
 impl<F, T, H: Home> Cell<F, T, H> {
-    pub(crate) fn queued(closure: F, origin: &'static Location<'static>, home: H) -> Self {
-        let wanted = true;
-        Self::at(
-            Stage::Queued {
-                closure,
-                origin,
-                wanted,
-                condemned: false,
-            },
-            home,
-        )
+    pub(crate) fn queued(closure: F, origin: Origin, span: Option<Span>, home: H) -> Self {
+        let stage = Stage::Queued {
+            closure,
+            origin,
+            wanted: true,
+            condemned: None,
+        };
+        let extras = span.map(|span| {
+            Box::new(Extras {
+                callbacks: Vec::new(),
+                span: Some(span),
+            })
+        });
+        Self::at(stage, extras, home)
     }
 
     /// A job that was refused before it began.
     pub(crate) fn failed(error: JoinError, home: H) -> Self {
-        Self::at(Stage::Failed(error), home)
+        Self::at(Stage::Failed(error), None, home)
     }
 
-    fn at(stage: Stage<F, T>, home: H) -> Self {
+    fn at(stage: Stage<F, T>, extras: Option<Box<Extras<T>>>, home: H) -> Self {
         let inner = Mutex::new(Inner {
             stage,
             waker: None,
-            callbacks: None,
+            extras,
         });
         Self { home, inner }
     }
@@ -191,7 +257,12 @@ impl<F, T, H: Home> Cell<F, T, H> {
         let mut inner = self.inner.lock();
         let taken = Stage::Taken(Ending::Refused);
         match mem::replace(&mut inner.stage, taken) {
-            Stage::Queued { closure, .. } => Some(closure),
+            Stage::Queued { closure, .. } => {
+                let span = inner.take_span();
+                drop(inner);
+                let_go(SPAN, span);
+                Some(closure)
+            }
             other => {
                 inner.stage = other;
                 None
@@ -203,20 +274,43 @@ impl<F, T, H: Home> Cell<F, T, H> {
     fn withdraw(&self, error: JoinError, husk: bool) -> bool {
         let mut inner = self.inner.lock();
         let Stage::Queued {
-            wanted, condemned, ..
+            origin,
+            wanted,
+            condemned,
+            ..
         } = inner.stage
         else {
             return false;
         };
-        let ending = ending_of::<T>(&Err(&error));
-        let withdrawing = Stage::Withdrawing { ending, wanted };
+        let withdrawing = Stage::Withdrawing {
+            ending: ending_of::<T>(&Err(&error)),
+            origin,
+            runner: thread_number(),
+            wanted,
+        };
         let closure = mem::replace(&mut inner.stage, withdrawing);
+        let span = inner.take_span();
         self.home.withdrawing();
         drop(inner);
         let_go("the destructor of a job's closure", closure);
-        self.home.withdrawn(husk, !condemned);
+        if span.is_some() {
+            let_go(SPAN, span);
+        }
+        self.home.withdrawn(husk, condemned.is_none());
         self.resolve(Err(error), |_| self.home.not_run());
         true
+    }
+
+    /// Refuses a job that is condemned; false if it is not, or not any more.
+    fn end_condemned(&self, husk: bool) -> bool {
+        let Stage::Queued {
+            condemned: Some(sentence),
+            ..
+        } = self.inner.lock().stage
+        else {
+            return false;
+        };
+        self.withdraw(self.home.sentence(sentence), husk)
     }
 
     /// The end of every job: callbacks; a result that nobody wants is dropped; `settle` counts; the result is there to
@@ -224,9 +318,9 @@ impl<F, T, H: Home> Cell<F, T, H> {
     fn resolve(&self, outcome: Result<T, JoinError>, settle: impl FnOnce(bool)) -> bool {
         loop {
             let mut inner = self.inner.lock();
-            if let Some(callbacks) = inner.callbacks.take() {
+            if let Some(extras) = inner.extras.take() {
                 drop(inner);
-                callbacks.run(&outcome);
+                extras.run_callbacks(&outcome);
                 continue;
             }
             if !inner.stage.is_wanted() {
@@ -246,6 +340,14 @@ impl<F, T, H: Home> Cell<F, T, H> {
             }
             return wakes;
         }
+    }
+}
+
+const SPAN: &str = "a tracing subscriber";
+
+impl<F, T> Inner<F, T> {
+    fn take_span(&mut self) -> Option<Span> {
+        self.extras.as_mut()?.span.take()
     }
 }
 
@@ -292,12 +394,23 @@ fn ending_of<T>(outcome: &Result<T, impl std::borrow::Borrow<JoinError>>) -> End
     }
 }
 
-impl<T> Callbacks<T> {
-    fn run(self, outcome: &Result<T, JoinError>) {
-        for callback in self.0 {
+impl<T> Extras<T> {
+    fn run_callbacks(self, outcome: &Result<T, JoinError>) {
+        for callback in self.callbacks {
             contain("a done callback", || callback(outcome.as_ref()));
         }
     }
+}
+
+/// Runs a job's closure; a panic in it becomes an error, and an event.
+pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T, JoinError> {
+    catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| {
+        report(|| {
+            let message = panic_message(&*payload).unwrap_or("(no text)");
+            tracing::error!(message, job = %origin, "the job submitted at {origin} panicked: {message}");
+        });
+        JoinError::panicked(payload, origin)
+    })
 }
 
 impl<F, T, H> Runnable for Cell<F, T, H>
@@ -306,57 +419,100 @@ where
     T: Send + 'static,
     H: Home,
 {
-    fn run(&self, watch: &mut dyn Watch) -> bool {
+    fn run(self: Arc<Self>, watch: &mut dyn Watch) -> bool {
         let mut inner = self.inner.lock();
-        let Stage::Queued { wanted, .. } = inner.stage else {
+        let Stage::Queued {
+            origin,
+            wanted,
+            condemned: None,
+            ..
+        } = inner.stage
+        else {
             return false;
         };
         let running = Stage::Running {
             cancel_requested: false,
+            origin,
+            runner: thread_number(),
             wanted,
         };
-        let Stage::Queued {
-            closure, origin, ..
-        } = mem::replace(&mut inner.stage, running)
-        else {
+        let Stage::Queued { closure, .. } = mem::replace(&mut inner.stage, running) else {
             unreachable!("it was queued, under this lock")
         };
+        let span = inner.take_span();
         watch.started();
         drop(inner);
         watch.running();
 
-        let outcome = catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| {
-            report(|| {
-                let message = panic_message(&*payload).unwrap_or("(no text)");
-                tracing::error!(message, job = %origin, "the job submitted at {origin} panicked: {message}");
-            });
-            JoinError::panicked(payload, origin)
+        // Inside until the waker was called: the callbacks are part of the job, too.
+        run_inside(Arc::clone(&self) as _, || {
+            let outcome = span::run_in(span, || catch(origin, closure));
+            let panicked = outcome.is_err();
+            if self.resolve(outcome, |wakes| watch.ended(panicked, wakes)) {
+                watch.woken();
+            }
         });
-        let panicked = outcome.is_err();
-        if self.resolve(outcome, |wakes| watch.ended(panicked, wakes)) {
-            watch.woken();
-        }
         true
     }
 
-    fn refuse(&self, error: JoinError) -> bool {
-        self.withdraw(error, false)
+    fn refuse(self: Arc<Self>, error: JoinError) -> bool {
+        run_inside(Arc::clone(&self) as _, || self.withdraw(error, false))
     }
 
-    fn condemn(&self) -> bool {
+    fn condemn(&self, sentence: Sentence) -> bool {
         match &mut self.inner.lock().stage {
             Stage::Queued { condemned, .. } => {
-                *condemned = true;
+                *condemned = Some(sentence);
                 true
             }
             _ => false,
         }
     }
 
+    fn execute_sentence(self: Arc<Self>) -> bool {
+        run_inside(Arc::clone(&self) as _, || self.end_condemned(false))
+    }
+
     fn is_husk(&self) -> bool {
         !matches!(self.inner.lock().stage, Stage::Queued { .. })
     }
 
+    fn take_waker(&self) -> Option<Waker> {
+        self.inner.lock().waker.take_if(|waker| !is_ours(waker))
+    }
+
+    fn nudge(&self) {
+        if let Some(waker) = Runnable::waker(self) {
+            contain("a waker", || waker.wake());
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let mut inner = self.inner.lock();
+        match &inner.waker {
+            // A thread that joins stays registered; to clone its waker runs nobody's code.
+            Some(waker) if is_ours(waker) => Some(waker.clone()),
+            // Whoever is woken polls again, and registers anew.
+            _ => inner.waker.take(),
+        }
+    }
+
+    fn settle(&self, home: Arc<dyn Home>) -> bool {
+        let inner = self.inner.lock();
+        let queued = matches!(inner.stage, Stage::Queued { .. });
+        if queued {
+            self.home.settle(home);
+        }
+        queued
+    }
+}
+
+impl<F, T, H> Current for Cell<F, T, H>
+where
+    F: Send + 'static,
+    T: Send + 'static,
+    H: Home,
+{
     fn cancel_requested(&self) -> bool {
         match self.inner.lock().stage {
             Stage::Running {
@@ -365,11 +521,64 @@ where
             _ => false,
         }
     }
+
+    fn origin(&self) -> Option<Origin> {
+        match self.inner.lock().stage {
+            Stage::Running { origin, .. } | Stage::Withdrawing { origin, .. } => Some(origin),
+            _ => None,
+        }
+    }
+}
+
+impl<F, T, H> Helpable for Cell<F, T, H>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+    H: Home,
+{
+    fn is_waiting(&self) -> bool {
+        matches!(self.inner.lock().stage, Stage::Queued { wanted: true, .. })
+    }
+
+    fn help(self: Arc<Self>) -> bool {
+        if !self.home.is_here() {
+            return false;
+        }
+        let mut ran = false;
+        self.home
+            .help(&mut |watch| ran = Arc::clone(&self).run(watch));
+        ran
+    }
+
+    fn nudge(&self) {
+        Runnable::nudge(self);
+    }
+}
+
+impl<F, T, H> Node for Cell<F, T, H>
+where
+    F: Send + 'static,
+    T: Send + 'static,
+    H: Home,
+{
+    fn runner(&self) -> Option<u64> {
+        match self.inner.lock().stage {
+            Stage::Running { runner, .. } | Stage::Withdrawing { runner, .. } => Some(runner),
+            _ => None,
+        }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        matches!(
+            self.inner.lock().stage,
+            Stage::Queued { .. } | Stage::Running { .. } | Stage::Withdrawing { .. }
+        )
+    }
 }
 
 impl<F, T, H> Awaited<T> for Cell<F, T, H>
 where
-    F: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
     H: Home,
 {
@@ -392,7 +601,7 @@ where
             None => match inner.stage {
                 Stage::Taken(_) => Take::Gone,
                 Stage::Queued {
-                    condemned: true, ..
+                    condemned: Some(_), ..
                 } => Take::Condemned,
                 _ => Take::NotYet,
             },
@@ -407,6 +616,10 @@ where
     fn listen(&self, waker: Option<Waker>) -> Result<Option<Waker>, Option<Waker>> {
         let mut inner = self.inner.lock();
         match inner.stage {
+            // Nobody tells those who come later.
+            Stage::Queued {
+                condemned: Some(_), ..
+            } => Err(waker),
             Stage::Queued { .. } | Stage::Running { .. } | Stage::Withdrawing { .. } => {
                 Ok(mem::replace(&mut inner.waker, waker))
             }
@@ -433,12 +646,12 @@ where
         }
     }
 
-    fn cancel(&self) -> bool {
+    fn cancel(&self) -> Cancel {
         if self.withdraw(JoinError::cancelled(), true) {
-            return true;
+            return Cancel::Now;
         }
         let mut inner = self.inner.lock();
-        match &mut inner.stage {
+        let cancelled = match &mut inner.stage {
             Stage::Running {
                 cancel_requested, ..
             } => {
@@ -450,11 +663,15 @@ where
             }
             Stage::Failed(error) => error.is_cancelled(),
             Stage::Queued { .. } | Stage::Returned(_) => false,
+        };
+        match cancelled {
+            true => Cancel::Before,
+            false => Cancel::No,
         }
     }
 
     fn meet_doom(&self) {
-        self.withdraw(self.home.sentence(), true);
+        self.end_condemned(true);
     }
 
     fn add_callback(&self, callback: Callback<T>) {
@@ -463,20 +680,23 @@ where
             let taken = matches!(inner.stage, Stage::Taken(_));
             if !taken {
                 // Whoever resolves the job, or has the outcome lent, runs it.
-                let callbacks = inner.callbacks.get_or_insert_with(Box::default);
-                callbacks.0.push(callback);
+                let extras = inner.extras.get_or_insert_with(Box::default);
+                extras.callbacks.push(callback);
                 return;
             }
             drop(inner);
             panic!("add_done_callback after the result of the job was taken");
         };
         drop(inner);
-        let mut callbacks = Box::new(Callbacks(vec![callback]));
+        let mut extras = Box::new(Extras {
+            callbacks: vec![callback],
+            span: None,
+        });
         loop {
-            callbacks.run(&outcome);
+            extras.run_callbacks(&outcome);
             let mut inner = self.inner.lock();
-            match inner.callbacks.take() {
-                Some(more) => callbacks = more,
+            match inner.extras.take() {
+                Some(more) => extras = more,
                 None => {
                     inner.stage = Stage::from(outcome);
                     return;
@@ -484,10 +704,45 @@ where
             }
         }
     }
+
+    fn is_condemned(&self) -> bool {
+        let inner = self.inner.lock();
+        matches!(
+            inner.stage,
+            Stage::Queued {
+                condemned: Some(_),
+                ..
+            }
+        )
+    }
+
+    fn is_helpable(&self) -> bool {
+        self.home.is_here() && matches!(self.inner.lock().stage, Stage::Queued { .. })
+    }
+
+    fn helpable(self: Arc<Self>) -> Arc<dyn Helpable> {
+        self
+    }
+
+    fn node(self: Arc<Self>) -> Arc<dyn Node> {
+        self
+    }
+
+    fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
+        match &self.inner.lock().stage {
+            Stage::Returned(value) => Some((Ending::Returned, look(value))),
+            Stage::Failed(error) => Some((ending_of::<T>(&Err(error)), false)),
+            Stage::Taken(ending) => Some((*ending, false)),
+            _ => None,
+        }
+    }
 }
 
-impl<T> Default for Callbacks<T> {
+impl<T> Default for Extras<T> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self {
+            callbacks: Vec::new(),
+            span: None,
+        }
     }
 }

@@ -6,19 +6,23 @@ use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
+use std::sync::Weak;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
-use crate::block_on::Sleeper;
+use crate::block_on::{is_root, pass_root_on};
 use crate::contain::let_go;
 use crate::error::JoinError;
 use crate::look::look_as_joiner;
+use crate::offers::{Helpable, offer};
+use crate::sleeper::Sleeper;
 use crate::sync::Arc;
-use crate::task::cell::{Awaited, Ending, State, Take};
-use crate::task::context;
+use crate::task::cell::{Awaited, Cancel, Ending, State, Take};
+use crate::task::circle::{self, Node};
+use crate::task::context::in_job;
 
 const TAKEN: &str = "the result of this job was already taken from its handle";
 
@@ -61,9 +65,13 @@ impl<T> JoinHandle<T> {
     /// It blocks, also inside a runtime, where it never panics, but keeps the executor's thread from other work: await
     /// the handle there.
     ///
+    /// In a worker of the pool that the job is queued in, it runs the job itself, at once and on its own stack: so jobs
+    /// may wait for jobs, down to a pool of one worker. It never runs any other.
+    ///
     /// # Errors
     ///
-    /// A [`JoinError`] if the job panicked, was cancelled or never accepted, or if it waits for itself.
+    /// A [`JoinError`] if the job panicked, was cancelled or never accepted; and one that
+    /// [`is_deadlock`](JoinError::is_deadlock) if the job waits, in the end, for the one that calls this.
     ///
     /// # Panics
     ///
@@ -117,38 +125,130 @@ impl<T> JoinHandle<T> {
         if let Some(outcome) = self.take_or_doom() {
             return outcome;
         }
-        if context::is_current(Arc::as_ptr(&self.cell).cast()) {
-            return Err(JoinError::deadlock());
+        if deadline.is_none() {
+            if self.help() {
+                if let Some(outcome) = self.take_or_doom() {
+                    return outcome;
+                }
+            }
+            if let Some(circle) = circle::of_own_thread(&*self.node()) {
+                return Err(JoinError::deadlock(circle));
+            }
+        }
+        if look_as_joiner(|| self.is_finished()) {
+            return self.take_finished();
         }
         let sleeper = Sleeper::new();
-        if look_as_joiner(|| self.is_finished()) {
-            return self
-                .take()
-                .expect("it is finished, and nobody else can take it");
-        }
-        let Ok(previous) = self.cell.listen(Some(sleeper.waker().clone())) else {
-            return self
-                .take()
-                .expect("it is finished, and nobody else can take it");
+        let previous = loop {
+            match self.cell.listen(Some(sleeper.waker().clone())) {
+                Ok(previous) => break previous,
+                Err(_) => {
+                    if let Some(outcome) = self.take_or_doom() {
+                        return outcome;
+                    }
+                }
+            }
         };
+        let outcome = self.sleep(&sleeper, deadline);
+        if outcome.as_ref().is_err_and(JoinError::is_timeout) {
+            // A task may still wait for the handle: its waker comes back.
+            return self.cell.listen(previous).map_or_else(
+                |previous| {
+                    let_go("a waker's destructor", previous);
+                    self.take_or_doom().unwrap_or(Err(JoinError::timeout()))
+                },
+                |_| outcome,
+            );
+        }
+        if previous.is_some() {
+            let_go("a waker's destructor", previous);
+        }
+        outcome
+    }
+
+    fn sleep(&self, sleeper: &Sleeper, deadline: Option<Instant>) -> Result<T, JoinError> {
         loop {
-            let called = sleeper.sleep(deadline);
-            if let Some(outcome) = self.take() {
-                let_go("a waker's destructor", previous);
+            // It may have come to the pool only now, or since the last look.
+            if deadline.is_none() && self.help() {
+                if let Some(outcome) = self.take_or_doom() {
+                    return outcome;
+                }
+            }
+            // Only a job can be waited for, and only a wait without end closes a circle.
+            let entry = (deadline.is_none() && in_job())
+                .then(|| circle::wait_for(self.node(), sleeper.waker()))
+                .transpose()
+                .map_err(JoinError::deadlock)?;
+            let called = sleeper.sleep_only(deadline);
+            let verdict = entry.and_then(circle::Entry::leave);
+            sleeper.do_chore();
+            if let Some(outcome) = self.take_or_doom() {
                 return outcome;
             }
             if !called {
-                // A task may still wait for the handle: its waker comes back.
-                return match self.cell.listen(previous) {
-                    Ok(_) => Err(JoinError::timeout()),
-                    Err(previous) => {
-                        let_go("a waker's destructor", previous);
-                        self.take()
-                            .expect("it is finished, and nobody else can take it")
-                    }
-                };
+                return Err(JoinError::timeout());
+            }
+            if let Some(circle) = verdict {
+                return Err(JoinError::deadlock(circle));
             }
         }
+    }
+
+    /// Runs the job, if this thread is a worker of the pool that it is queued in; says whether it did.
+    pub(crate) fn help(&self) -> bool {
+        self.cell.is_helpable() && Arc::clone(&self.cell).helpable().help()
+    }
+
+    /// The job, to be run by a waiter and to be waited for; neither keeps it alive.
+    pub(crate) fn weak(&self) -> (Weak<dyn Helpable>, Weak<dyn Node>) {
+        let helpable = Arc::clone(&self.cell).helpable();
+        (Arc::downgrade(&helpable), Arc::downgrade(&self.node()))
+    }
+
+    /// The job, to be waited for.
+    pub(crate) fn node(&self) -> Arc<dyn Node> {
+        Arc::clone(&self.cell).node()
+    }
+
+    /// As [`poll`](Future::poll), but the outcome stays.
+    pub(crate) fn poll_finished(&self, context: &Context<'_>) -> Poll<()> {
+        loop {
+            match self.cell.state() {
+                State::Finished(_) | State::Taken(_) => return Poll::Ready(()),
+                _ if self.cell.is_condemned() => self.cell.meet_doom(),
+                _ => {}
+            }
+            if self.listen(context) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// How the job ended, and what `look` says of its value if it returned.
+    pub(crate) fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
+        self.cell.peek(look)
+    }
+
+    /// Sees to it that the context's waker is called; false if the job is resolved, or condemned.
+    fn listen(&self, context: &Context<'_>) -> bool {
+        if !self.cell.is_heard(context.waker()) {
+            match self.cell.listen(Some(context.waker().clone())) {
+                Ok(previous) => {
+                    if previous.is_some() {
+                        let_go("a waker's destructor", previous);
+                    }
+                }
+                Err(waker) => {
+                    let_go("a waker's destructor", waker);
+                    return false;
+                }
+            }
+        }
+        offer(|| {
+            let helpable = self.cell.is_helpable();
+            helpable.then(|| Arc::downgrade(&Arc::clone(&self.cell).helpable()))
+        });
+        true
     }
 
     /// The outcome, if it is there, or if the job is condemned.
@@ -165,6 +265,11 @@ impl<T> JoinHandle<T> {
     /// The outcome, if it is there.
     fn take(&self) -> Option<Result<T, JoinError>> {
         Self::outcome(self.cell.take())
+    }
+
+    fn take_finished(&self) -> Result<T, JoinError> {
+        self.take()
+            .expect("it is finished, and nobody else can take it")
     }
 
     fn outcome(take: Take<T>) -> Option<Result<T, JoinError>> {
@@ -185,6 +290,10 @@ impl<T> JoinHandle<T> {
     /// A job that runs is not stopped: this returns `false` and sets its request, which it sees by
     /// [`cancel_requested`](crate::cancel_requested). A finished job stays as it is: `false`.
     pub fn cancel(&self) -> bool {
+        self.cancel_now() != Cancel::No
+    }
+
+    pub(crate) fn cancel_now(&self) -> Cancel {
         self.cell.cancel()
     }
 
@@ -282,22 +391,15 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.take_or_doom() {
-            return Poll::Ready(outcome);
-        }
-        if self.cell.is_heard(context.waker()) {
-            return Poll::Pending;
-        }
-        match self.cell.listen(Some(context.waker().clone())) {
-            Ok(previous) => {
-                if previous.is_some() {
-                    let_go("a waker's destructor", previous);
-                }
-                Poll::Pending
+        loop {
+            if let Some(outcome) = self.take_or_doom() {
+                return Poll::Ready(outcome);
             }
-            Err(waker) => {
-                let_go("a waker's destructor", waker);
-                self.take().map_or(Poll::Pending, Poll::Ready)
+            if is_root(&*self) {
+                return Poll::Ready(self.wait(None));
+            }
+            if self.listen(context) {
+                return Poll::Pending;
             }
         }
     }
@@ -386,6 +488,7 @@ impl<K, F: Future> Future for Tagged<K, F> {
     type Output = (K, F::Output);
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        pass_root_on(&*self, &self.future);
         let this = self.project();
         let output = ready!(this.future.poll(context));
         Poll::Ready((this.key.take().expect(KEY_GONE), output))
@@ -463,6 +566,7 @@ impl<T> Future for CancelOnDrop<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        pass_root_on(&*self, &**self);
         Pin::new(&mut **self).poll(context)
     }
 }

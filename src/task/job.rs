@@ -1,42 +1,95 @@
 //! The executor's half of a job.
 
 use std::fmt;
+use std::task::Waker;
 
 use crate::error::JoinError;
 use crate::sync::Arc;
-use crate::task::cell::{Runnable, Watch};
-use crate::task::context;
+use crate::task::cell::{Home, Runnable, Sentence, Watch};
 
-/// A job that waits to be run. One that is dropped is cancelled, so that its handle resolves all the same.
-pub(crate) struct Job {
+/// A job that waits to be run: what an [`Executor`](crate::Executor) is given.
+///
+/// It is to be [run](Self::run), in whatever thread, or to be [refused](Self::refuse). One that is **dropped** is
+/// cancelled. So its [`JoinHandle`](crate::JoinHandle) resolves whatever an executor does, and never hangs.
+///
+/// A job runs once: both methods take it by value. If its handle has cancelled it they do nothing.
+#[doc(alias = "_WorkItem")]
+#[must_use = "dropping a job cancels it"]
+pub struct Job {
     /// `None` once it was run, refused or disarmed.
     cell: Option<Arc<dyn Runnable>>,
 }
+
+/// Nobody counts this job.
+struct Unwatched;
+
+impl Watch for Unwatched {}
 
 impl Job {
     pub(crate) fn new(cell: Arc<dyn Runnable>) -> Self {
         Self { cell: Some(cell) }
     }
 
-    /// Runs it in this thread; false if it was cancelled before. Never unwinds.
-    pub(crate) fn run(mut self, watch: &mut dyn Watch) -> bool {
-        let Some(cell) = self.cell.take() else {
-            return false;
-        };
-        context::run_inside(Arc::clone(&cell), || cell.run(watch))
+    /// Runs it in this thread: the closure, the callbacks and the wakers of whoever waits for it.
+    ///
+    /// It never unwinds: a panic of the closure is the job's outcome.
+    #[doc(alias = "set_running_or_notify_cancel")]
+    pub fn run(self) {
+        self.run_watched(&mut Unwatched);
     }
 
-    /// Resolves it with an error; false if it was cancelled before.
-    pub(crate) fn refuse(mut self, error: JoinError) -> bool {
-        self.cell.take().is_some_and(|cell| refuse(cell, error))
+    /// Resolves it with an error, without running it: [`JoinError::shutdown`] and [`JoinError::broken`] are made for
+    /// this.
+    #[doc(alias = "set_exception")]
+    pub fn refuse(mut self, error: JoinError) {
+        if let Some(cell) = self.cell.take() {
+            cell.refuse(error);
+        }
+    }
+
+    /// As [`run`](Self::run); false if it was cancelled before.
+    pub(crate) fn run_watched(mut self, watch: &mut dyn Watch) -> bool {
+        self.cell.take().is_some_and(|cell| cell.run(watch))
+    }
+
+    /// Wakes whoever waits for it, for nothing.
+    pub(crate) fn nudge(&self) -> impl FnOnce() + use<> {
+        let cell = self.cell.clone();
+        move || {
+            if let Some(cell) = cell {
+                cell.nudge();
+            }
+        }
+    }
+
+    /// It belongs to that pool now; false if it was cancelled before.
+    pub(crate) fn settle(&self, home: Arc<dyn Home>) -> bool {
+        self.cell.as_ref().is_some_and(|cell| cell.settle(home))
     }
 
     /// It is about to be refused; false if it was cancelled before.
-    pub(crate) fn condemn(&self) -> bool {
-        self.cell.as_ref().is_some_and(|cell| cell.condemn())
+    pub(crate) fn condemn(&self, sentence: Sentence) -> bool {
+        let cell = self.cell.as_ref();
+        cell.is_some_and(|cell| cell.condemn(sentence))
     }
 
-    /// Whether it was cancelled.
+    /// Refuses a condemned one; false if it is not queued any more.
+    pub(crate) fn execute_sentence(mut self) -> bool {
+        let cell = self.cell.take();
+        cell.is_some_and(|cell| cell.execute_sentence())
+    }
+
+    /// The waker of whoever waits for it. If that is foreign code it will register again when it is woken.
+    pub(crate) fn waker(&self) -> Option<Waker> {
+        self.cell.as_ref()?.waker()
+    }
+
+    /// The waker of whoever awaits it, if that is foreign code, which will register again when it is woken.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        self.cell.as_ref()?.take_waker()
+    }
+
+    /// Whether it was cancelled, or run by somebody who waits for it.
     pub(crate) fn is_husk(&self) -> bool {
         self.cell.as_ref().is_none_or(|cell| cell.is_husk())
     }
@@ -50,14 +103,9 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if let Some(cell) = self.cell.take() {
-            refuse(cell, JoinError::cancelled());
+            cell.refuse(JoinError::cancelled());
         }
     }
-}
-
-/// Inside the job, as its callbacks are when it runs: one that joins the job's own handle is told so.
-fn refuse(cell: Arc<dyn Runnable>, error: JoinError) -> bool {
-    context::run_inside(Arc::clone(&cell), || cell.refuse(error))
 }
 
 impl fmt::Debug for Job {
