@@ -22,9 +22,9 @@ use std::num::{NonZero, ParseIntError};
 use std::path::{Path, PathBuf};
 use std::process::{self, ExitCode};
 
-use futurepool::{JoinError, JoinHandle, Tagged, ThreadPool};
+use futurepool::{AsCompleted, JoinError, JoinHandle, Tagged, ThreadPool, as_completed};
 use futures::future::Either;
-use futures::stream::{FuturesOrdered, FuturesUnordered};
+use futures::stream::FuturesOrdered;
 use futures::{FutureExt, Stream, StreamExt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -122,7 +122,7 @@ fn run(options: &Options) -> io::Result<bool> {
     };
     let jobs = match options.sorted {
         true => Either::Left(FuturesOrdered::new()),
-        false => Either::Right(FuturesUnordered::new()),
+        false => Either::Right(as_completed([])),
     };
     let mut hashing = Hashing {
         pool: &pool,
@@ -315,7 +315,7 @@ type Hash = Result<io::Result<String>, JoinError>;
 struct Hashing<'a> {
     pool: &'a ThreadPool,
     window: usize,
-    jobs: Either<FuturesOrdered<Job>, FuturesUnordered<Job>>,
+    jobs: Either<FuturesOrdered<Job>, AsCompleted<Job>>,
     report: Report,
 }
 
