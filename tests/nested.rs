@@ -16,9 +16,9 @@ use futurepool::{
     Executor, ExecutorExt, JoinError, JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on,
     cancel_requested, wait,
 };
-use futures::StreamExt;
 use futures::future::{Either, join_all, select};
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 
 type Pool = Arc<ThreadPool>;
 
@@ -1108,6 +1108,59 @@ impl<F: Future + Unpin> Future for Watched<F> {
         self.1.fetch_add(1, SeqCst);
         Pin::new(&mut self.0).poll(context)
     }
+}
+
+#[test]
+fn guarantee_6_a_job_that_comes_when_all_workers_sleep() {
+    within(LONG, "comes later", || {
+        let pool = pool_of(1);
+        let (asleep, sleeps) = channel::<common::ThreadState>();
+        let (go, gone) = futures::channel::oneshot::channel::<()>();
+        let inner = Arc::clone(&pool);
+        let shared = async move {
+            gone.await.unwrap();
+            // Polled outside. The worker has found it being polled, and sleeps.
+            let state = sleeps.recv_timeout(LONG).unwrap();
+            eventually("the worker sleeps", || state.sleeps());
+            inner.submit(|| 7).await.unwrap()
+        };
+        let shared = shared.boxed().shared();
+        let outside = {
+            let shared = shared.clone();
+            go.send(()).unwrap();
+            thread::spawn(move || block_on(shared))
+        };
+        let inside = pool.submit(move || {
+            asleep.send(common::ThreadState::of_this_thread()).unwrap();
+            block_on(shared)
+        });
+        assert_eq!(inside.join().unwrap(), 7);
+        assert_eq!(outside.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_pool_that_waits_for_others_looks_through_its_queue_ever_more_seldom() {
+    within(LONG, "seldom", || {
+        let (pool, other) = (pool_of(1), pool_of(1));
+        let blocked = block_workers(&pool, 1);
+        let worker = pool.submit(move || {
+            for _ in 0..40 {
+                let slow = other.submit(|| thread::sleep(Duration::from_millis(15)));
+                slow.join().unwrap();
+            }
+        });
+        let queued = pool.submit(|| ());
+        let polls = Arc::new(AtomicUsize::new(0));
+        let watched = Watched(queued, Arc::clone(&polls));
+        let elsewhere = thread::spawn(move || futures::executor::block_on(watched));
+        blocked.release();
+        worker.join().unwrap();
+        elsewhere.join().unwrap().unwrap();
+        // In each of the waits it would be some 40.
+        let polls = polls.load(SeqCst);
+        assert!(polls <= 15, "{polls} polls");
+    });
 }
 
 #[test]
