@@ -22,6 +22,10 @@ use futures::{FutureExt, StreamExt};
 
 type Pool = Arc<ThreadPool>;
 
+/// So long a pool whose workers all wait has looked several times by now whom it could ask: the first pause is 10 ms. On
+/// a slow machine it may be fewer; then a test shows less, and still holds.
+const AFTER_STALLS: Duration = Duration::from_millis(100);
+
 fn pool_of(workers: usize) -> Pool {
     Arc::new(ThreadPool::new(workers))
 }
@@ -379,7 +383,7 @@ fn guarantee_6_no_other_job_is_run_in_a_waiter() {
             other => panic!("{:?}", matches!(other, Either::Left(_))),
         }
         let elsewhere = ThreadPool::new(1);
-        let slow = elsewhere.submit(|| thread::sleep(Duration::from_millis(50)));
+        let slow = elsewhere.submit(|| thread::sleep(AFTER_STALLS));
         block_on(async { slow.await.unwrap() });
         assert_eq!(ran.load(SeqCst), 1, "no longer waited for");
         drop(others);
@@ -520,7 +524,7 @@ fn guarantee_6_a_job_that_is_no_longer_waited_for_is_not_run() {
         let mut handle = pool.submit(move || drop(theirs.lock().unwrap()));
         let (tell, told) = futures::channel::oneshot::channel::<()>();
         let teller = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(AFTER_STALLS);
             tell.send(()).unwrap();
         });
         block_on(async {
@@ -589,24 +593,43 @@ fn guarantee_6_jobs_that_come_to_the_pool_when_their_waiter_sleeps() {
     }
 }
 
-#[test]
-fn a_job_that_an_initializer_waits_for_keeps_no_other_worker_away() {
-    static POOL: std::sync::OnceLock<ThreadPool> = std::sync::OnceLock::new();
-    static HELD: Mutex<Option<Receiver<()>>> = Mutex::new(None);
-    within(LONG, "initializer", || {
+/// `in_waiter`: the waiting worker runs the job itself, since the other has something to do meanwhile; otherwise the
+/// other one runs it.
+fn initializer_that_waits_for_a_job(in_waiter: bool) {
+    within(LONG, "initializer", move || {
         let (go, held) = channel();
-        *HELD.lock().unwrap() = Some(held);
+        let (tell_pool, told_pool) = channel::<Arc<ThreadPool>>();
+        let (begun, has_begun) = channel();
+        let first = Mutex::new(Some((told_pool, held, begun)));
         let builder = ThreadPool::builder().max_workers(4);
-        let builder = builder.initializer(|| {
-            let held = HELD.lock().unwrap().take();
-            if let Some(held) = held {
-                // Runs in this worker, which has no job yet.
-                let job = POOL.get().unwrap().submit(move || held.recv().unwrap());
-                job.join().unwrap();
+        let builder = builder.initializer(move || {
+            let Some((pool, held, begun)) = first.lock().unwrap().take() else {
+                return;
+            };
+            // Runs in the first worker, which has no job yet.
+            let pool = pool.recv_timeout(LONG).unwrap();
+            let job = pool.submit(move || {
+                begun.send(thread::current().id()).unwrap();
+                held.recv_timeout(LONG).unwrap();
+                thread::current().id()
+            });
+            if !in_waiter {
+                eventually("somebody else runs it", || job.is_running());
             }
+            let ran_by = job.join().unwrap();
+            assert_eq!(ran_by == thread::current().id(), in_waiter);
         });
-        let pool = POOL.get_or_init(|| builder.build().unwrap());
-        pool.submit(|| ()).join().unwrap();
+        let pool = Arc::new(builder.build().unwrap());
+        let before = pool.submit(move || {
+            // Keeps the second worker until that job runs in the first.
+            in_waiter.then(|| has_begun.recv_timeout(LONG).unwrap());
+            has_begun
+        });
+        tell_pool.send(Arc::clone(&pool)).unwrap();
+        let has_begun = before.join().unwrap();
+        if !in_waiter {
+            has_begun.recv_timeout(LONG).unwrap();
+        }
         let (tell, told) = channel();
         let first = pool.submit(move || told.recv_timeout(LONG).unwrap());
         eventually("it runs", || first.is_running());
@@ -615,6 +638,45 @@ fn a_job_that_an_initializer_waits_for_keeps_no_other_worker_away() {
         second.join().unwrap();
         first.join().unwrap();
         go.send(()).unwrap();
+    });
+}
+
+#[test]
+fn a_job_that_an_initializer_waits_for_and_runs_keeps_no_other_worker_away() {
+    initializer_that_waits_for_a_job(true);
+}
+
+#[test]
+fn a_job_that_an_initializer_waits_for_keeps_no_other_worker_away() {
+    initializer_that_waits_for_a_job(false);
+}
+
+#[test]
+fn an_initializer_that_waits_for_another_pool_starts_no_worker_more() {
+    within(LONG, "initializer", || {
+        let other = Arc::new(ThreadPool::new(1));
+        let (gate, in_initializer) = (Gate::new(), Arc::clone(&other));
+        let held = gate.clone();
+        let (asleep, sleeps) = channel();
+        let builder = ThreadPool::builder().max_workers(4);
+        let builder = builder.initializer(move || {
+            let held = held.clone();
+            let job = in_initializer.submit(move || held.wait());
+            asleep.send(common::ThreadState::of_this_thread()).unwrap();
+            job.join().unwrap();
+        });
+        let pool = builder.build().unwrap();
+        let jobs = [(); 2].map(|()| {
+            let job = pool.submit(|| ());
+            let state = sleeps.recv_timeout(LONG).unwrap();
+            eventually("its worker waits", || state.sleeps());
+            job
+        });
+        assert_eq!(pool.metrics().workers, 2);
+        gate.open();
+        for job in jobs {
+            job.join().unwrap();
+        }
     });
 }
 
@@ -699,7 +761,7 @@ fn guarantee_6_a_set_that_was_polled_elsewhere_comes_after_a_stall() {
         let (send, receive) = futures::channel::oneshot::channel();
         let sender = thread::spawn(move || {
             // By now the pool has looked for somebody who waits for these jobs, in vain.
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(AFTER_STALLS);
             assert!(send.send(set).is_ok());
         });
         let sum = block_on(async {
@@ -724,7 +786,7 @@ fn a_future_that_only_looks_at_jobs_runs_none_and_does_not_spin() {
         let mut polled = submit();
         let (tell, mut told) = futures::channel::oneshot::channel::<()>();
         let teller = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(AFTER_STALLS);
             tell.send(()).unwrap();
         });
         let mut polls = 0;
@@ -1115,11 +1177,11 @@ fn guarantee_6_a_job_that_comes_when_all_workers_sleep() {
     within(LONG, "comes later", || {
         let pool = pool_of(1);
         let (asleep, sleeps) = channel::<common::ThreadState>();
-        let (go, gone) = futures::channel::oneshot::channel::<()>();
+        let (polled, is_polled) = channel();
         let inner = Arc::clone(&pool);
         let shared = async move {
-            gone.await.unwrap();
-            // Polled outside. The worker has found it being polled, and sleeps.
+            polled.send(()).unwrap();
+            // Polled outside. The worker finds it being polled, and sleeps.
             let state = sleeps.recv_timeout(LONG).unwrap();
             eventually("the worker sleeps", || state.sleeps());
             inner.submit(|| 7).await.unwrap()
@@ -1127,9 +1189,9 @@ fn guarantee_6_a_job_that_comes_when_all_workers_sleep() {
         let shared = shared.boxed().shared();
         let outside = {
             let shared = shared.clone();
-            go.send(()).unwrap();
             thread::spawn(move || block_on(shared))
         };
+        is_polled.recv_timeout(LONG).unwrap();
         let inside = pool.submit(move || {
             asleep.send(common::ThreadState::of_this_thread()).unwrap();
             block_on(shared)

@@ -1486,8 +1486,10 @@ mod test_shutdown {
 
     use futurepool::{ThreadPool, ThreadPoolBuilder, block_on, cancel_requested};
 
-    use crate::common::{CountingWaker, block_workers, eventually, poll_with, spawn_until_asleep};
-    use crate::{LONG, bounded, child};
+    use crate::common::{
+        CountingWaker, ThreadState, block_workers, eventually, poll_with, spawn_until_asleep,
+    };
+    use crate::{bounded, child};
 
     thread_local! {
         static ALIVE: RefCell<Option<Arc<()>>> = const { RefCell::new(None) };
@@ -1532,12 +1534,15 @@ mod test_shutdown {
             let (tell, told) = mpsc::channel();
             drop(futurepool::submit(move || {
                 tell.send(()).unwrap();
-                thread::sleep(LONG * 100);
+                loop {
+                    thread::park();
+                }
             }));
             told.recv().unwrap();
             let pool = ThreadPool::new(1);
-            drop(pool.submit(|| {
-                thread::sleep(Duration::from_millis(50));
+            let main = ThreadState::of_this_thread();
+            drop(pool.submit(move || {
+                eventually("the end of main waits for it", || main.sleeps());
                 println!("apple");
             }));
             return;
@@ -1600,15 +1605,18 @@ mod test_shutdown {
             let (tell, told) = mpsc::channel();
             drop(leaked.submit(move || {
                 tell.send(()).unwrap();
-                thread::sleep(LONG * 100);
+                loop {
+                    thread::park();
+                }
             }));
             told.recv().unwrap();
             drop(leaked.shutdown());
             std::mem::forget(leaked);
 
             let pool = ThreadPool::new(1);
-            drop(pool.submit(|| {
-                thread::sleep(Duration::from_millis(50));
+            let main = ThreadState::of_this_thread();
+            drop(pool.submit(move || {
+                eventually("the end of main waits for it", || main.sleeps());
                 println!("apple");
             }));
             drop(pool.shutdown());

@@ -48,7 +48,7 @@ pub(crate) struct Counters {
     spawn_failures: AtomicU64,
 }
 
-/// Only ever go up, but for `waking` and `helped`.
+/// Only ever go up, but for `kept` and `helped`.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     /// Before the job can be seen in the queue.
@@ -61,8 +61,9 @@ pub(crate) struct Shard {
     pub(crate) completed: AtomicU64,
     pub(crate) panicked: AtomicU64,
     pub(crate) cancelled: AtomicU64,
-    /// Workers that have ended a job and are in a foreign waker now. The same thread goes up and down.
-    pub(crate) waking: AtomicU64,
+    /// Workers that something else than a job keeps from the queue: they have ended one and are in a foreign waker now,
+    /// or they wait for jobs in their initializer. The same thread goes up and down.
+    pub(crate) kept: AtomicU64,
     /// Jobs that run in a worker which waits for them, on top of the job that waits. Up after `started`, down before
     /// `completed` and `panicked`, by the same thread.
     pub(crate) helped: AtomicU64,
@@ -91,7 +92,7 @@ impl Counters {
     }
 
     /// How many workers would have something to do if there were enough of them: the jobs that wait, those that run and
-    /// are not helped, and those workers that are kept by a foreign waker.
+    /// are not helped, and those workers that something else keeps.
     ///
     /// What has ended is read first, and what is submitted last. So a job that is counted as ended or helped was counted
     /// as submitted, none is counted as both, and the difference errs on the high side only.
@@ -99,10 +100,10 @@ impl Counters {
         let ended = self.sum(|shard| &shard.completed)
             + self.sum(|shard| &shard.panicked)
             + self.sum(|shard| &shard.withdrawn);
-        let waking = self.sum(|shard| &shard.waking);
+        let kept = self.sum(|shard| &shard.kept);
         let helped = self.sum(|shard| &shard.helped);
         let submitted = self.sum(|shard| &shard.submitted);
-        submitted.saturating_sub(ended + helped) + waking
+        submitted.saturating_sub(ended + helped) + kept
     }
 
     /// With the figures that only the caller knows: threads, those of them that have not come to their loop yet, and

@@ -1,6 +1,7 @@
 //! What the pool, its workers and its jobs share, and what any of them may do with it. (What starts threads is in
 //! [`worker`](super::worker).)
 
+use std::cell;
 use std::panic::Location;
 
 use crate::contain::{let_go, report};
@@ -191,6 +192,24 @@ impl Refuser for Shared {
     }
 }
 
+thread_local! {
+    pub(crate) static START: cell::Cell<Start> = const { cell::Cell::new(Start::Over) };
+}
+
+/// Whether this thread is a worker that has not come to its loop yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Over,
+    Initializes,
+    /// It is in its initializer, and has waited there for a job of its own pool. From then on it is not counted on.
+    Waits,
+}
+
+/// Whether this worker, when it sleeps, may wait for jobs of its pool although it has none itself.
+pub(crate) fn waits_before_its_loop() -> bool {
+    START.get() == Start::Waits
+}
+
 /// How a job reaches its pool.
 pub(crate) struct PoolHome(Arc<Shared>);
 
@@ -224,7 +243,12 @@ impl Home for PoolHome {
 
     fn is_here(&self) -> bool {
         let badge = self.0.own_badge();
-        badge.is_some_and(|badge| badge.worker.is_some())
+        let here = badge.is_some_and(|badge| badge.worker.is_some());
+        if here && START.get() == Start::Initializes {
+            START.set(Start::Waits);
+            Shard::up(&self.0.counters.mine().kept);
+        }
+        here
     }
 
     fn help(&self, run: &mut dyn FnMut(&mut dyn Watch)) {

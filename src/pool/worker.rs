@@ -13,7 +13,7 @@ use crate::pool::idle::{Bed, Morning};
 use crate::pool::metrics::Shard;
 use crate::pool::queue::Verdict;
 use crate::pool::roster::{Opening, WorkerThread, join_all, wake_all};
-use crate::pool::shared::Shared;
+use crate::pool::shared::{START, Shared, Start, waits_before_its_loop};
 use crate::sleeper::{Bell, Chore, Crew, set_crew};
 use crate::sync::{Arc, AtomicBool, Ordering, fence};
 use crate::task::cell::Watch;
@@ -58,11 +58,16 @@ fn hire(shared: &Arc<Shared>) {
 /// A worker falls asleep, or cannot be counted on any more: see [`dozing`](super::dozing). Says what has to be done
 /// about it, by somebody who is awake.
 fn review_waits(shared: &Arc<Shared>) -> Chore {
-    if !shared.dozing.has(shared.roster.workers()) {
+    let all_wait = shared.dozing.has(shared.roster.workers());
+    // One that has no job yet was counted on to take one.
+    if !all_wait && !waits_before_its_loop() {
         return Chore::None;
     }
     if let Some(at) = shared.roster.may_open(|| demand(shared)) {
         return Chore::Hire(at);
+    }
+    if !all_wait {
+        return Chore::None;
     }
     match shared.dozing.ask_one(|| shared.roster.workers()) {
         Some(bell) => {
@@ -174,7 +179,11 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
     report(|| tracing::debug!(%pool, worker = name, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = shared.config.runtime.as_ref().map(|handle| handle.enter());
+    START.set(Start::Initializes);
     let initialized = shared.config.initialize();
+    if START.replace(Start::Over) == Start::Waits {
+        Shard::down(&shared.counters.mine().kept);
+    }
     shared.roster.started();
     match initialized {
         Ok(()) => work(shared),
@@ -258,7 +267,7 @@ impl Watch for Shift<'_> {
         let mine = self.shared.counters.mine();
         if wakes {
             // First, or for a moment this worker would seem to be free.
-            Shard::up(&mine.waking);
+            Shard::up(&mine.kept);
         }
         Shard::up(match panicked {
             true => &mine.panicked,
@@ -271,7 +280,7 @@ impl Watch for Shift<'_> {
     }
 
     fn woken(&mut self) {
-        Shard::down(&self.shared.counters.mine().waking);
+        Shard::down(&self.shared.counters.mine().kept);
     }
 }
 
