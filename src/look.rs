@@ -1,28 +1,30 @@
 //! Looking a moment longer before a thread parks: what it waits for often comes within microseconds, and then nobody
-//! has to be woken. Bounded, first spinning, then yielding the processor; whoever looks in vain parks.
+//! has to be woken. Bounded; whoever looks in vain parks.
 
-use std::sync::OnceLock;
+use std::hint;
 use std::thread;
-
-use crossbeam_utils::Backoff;
 
 use crate::sync::{AtomicBool, Ordering};
 
+/// The first looks follow each other at once.
+const SPINS: u32 = 4;
+
+/// Then it gives the processor to whoever wants it, which is often the one who brings what it waits for, before each
+/// look. (To spin for long is worth nothing if that one has no other processor.)
+const YIELDS: u32 = 16;
+
 /// Looks for `found` until it is true or the moment is over; says which.
 pub(crate) fn look(mut found: impl FnMut() -> bool) -> bool {
-    if !worth_it() {
-        return found();
-    }
-    let backoff = Backoff::new();
-    loop {
+    for round in 0..SPINS + YIELDS {
         if found() {
             return true;
         }
-        if backoff.is_completed() {
-            return false;
+        match round < SPINS {
+            true => hint::spin_loop(),
+            false => thread::yield_now(),
         }
-        backoff.snooze();
     }
+    found()
 }
 
 /// Whether some joining thread of this process looks at present.
@@ -37,10 +39,4 @@ pub(crate) fn look_as_joiner(mut found: impl FnMut() -> bool) -> bool {
     let seen = look(found);
     JOINER_LOOKS.store(false, Ordering::Release);
     seen
-}
-
-/// On one processor nothing can happen while we look.
-fn worth_it() -> bool {
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    *SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1))
 }

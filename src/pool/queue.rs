@@ -1,41 +1,56 @@
 //! FIFO of jobs, with or without a capacity.
 //!
-//! A lock-free injector holds the jobs. A job that is cancelled, or run by a worker that waits for it, leaves its empty
-//! cell behind, a *husk*; when there are more husks than jobs, they are swept out. So that jobs keep their order, the sweep needs the queue for itself for a
-//! moment; that is what the gate is for, and pushing and popping hold it shared. The gate's other use: once it was shut
-//! nobody is half-way in, so a shut and empty queue stays empty.
+//! It has two ends, each with a lock of its own: who submits locks the entrance, who takes locks the exit. When the exit
+//! has no more jobs it gets all of those at the entrance in exchange. So who submits and who takes seldom meet, jobs keep
+//! their order, and who holds both locks has the queue for itself.
+//!
+//! A job that is cancelled, or run by a worker that waits for it, leaves its empty cell behind, a *husk*; when there are
+//! more husks than jobs, they are swept out. Once the entrance was shut nobody is half-way in, so a shut and empty queue
+//! stays empty.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::PoisonError;
+use std::mem;
 use std::task::Waker;
 
-use crossbeam_deque::{Injector, Steal};
-use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use crossbeam_utils::CachePadded;
 
 use crate::error::{Cause, Closed, JoinError};
 use crate::pool::room::Room;
-use crate::sync::{Arc, AtomicIsize, Ordering};
+use crate::sync::{Arc, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::task::cell::Sentence;
 use crate::task::job::Job;
 
 /// So many husks may stay, however few jobs there are.
 const HUSKS_AT_LEAST: usize = 64;
 
+/// Room for so many jobs is kept at an end that is empty. What a burst has needed above that is given back.
+const ROOM_KEPT: usize = 1024;
+
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Shared by who pushes or pops, exclusive to who sweeps or shuts. `Some` says why it is shut.
-    gate: ShardedLock<Gate>,
-    /// Where jobs come in.
-    jobs: Injector<Job>,
-    /// Those that are to be refused and that nobody has got to yet. No worker takes them.
-    condemned: Injector<Job>,
+    /// Locked before `entrance` by who needs both.
+    exit: CachePadded<End<VecDeque<Job>>>,
+    entrance: CachePadded<End<Entrance>>,
+    /// Those that are to be refused and that nobody has got to yet. No worker takes them. Locked after the others.
+    condemned: Mutex<VecDeque<Job>>,
     /// How many of the jobs in here are husks. For a moment less than zero, when a husk is popped before it is counted.
     husks: AtomicIsize,
     /// The places, if they are counted.
     pub(crate) room: Option<Room>,
 }
 
-struct Gate {
+#[derive(Debug, Default)]
+struct End<T> {
+    inner: Mutex<T>,
+    /// How many jobs are in there. Changed under the lock, to be read without it.
+    jobs: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Entrance {
+    jobs: VecDeque<Job>,
+    /// Why it is shut.
     closed: Option<Closed>,
     /// What the condemned are refused with, if it is this.
     broken: Option<Cause>,
@@ -60,143 +75,156 @@ pub(crate) enum Pushed {
 impl Queue {
     pub(crate) fn new(capacity: Option<usize>) -> Self {
         Self {
-            gate: ShardedLock::new(Gate {
-                closed: None,
-                broken: None,
-                refused: None,
-            }),
-            jobs: Injector::new(),
-            condemned: Injector::new(),
+            exit: CachePadded::default(),
+            entrance: CachePadded::default(),
+            condemned: Mutex::default(),
             husks: AtomicIsize::new(0),
             room: capacity.map(Room::new),
         }
     }
 
-    fn shared(&self) -> ShardedLockReadGuard<'_, Gate> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn exclusive(&self) -> ShardedLockWriteGuard<'_, Gate> {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+    /// The whole queue, for who holds these.
+    fn lock_both(&self) -> (MutexGuard<'_, VecDeque<Job>>, MutexGuard<'_, Entrance>) {
+        let exit = self.exit.inner.lock();
+        (exit, self.entrance.inner.lock())
     }
 
     /// Puts a job at the end; `accept` is called just before, to count it, and may still say no. The job comes back if
-    /// the gate is shut.
+    /// the queue is shut.
     pub(crate) fn push(
         &self,
         job: Job,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Pushed, (Job, Closed)> {
-        let gate = self.shared();
-        if let Some(closed) = &gate.closed {
+        let mut entrance = self.entrance.inner.lock();
+        if let Some(closed) = &entrance.closed {
             let closed = closed.clone();
-            drop(gate);
+            drop(entrance);
             return Err((job, closed));
         }
         if !accept(&job) {
-            drop(gate);
+            drop(entrance);
             job.disarm();
             return Ok(Pushed::Not);
         }
-        self.jobs.push(job);
+        entrance.jobs.push_back(job);
+        self.entrance.set(entrance.jobs.len());
         Ok(Pushed::Yes)
     }
 
     /// Takes the first job out that may run.
     pub(crate) fn pop(&self) -> Option<Job> {
-        if self.seems_empty() {
+        if self.exit.is_empty() && self.entrance.is_empty() {
             return None;
         }
-        let _gate = self.shared();
-        take(&self.jobs)
+        let mut spent = VecDeque::new();
+        let mut jobs = self.exit.inner.lock();
+        if jobs.is_empty() {
+            let mut entrance = self.entrance.inner.lock();
+            mem::swap(&mut *jobs, &mut entrance.jobs);
+            // In this order: see `seems_empty`.
+            self.exit.set(jobs.len());
+            self.entrance.set(0);
+        }
+        let job = jobs.pop_front();
+        self.exit.set(jobs.len());
+        if jobs.is_empty() && jobs.capacity() > ROOM_KEPT {
+            mem::swap(&mut *jobs, &mut spent);
+        }
+        drop(jobs);
+        drop(spent);
+        job
     }
 
-    /// A hint, at no cost: during a sweep it may say so of jobs that come back at once. The sweeper calls a worker for
-    /// them after it.
+    /// Whether no job can be seen, at the cost of two reads. Jobs that go from the entrance to the exit meanwhile are
+    /// seen: they are counted there before they cease to be counted here, and here is looked first.
     pub(crate) fn seems_empty(&self) -> bool {
-        self.jobs.is_empty()
+        self.entrance.is_empty() && self.exit.is_empty()
     }
 
-    /// No hint: it waits for a sweep to end.
+    /// Whether there is none, nor was one half-way in.
     pub(crate) fn is_empty(&self) -> bool {
-        let _gate = self.shared();
-        self.seems_empty()
+        let (exit, entrance) = self.lock_both();
+        exit.is_empty() && entrance.jobs.is_empty()
     }
 
     pub(crate) fn closed(&self) -> Option<Closed> {
-        self.shared().closed.clone()
+        self.entrance.inner.lock().closed.clone()
     }
 
     /// Shut and empty: no job will ever come out again.
     pub(crate) fn is_finished(&self) -> bool {
-        self.shared().closed.is_some() && self.seems_empty()
+        let (exit, entrance) = self.lock_both();
+        entrance.closed.is_some() && exit.is_empty() && entrance.jobs.is_empty()
     }
 
-    /// Shuts the gate. A queue that was shut can still break.
+    /// Shuts the entrance. A queue that was shut can still break.
     pub(crate) fn close(&self, why: Closed) {
-        let mut gate = self.exclusive();
-        let old = match (&gate.closed, &why) {
-            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => gate.closed.replace(why),
+        let mut entrance = self.entrance.inner.lock();
+        let old = match (&entrance.closed, &why) {
+            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => entrance.closed.replace(why),
             _ => None,
         };
-        drop(gate);
+        drop(entrance);
         drop(old);
     }
 
     /// Sentences all jobs that are in at this moment: no worker will get them, they are to be had by
     /// [`pop_condemned`](Self::pop_condemned). Says how many there were.
     pub(crate) fn condemn(&self, verdict: Verdict) -> usize {
-        let mut condemned = 0;
-        let mut gate = self.exclusive();
+        let (mut exit, mut entrance) = self.lock_both();
         let (sentence, old) = match verdict {
             Verdict::Cancelled => (Sentence::Cancelled, (None, None)),
-            Verdict::Broken(cause) => (Sentence::Broken, (gate.broken.replace(cause), None)),
+            Verdict::Broken(cause) => (Sentence::Broken, (entrance.broken.replace(cause), None)),
             Verdict::SpawnFailed(error) => {
-                (Sentence::SpawnFailed, (None, gate.refused.replace(error)))
+                let old = entrance.refused.replace(error);
+                (Sentence::SpawnFailed, (None, old))
             }
         };
-        while let Some(job) = take(&self.jobs) {
-            condemned += usize::from(job.condemn(sentence));
-            self.condemned.push(job);
-        }
-        drop(gate);
-        drop(old);
-        condemned
+        let jobs = exit.iter().chain(&entrance.jobs);
+        let sentenced = jobs.filter(|job| job.condemn(sentence)).count();
+        let mut condemned = self.condemned.lock();
+        condemned.append(&mut exit);
+        condemned.append(&mut entrance.jobs);
+        let spent = [mem::take(&mut *exit), mem::take(&mut entrance.jobs)];
+        self.exit.set(0);
+        self.entrance.set(0);
+        drop(condemned);
+        drop((exit, entrance));
+        drop((old, spent));
+        sentenced
     }
 
     /// The wakers of all those who await a queued job, but for threads that join one. They poll again when they are woken,
     /// and so register again.
     pub(crate) fn take_wakers(&self) -> Vec<Waker> {
-        self.collect(&self.jobs, Job::take_waker)
+        let (exit, entrance) = self.lock_both();
+        let jobs = exit.iter().chain(&entrance.jobs);
+        jobs.filter_map(Job::take_waker).collect()
     }
 
     /// The wakers of all those who wait for a condemned job.
     pub(crate) fn condemned_wakers(&self) -> Vec<Waker> {
-        self.collect(&self.condemned, Job::waker)
-    }
-
-    fn collect<R>(&self, lane: &Injector<Job>, of_job: fn(&Job) -> Option<R>) -> Vec<R> {
-        let mut found = Vec::new();
-        let gate = self.exclusive();
-        let mut jobs = Vec::with_capacity(lane.len());
-        while let Some(job) = take(lane) {
-            found.extend(of_job(&job));
-            jobs.push(job);
-        }
-        jobs.into_iter().for_each(|job| lane.push(job));
-        drop(gate);
-        found
+        let condemned = self.condemned.lock();
+        condemned.iter().filter_map(Job::waker).collect()
     }
 
     /// Takes the first condemned job out.
     pub(crate) fn pop_condemned(&self) -> Option<Job> {
-        let _gate = self.shared();
-        take(&self.condemned)
+        let mut spent = VecDeque::new();
+        let mut condemned = self.condemned.lock();
+        let job = condemned.pop_front();
+        if condemned.is_empty() {
+            mem::swap(&mut *condemned, &mut spent);
+        }
+        drop(condemned);
+        drop(spent);
+        job
     }
 
     pub(crate) fn error_of(&self, sentence: Sentence) -> JoinError {
-        let gate = self.shared();
-        match (sentence, &gate.broken, &gate.refused) {
+        let entrance = self.entrance.inner.lock();
+        match (sentence, &entrance.broken, &entrance.refused) {
             (Sentence::Broken, Some(cause), _) => JoinError::broken_by(Arc::clone(cause)),
             (Sentence::SpawnFailed, _, Some(error)) => JoinError::spawn_failed(Arc::clone(error)),
             _ => JoinError::cancelled(),
@@ -213,61 +241,68 @@ impl Queue {
         self.husks.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn has_too_many_husks(&self) -> bool {
+    /// `jobs`: how many are in here, husks included.
+    fn has_too_many_husks(&self, jobs: impl FnOnce() -> usize) -> bool {
         let husks = usize::try_from(self.husks.load(Ordering::Relaxed)).unwrap_or(0);
         // The first is all that is looked at, nearly always.
-        husks > HUSKS_AT_LEAST && {
-            let jobs = (self.condemned.len() + self.jobs.len()).saturating_sub(husks);
-            husks > HUSKS_AT_LEAST + jobs
-        }
+        husks > HUSKS_AT_LEAST && husks > HUSKS_AT_LEAST + jobs().saturating_sub(husks)
     }
 
-    /// If there are too many husks, throws them out and keeps the jobs, in order; says whether jobs were moved, so that
-    /// a worker has to be called. To be called when a husk was made or a job taken out.
+    /// If there are too many husks, throws them out and keeps the jobs, in order. To be called when a husk was made or a
+    /// job taken out.
     ///
     /// It costs as much as there are husks and jobs, and comes only after as many cancels, so each cancel pays for a
     /// step or two.
-    #[must_use]
-    pub(crate) fn sweep(&self) -> bool {
-        if !self.has_too_many_husks() {
-            return false;
+    pub(crate) fn sweep(&self) {
+        let seen = || self.exit.len() + self.entrance.len() + self.condemned.lock().len();
+        if !self.has_too_many_husks(seen) {
+            return;
         }
-        let room = self.condemned.len() + self.jobs.len();
-        let (mut jobs, mut husks) = (Vec::with_capacity(room), Vec::with_capacity(room));
-        let gate = self.exclusive();
-        // Somebody else may have swept while this thread waited for the gate.
-        if !self.has_too_many_husks() {
-            return false;
+        let (mut exit, mut entrance) = self.lock_both();
+        let mut condemned = self.condemned.lock();
+        let lanes = [&mut *exit, &mut entrance.jobs, &mut *condemned];
+        let jobs = lanes.iter().map(|lane| lane.len()).sum();
+        // Somebody else may have swept while this thread waited for the locks.
+        if !self.has_too_many_husks(|| jobs) {
+            return;
         }
-        for lane in [&self.condemned, &self.jobs] {
-            while let Some(job) = take(lane) {
+        let mut husks = Vec::with_capacity(jobs);
+        let spent = lanes.map(|lane| {
+            let mut kept = VecDeque::with_capacity(lane.len());
+            for job in lane.drain(..) {
                 match job.is_husk() {
                     true => husks.push(job),
-                    false => jobs.push(job),
+                    false => kept.push_back(job),
                 }
             }
-            jobs.drain(..).for_each(|job| lane.push(job));
-        }
-        let moved = !self.seems_empty();
+            kept.shrink_to_fit();
+            mem::replace(lane, kept)
+        });
+        self.exit.set(exit.len());
+        self.entrance.set(entrance.jobs.len());
         self.husks
             .fetch_sub(husks.len() as isize, Ordering::Relaxed);
-        drop(gate);
-        drop(husks);
-        moved
+        drop(condemned);
+        drop((exit, entrance));
+        drop((husks, spent));
     }
 }
 
-fn take(injector: &Injector<Job>) -> Option<Job> {
-    loop {
-        match injector.steal() {
-            Steal::Success(job) => return Some(job),
-            Steal::Empty => return None,
-            Steal::Retry => std::hint::spin_loop(),
-        }
+impl<T> End<T> {
+    fn set(&self, jobs: usize) {
+        self.jobs.store(jobs, Ordering::Release);
+    }
+
+    fn len(&self) -> usize {
+        self.jobs.load(Ordering::Acquire)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for Entrance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.closed {
             None => "Open",

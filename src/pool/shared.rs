@@ -14,7 +14,7 @@ use crate::pool::queue::{Queue, Verdict};
 use crate::pool::room::Room;
 use crate::pool::roster::{Roster, wake_all};
 use crate::sleeper::{Refuser, refusing};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 use crate::task::cell::{Cell, Home, Sentence, Watch};
 use crate::task::context::{Badge, badge, in_job};
 use crate::task::span::Span;
@@ -90,12 +90,6 @@ impl Shared {
             .read(roster.workers(), roster.starting(), queued)
     }
 
-    /// Calls a worker for the jobs in the queue, if one has to be called.
-    pub(crate) fn call_one(&self) {
-        fence(Ordering::SeqCst);
-        self.idle.call_one();
-    }
-
     /// A job has left the queue: its place goes to the one who has waited longest.
     pub(crate) fn give_back_place(&self) {
         if let Some(room) = &self.queue.room {
@@ -125,15 +119,6 @@ impl Shared {
         self.condemn(verdict);
         self.close(why);
         self.refuse_condemned();
-    }
-
-    /// Throws the husks out, if there are too many.
-    pub(crate) fn sweep(&self) {
-        if self.queue.sweep() {
-            // For a moment the queue seemed empty.
-            self.call_one();
-            self.dozing.ring_one(self.roster.workers());
-        }
     }
 
     /// Whatever may have been the last thing that somebody waited for has happened.
@@ -167,7 +152,7 @@ impl Shared {
                 self.queue.husk_gone();
             }
         }
-        self.sweep();
+        self.queue.sweep();
         self.review_end();
     }
 
@@ -225,7 +210,7 @@ impl Home for PoolHome {
         }
         if husk {
             shared.queue.husk_made();
-            shared.sweep();
+            shared.queue.sweep();
         }
     }
 
@@ -278,7 +263,7 @@ impl Watch for Helping<'_> {
     fn running(&mut self) {
         self.shared.give_back_place();
         self.shared.queue.husk_made();
-        self.shared.sweep();
+        self.shared.queue.sweep();
     }
 
     fn ended(&mut self, panicked: bool, _: bool) {

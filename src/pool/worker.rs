@@ -106,8 +106,6 @@ impl Crew for Shared {
         let start = Instant::now();
         wake_all(self.queue.take_wakers());
         self.dozing.nudged(start, self.counters.all_submitted());
-        // For a moment the queue seemed empty.
-        self.call_one();
     }
 
     fn stir(&self, bell: &Arc<Bell>) {
@@ -198,11 +196,12 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
 fn work(shared: &Arc<Shared>) {
     let bed = Bed::new();
     let mut looking = false;
-    while let Some(job) = next_job(shared, &bed, &mut looking) {
-        shared.sweep();
+    while let Some((job, after_pause)) = next_job(shared, &bed, &mut looking) {
+        shared.queue.sweep();
         let mut shift = Shift {
             shared,
             looking: &mut looking,
+            after_pause,
         };
         if !job.run_watched(&mut shift) {
             shared.queue.husk_gone();
@@ -210,12 +209,13 @@ fn work(shared: &Arc<Shared>) {
     }
 }
 
-/// The next job, whatever it takes; `None` if there will be none, or none came for long enough. `looking`: whether this
-/// worker is the one who looks, see [`idle`](super::idle).
-fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<Job> {
+/// The next job, whatever it takes, and whether it had to be waited for; `None` if there will be none, or none came for
+/// long enough. `looking`: whether this worker is the one who looks, see [`idle`](super::idle).
+fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<(Job, bool)> {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut leave_at = None;
     let mut expired = false;
+    let mut after_pause = *looking;
     loop {
         if let Some(job) = shared.queue.pop() {
             if mem::take(looking) {
@@ -224,8 +224,9 @@ fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<
                     announce(shared);
                 }
             }
-            return Some(job);
+            return Some((job, after_pause));
         }
+        after_pause = true;
         if expired || shared.queue.is_finished() {
             if mem::take(looking) {
                 shared.idle.stop_looking();
@@ -252,6 +253,9 @@ fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<
 struct Shift<'a> {
     shared: &'a Arc<Shared>,
     looking: &'a mut bool,
+    /// The worker had to wait for the job. So the queue was empty just now, and it pays to look at it when the job ends.
+    /// (While there are jobs all the time, that look would cost more than all the rest.)
+    after_pause: bool,
 }
 
 impl Watch for Shift<'_> {
@@ -274,7 +278,7 @@ impl Watch for Shift<'_> {
             false => &mine.completed,
         });
         // Whoever sees the result and submits the next job finds this worker looking already.
-        if !wakes && self.shared.queue.seems_empty() {
+        if self.after_pause && !wakes && self.shared.queue.seems_empty() {
             *self.looking = self.shared.idle.start_looking();
         }
     }

@@ -217,8 +217,6 @@ pub(crate) enum Take<T> {
     /// Nor will it come by itself before its executor gets to it: see [`meet_doom`](Awaited::meet_doom).
     Condemned,
     Now(Result<T, JoinError>),
-    /// It was taken before.
-    Gone,
 }
 
 impl<F, T, H: Home> Cell<F, T, H> {
@@ -283,7 +281,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
             return false;
         };
         let withdrawing = Stage::Withdrawing {
-            ending: ending_of::<T>(&Err(&error)),
+            ending: Ending::of::<T>(&Err(&error)),
             origin,
             runner: thread_number(),
             wanted,
@@ -324,7 +322,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
                 continue;
             }
             if !inner.stage.is_wanted() {
-                inner.stage = Stage::Taken(ending_of(&outcome));
+                inner.stage = Stage::Taken(Ending::of(&outcome));
                 drop(inner);
                 let_go("the destructor of a job's result", outcome);
                 settle(false);
@@ -365,7 +363,7 @@ impl<F, T> Stage<F, T> {
     fn take_outcome(&mut self, left: impl FnOnce(Ending) -> Self) -> Option<Result<T, JoinError>> {
         let ending = match self {
             Stage::Returned(_) => Ending::Returned,
-            Stage::Failed(error) => ending_of::<T>(&Err(error)),
+            Stage::Failed(error) => Ending::of::<T>(&Err(error)),
             _ => return None,
         };
         match mem::replace(self, left(ending)) {
@@ -385,12 +383,14 @@ impl<F, T> From<Result<T, JoinError>> for Stage<F, T> {
     }
 }
 
-fn ending_of<T>(outcome: &Result<T, impl std::borrow::Borrow<JoinError>>) -> Ending {
-    match outcome {
-        Ok(_) => Ending::Returned,
-        Err(error) if error.borrow().is_cancelled() => Ending::Cancelled,
-        Err(error) if error.borrow().is_panic() => Ending::Panicked,
-        Err(_) => Ending::Refused,
+impl Ending {
+    pub(crate) fn of<T>(outcome: &Result<T, impl std::borrow::Borrow<JoinError>>) -> Self {
+        match outcome {
+            Ok(_) => Self::Returned,
+            Err(error) if error.borrow().is_cancelled() => Self::Cancelled,
+            Err(error) if error.borrow().is_panic() => Self::Panicked,
+            Err(_) => Self::Refused,
+        }
     }
 }
 
@@ -588,7 +588,7 @@ where
             Stage::Running { .. } => State::Running,
             Stage::Withdrawing { .. } => State::Withdrawing,
             Stage::Returned(_) => State::Finished(Ending::Returned),
-            Stage::Failed(error) => State::Finished(ending_of::<T>(&Err(error))),
+            Stage::Failed(error) => State::Finished(Ending::of::<T>(&Err(error))),
             Stage::Lent(ending) => State::Finished(*ending),
             Stage::Taken(ending) => State::Taken(*ending),
         }
@@ -599,7 +599,6 @@ where
         match inner.stage.take_outcome(Stage::Taken) {
             Some(outcome) => Take::Now(outcome),
             None => match inner.stage {
-                Stage::Taken(_) => Take::Gone,
                 Stage::Queued {
                     condemned: Some(_), ..
                 } => Take::Condemned,
@@ -731,7 +730,7 @@ where
     fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
         match &self.inner.lock().stage {
             Stage::Returned(value) => Some((Ending::Returned, look(value))),
-            Stage::Failed(error) => Some((ending_of::<T>(&Err(error)), false)),
+            Stage::Failed(error) => Some((Ending::of::<T>(&Err(error)), false)),
             Stage::Taken(ending) => Some((*ending, false)),
             _ => None,
         }

@@ -52,12 +52,37 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 #[doc(alias = "Future")]
 #[must_use = "dropping a handle detaches the job, whose result and panic are then lost"]
 pub struct JoinHandle<T> {
-    cell: Arc<dyn Awaited<T>>,
+    job: Half<T>,
+}
+
+/// What a handle knows of its job. (As large as the first alone.)
+enum Half<T> {
+    Waits(Arc<dyn Awaited<T>>),
+    /// The result was taken, and the cell let go of.
+    Took(Ending),
 }
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(cell: Arc<dyn Awaited<T>>) -> Self {
-        Self { cell }
+        let job = Half::Waits(cell);
+        Self { job }
+    }
+
+    /// # Panics
+    ///
+    /// If the result was taken.
+    fn cell(&self) -> &Arc<dyn Awaited<T>> {
+        match &self.job {
+            Half::Waits(cell) => cell,
+            Half::Took(_) => panic!("{TAKEN}"),
+        }
+    }
+
+    fn state(&self) -> State {
+        match &self.job {
+            Half::Waits(cell) => cell.state(),
+            Half::Took(ending) => State::Taken(*ending),
+        }
     }
 
     /// Waits for the job in this thread, and gives its result.
@@ -78,7 +103,7 @@ impl<T> JoinHandle<T> {
     /// If the result was already taken.
     #[doc(alias = "result")]
     #[doc(alias = "exception")]
-    pub fn join(self) -> Result<T, JoinError> {
+    pub fn join(mut self) -> Result<T, JoinError> {
         self.wait(None)
     }
 
@@ -115,13 +140,13 @@ impl<T> JoinHandle<T> {
 
     /// Takes the result if it is there; `None` if the job is not done, and if the result was already taken.
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
-        match self.cell.take() {
-            Take::Now(outcome) => Some(outcome),
-            Take::NotYet | Take::Condemned | Take::Gone => None,
+        match &self.job {
+            Half::Waits(_) => self.take(),
+            Half::Took(_) => None,
         }
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> Result<T, JoinError> {
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<T, JoinError> {
         if let Some(outcome) = self.take_or_doom() {
             return outcome;
         }
@@ -131,8 +156,10 @@ impl<T> JoinHandle<T> {
                     return outcome;
                 }
             }
-            if let Some(circle) = circle::of_own_thread(&*self.node()) {
-                return Err(JoinError::deadlock(circle));
+            if in_job() {
+                if let Some(circle) = circle::of_own_thread(&*self.node()) {
+                    return Err(JoinError::deadlock(circle));
+                }
             }
         }
         if look_as_joiner(|| self.is_finished()) {
@@ -140,7 +167,7 @@ impl<T> JoinHandle<T> {
         }
         let sleeper = Sleeper::new();
         let previous = loop {
-            match self.cell.listen(Some(sleeper.waker().clone())) {
+            match self.cell().listen(Some(sleeper.waker().clone())) {
                 Ok(previous) => break previous,
                 Err(_) => {
                     if let Some(outcome) = self.take_or_doom() {
@@ -152,7 +179,7 @@ impl<T> JoinHandle<T> {
         let outcome = self.sleep(&sleeper, deadline);
         if outcome.as_ref().is_err_and(JoinError::is_timeout) {
             // A task may still wait for the handle: its waker comes back.
-            return self.cell.listen(previous).map_or_else(
+            return self.cell().listen(previous).map_or_else(
                 |previous| {
                     let_go("a waker's destructor", previous);
                     self.take_or_doom().unwrap_or(Err(JoinError::timeout()))
@@ -166,7 +193,7 @@ impl<T> JoinHandle<T> {
         outcome
     }
 
-    fn sleep(&self, sleeper: &Sleeper, deadline: Option<Instant>) -> Result<T, JoinError> {
+    fn sleep(&mut self, sleeper: &Sleeper, deadline: Option<Instant>) -> Result<T, JoinError> {
         loop {
             // It may have come to the pool only now, or since the last look.
             if deadline.is_none() && self.help() {
@@ -196,26 +223,26 @@ impl<T> JoinHandle<T> {
 
     /// Runs the job, if this thread is a worker of the pool that it is queued in; says whether it did.
     pub(crate) fn help(&self) -> bool {
-        self.cell.is_helpable() && Arc::clone(&self.cell).helpable().help()
+        self.cell().is_helpable() && Arc::clone(self.cell()).helpable().help()
     }
 
     /// The job, to be run by a waiter and to be waited for; neither keeps it alive.
     pub(crate) fn weak(&self) -> (Weak<dyn Helpable>, Weak<dyn Node>) {
-        let helpable = Arc::clone(&self.cell).helpable();
+        let helpable = Arc::clone(self.cell()).helpable();
         (Arc::downgrade(&helpable), Arc::downgrade(&self.node()))
     }
 
     /// The job, to be waited for.
     pub(crate) fn node(&self) -> Arc<dyn Node> {
-        Arc::clone(&self.cell).node()
+        Arc::clone(self.cell()).node()
     }
 
     /// As [`poll`](Future::poll), but the outcome stays.
     pub(crate) fn poll_finished(&self, context: &Context<'_>) -> Poll<()> {
         loop {
-            match self.cell.state() {
+            match self.state() {
                 State::Finished(_) | State::Taken(_) => return Poll::Ready(()),
-                _ if self.cell.is_condemned() => self.cell.meet_doom(),
+                _ if self.cell().is_condemned() => self.cell().meet_doom(),
                 _ => {}
             }
             if self.listen(context) {
@@ -226,13 +253,16 @@ impl<T> JoinHandle<T> {
 
     /// How the job ended, and what `look` says of its value if it returned.
     pub(crate) fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
-        self.cell.peek(look)
+        match &self.job {
+            Half::Waits(cell) => cell.peek(look),
+            Half::Took(ending) => Some((*ending, false)),
+        }
     }
 
     /// Sees to it that the context's waker is called; false if the job is resolved, or condemned.
     fn listen(&self, context: &Context<'_>) -> bool {
-        if !self.cell.is_heard(context.waker()) {
-            match self.cell.listen(Some(context.waker().clone())) {
+        if !self.cell().is_heard(context.waker()) {
+            match self.cell().listen(Some(context.waker().clone())) {
                 Ok(previous) => {
                     if previous.is_some() {
                         let_go("a waker's destructor", previous);
@@ -245,39 +275,40 @@ impl<T> JoinHandle<T> {
             }
         }
         offer(|| {
-            let helpable = self.cell.is_helpable();
-            helpable.then(|| Arc::downgrade(&Arc::clone(&self.cell).helpable()))
+            let helpable = self.cell().is_helpable();
+            helpable.then(|| Arc::downgrade(&Arc::clone(self.cell()).helpable()))
         });
         true
     }
 
     /// The outcome, if it is there, or if the job is condemned.
-    fn take_or_doom(&self) -> Option<Result<T, JoinError>> {
-        match self.cell.take() {
+    fn take_or_doom(&mut self) -> Option<Result<T, JoinError>> {
+        match self.cell().take() {
+            Take::Now(outcome) => Some(self.took(outcome)),
+            Take::NotYet => None,
             Take::Condemned => {
-                self.cell.meet_doom();
+                self.cell().meet_doom();
                 self.take()
             }
-            other => Self::outcome(other),
         }
     }
 
     /// The outcome, if it is there.
-    fn take(&self) -> Option<Result<T, JoinError>> {
-        Self::outcome(self.cell.take())
+    fn take(&mut self) -> Option<Result<T, JoinError>> {
+        match self.cell().take() {
+            Take::Now(outcome) => Some(self.took(outcome)),
+            Take::NotYet | Take::Condemned => None,
+        }
     }
 
-    fn take_finished(&self) -> Result<T, JoinError> {
+    fn took(&mut self, outcome: Result<T, JoinError>) -> Result<T, JoinError> {
+        self.job = Half::Took(Ending::of(&outcome));
+        outcome
+    }
+
+    fn take_finished(&mut self) -> Result<T, JoinError> {
         self.take()
             .expect("it is finished, and nobody else can take it")
-    }
-
-    fn outcome(take: Take<T>) -> Option<Result<T, JoinError>> {
-        match take {
-            Take::Now(outcome) => Some(outcome),
-            Take::NotYet | Take::Condemned => None,
-            Take::Gone => panic!("{TAKEN}"),
-        }
     }
 
     /// Cancels the job if it has not started; says whether it is cancelled.
@@ -294,7 +325,11 @@ impl<T> JoinHandle<T> {
     }
 
     pub(crate) fn cancel_now(&self) -> Cancel {
-        self.cell.cancel()
+        match &self.job {
+            Half::Waits(cell) => cell.cancel(),
+            Half::Took(Ending::Cancelled) => Cancel::Before,
+            Half::Took(_) => Cancel::No,
+        }
     }
 
     /// Whether the job was cancelled. False until its callbacks have run.
@@ -302,7 +337,7 @@ impl<T> JoinHandle<T> {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(
-            self.cell.state(),
+            self.state(),
             State::Finished(Ending::Cancelled) | State::Taken(Ending::Cancelled)
         )
     }
@@ -311,14 +346,14 @@ impl<T> JoinHandle<T> {
     #[doc(alias = "running")]
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.cell.state() == State::Running
+        self.state() == State::Running
     }
 
     /// Whether the job is done, in whatever way: also when it was cancelled or refused, and when its result was taken.
     #[doc(alias = "done")]
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        matches!(self.cell.state(), State::Finished(_) | State::Taken(_))
+        matches!(self.state(), State::Finished(_) | State::Taken(_))
     }
 
     /// Calls `callback` with the outcome when the job is done.
@@ -348,7 +383,7 @@ impl<T> JoinHandle<T> {
     where
         C: FnOnce(Result<&T, &JoinError>) + Send + 'static,
     {
-        self.cell.add_callback(Box::new(callback));
+        self.cell().add_callback(Box::new(callback));
     }
 
     /// The same future with a key beside it, which comes out with the result.
@@ -390,7 +425,7 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Some(outcome) = self.take_or_doom() {
                 return Poll::Ready(outcome);
@@ -407,13 +442,15 @@ impl<T> Future for JoinHandle<T> {
 
 impl<T> FusedFuture for JoinHandle<T> {
     fn is_terminated(&self) -> bool {
-        matches!(self.cell.state(), State::Taken(_))
+        matches!(self.state(), State::Taken(_))
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        self.cell.detach();
+        if let Half::Waits(cell) = &self.job {
+            cell.detach();
+        }
     }
 }
 
@@ -424,7 +461,7 @@ impl<T> RefUnwindSafe for JoinHandle<T> {}
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JoinHandle<{}>(", type_name::<T>())?;
-        match self.cell.state() {
+        match self.state() {
             State::Queued => f.write_str("Queued")?,
             State::Running => f.write_str("Running")?,
             State::Withdrawing => f.write_str("Cancelling")?,
