@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::vec;
 
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
@@ -193,8 +194,31 @@ impl<U> Piece<U> {
     }
 }
 
-/// The results of a piece.
-type Results<U> = VecDeque<Result<U, JoinError>>;
+/// The results of a piece, in order.
+struct Results<U> {
+    /// A piece of one item needs no memory for it.
+    first: Option<Result<U, JoinError>>,
+    rest: vec::IntoIter<Result<U, JoinError>>,
+}
+
+impl<U> Results<U> {
+    fn new(first: Option<Result<U, JoinError>>, rest: Vec<Result<U, JoinError>>) -> Self {
+        let rest = rest.into_iter();
+        Self { first, rest }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+}
+
+impl<U> Iterator for Results<U> {
+    type Item = Result<U, JoinError>;
+
+    fn next(&mut self) -> Option<Result<U, JoinError>> {
+        self.first.take().or_else(|| self.rest.next())
+    }
+}
 
 impl<U> Future for Piece<U> {
     type Output = Results<U>;
@@ -202,14 +226,16 @@ impl<U> Future for Piece<U> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Results<U>> {
         let items = self.items;
         Poll::Ready(match &mut self.job {
-            PieceJob::One(handle) => VecDeque::from([ready!(Pin::new(handle).poll(context))]),
+            PieceJob::One(handle) => {
+                let result = ready!(Pin::new(handle).poll(context));
+                Results::new(Some(result), Vec::new())
+            }
             PieceJob::Chunk(handle) => match ready!(Pin::new(handle).poll(context)) {
-                Ok(results) => results.into(),
+                Ok(results) => Results::new(None, results),
                 // It did not run, and so none of its items did.
                 Err(error) => {
-                    let mut results: Results<U> = (1..items).map(|_| Err(error.again())).collect();
-                    results.push_front(Err(error));
-                    results
+                    let others = (1..items).map(|_| Err(error.again())).collect();
+                    Results::new(Some(Err(error)), others)
                 }
             },
         })
@@ -227,16 +253,14 @@ where
     }
 
     fn take(&mut self, items: usize) {
-        let wanted = self.hand.len() + items;
-        while self.hand.len() < wanted && !self.exhausted {
-            // Should it panic, what is in hand is not lost, and it is not asked again.
-            self.exhausted = true;
-            let Some(item) = self.items.next() else {
-                return;
-            };
-            self.exhausted = false;
-            self.hand.push(item);
+        if self.exhausted {
+            return;
         }
+        let wanted = self.hand.len() + items;
+        // Should it panic, what is in hand is not lost, and it is not asked again.
+        self.exhausted = true;
+        self.hand.extend(self.items.by_ref().take(items));
+        self.exhausted = self.hand.len() < wanted;
     }
 
     fn poll_submit(
@@ -305,14 +329,25 @@ fn run_chunk<A, F, U>(
 where
     F: Fn(A) -> U,
 {
-    let run = |item| match work.stop.load(Ordering::Relaxed) {
-        false => catch(origin, || (work.function)(item)),
-        true => {
-            let_go("the destructor of an item", item);
-            Err(JoinError::cancelled())
-        }
-    };
-    let results = items.into_iter().map(run).collect();
+    let stopped = || work.stop.load(Ordering::Relaxed);
+    let mut results = Vec::with_capacity(items.len());
+    let mut items = items.into_iter();
+    while items.len() > 0 && !stopped() {
+        let some = catch(origin, || {
+            while !stopped() {
+                let Some(item) = items.next() else {
+                    return;
+                };
+                results.push(Ok((work.function)(item)));
+            }
+        });
+        // The one that panicked was taken, and is not among the results.
+        results.extend(some.err().map(Err));
+    }
+    for item in items {
+        let_go("the destructor of an item", item);
+        results.push(Err(JoinError::cancelled()));
+    }
     let_go("the destructor of map's function", work);
     results
 }
@@ -481,7 +516,7 @@ impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
         Self {
             feed,
             pieces: P::default(),
-            ready: VecDeque::new(),
+            ready: Results::new(None, Vec::new()),
             cut: false,
             over: false,
         }
@@ -498,6 +533,12 @@ impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
         }
     }
 
+    fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
+        let result = self.ready.next()?;
+        self.feed.ahead -= 1;
+        Some(result)
+    }
+
     /// The next result that is there, or comes before the time is up: the caller waits for that.
     fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
         if self.over {
@@ -509,11 +550,10 @@ impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
             self.cut = true;
         }
         loop {
-            let handing_out = usize::from(!self.ready.is_empty());
+            let handing_out = usize::from(self.ready.len() > 0);
             self.feed(Some(context), handing_out);
             // Only now, so that it is not lost if the input panics.
-            if let Some(result) = self.ready.pop_front() {
-                self.feed.ahead -= 1;
+            if let Some(result) = self.next_ready() {
                 return Poll::Ready(Some(result));
             }
             match ready!(self.pieces.poll_next(context)) {
@@ -542,6 +582,12 @@ impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
     }
 
     fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
+        if self.feed.source.is_none() {
+            // Nothing is to be waited for, nor to be submitted for it.
+            if let Some(result) = self.next_ready() {
+                return Some(result);
+            }
+        }
         let deadline = self.feed.limit.as_ref().and_then(Limit::deadline);
         let next = std::future::poll_fn(|context| self.poll_result(context));
         match block_on_until(pin!(next), deadline) {
@@ -560,7 +606,7 @@ impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
         self.over = true;
         self.pieces.cancel_all();
         self.feed.end();
-        for result in self.ready.drain(..) {
+        for result in self.ready.by_ref() {
             let_go("the destructor of a result", result);
         }
     }

@@ -1,0 +1,134 @@
+//! The chart: for each workload a group of bars, on a logarithmic scale that has ours at 1.
+
+use std::fmt::Write;
+
+use crate::peers::{Futurepool, Peer};
+use crate::result::{Outcome, Run, Standing};
+use crate::table::shown;
+use crate::workloads::{self, Unit};
+
+const WIDTH: f64 = 860.0;
+/// Where ours is.
+const ONE: f64 = 300.0;
+/// A factor of ten.
+const DECADE: f64 = 130.0;
+const ROW: f64 = 17.0;
+const NAMES_END: f64 = 130.0;
+/// The bars have room for so much, either way.
+const MOST: f64 = 1_000.0;
+const LEAST: f64 = 0.1;
+
+/// Greys and colours of middle lightness, which are legible on white and on black alike.
+const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#7d7d7d}\
+    .head{font-weight:bold}.name{text-anchor:end}.ours{fill:#d9730d;font-weight:bold}\
+    rect{fill:#4b87b8}rect.floor{fill:#8a8a8a}line{stroke:#8a8a8a;stroke-opacity:.35}\
+    line.ours{stroke:#d9730d;stroke-opacity:1}";
+
+pub fn draw(run: &Run) -> String {
+    let mut body = String::new();
+    let mut y = 24.0;
+    text(
+        &mut body,
+        "head",
+        12.0,
+        y,
+        "How many times as long as futurepool (logarithmic; shorter is better)",
+    );
+    y += ROW;
+    let machine = &run.machine;
+    let floor: Vec<_> = machine.floor.iter().map(|f| format!("{f:.1}")).collect();
+    let rounds = match run.quick {
+        true => "a quick run, which shows little",
+        false => "the least of all rounds",
+    };
+    let place = format!(
+        "{}, {} cores; park and unpark take {} µs; {rounds}",
+        machine.processor,
+        machine.cores,
+        floor.join(" then ")
+    );
+    text(&mut body, "", 12.0, y, &place);
+    for outcome in &run.workloads {
+        y += ROW * 2.0;
+        group(&mut body, &mut y, outcome);
+    }
+    let height = y + ROW;
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\">\n<style>{STYLE}</style>\n{body}</svg>\n"
+    )
+}
+
+fn group(body: &mut String, y: &mut f64, outcome: &Outcome) {
+    let title = format!("{}: {}", outcome.workload, outcome.about);
+    text(body, "head", 12.0, *y, &title);
+    let workload = workloads::named(outcome.workload).expect("it was run");
+    let unit = workload.figures[0].unit;
+    let ours = outcome.of(Futurepool::NAME).and_then(|ours| ours.min(0));
+    let (top, rows) = (*y + 6.0, outcome.peers.len() as f64);
+    for decade in [0.1, 1.0, 10.0, 100.0, 1_000.0] {
+        let (x, end) = (place(decade), top + rows * ROW);
+        let class = if decade == 1.0 { "ours" } else { "" };
+        let _ = writeln!(
+            body,
+            "<line class=\"{class}\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{end:.1}\"/>"
+        );
+    }
+    for standing in &outcome.peers {
+        *y += ROW;
+        row(body, *y, standing, ours, unit);
+    }
+}
+
+fn row(body: &mut String, y: f64, standing: &Standing, ours: Option<f64>, unit: Unit) {
+    let is_ours = standing.peer == Futurepool::NAME;
+    let class = if is_ours { "name ours" } else { "name" };
+    text(body, class, NAMES_END, y, &standing.peer);
+    let Some(min) = standing.min(0) else {
+        let why = match standing.failed {
+            Some(_) => "failed",
+            None => "no figure",
+        };
+        return text(body, "", ONE + 6.0, y, why);
+    };
+    // What takes nothing at all has no ratio.
+    let ratio = ours.map_or(1.0, |ours| min.max(1e-9) / ours.max(1e-9));
+    let (from, to) = (place(1.0), place(ratio));
+    let (left, width) = (from.min(to), (to - from).abs());
+    let kind = if standing.peer == "floor" {
+        "floor"
+    } else {
+        ""
+    };
+    let _ = writeln!(
+        body,
+        "<rect class=\"{kind}\" x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"11\"/>",
+        y - 10.0
+    );
+    let label = match is_ours {
+        true => shown(min, unit),
+        false => format!("{}× · {}", short(ratio), shown(min, unit)),
+    };
+    let class = if is_ours { "ours" } else { "" };
+    text(body, class, from.max(to) + 6.0, y, &label);
+}
+
+fn place(ratio: f64) -> f64 {
+    ONE + DECADE * ratio.clamp(LEAST, MOST).log10()
+}
+
+fn short(ratio: f64) -> String {
+    match ratio {
+        ..10.0 => format!("{ratio:.2}"),
+        10.0..100.0 => format!("{ratio:.1}"),
+        _ => format!("{ratio:.0}"),
+    }
+}
+
+fn text(body: &mut String, class: &str, x: f64, y: f64, content: &str) {
+    let content = content.replace('&', "&amp;").replace('<', "&lt;");
+    let _ = writeln!(
+        body,
+        "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{content}</text>"
+    );
+}

@@ -1,0 +1,58 @@
+use std::thread;
+
+use crossbeam_channel::{Sender, unbounded};
+
+use super::{Peer, Unwrapped};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// What an engineer writes by hand: threads round a channel of boxed closures, and a `oneshot` channel for each result.
+/// The threads leave when the last sender is dropped.
+#[derive(Clone)]
+pub struct Crossbeam(Sender<Job>);
+
+impl Crossbeam {
+    fn send<T, F>(&self, job: F, sender: oneshot::Sender<T>)
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let job = move || {
+            let _ = sender.send(job());
+        };
+        self.0.send(Box::new(job)).expect("the workers live");
+    }
+}
+
+impl Peer for Crossbeam {
+    const NAME: &'static str = "crossbeam";
+
+    fn new(workers: usize) -> Self {
+        let (sender, jobs) = unbounded::<Job>();
+        for _ in 0..workers {
+            let jobs = jobs.clone();
+            thread::spawn(move || jobs.iter().for_each(|job| job()));
+        }
+        Self(sender)
+    }
+
+    fn submit<T, F>(&self, job: F) -> impl Future<Output = T> + Send + 'static
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::async_channel();
+        self.send(job, sender);
+        Unwrapped(receiver)
+    }
+
+    fn call<T, F>(&self, job: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        self.send(job, sender);
+        receiver.recv().expect("the job returned")
+    }
+}

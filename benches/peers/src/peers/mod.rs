@@ -1,0 +1,120 @@
+//! The pools that are compared, one adapter a file, behind one trait that costs none of them anything: no boxes, no
+//! dynamic calls, no conversions of results.
+
+mod affinitypool;
+mod blocking;
+mod crossbeam;
+mod futurepool;
+mod rayon;
+mod rusty_pool;
+mod threadfin;
+mod threadpool;
+mod tokio;
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Poll, ready};
+
+use futures::stream::{FuturesUnordered, Stream};
+
+pub use self::affinitypool::Affinitypool;
+pub use self::blocking::Blocking;
+pub use self::crossbeam::Crossbeam;
+pub use self::futurepool::Futurepool;
+pub use self::rayon::Rayon;
+pub use self::rusty_pool::RustyPool;
+pub use self::threadfin::Threadfin;
+pub use self::threadpool::Threadpool;
+pub use self::tokio::{Tokio, runtime};
+
+/// All that can be asked for by name, ours first; `python` is a script and no adapter.
+pub const NAMES: [&str; 10] = [
+    Futurepool::NAME,
+    Tokio::NAME,
+    Blocking::NAME,
+    Affinitypool::NAME,
+    Rayon::NAME,
+    Threadpool::NAME,
+    RustyPool::NAME,
+    Threadfin::NAME,
+    Crossbeam::NAME,
+    "python",
+];
+
+/// A pool, to be submitted to from anywhere, its own jobs included.
+pub trait Peer: Clone + Send + Sync + 'static {
+    const NAME: &'static str;
+    /// More than that it silently does not start.
+    const MAX_WORKERS: usize = usize::MAX;
+
+    fn new(workers: usize) -> Self;
+
+    fn submit<T, F>(&self, job: F) -> impl Future<Output = T> + Send + 'static
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static;
+
+    /// Submits, and waits for the result in this thread, in the best way that the pool offers.
+    fn call<T, F>(&self, job: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        pollster::block_on(self.submit(job))
+    }
+
+    /// Results as they come, in the best way that the pool offers.
+    fn as_completed<H: Future>(handles: impl Iterator<Item = H>) -> impl Stream<Item = H::Output> {
+        handles.collect::<FuturesUnordered<H>>()
+    }
+}
+
+/// A pool whose queued jobs can be cancelled.
+pub trait Cancels: Peer {
+    type Handle: Send;
+
+    fn queue(&self, job: impl FnOnce() + Send + 'static) -> Self::Handle;
+    fn cancel(handle: &mut Self::Handle);
+}
+
+/// The output of a future that gives `Ok`, without a layer between that costs time.
+struct Unwrapped<F>(F);
+
+impl<T, E: Debug, F: Future<Output = Result<T, E>> + Unpin> Future for Unwrapped<F> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let outcome = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(outcome.expect("the job returned"))
+    }
+}
+
+/// Lets `workers` jobs meet, so that as many threads have started; they are about to be idle when it returns.
+///
+/// # Panics
+///
+/// If the pool does not run so many jobs at once, and lost one.
+pub fn start_workers<P: Peer>(pool: &P, workers: usize) {
+    let (arrived, arrivals) = mpsc::channel();
+    let gate = Arc::new(Barrier::new(workers + 1));
+    let handles: Vec<_> = (0..workers)
+        .map(|_| {
+            let (arrived, gate) = (arrived.clone(), Arc::clone(&gate));
+            pool.submit(move || {
+                arrived.send(()).expect("somebody counts");
+                gate.wait();
+            })
+        })
+        .collect();
+    drop(arrived); // so that a job that is lost is an error below
+    for _ in 0..workers {
+        arrivals.recv().expect("every job arrives");
+    }
+    gate.wait();
+    pollster::block_on(async {
+        for handle in handles {
+            handle.await;
+        }
+    });
+}

@@ -1,0 +1,59 @@
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
+
+use super::{Cancels, Peer, Unwrapped};
+
+/// `spawn_blocking` of the runtime that is current, or else of its own.
+#[derive(Clone)]
+pub struct Tokio {
+    handle: Handle,
+    _own: Option<Arc<Runtime>>,
+}
+
+/// A runtime of two threads, with so many more for jobs that block.
+pub fn runtime(workers: usize) -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(workers)
+        .build()
+        .expect("a runtime")
+}
+
+impl Peer for Tokio {
+    const NAME: &'static str = "tokio";
+
+    fn new(workers: usize) -> Self {
+        match Handle::try_current() {
+            Ok(handle) => Self { handle, _own: None },
+            Err(_) => {
+                let own = runtime(workers);
+                Self {
+                    handle: own.handle().clone(),
+                    _own: Some(Arc::new(own)),
+                }
+            }
+        }
+    }
+
+    fn submit<T, F>(&self, job: F) -> impl Future<Output = T> + Send + 'static
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        Unwrapped(self.handle.spawn_blocking(job))
+    }
+}
+
+impl Cancels for Tokio {
+    type Handle = JoinHandle<()>;
+
+    fn queue(&self, job: impl FnOnce() + Send + 'static) -> Self::Handle {
+        self.handle.spawn_blocking(job)
+    }
+
+    fn cancel(handle: &mut Self::Handle) {
+        handle.abort();
+    }
+}

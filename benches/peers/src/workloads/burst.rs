@@ -1,0 +1,49 @@
+use pollster::block_on;
+
+use super::{USUAL, Unit, Workload, figure, nanos_each, sum, sum_below, timed};
+use crate::contest::{Measure, all_peers};
+use crate::peers::Peer;
+use crate::result::Sample;
+use crate::targets::{Goal, Test};
+
+pub(super) const WORKLOAD: Workload = Workload {
+    name: "burst",
+    about: "one thread submits 200,000 no-op jobs, then awaits all",
+    figures: &[
+        figure("a job", Unit::Nanos),
+        figure("of it submitting", Unit::Nanos),
+    ],
+    goals: &[
+        Goal("≥ 3× tokio", Test::OfPeer("tokio", 1.0 / 3.0)),
+        Goal("ahead of every peer", Test::Ahead),
+    ],
+    contestants: |scale| {
+        let jobs = scale.of(200_000);
+        all_peers(super::WORKERS, Burst { jobs })
+    },
+    ..USUAL
+};
+
+#[derive(Clone)]
+pub(super) struct Burst {
+    pub(super) jobs: u64,
+}
+
+impl Measure for Burst {
+    fn take<P: Peer>(&self, pool: &P) -> Sample {
+        burst(pool, self.jobs)
+    }
+}
+
+pub(super) fn burst<P: Peer>(pool: &P, jobs: u64) -> Sample {
+    let (all, submitting) = timed(|| {
+        let (submitting, handles) = timed(|| {
+            (0..jobs)
+                .map(|i| pool.submit(move || i))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(block_on(sum(handles)), sum_below(jobs));
+        submitting
+    });
+    vec![nanos_each(all, jobs), nanos_each(submitting, jobs)]
+}

@@ -1,0 +1,75 @@
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Barrier};
+
+use pollster::block_on;
+
+use super::{USUAL, Unit, WORKERS, Workload, figure, nanos_each, timed};
+use crate::contest::Contestant;
+use crate::peers::{Affinitypool, Blocking, Cancels, Futurepool, Tokio, start_workers};
+use crate::result::Sample;
+use crate::targets::{Goal, Test};
+
+pub(super) const WORKLOAD: Workload = Workload {
+    name: "cancel",
+    about: "half of 100,000 queued jobs are cancelled",
+    figures: &[
+        figure("a cancel", Unit::Nanos),
+        figure("captures freed at once", Unit::YesNo),
+    ],
+    goals: &[
+        Goal("≤ 200 ns", Test::AtMost(0, 200.0)),
+        Goal("captures freed at once", Test::Yes(1)),
+    ],
+    contestants: |scale| {
+        let jobs = scale.of(100_000);
+        vec![
+            contestant::<Futurepool>(jobs),
+            contestant::<Tokio>(jobs),
+            contestant::<Blocking>(jobs),
+            contestant::<Affinitypool>(jobs),
+        ]
+    },
+    ..USUAL
+};
+
+fn contestant<P: Cancels>(jobs: u64) -> Contestant {
+    Contestant::new(P::NAME, move || measure::<P>(jobs))
+}
+
+fn measure<P: Cancels>(jobs: u64) -> Sample {
+    let pool = P::new(WORKERS);
+    let gate = Arc::new(Barrier::new(WORKERS + 1));
+    let blocked: Vec<_> = (0..WORKERS)
+        .map(|_| {
+            let gate = Arc::clone(&gate);
+            pool.submit(move || {
+                gate.wait(); // here it is
+                gate.wait(); // and here it waits
+            })
+        })
+        .collect();
+    gate.wait();
+
+    let ran = Arc::new(AtomicU64::new(0));
+    let queue_one = |_| {
+        let ran = Arc::clone(&ran);
+        pool.queue(move || {
+            ran.fetch_add(1, SeqCst);
+        })
+    };
+    let mut handles: Vec<_> = (0..jobs).map(queue_one).collect();
+    let (elapsed, ()) = timed(|| handles.iter_mut().step_by(2).for_each(P::cancel));
+    let captured = Arc::strong_count(&ran) as u64 - 1;
+
+    gate.wait();
+    block_on(async {
+        for handle in blocked {
+            handle.await;
+        }
+    });
+    // First in, first out with each of these; so when as many more jobs as there are workers meet, all are done.
+    start_workers(&pool, WORKERS);
+    assert_eq!(ran.load(SeqCst), jobs / 2, "half of the jobs run");
+    let freed = f64::from(captured == jobs / 2);
+    vec![nanos_each(elapsed, jobs / 2), Some(freed)]
+}

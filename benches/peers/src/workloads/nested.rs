@@ -1,0 +1,52 @@
+use pollster::block_on;
+
+use super::{USUAL, Workload, nanos_each, sum, timed};
+use crate::contest::{Measure, all_peers};
+use crate::peers::Peer;
+use crate::result::Sample;
+use crate::targets::{Goal, Test};
+
+pub(super) const WORKLOAD: Workload = Workload {
+    name: "nested",
+    about: "10,000 jobs submit 10 no-op jobs each, and return the handles, which the outside awaits",
+    goals: &[Goal("ahead of every peer", Test::Ahead)],
+    contestants: |scale| {
+        let outer = scale.of(10_000);
+        all_peers(super::WORKERS, Nested { outer })
+    },
+    ..USUAL
+};
+
+const INNER: u64 = 10;
+
+#[derive(Clone)]
+struct Nested {
+    outer: u64,
+}
+
+impl Measure for Nested {
+    fn take<P: Peer>(&self, pool: &P) -> Sample {
+        // By its type a handle may borrow its pool, so it must be one for ever to leave the job. It is kept anyway.
+        let pool: &'static P = Box::leak(Box::new(pool.clone()));
+        let (elapsed, total) = timed(|| {
+            let outer: Vec<_> = (0..self.outer)
+                .map(|_| {
+                    pool.submit(move || {
+                        (0..INNER)
+                            .map(|i| pool.submit(move || i))
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            block_on(async {
+                let mut total = 0;
+                for handle in outer {
+                    total += sum(handle.await).await;
+                }
+                total
+            })
+        });
+        assert_eq!(total, self.outer * super::sum_below(INNER));
+        vec![nanos_each(elapsed, self.outer * (INNER + 1))]
+    }
+}
