@@ -11,7 +11,7 @@ const SPINS: u32 = 4;
 
 /// Then it gives the processor to whoever wants it, which is often the one who brings what it waits for, before each
 /// look. (To spin for long is worth nothing if that one has no other processor.)
-const YIELDS: u32 = 16;
+const YIELDS: u32 = 32;
 
 /// Looks for `found` until it is true or the moment is over; says which.
 pub(crate) fn look(mut found: impl FnMut() -> bool) -> bool {

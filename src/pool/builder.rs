@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
 use crate::pool::config::{Config, InitializerOutput};
-use crate::pool::shared::{Shared, next_id};
+use crate::pool::shared::{Homes, Shared, next_id};
+use crate::sync::Arc;
 
 /// The options of a [`ThreadPool`]: see [`ThreadPool::builder`].
 ///
@@ -196,9 +197,9 @@ impl ThreadPoolBuilder {
             },
             ..self.config
         };
-        Ok(ThreadPool {
-            shared: Shared::new(id, config, self.max_workers, self.queue_capacity),
-        })
+        let shared = Shared::new(id, config, self.max_workers, self.queue_capacity);
+        let homes = Arc::new(Homes::new(&shared));
+        Ok(ThreadPool { shared, homes })
     }
 }
 

@@ -39,11 +39,13 @@ pub struct Metrics {
 }
 
 /// Every thread counts in one of these, so that threads seldom write to the same cache line.
-const SHARDS: usize = 8;
+pub(crate) const SHARDS: usize = 8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     shards: [CachePadded<Shard>; SHARDS],
+    /// Before the job can be seen in the queue, under the lock of its entrance.
+    submitted: CachePadded<AtomicU64>,
     rejected: AtomicU64,
     spawn_failures: AtomicU64,
 }
@@ -51,8 +53,6 @@ pub(crate) struct Counters {
 /// Only ever go up, but for `kept` and `helped`.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    /// Before the job can be seen in the queue.
-    pub(crate) submitted: AtomicU64,
     /// Before the job can be seen as running.
     pub(crate) started: AtomicU64,
     /// Before it can be seen that a job will never start.
@@ -75,8 +75,10 @@ impl Counters {
         &self.shards[shard_of_this_thread()]
     }
 
+    /// To be called under the lock of the queue's entrance: so one thread at a time counts here, and it costs less.
     pub(crate) fn submitted(&self) {
-        Shard::up(&self.mine().submitted);
+        let so_far = self.submitted.load(Ordering::Relaxed);
+        self.submitted.store(so_far + 1, Ordering::Release);
     }
 
     pub(crate) fn rejected(&self) {
@@ -88,7 +90,7 @@ impl Counters {
     }
 
     pub(crate) fn all_submitted(&self) -> u64 {
-        self.sum(|shard| &shard.submitted)
+        self.submitted.load(Ordering::Acquire)
     }
 
     /// How many workers would have something to do if there were enough of them: the jobs that wait, those that run and
@@ -102,7 +104,7 @@ impl Counters {
             + self.sum(|shard| &shard.withdrawn);
         let kept = self.sum(|shard| &shard.kept);
         let helped = self.sum(|shard| &shard.helped);
-        let submitted = self.sum(|shard| &shard.submitted);
+        let submitted = self.all_submitted();
         submitted.saturating_sub(ended + helped) + kept
     }
 
@@ -118,7 +120,7 @@ impl Counters {
         let withdrawn = self.sum(|shard| &shard.withdrawn);
         let helped = self.sum(|shard| &shard.helped);
         let started = self.sum(|shard| &shard.started);
-        let submitted = self.sum(|shard| &shard.submitted);
+        let submitted = self.all_submitted();
         let workers = workers as u64;
         let running = started.saturating_sub(completed + panicked);
         let running = running.min(workers + helped);
@@ -154,7 +156,7 @@ impl Shard {
     }
 }
 
-fn shard_of_this_thread() -> usize {
+pub(crate) fn shard_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static MINE: Cell<Option<usize>> = const { Cell::new(None) };

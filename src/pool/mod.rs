@@ -34,13 +34,14 @@ pub use self::config::InitializerOutput;
 pub use self::global::{GlobalPool, global, submit};
 pub use self::metrics::Metrics;
 use self::queue::Verdict;
-use self::shared::Shared;
+use self::shared::{Homes, Shared};
 pub use self::shutdown::Shutdown;
 pub(crate) use self::submit::Line;
 pub use self::submit::SubmitAsync;
 use self::submit::{enqueue, enqueue_job, wait_for_place};
 use crate::error::{Closed, Refusal, SubmitError};
 use crate::sync::Arc;
+use crate::task::cell::Cell;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
 use crate::task::span::{self, Span};
@@ -76,6 +77,7 @@ use crate::task::span::{self, Span};
 #[doc(alias = "ThreadPoolExecutor")]
 pub struct ThreadPool {
     shared: Arc<Shared>,
+    homes: Arc<Homes>,
 }
 
 impl ThreadPool {
@@ -125,12 +127,15 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let shared = &self.shared;
         self.take_place();
-        enqueue(shared, closure, origin, span).unwrap_or_else(|(closed, closure)| {
-            Shared::discard(closure);
-            JoinHandle::new(shared.failed::<F, T>(closed.into()))
-        })
+        enqueue(&self.shared, &self.homes, closure, origin, span).unwrap_or_else(
+            |(closed, closure)| {
+                Shared::discard(closure);
+                let home = self.homes.mine();
+                let refused = Cell::<F, T, _>::failed(closed.into(), home);
+                JoinHandle::new(Arc::new(refused))
+            },
+        )
     }
 
     /// Takes a place in the queue, if they are counted, as [`submit`](Self::submit) does.
@@ -147,12 +152,12 @@ impl ThreadPool {
     /// As [`submit`](Self::submit), for a job that was made elsewhere.
     pub(crate) fn submit_job(&self, job: Job) {
         self.take_place();
-        enqueue_job(&self.shared, job);
+        enqueue_job(&self.shared, &self.homes, job);
     }
 
     /// Where one waits for a place without blocking.
     pub(crate) fn line(&self) -> Line {
-        Line::new(Arc::clone(&self.shared))
+        Line::new(Arc::clone(&self.shared), Arc::clone(&self.homes))
     }
 
     /// Queues a job if there is room for it now. Never blocks.
@@ -179,7 +184,7 @@ impl ThreadPool {
             let why = shared.queue.closed().map_or(Refusal::Full, Refusal::Closed);
             return Err(SubmitError::new(why, closure));
         }
-        enqueue(shared, closure, origin, span::current())
+        enqueue(shared, &self.homes, closure, origin, span::current())
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
     }
 
@@ -218,7 +223,7 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SubmitAsync::new(Arc::clone(&self.shared), closure, Location::caller())
+        SubmitAsync::new(self.line(), closure, Location::caller())
     }
 
     /// Stops accepting jobs, at once; those that are queued still run.

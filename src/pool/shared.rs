@@ -1,23 +1,24 @@
 //! What the pool, its workers and its jobs share, and what any of them may do with it. (What starts threads is in
 //! [`worker`](super::worker).)
 
+use std::array;
 use std::cell;
-use std::panic::Location;
+
+use crossbeam_utils::CachePadded;
 
 use crate::contain::{let_go, report};
 use crate::error::{Cause, Closed, JoinError};
 use crate::pool::config::Config;
 use crate::pool::dozing::Dozing;
 use crate::pool::idle::Idle;
-use crate::pool::metrics::{Counters, Metrics, Shard};
+use crate::pool::metrics::{Counters, Metrics, SHARDS, Shard, shard_of_this_thread};
 use crate::pool::queue::{Queue, Verdict};
 use crate::pool::room::Room;
 use crate::pool::roster::{Roster, wake_all};
 use crate::sleeper::{Refuser, refusing};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
-use crate::task::cell::{Cell, Home, Sentence, Watch};
+use crate::task::cell::{Home, Sentence, Watch};
 use crate::task::context::{Badge, badge, in_job};
-use crate::task::span::Span;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -61,26 +62,6 @@ impl Shared {
     /// If this thread is one of the pool's own: as what.
     pub(crate) fn own_badge(&self) -> Option<Badge> {
         badge().filter(|badge| badge.pool == self.id)
-    }
-
-    pub(crate) fn cell<F, T>(
-        self: &Arc<Self>,
-        closure: F,
-        origin: &'static Location<'static>,
-        span: Option<Span>,
-    ) -> Arc<Cell<F, T, PoolHome>> {
-        let home = PoolHome(Arc::clone(self));
-        Arc::new(Cell::queued(closure, origin, span, home))
-    }
-
-    /// For a job that was made elsewhere.
-    pub(crate) fn home(self: &Arc<Self>) -> Arc<dyn Home> {
-        Arc::new(PoolHome(Arc::clone(self)))
-    }
-
-    /// For a job that was refused before it began.
-    pub(crate) fn failed<F, T>(self: &Arc<Self>, error: JoinError) -> Arc<Cell<F, T, PoolHome>> {
-        Arc::new(Cell::failed(error, PoolHome(Arc::clone(self))))
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
@@ -196,7 +177,23 @@ pub(crate) fn waits_before_its_loop() -> bool {
 }
 
 /// How a job reaches its pool.
-pub(crate) struct PoolHome(Arc<Shared>);
+#[derive(Clone)]
+pub(crate) struct PoolHome(Arc<CachePadded<Arc<Shared>>>);
+
+/// Homes for jobs. Each thread takes from one of a few, or all that submit at the same time would count references in
+/// the same place, and be in each other's way.
+pub(crate) struct Homes([PoolHome; SHARDS]);
+
+impl Homes {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let home = |_| PoolHome(Arc::new(CachePadded::new(Arc::clone(shared))));
+        Self(array::from_fn(home))
+    }
+
+    pub(crate) fn mine(&self) -> PoolHome {
+        self.0[shard_of_this_thread()].clone()
+    }
+}
 
 impl Home for PoolHome {
     fn withdrawing(&self) {
@@ -204,7 +201,7 @@ impl Home for PoolHome {
     }
 
     fn withdrawn(&self, husk: bool, had_place: bool) {
-        let Self(shared) = self;
+        let shared = &**self.0;
         if had_place {
             shared.give_back_place();
         }

@@ -14,10 +14,11 @@ use crate::offers::blocks_here;
 use crate::pool::queue::Pushed;
 use crate::pool::room::{Room, Ticket};
 use crate::pool::roster::wake_all;
-use crate::pool::shared::Shared;
+use crate::pool::shared::{Homes, Shared};
 use crate::pool::worker::announce;
 use crate::sleeper::Sleeper;
 use crate::sync::Arc;
+use crate::task::cell::Cell;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
 use crate::task::span::{self, Span};
@@ -26,6 +27,7 @@ use crate::task::span::{self, Span};
 /// more jobs.
 pub(crate) fn enqueue<F, T>(
     shared: &Arc<Shared>,
+    homes: &Homes,
     closure: F,
     origin: &'static Location<'static>,
     span: Option<Span>,
@@ -34,7 +36,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let cell = shared.cell(closure, origin, span);
+    let cell = Arc::new(Cell::queued(closure, origin, span, homes.mine()));
     let job = Job::new(Arc::clone(&cell) as _);
     let accept = |_: &Job| {
         shared.counters.submitted();
@@ -57,9 +59,9 @@ where
 }
 
 /// As [`enqueue`], for a job that was made elsewhere.
-pub(crate) fn enqueue_job(shared: &Arc<Shared>, job: Job) {
+pub(crate) fn enqueue_job(shared: &Arc<Shared>, homes: &Homes, job: Job) {
     let accept = |job: &Job| {
-        let accepted = job.settle(shared.home());
+        let accepted = job.settle(Arc::new(homes.mine()));
         if accepted {
             shared.counters.submitted();
         }
@@ -96,13 +98,18 @@ pub(crate) fn wait_for_place(room: &Room) {
 /// Someone who waits for a place without blocking. Dropping it leaves the line.
 pub(crate) struct Line {
     shared: Arc<Shared>,
+    homes: Arc<Homes>,
     ticket: Option<Ticket>,
 }
 
 impl Line {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, homes: Arc<Homes>) -> Self {
         let ticket = None;
-        Self { shared, ticket }
+        Self {
+            shared,
+            homes,
+            ticket,
+        }
     }
 
     /// Takes a place, or stands in line for one. In one of the pool's own workers a wait that blocks the thread goes over
@@ -143,7 +150,7 @@ impl Line {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        enqueue(&self.shared, closure, origin, span)
+        enqueue(&self.shared, &self.homes, closure, origin, span)
     }
 }
 
@@ -170,9 +177,9 @@ pub struct SubmitAsync<F, T> {
 }
 
 impl<F, T> SubmitAsync<F, T> {
-    pub(crate) fn new(shared: Arc<Shared>, closure: F, origin: &'static Location<'static>) -> Self {
+    pub(crate) fn new(line: Line, closure: F, origin: &'static Location<'static>) -> Self {
         Self {
-            line: Line::new(shared),
+            line,
             closure: Some(closure),
             origin,
             span: span::current(),
