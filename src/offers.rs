@@ -68,7 +68,7 @@ pub(crate) trait Helpable: Send + Sync {
 }
 
 thread_local! {
-    /// Whether this thread is a worker in its loop.
+    /// Whether this thread is a worker, in its loop or in its initializer.
     static COLLECTS: Cell<bool> = const { Cell::new(false) };
 
     /// Of the innermost job of this thread.

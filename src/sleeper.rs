@@ -145,6 +145,11 @@ impl Sleeper {
         &self.turn
     }
 
+    /// Whether the next sleep would end at once.
+    pub(crate) fn is_called(&self) -> bool {
+        self.bell().rung.load(Ordering::Acquire)
+    }
+
     /// Sleeps until the waker was called since the last time, or `deadline` has passed; says whether it was called.
     /// Called for nothing it may be, too, as every waker.
     ///

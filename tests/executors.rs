@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use common::{
     CountingWaker, Gate, LONG, block_workers, eventually, poll_once, poll_with, spawn_until_asleep,
@@ -166,6 +167,17 @@ fn a_job_that_is_refused_resolves_with_that_error() {
     let error = broken.join().unwrap_err();
     assert!(error.is_broken() && !error.is_shutdown());
     assert!(error.to_string().contains("no more disks"), "{error}");
+}
+
+#[test]
+fn a_job_may_be_refused_with_whatever_error_while_somebody_joins_it() {
+    let queue = Queue::default();
+    let mut handle = queue.submit(|| 1);
+    let error = handle.join_timeout(Duration::ZERO).unwrap_err();
+    assert!(error.is_timeout());
+    let joined = spawn_until_asleep(move || handle.join());
+    queue.take().refuse(error);
+    assert!(joined.join().unwrap().unwrap_err().is_timeout());
 }
 
 #[test]

@@ -630,6 +630,14 @@ fn initializer_that_waits_for_a_job(in_waiter: bool) {
         if !in_waiter {
             has_begun.recv_timeout(LONG).unwrap();
         }
+        if in_waiter {
+            // The second worker is free.
+            for _ in 0..10 {
+                pool.submit(|| ()).join().unwrap();
+                let metrics = pool.metrics();
+                assert_eq!((metrics.workers, metrics.idle), (2, 1), "{metrics:?}");
+            }
+        }
         let (tell, told) = channel();
         let first = pool.submit(move || told.recv_timeout(LONG).unwrap());
         eventually("it runs", || first.is_running());

@@ -452,6 +452,10 @@ fn a_handle_whose_result_was_taken_counts_as_done() {
             panic!("{mode:?}: it is not done");
         };
         assert_eq!(waited.done.len(), 1);
+        let waited = wait(waited.done, mode).join();
+        assert_eq!(waited.done.len(), 1);
+        let tagged = waited.done.into_iter().map(|handle| handle.tag("three"));
+        assert_eq!(wait(tagged, mode).join().done.len(), 1);
     }
 }
 

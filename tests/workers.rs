@@ -261,6 +261,39 @@ fn idle_workers_leave_after_keep_alive_and_others_come_when_needed() {
     });
 }
 
+/// How many threads of this process have a name that begins so.
+#[cfg(target_os = "linux")]
+fn threads_called(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_burst_leaves_no_thread_behind_when_the_keep_alive_is_over() {
+    within(LONG, "after a burst", || {
+        let keep_alive = Duration::from_secs(1);
+        let pool = ThreadPool::builder()
+            .max_workers(32)
+            .thread_name_prefix("fleeting")
+            .keep_alive(keep_alive)
+            .build()
+            .unwrap();
+        let handles: Vec<_> = (0..10_000).map(|n| pool.submit(move || n)).collect();
+        for (n, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.join().unwrap(), n);
+        }
+        let since = Instant::now();
+        assert!(threads_called("fleeting") > 0);
+        eventually("no thread is left", || threads_called("fleeting") == 0);
+        println!("no thread left after {:?}", since.elapsed());
+        assert_eq!(pool.metrics().workers, 0);
+        assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
+    });
+}
+
 #[test]
 fn by_default_idle_workers_stay() {
     within(LONG, "staying", || {

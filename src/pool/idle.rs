@@ -19,7 +19,9 @@
 //!    there is a job it gets up again and is looking, as if it had been called, unless somebody else is looking by then.
 //! 4. A worker that ends a job and sees an empty queue starts looking *before* the job's result can be seen. So
 //!    whoever submits a job because of that result finds a worker that looks, and wakes nobody. (Not if it has foreign
-//!    code to wake: that may take its time, and a worker that looks must really look.)
+//!    code to wake: that may take its time, and a worker that looks must really look. Nor if the job came right after
+//!    another one: then there are likely more, and the look would cost more than it saves. No wake-up depends on this
+//!    rule.)
 //!
 //! # Why no wake-up is lost
 //!

@@ -236,7 +236,7 @@ impl Home for PoolHome {
     fn help(&self, run: &mut dyn FnMut(&mut dyn Watch)) {
         run(&mut Helping {
             shared: &self.0,
-            in_job: in_job(),
+            counts_already: in_job() || waits_before_its_loop(),
         });
     }
 }
@@ -244,15 +244,15 @@ impl Home for PoolHome {
 /// What a worker sees to while it runs a job that it waits for.
 struct Helping<'a> {
     shared: &'a Shared,
-    /// A job waits for it. (It may also be an initializer.)
-    in_job: bool,
+    /// What waits for it is counted as something that keeps this worker: a job, or an initializer.
+    counts_already: bool,
 }
 
 impl Watch for Helping<'_> {
     fn started(&mut self) {
         let mine = self.shared.counters.mine();
         Shard::up(&mine.started);
-        if self.in_job {
+        if self.counts_already {
             Shard::up(&mine.helped);
         }
     }
@@ -265,7 +265,7 @@ impl Watch for Helping<'_> {
 
     fn ended(&mut self, panicked: bool, _: bool) {
         let mine = self.shared.counters.mine();
-        if self.in_job {
+        if self.counts_already {
             Shard::down(&mine.helped);
         }
         Shard::up(match panicked {

@@ -277,7 +277,7 @@ impl Watch for Shift<'_> {
             true => &mine.panicked,
             false => &mine.completed,
         });
-        // Whoever sees the result and submits the next job finds this worker looking already.
+        // Whoever sees the result and submits the next job finds this worker looking already: rule 4 of `idle`.
         if self.after_pause && !wakes && self.shared.queue.seems_empty() {
             *self.looking = self.shared.idle.start_looking();
         }

@@ -124,7 +124,8 @@ pub(crate) trait Home: Send + Sync + 'static {
     fn stopping(&self) -> bool;
     /// The error that a condemned job is refused with.
     fn sentence(&self, sentence: Sentence) -> JoinError;
-    /// Whether this thread is a worker, in its loop, of the pool that the job is in.
+    /// Whether this thread is a worker of the pool that the job is in, in its loop or in its initializer. Asked by who
+    /// waits for the job; an initializer that does is noted.
     fn is_here(&self) -> bool;
     /// A waiter runs the job, in `run`, which is to be told who watches it. The queue still holds its empty cell then.
     fn help(&self, run: &mut dyn FnMut(&mut dyn Watch));

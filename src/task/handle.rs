@@ -3,6 +3,7 @@
 use std::any::type_name;
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
@@ -55,12 +56,17 @@ pub struct JoinHandle<T> {
     job: Half<T>,
 }
 
-/// What a handle knows of its job. (As large as the first alone.)
+/// What a handle knows of its job.
 enum Half<T> {
     Waits(Arc<dyn Awaited<T>>),
     /// The result was taken, and the cell let go of.
     Took(Ending),
 }
+
+const _: () = assert!(
+    size_of::<Half<()>>() == size_of::<Arc<dyn Awaited<()>>>(),
+    "what a handle knows at the end makes it no larger"
+);
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(cell: Arc<dyn Awaited<T>>) -> Self {
@@ -177,53 +183,66 @@ impl<T> JoinHandle<T> {
             }
         };
         let outcome = self.sleep(&sleeper, deadline);
-        if outcome.as_ref().is_err_and(JoinError::is_timeout) {
+        let previous = match outcome {
+            Some(_) => previous,
             // A task may still wait for the handle: its waker comes back.
-            return self.cell().listen(previous).map_or_else(
-                |previous| {
+            None => match self.cell().listen(previous) {
+                Ok(own) => own,
+                // It was resolved just now.
+                Err(previous) => {
                     let_go("a waker's destructor", previous);
-                    self.take_or_doom().unwrap_or(Err(JoinError::timeout()))
-                },
-                |_| outcome,
-            );
-        }
+                    return self.take_or_doom().unwrap_or(Err(JoinError::timeout()));
+                }
+            },
+        };
         if previous.is_some() {
             let_go("a waker's destructor", previous);
         }
-        outcome
+        outcome.unwrap_or(Err(JoinError::timeout()))
     }
 
-    fn sleep(&mut self, sleeper: &Sleeper, deadline: Option<Instant>) -> Result<T, JoinError> {
+    /// `None` if the time is up.
+    fn sleep(
+        &mut self,
+        sleeper: &Sleeper,
+        deadline: Option<Instant>,
+    ) -> Option<Result<T, JoinError>> {
         loop {
             // It may have come to the pool only now, or since the last look.
             if deadline.is_none() && self.help() {
                 if let Some(outcome) = self.take_or_doom() {
-                    return outcome;
+                    return Some(outcome);
                 }
             }
             // Only a job can be waited for, and only a wait without end closes a circle.
-            let entry = (deadline.is_none() && in_job())
-                .then(|| circle::wait_for(self.node(), sleeper.waker()))
-                .transpose()
-                .map_err(JoinError::deadlock)?;
+            let entry = match deadline.is_none() && in_job() {
+                true => match circle::wait_for(self.node(), sleeper.waker()) {
+                    Ok(entry) => Some(entry),
+                    Err(circle) => return Some(Err(JoinError::deadlock(circle))),
+                },
+                false => None,
+            };
             let called = sleeper.sleep_only(deadline);
             let verdict = entry.and_then(circle::Entry::leave);
             sleeper.do_chore();
             if let Some(outcome) = self.take_or_doom() {
-                return outcome;
+                return Some(outcome);
             }
             if !called {
-                return Err(JoinError::timeout());
+                return None;
             }
             if let Some(circle) = verdict {
-                return Err(JoinError::deadlock(circle));
+                return Some(Err(JoinError::deadlock(circle)));
             }
         }
     }
 
     /// Runs the job, if this thread is a worker of the pool that it is queued in; says whether it did.
     pub(crate) fn help(&self) -> bool {
-        self.cell().is_helpable() && Arc::clone(self.cell()).helpable().help()
+        match &self.job {
+            Half::Waits(cell) => cell.is_helpable() && Arc::clone(cell).helpable().help(),
+            Half::Took(_) => false,
+        }
     }
 
     /// The job, to be run by a waiter and to be waited for; neither keeps it alive.
@@ -302,7 +321,9 @@ impl<T> JoinHandle<T> {
     }
 
     fn took(&mut self, outcome: Result<T, JoinError>) -> Result<T, JoinError> {
-        self.job = Half::Took(Ending::of(&outcome));
+        let cell = mem::replace(&mut self.job, Half::Took(Ending::of(&outcome)));
+        // It may be the last that holds the pool, and so what the user gave to that.
+        let_go("a destructor", cell);
         outcome
     }
 
