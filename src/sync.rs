@@ -2,7 +2,7 @@
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicIsize, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence,
 };
 
 use std::sync::PoisonError;
