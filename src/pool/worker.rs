@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::contain::report;
-use crate::look::look;
+use crate::look::Patience;
 use crate::offers::Offering;
 use crate::pool::idle::{Bed, Morning};
 use crate::pool::metrics::Shard;
@@ -195,8 +195,9 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
 /// The loop: take a job, run it, repeat.
 fn work(shared: &Arc<Shared>) {
     let bed = Bed::new();
+    let patience = Patience::new();
     let mut looking = false;
-    while let Some((job, after_pause)) = next_job(shared, &bed, &mut looking) {
+    while let Some((job, after_pause)) = next_job(shared, &bed, &patience, &mut looking) {
         shared.queue.sweep();
         let mut shift = Shift {
             shared,
@@ -211,7 +212,12 @@ fn work(shared: &Arc<Shared>) {
 
 /// The next job, whatever it takes, and whether it had to be waited for; `None` if there will be none, or none came for
 /// long enough. `looking`: whether this worker is the one who looks, see [`idle`](super::idle).
-fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<(Job, bool)> {
+fn next_job(
+    shared: &Arc<Shared>,
+    bed: &Arc<Bed>,
+    patience: &Patience,
+    looking: &mut bool,
+) -> Option<(Job, bool)> {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut leave_at = None;
     let mut expired = false;
@@ -234,7 +240,7 @@ fn next_job(shared: &Arc<Shared>, bed: &Arc<Bed>, looking: &mut bool) -> Option<
             return None;
         }
         *looking = *looking || shared.idle.start_looking();
-        if *looking && look(|| !shared.queue.seems_empty()) {
+        if *looking && patience.look(|| !shared.queue.seems_empty()) {
             continue;
         }
         if leave_at.is_none() {
