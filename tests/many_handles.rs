@@ -243,7 +243,8 @@ fn memory_is_in_proportion_and_comes_back() {
         let start = LIVE.load(Relaxed);
         for left in (0..n).rev() {
             outputs.wait_next().unwrap().unwrap();
-            if left == n / 2 {
+            // With a few, what else takes memory in the process would count.
+            if n >= FEW && left == n / 2 {
                 let half = LIVE.load(Relaxed);
                 assert!(half < start, "what was handed out is kept");
             }
