@@ -6,11 +6,11 @@ use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
 use std::ptr;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use crate::look::look_as_joiner;
 use crate::offers::Inside;
 use crate::sleeper::Sleeper;
+use crate::sync::{Instant, local};
 
 /// Runs a future to its end in this thread, which parks while the future has nothing to do.
 ///
@@ -90,7 +90,7 @@ impl Root {
     }
 }
 
-thread_local! {
+local! {
     /// Of the innermost `block_on` without a time limit, while it polls.
     static ROOT: Cell<Option<Root>> = const { Cell::new(None) };
 }

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::hint;
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, local, process_wide};
 
 /// How often is looked in a short look: some 1.5 µs.
 const SHORT: u32 = 64;
@@ -42,6 +42,9 @@ impl Patience {
 
     /// Looks for `found` until it is true or the moment is over; says which.
     pub(crate) fn look(&self, mut found: impl FnMut() -> bool) -> bool {
+        if cfg!(loom) {
+            return found();
+        }
         self.short.practise(|| look_short(&mut found))
             || self.long.practise(|| look_long(&mut found))
             || found()
@@ -113,17 +116,19 @@ fn look_long(found: &mut impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Whether some joining thread of this process looks at present.
-static JOINER_LOOKS: AtomicBool = AtomicBool::new(false);
+process_wide! {
+    /// Whether some joining thread of this process looks at present.
+    static JOINER_LOOKS: AtomicBool = AtomicBool::new(false);
+}
 
-thread_local! {
+local! {
     static JOINER: Patience = const { Patience::new() };
 }
 
 /// As [`Patience::look`], for threads that join a handle: one at a time in the process, since a second one would take
 /// the processor from those that both wait for.
 pub(crate) fn look_as_joiner(mut found: impl FnMut() -> bool) -> bool {
-    if JOINER_LOOKS.swap(true, Ordering::Acquire) {
+    if cfg!(loom) || JOINER_LOOKS.swap(true, Ordering::Acquire) {
         return found();
     }
     let seen = JOINER.with(|patience| patience.look(found));

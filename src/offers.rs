@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
 
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, local};
 
 /// Queued jobs that were polled by a job in a worker, and that its waits could run.
 #[derive(Default)]
@@ -67,7 +67,7 @@ pub(crate) trait Helpable: Send + Sync {
     fn nudge(&self);
 }
 
-thread_local! {
+local! {
     /// Whether this thread is a worker, in its loop or in its initializer.
     static COLLECTS: Cell<bool> = const { Cell::new(false) };
 

@@ -10,11 +10,10 @@ use std::fmt;
 use std::ptr;
 use std::sync::OnceLock;
 use std::task::{RawWakerVTable, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::Instant;
 
 use crate::offers::{Help, Offering, Turn, collect, next_number, offers};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicBool, Instant, Ordering, local};
 
 /// A thread that waits for one thing, and the waker that ends the wait.
 ///
@@ -71,7 +70,7 @@ pub(crate) trait Refuser {
     fn wake_condemned(&self);
 }
 
-thread_local! {
+local! {
     /// Whose jobs this thread refuses, each in a callback of the one before; `None` once it has said so to those who
     /// wait for them.
     static REFUSERS: RefCell<Vec<Option<Arc<dyn Refuser>>>> = const { RefCell::new(Vec::new()) };

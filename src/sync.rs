@@ -1,22 +1,40 @@
-//! The locks and atomics that the rest is built on, in one place, so that a model checker can put its own in.
+//! The locks, atomics, threads, thread-locals and the clock that the rest is built on, in one place: std's, or those of
+//! the model checker ([`model`], with `--cfg loom`).
+
+#[cfg(loom)]
+mod model;
+
+#[cfg(loom)]
+pub(crate) use model::*;
 
 pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence,
-};
-
 use std::sync::PoisonError;
-pub(crate) use std::sync::{Condvar, MutexGuard};
-use std::time::Instant;
+use std::time::Duration;
+
+#[cfg(not(loom))]
+use std::sync::Mutex as Inner;
+#[cfg(not(loom))]
+pub(crate) use {
+    std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence},
+    std::sync::{Condvar, MutexGuard},
+    std::thread,
+    std::time::Instant,
+};
 
 /// A mutex that is never poisoned: none of our locks is held while foreign code runs, so nothing can panic under it
 /// half-way through a change.
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+pub(crate) struct Mutex<T>(Inner<T>);
 
 impl<T> Mutex<T> {
+    #[cfg(not(loom))]
     pub(crate) const fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
+        Self(Inner::new(value))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(value: T) -> Self {
+        Self(Inner::new(value))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -29,15 +47,33 @@ pub(crate) fn wait_on<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> Mut
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As [`wait_on`], until then at most; says whether the time is up.
-pub(crate) fn wait_on_until<'a, T>(
+/// As [`wait_on`], so long at most; says whether the time is up.
+pub(crate) fn wait_on_for<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
-    until: Instant,
+    limit: Duration,
 ) -> (MutexGuard<'a, T>, bool) {
-    let left = until.saturating_duration_since(Instant::now());
     let (guard, result) = condvar
-        .wait_timeout(guard, left)
+        .wait_timeout(guard, limit)
         .unwrap_or_else(PoisonError::into_inner);
     (guard, result.timed_out())
 }
+
+/// Thread-locals.
+#[cfg(not(loom))]
+macro_rules! local {
+    ($($locals:tt)*) => {
+        ::std::thread_local! { $($locals)* }
+    };
+}
+
+/// A static that holds a lock or an atomic.
+#[cfg(not(loom))]
+macro_rules! process_wide {
+    ($($global:tt)*) => {
+        $($global)*
+    };
+}
+
+#[cfg(not(loom))]
+pub(crate) use {local, process_wide};

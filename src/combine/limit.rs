@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::task::{Context, Poll, Waker};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::contain::{contain, let_go, report};
-use crate::sync::{Condvar, Mutex, wait_on_until};
+use crate::sync::{Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
 
 /// So long the thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
@@ -70,14 +69,16 @@ impl Drop for Limit {
     }
 }
 
-static TIMER: Timer = Timer {
-    alarms: Mutex::new(Alarms {
-        set: BTreeMap::new(),
-        next: 0,
-        has_thread: false,
-    }),
-    changed: Condvar::new(),
-};
+process_wide! {
+    static TIMER: Timer = Timer {
+        alarms: Mutex::new(Alarms {
+            set: BTreeMap::new(),
+            next: 0,
+            has_thread: false,
+        }),
+        changed: Condvar::new(),
+    };
+}
 
 struct Timer {
     alarms: Mutex<Alarms>,
@@ -156,8 +157,8 @@ impl Timer {
             }
             let next = alarms.set.first_key_value().map(|((at, _), _)| *at);
             let timed_out;
-            (alarms, timed_out) =
-                wait_on_until(&self.changed, alarms, next.unwrap_or(now + LINGER));
+            let left = next.map_or(LINGER, |next| next.saturating_duration_since(now));
+            (alarms, timed_out) = wait_on_for(&self.changed, alarms, left);
             if next.is_none() && timed_out && alarms.set.is_empty() {
                 alarms.has_thread = false;
                 return;

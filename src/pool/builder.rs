@@ -1,13 +1,12 @@
 //! The options of a pool.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
 use crate::pool::config::{Config, InitializerOutput};
 use crate::pool::shared::{Homes, Shared, next_id};
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 
 /// The options of a [`ThreadPool`]: see [`ThreadPool::builder`].
 ///

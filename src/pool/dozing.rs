@@ -22,11 +22,11 @@
 //! One who is asked is out of the list, as if awake. Whether it finds something to do or not, it comes by here before it
 //! sleeps again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::offers::Offering;
 use crate::sleeper::Bell;
-use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicUsize, Instant, Mutex, Ordering, fence};
 
 #[derive(Default)]
 pub(crate) struct Dozing {

@@ -48,12 +48,11 @@
 //! too; if there is a job, it calls or has a new worker hired: see [`roster`](super::roster).
 
 use std::mem;
-use std::thread::{self, Thread};
-use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering, fence};
 
 #[derive(Debug, Default)]
 pub(crate) struct Idle {
@@ -108,7 +107,15 @@ impl Bed {
 impl Idle {
     /// Makes this worker the one who looks, unless there is one.
     pub(crate) fn start_looking(&self) -> bool {
-        !self.looking.load(Ordering::Relaxed) && !self.looking.swap(true, Ordering::SeqCst)
+        !self.looking.load(Ordering::Relaxed) && self.set_looking()
+    }
+
+    /// Who comes too late writes nothing: so only the one who looks, or for whom it was set, writes it while it is set.
+    fn set_looking(&self) -> bool {
+        let (set, seen) = (Ordering::SeqCst, Ordering::SeqCst);
+        self.looking
+            .compare_exchange(false, true, set, seen)
+            .is_ok()
     }
 
     /// To be followed by a look at the queue (rule 2).
@@ -123,7 +130,7 @@ impl Idle {
             return;
         }
         let mut beds = self.beds.lock();
-        if beds.taken.is_empty() || self.looking.swap(true, Ordering::SeqCst) {
+        if beds.taken.is_empty() || !self.set_looking() {
             return;
         }
         let bed = beds.taken.pop().expect("it is not empty");

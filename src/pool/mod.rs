@@ -27,7 +27,6 @@ mod worker;
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
-use std::thread;
 
 pub use self::builder::ThreadPoolBuilder;
 pub use self::config::InitializerOutput;
@@ -40,7 +39,7 @@ pub(crate) use self::submit::Line;
 pub use self::submit::SubmitAsync;
 use self::submit::{enqueue, enqueue_job, wait_for_place};
 use crate::error::{Closed, Refusal, SubmitError};
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 use crate::task::cell::Cell;
 use crate::task::handle::JoinHandle;
 use crate::task::job::Job;

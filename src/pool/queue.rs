@@ -171,8 +171,9 @@ impl Queue {
     }
 
     /// Sentences all jobs that are in at this moment: no worker will get them, they are to be had by
-    /// [`pop_condemned`](Self::pop_condemned). Says how many there were.
-    pub(crate) fn condemn(&self, verdict: Verdict) -> usize {
+    /// [`pop_condemned`](Self::pop_condemned). Says how many there were. They take nobody's place any more; the wakers
+    /// are of those who have the places now, to be called outside locks.
+    pub(crate) fn condemn(&self, verdict: Verdict) -> (usize, Vec<Waker>) {
         let (mut exit, mut entrance) = self.lock_both();
         let (sentence, old) = match verdict {
             Verdict::Cancelled => (Sentence::Cancelled, (None, None)),
@@ -184,6 +185,10 @@ impl Queue {
         };
         let jobs = exit.iter().chain(&entrance.jobs);
         let sentenced = jobs.filter(|job| job.condemn(sentence)).count();
+        // Under these locks: who meets a condemned job asks for its error, which waits for them. So no such job is seen
+        // as resolved while its place is still taken.
+        let give_back = |_| self.room.as_ref()?.give_back();
+        let granted = (0..sentenced).filter_map(give_back).collect();
         let mut condemned = self.condemned.lock();
         condemned.append(&mut exit);
         condemned.append(&mut entrance.jobs);
@@ -193,7 +198,7 @@ impl Queue {
         drop(condemned);
         drop((exit, entrance));
         drop((old, spent));
-        sentenced
+        (sentenced, granted)
     }
 
     /// The wakers of all those who await a queued job, but for threads that join one. They poll again when they are woken,

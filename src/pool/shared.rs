@@ -16,7 +16,7 @@ use crate::pool::queue::{Queue, Verdict};
 use crate::pool::room::Room;
 use crate::pool::roster::{Roster, wake_all};
 use crate::sleeper::{Refuser, refusing};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicBool, Ordering, local};
 use crate::task::cell::{Home, Sentence, Watch};
 use crate::task::context::{Badge, badge, in_job};
 
@@ -36,7 +36,8 @@ pub(crate) struct Shared {
 
 /// Numbers for pools.
 pub(crate) fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Numbers tell apart, and order nothing.
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
@@ -116,10 +117,8 @@ impl Shared {
 
     /// The condemned wait for no worker, so they take nobody's place any more: a callback of one may submit.
     fn condemn(&self, verdict: Verdict) -> usize {
-        let condemned = self.queue.condemn(verdict);
-        for _ in 0..condemned {
-            self.give_back_place();
-        }
+        let (condemned, granted) = self.queue.condemn(verdict);
+        wake_all(granted);
         condemned
     }
 
@@ -158,7 +157,7 @@ impl Refuser for Shared {
     }
 }
 
-thread_local! {
+local! {
     pub(crate) static START: cell::Cell<Start> = const { cell::Cell::new(Start::Over) };
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::FusedFuture;
 
@@ -13,7 +13,7 @@ use crate::error::TimeoutError;
 use crate::pool::roster::End;
 use crate::pool::shared::Shared;
 use crate::sleeper::Sleeper;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 /// The end of a pool: a future, and for sync code [`join`](Self::join). See
 /// [`ThreadPool::shutdown`](crate::ThreadPool::shutdown).

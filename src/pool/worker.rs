@@ -3,8 +3,6 @@
 use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::thread;
-use std::time::Instant;
 
 use crate::contain::report;
 use crate::look::Patience;
@@ -15,7 +13,7 @@ use crate::pool::queue::Verdict;
 use crate::pool::roster::{Opening, WorkerThread, join_all, wake_all};
 use crate::pool::shared::{START, Shared, Start, waits_before_its_loop};
 use crate::sleeper::{Bell, Chore, Crew, set_crew};
-use crate::sync::{Arc, AtomicBool, Ordering, fence};
+use crate::sync::{Arc, AtomicBool, Instant, Ordering, fence, local, thread};
 use crate::task::cell::Watch;
 use crate::task::context::{Badge, set_badge};
 use crate::task::job::Job;
@@ -138,7 +136,7 @@ fn start_thread(
     }
 }
 
-thread_local! {
+local! {
     static LAST: Cell<Option<LastWords>> = const { Cell::new(None) };
 }
 

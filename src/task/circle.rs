@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, process_wide};
 use crate::task::context::{OnStack, Origin, stack, thread_number};
 
 /// A job, as far as it can be waited for.
@@ -26,7 +26,9 @@ pub(crate) trait Node: Send + Sync {
 /// Where the jobs of a circle were submitted: each waits for the next one, and the last for the first.
 pub(crate) type Circle = Vec<Origin>;
 
-static SLEEPING: Mutex<BTreeMap<u64, Wait>> = Mutex::new(BTreeMap::new());
+process_wide! {
+    static SLEEPING: Mutex<BTreeMap<u64, Wait>> = Mutex::new(BTreeMap::new());
+}
 
 /// What a sleeping thread waits for.
 struct Wait {

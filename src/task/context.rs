@@ -2,9 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
+// Not the model checker's: numbers tell apart, and order nothing.
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::offers::Inside;
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{Arc, local};
 
 /// Where a job was submitted.
 pub(crate) type Origin = &'static Location<'static>;
@@ -15,7 +17,7 @@ pub(crate) trait Current: Send + Sync {
     fn origin(&self) -> Option<Origin>;
 }
 
-thread_local! {
+local! {
     /// The jobs that this thread runs, each in a wait of the one before.
     static JOBS: RefCell<Vec<Arc<dyn Current>>> = const { RefCell::new(Vec::new()) };
 

@@ -9,7 +9,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Weak;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
@@ -20,7 +20,7 @@ use crate::error::JoinError;
 use crate::look::look_as_joiner;
 use crate::offers::{Helpable, offer};
 use crate::sleeper::Sleeper;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 use crate::task::cell::{Awaited, Cancel, Ending, State, Take};
 use crate::task::circle::{self, Node};
 use crate::task::context::in_job;

@@ -1,0 +1,182 @@
+//! What the model checker puts in the place of std's: each operation is a point where threads may change over.
+
+pub(crate) use loom::sync::atomic::{
+    AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence,
+};
+pub(crate) use loom::sync::{Condvar, Mutex as Inner, MutexGuard};
+
+use std::cell::Cell;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+pub(crate) mod thread {
+    use std::io;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Condvar, Inner as Mutex};
+
+    pub(crate) use loom::thread::JoinHandle;
+    pub(crate) use std::thread::{available_parallelism, panicking};
+
+    /// A thread, as far as it can be unparked. (loom's own wakes a thread also where it waits for a lock.)
+    #[derive(Debug, Clone)]
+    pub(crate) struct Thread(Arc<Parker>);
+
+    #[derive(Debug)]
+    struct Parker {
+        called: Mutex<bool>,
+        told: Condvar,
+    }
+
+    loom::thread_local! {
+        static MINE: Thread = Thread(Arc::new(Parker {
+            called: Mutex::new(false),
+            told: Condvar::new(),
+        }));
+    }
+
+    pub(crate) fn current() -> Thread {
+        MINE.with(Thread::clone)
+    }
+
+    pub(crate) fn park() {
+        let Thread(parker) = current();
+        let mut called = parker.called.lock().expect("nobody panics here");
+        while !*called {
+            called = parker.told.wait(called).expect("nobody panics here");
+        }
+        *called = false;
+    }
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            let Self(parker) = self;
+            *parker.called.lock().expect("nobody panics here") = true;
+            parker.told.notify_one();
+        }
+    }
+
+    /// The time passes, and nothing else happens.
+    pub(crate) fn park_timeout(limit: Duration) {
+        super::Instant::pass(limit);
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Builder(loom::thread::Builder);
+
+    impl Builder {
+        pub(crate) fn new() -> Self {
+            Self(loom::thread::Builder::new())
+        }
+
+        pub(crate) fn name(self, name: String) -> Self {
+            Self(self.0.name(name))
+        }
+
+        pub(crate) fn stack_size(self, _: usize) -> Self {
+            self
+        }
+
+        pub(crate) fn spawn<T: Send + 'static>(
+            self,
+            run: impl FnOnce() -> T + Send + 'static,
+        ) -> io::Result<JoinHandle<T>> {
+            self.0.spawn(run)
+        }
+    }
+}
+
+/// A clock that only [`thread::park_timeout`] moves, and for all threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(Duration);
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        Self(Duration::from_nanos(
+            CLOCK.load(std::sync::atomic::Ordering::Relaxed),
+        ))
+    }
+
+    fn pass(time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).expect("a model has short time limits");
+        CLOCK.fetch_add(nanos, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(crate) fn checked_add(self, time: Duration) -> Option<Self> {
+        self.0.checked_add(time).map(Self)
+    }
+
+    pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0 + time)
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.0 - earlier.0
+    }
+}
+
+/// Not the checker's, since it is not what is checked.
+static CLOCK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// A thread-local of the checker's threads, with the methods of std's that are used.
+pub(crate) struct Local<T: 'static>(pub(crate) &'static loom::thread::LocalKey<T>);
+
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+impl<T> Local<T> {
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
+        self.0.with(f)
+    }
+
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R, Gone> {
+        self.0.try_with(f).map_err(|_| Gone)
+    }
+}
+
+impl<T> Local<Cell<T>> {
+    pub(crate) fn get(&self) -> T
+    where
+        T: Copy,
+    {
+        self.with(Cell::get)
+    }
+
+    pub(crate) fn set(&self, value: T) {
+        self.with(|cell| cell.set(value));
+    }
+
+    pub(crate) fn replace(&self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+macro_rules! local {
+    ($($(#[$meta:meta])* $vis:vis static $name:ident: $type:ty = const { $init:expr };)*) => {
+        $($(#[$meta])* $vis static $name: $crate::sync::Local<$type> = {
+            ::loom::thread_local! { static KEY: $type = $init; }
+            $crate::sync::Local(&KEY)
+        };)*
+    };
+}
+
+macro_rules! process_wide {
+    ($(#[$meta:meta])* static $name:ident: $type:ty = $init:expr;) => {
+        ::loom::lazy_static! { $(#[$meta])* static ref $name: $type = $init; }
+    };
+}
+
+pub(crate) use {local, process_wide};

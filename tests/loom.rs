@@ -1,0 +1,480 @@
+//! The promises that hang on the order in which threads get to things, in all orders: loom runs through every schedule,
+//! or for whole pools every one with so many preemptions at most.
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom
+//! ```
+//!
+//! What loom sees: the crate's locks, atomics, fences, parked threads and thread-locals (`src/sync.rs`). Time passes when
+//! a thread waits with a limit, and so at any moment as far as the others can tell. A handle that nobody resolves, or a
+//! pool that does not end, is a deadlock that loom reports.
+
+#![cfg(loom)]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futurepool::{Executor, ExecutorExt, Job, JoinHandle, ThreadPool};
+use loom::model::Builder;
+use loom::sync::Notify;
+use loom::thread;
+
+/// A job, who runs it, who waits: all schedules there are.
+const OF_A_JOB: Option<usize> = None;
+/// A pool with one worker, and who submits. One thread more makes for a hundred times as many schedules.
+const OF_A_POOL: Option<usize> = Some(3);
+const AND_ANOTHER_THREAD: Option<usize> = Some(2);
+const OF_TWO_WORKERS: Option<usize> = Some(1);
+
+/// Runs `model` in every schedule with so many preemptions at most. (`LOOM_MAX_PREEMPTIONS` is another bound.)
+fn check(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(preemptions);
+    builder.max_branches = 50_000;
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    builder.check(move || {
+        counted.fetch_add(1, SeqCst);
+        model();
+    });
+    println!("{} schedules", runs.load(SeqCst));
+}
+
+/// An executor that keeps its job, for the model to run.
+#[derive(Default)]
+struct Kept(Mutex<Option<Job>>);
+
+impl Executor for Kept {
+    fn execute(&self, job: Job) {
+        *self.0.lock().unwrap() = Some(job);
+    }
+}
+
+/// Both halves of a job.
+fn job<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> (JoinHandle<T>, Job) {
+    let kept = Kept::default();
+    let handle = kept.submit(closure);
+    let job = kept.0.lock().unwrap().take().unwrap();
+    (handle, job)
+}
+
+/// Not loom's, so that looking at it is no point where threads change over.
+#[derive(Clone, Default)]
+struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    fn up(&self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+}
+
+/// Counts its drops.
+struct Dropped(Count);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.up();
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn cancel_and_start_a_job_is_cancelled_or_runs_and_never_both() {
+    check(OF_A_JOB, || {
+        let ran = Count::default();
+        let captured = Count::default();
+        let (handle, job) = job({
+            let (ran, capture) = (ran.clone(), Dropped(captured.clone()));
+            move || {
+                drop(capture);
+                ran.up();
+            }
+        });
+        let runner = thread::spawn(move || job.run());
+        let cancelled = handle.cancel();
+        if cancelled {
+            assert_eq!(captured.get(), 1, "what it captured is freed at once");
+        }
+        runner.join().unwrap();
+        assert_eq!(ran.get(), usize::from(!cancelled));
+        assert_eq!(captured.get(), 1);
+        assert_eq!(handle.is_cancelled(), cancelled);
+        match handle.join() {
+            Ok(()) => assert!(!cancelled),
+            Err(error) => assert!(cancelled && error.is_cancelled()),
+        }
+    });
+}
+
+#[test]
+fn cancel_and_finish_who_waits_gets_one_outcome_and_callbacks_run_once() {
+    check(OF_A_JOB, || {
+        let called = Count::default();
+        let (mut handle, job) = job(|| 7);
+        handle.add_done_callback({
+            let called = called.clone();
+            move |_| called.up()
+        });
+        let woken = Arc::new(Woken::default());
+        assert!(poll(&mut handle, &Waker::from(Arc::clone(&woken))).is_pending());
+        let handle = Arc::new(handle);
+        let runner = thread::spawn(move || job.run());
+        let canceller = thread::spawn({
+            let handle = Arc::clone(&handle);
+            move || handle.cancel()
+        });
+        runner.join().unwrap();
+        let cancelled = canceller.join().unwrap();
+        assert!(handle.is_finished());
+        assert_eq!(called.get(), 1);
+        assert!(woken.0.load(SeqCst));
+        let outcome = Arc::into_inner(handle).unwrap().try_join().unwrap();
+        match outcome {
+            Ok(7) => assert!(!cancelled),
+            outcome => assert!(cancelled && outcome.unwrap_err().is_cancelled()),
+        }
+    });
+}
+
+#[test]
+fn finish_and_poll_with_a_changed_waker_the_last_waker_is_woken() {
+    check(OF_A_JOB, || {
+        let (mut handle, job) = job(|| 7);
+        let runner = thread::spawn(move || job.run());
+        let wakers = [(); 2].map(|()| Arc::new(Woken::default()));
+        let mut last = None;
+        let mut outcome = None;
+        for woken in &wakers {
+            match poll(&mut handle, &Waker::from(Arc::clone(woken))) {
+                Poll::Pending => last = Some(woken),
+                Poll::Ready(ready) => {
+                    outcome = Some(ready);
+                    break;
+                }
+            }
+        }
+        runner.join().unwrap();
+        let outcome = outcome.unwrap_or_else(|| {
+            assert!(last.unwrap().0.load(SeqCst), "the last waker was not woken");
+            handle.try_join().expect("the job has run")
+        });
+        assert_eq!(outcome.unwrap(), 7);
+    });
+}
+
+#[test]
+fn finish_and_join_the_thread_that_joins_wakes() {
+    check(OF_A_JOB, || {
+        let (handle, job) = job(|| 7);
+        let runner = thread::spawn(move || job.run());
+        assert_eq!(handle.join().unwrap(), 7);
+        runner.join().unwrap();
+    });
+}
+
+#[test]
+fn drop_of_handle_and_finish_the_result_is_dropped_once() {
+    check(OF_A_JOB, || {
+        let (dropped, called) = (Count::default(), Count::default());
+        let (handle, job) = job({
+            let result = Dropped(dropped.clone());
+            move || result
+        });
+        handle.add_done_callback({
+            let called = called.clone();
+            move |_| called.up()
+        });
+        let runner = thread::spawn(move || job.run());
+        drop(handle);
+        runner.join().unwrap();
+        assert_eq!(dropped.get(), 1);
+        assert_eq!(called.get(), 1, "it runs although nobody wants the result");
+    });
+}
+
+#[test]
+fn join_timeout_and_finish_the_result_comes_once_now_or_later() {
+    check(OF_A_JOB, || {
+        let (mut handle, job) = job(|| 7);
+        let woken = Arc::new(Woken::default());
+        // A task awaits it, too; a join with a limit takes its place, and gives it back.
+        assert!(poll(&mut handle, &Waker::from(Arc::clone(&woken))).is_pending());
+        let runner = thread::spawn(move || job.run());
+        let first = handle.join_timeout(Duration::from_millis(1));
+        runner.join().unwrap();
+        match first {
+            Ok(value) => assert_eq!(value, 7),
+            Err(error) => {
+                assert!(error.is_timeout());
+                assert!(woken.0.load(SeqCst), "the task was forgotten");
+                assert_eq!(handle.try_join().expect("the job has run").unwrap(), 7);
+            }
+        }
+    });
+}
+
+#[test]
+fn callback_added_and_finish_it_runs_once_and_sees_the_result() {
+    check(OF_A_JOB, || {
+        let called = Count::default();
+        let (handle, job) = job(|| 7);
+        let runner = thread::spawn(move || job.run());
+        for _ in 0..2 {
+            let called = called.clone();
+            handle.add_done_callback(move |outcome| {
+                assert_eq!(*outcome.unwrap(), 7);
+                called.up();
+            });
+        }
+        assert_eq!(handle.join().unwrap(), 7);
+        runner.join().unwrap();
+        assert_eq!(called.get(), 2);
+    });
+}
+
+#[test]
+fn two_late_callbacks_both_run() {
+    check(OF_A_JOB, || {
+        let called = Count::default();
+        let (handle, job) = job(|| 7);
+        job.run();
+        let handle = Arc::new(handle);
+        let counts = called.clone();
+        let add = move |handle: &JoinHandle<i32>| {
+            let called = counts.clone();
+            handle.add_done_callback(move |outcome| {
+                assert_eq!(*outcome.unwrap(), 7);
+                called.up();
+            });
+        };
+        let other = thread::spawn({
+            let (handle, add) = (Arc::clone(&handle), add.clone());
+            move || add(&handle)
+        });
+        add(&handle);
+        other.join().unwrap();
+        // The one who has the result lent runs the other's callback, before it gives the result back.
+        let mut handle = Arc::into_inner(handle).unwrap();
+        assert_eq!(handle.try_join().expect("it came back").unwrap(), 7);
+        assert_eq!(called.get(), 2);
+    });
+}
+
+#[test]
+fn submit_and_going_to_sleep_each_job_runs() {
+    check(OF_A_POOL, || {
+        let pool = ThreadPool::new(1);
+        assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
+        // The worker is on its way to bed by now, or looks, or sleeps.
+        assert_eq!(pool.submit(|| 2).join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn two_submits_and_going_to_sleep_both_jobs_run_at_once() {
+    check(OF_TWO_WORKERS, || {
+        let pool = Arc::new(ThreadPool::new(2));
+        let go = Arc::new(Notify::new());
+        // Each of these needs a worker of its own: one job left behind is a deadlock.
+        let first = pool.submit({
+            let go = Arc::clone(&go);
+            move || go.wait()
+        });
+        let second = pool.submit(move || go.notify());
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+#[test]
+fn two_submitters_both_jobs_run() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let other = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || pool.submit(|| 1).join().unwrap()
+        });
+        assert_eq!(pool.submit(|| 2).join().unwrap(), 2);
+        assert_eq!(other.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn submit_and_shutdown_the_job_runs_or_its_closure_comes_back() {
+    check(OF_A_POOL, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let other = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || drop(pool.shutdown())
+        });
+        let ran = Count::default();
+        let submitted = pool.try_submit({
+            let ran = ran.clone();
+            move || ran.up()
+        });
+        match submitted {
+            Ok(handle) => handle.join().unwrap(),
+            Err(refused) => refused.into_inner()(),
+        }
+        assert_eq!(ran.get(), 1);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn submit_and_shutdown_now_the_job_runs_or_is_cancelled() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let other = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || drop(pool.shutdown_now())
+        });
+        let ran = Count::default();
+        let handle = pool.submit({
+            let ran = ran.clone();
+            move || ran.up()
+        });
+        match handle.join() {
+            Ok(()) => assert_eq!(ran.get(), 1),
+            Err(error) => {
+                assert!(error.is_cancelled() || error.is_shutdown());
+                assert_eq!(ran.get(), 0);
+            }
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn submit_and_keep_alive_expiry_the_job_runs() {
+    check(OF_A_POOL, || {
+        let pool = ThreadPool::builder()
+            .max_workers(1)
+            .keep_alive(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
+        assert_eq!(pool.submit(|| 2).join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = ThreadPool::builder()
+            .max_workers(1)
+            .queue_capacity(1)
+            .build()
+            .unwrap();
+        let pool = Arc::new(pool);
+        let first = pool.submit(|| 1);
+        let other = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                // Stands in line once, and leaves it, with a place or without.
+                let mut waits = pool.submit_async(|| 2);
+                match poll(&mut waits, Waker::noop()) {
+                    Poll::Ready(handle) => assert_eq!(handle.unwrap().join().unwrap(), 2),
+                    Poll::Pending => drop(waits),
+                }
+            }
+        });
+        // Blocks until there is room.
+        assert_eq!(pool.submit(|| 3).join().unwrap(), 3);
+        assert_eq!(first.join().unwrap(), 1);
+        other.join().unwrap();
+        assert_eq!(pool.metrics().queued, 0);
+    });
+}
+
+#[test]
+fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = ThreadPool::builder()
+            .max_workers(1)
+            .queue_capacity(1)
+            .build()
+            .unwrap();
+        let pool = Arc::new(pool);
+        let go = Arc::new(Notify::new());
+        let first = pool.submit({
+            let go = Arc::clone(&go);
+            move || go.wait()
+        });
+        // When there is room for it, the first one runs.
+        let second = pool.submit(|| ());
+        let other = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                pool.cancel_pending();
+                go.notify();
+            }
+        });
+        // Ok if the first one was woken for nothing, and the second has run.
+        if let Err(error) = second.join() {
+            assert!(error.is_cancelled());
+        }
+        assert_eq!(pool.metrics().queued, 0);
+        first.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn last_owner_dropped_by_a_running_job_the_pool_ends() {
+    check(OF_A_POOL, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let handle = pool.submit({
+            let pool = Arc::clone(&pool);
+            move || drop(pool)
+        });
+        drop(pool);
+        handle.join().unwrap();
+    });
+}
+
+#[test]
+fn helping_join_and_a_worker_that_takes_the_same_job_it_runs_once() {
+    check(OF_TWO_WORKERS, || {
+        let pool = Arc::new(ThreadPool::new(2));
+        let ran = Count::default();
+        let outer = pool.submit({
+            let (pool, ran) = (Arc::clone(&pool), ran.clone());
+            move || pool.submit(move || ran.up()).join().unwrap()
+        });
+        outer.join().unwrap();
+        assert_eq!(ran.get(), 1);
+    });
+}
+
+#[test]
+fn helping_join_in_the_only_worker_the_job_runs_there() {
+    check(OF_A_POOL, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let outer = pool.submit({
+            let pool = Arc::clone(&pool);
+            move || pool.submit(|| 7).join().unwrap()
+        });
+        assert_eq!(outer.join().unwrap(), 7);
+    });
+}
