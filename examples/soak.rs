@@ -7,7 +7,7 @@
 //! --seed S       what the drivers draw their choices from (default: the clock; it is printed)
 //! ```
 //!
-//! Driver threads submit jobs in every way there is and wait for them in every way there is. Again and again they all
+//! Driver threads submit jobs and wait for them in most ways there are. Again and again they all
 //! stop, until nothing is under way: at such a quiet moment all counts have to add up.
 //!
 //! It prints a line each second, and a verdict. The exit status is 1 as soon as a promise is broken, or if a driver gets

@@ -64,7 +64,7 @@ pub(crate) fn block_on_until<F: Future>(
             return None;
         }
         sleeper.help_if_asked();
-        look_as_joiner(|| sleeper.is_called());
+        look_as_joiner(deadline, || sleeper.is_called());
         // What comes in the last moment counts: one more poll.
         let called = sleeper.sleep(deadline);
         over = !called || deadline.is_some_and(|deadline| Instant::now() >= deadline);

@@ -407,22 +407,27 @@ fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
     });
 }
 
+/// A pool with room for one job, and what the first of its two waits for.
+fn one_runs_and_one_is_queued() -> (Arc<ThreadPool>, Arc<Notify>, JoinHandle<()>, JoinHandle<()>) {
+    let pool = ThreadPool::builder()
+        .max_workers(1)
+        .queue_capacity(1)
+        .build()
+        .unwrap();
+    let go = Arc::new(Notify::new());
+    let first = pool.submit({
+        let go = Arc::clone(&go);
+        move || go.wait()
+    });
+    // When there is room for it, the first one runs.
+    let second = pool.submit(|| ());
+    (Arc::new(pool), go, first, second)
+}
+
 #[test]
 fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled() {
     check(AND_ANOTHER_THREAD, || {
-        let pool = ThreadPool::builder()
-            .max_workers(1)
-            .queue_capacity(1)
-            .build()
-            .unwrap();
-        let pool = Arc::new(pool);
-        let go = Arc::new(Notify::new());
-        let first = pool.submit({
-            let go = Arc::clone(&go);
-            move || go.wait()
-        });
-        // When there is room for it, the first one runs.
-        let second = pool.submit(|| ());
+        let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = thread::spawn({
             let pool = Arc::clone(&pool);
             move || {
@@ -435,6 +440,26 @@ fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled
             assert!(error.is_cancelled());
         }
         assert_eq!(pool.metrics().queued, 0);
+        first.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn cancel_pending_and_cancel_the_place_is_free_when_cancel_returns() {
+    check(AND_ANOTHER_THREAD, || {
+        let (pool, go, first, second) = one_runs_and_one_is_queued();
+        let other = thread::spawn({
+            let pool = Arc::clone(&pool);
+            move || {
+                pool.cancel_pending();
+            }
+        });
+        // False if the first one was woken for nothing.
+        if second.cancel() {
+            assert_eq!(pool.metrics().queued, 0);
+        }
+        go.notify();
         first.join().unwrap();
         other.join().unwrap();
     });

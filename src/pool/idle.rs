@@ -118,6 +118,12 @@ impl Idle {
             .is_ok()
     }
 
+    /// How many sleep.
+    #[cfg(all(test, loom))]
+    pub(crate) fn sleeping(&self) -> usize {
+        self.sleeping.load(Ordering::SeqCst)
+    }
+
     /// To be followed by a look at the queue (rule 2).
     pub(crate) fn stop_looking(&self) {
         self.looking.store(false, Ordering::SeqCst);

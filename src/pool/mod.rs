@@ -17,6 +17,8 @@ mod dozing;
 mod global;
 mod idle;
 mod metrics;
+#[cfg(all(test, loom))]
+mod model;
 mod queue;
 mod room;
 mod roster;
@@ -61,6 +63,12 @@ use crate::task::span::{self, Span};
 ///
 /// In async code a drop with unfinished jobs blocks the executor's thread. `pool.shutdown().await` before it makes it
 /// instant.
+///
+/// # After `fork`
+///
+/// A process that is made by copying another one has that one's pools, but none of their threads. There a pool may be
+/// dropped, which does nothing; jobs given to it, and waits for jobs it had, may never end. Make a new one there. (The
+/// same goes for the process-wide pool, of which there is no new one, and for the thread behind time limits of streams.) The process that was copied goes on as before.
 ///
 /// # Examples
 ///
@@ -290,6 +298,10 @@ impl Default for ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
+        if self.shared.is_forked() {
+            // The threads are not here, and one of them may have held any lock when the copy was made.
+            return;
+        }
         let shutdown = self.shutdown();
         if self.shared.own_badge().is_none() && !thread::panicking() {
             shutdown.join();

@@ -185,8 +185,8 @@ impl Queue {
         };
         let jobs = exit.iter().chain(&entrance.jobs);
         let sentenced = jobs.filter(|job| job.condemn(sentence)).count();
-        // Under these locks: who meets a condemned job asks for its error, which waits for them. So no such job is seen
-        // as resolved while its place is still taken.
+        // Under these locks, which who ends a condemned job waits for: so none is seen as resolved while its place is
+        // still taken.
         let give_back = |_| self.room.as_ref()?.give_back();
         let granted = (0..sentenced).filter_map(give_back).collect();
         let mut condemned = self.condemned.lock();
@@ -199,6 +199,11 @@ impl Queue {
         drop((exit, entrance));
         drop((old, spent));
         (sentenced, granted)
+    }
+
+    /// Returns when whoever sentences jobs at this moment has given back their places.
+    pub(crate) fn await_sentences(&self) {
+        drop(self.entrance.inner.lock());
     }
 
     /// The wakers of all those who await a queued job, but for threads that join one. They poll again when they are woken,

@@ -3,6 +3,7 @@
 
 use std::array;
 use std::cell;
+use std::process;
 
 use crossbeam_utils::CachePadded;
 
@@ -24,6 +25,8 @@ use crate::task::context::{Badge, badge, in_job};
 pub(crate) struct Shared {
     /// Unique in the process.
     pub(crate) id: u64,
+    /// The process that has made it, and has its threads.
+    process: u32,
     pub(crate) config: Config,
     pub(crate) queue: Queue,
     pub(crate) idle: Idle,
@@ -50,6 +53,7 @@ impl Shared {
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
+            process: process::id(),
             config,
             queue: Queue::new(capacity),
             idle: Idle::default(),
@@ -58,6 +62,11 @@ impl Shared {
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
         })
+    }
+
+    /// Whether this process is a copy, made by `fork`, of the one that has the threads.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process != process::id()
     }
 
     /// If this thread is one of the pool's own: as what.
@@ -201,8 +210,10 @@ impl Home for PoolHome {
 
     fn withdrawn(&self, husk: bool, had_place: bool) {
         let shared = &**self.0;
-        if had_place {
-            shared.give_back_place();
+        match had_place {
+            true => shared.give_back_place(),
+            // Who sentenced the job may be about to give its place back.
+            false => shared.queue.await_sentences(),
         }
         if husk {
             shared.queue.husk_made();

@@ -191,7 +191,7 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
 }
 
 /// The loop: take a job, run it, repeat.
-fn work(shared: &Arc<Shared>) {
+pub(crate) fn work(shared: &Arc<Shared>) {
     let bed = Bed::new();
     let patience = Patience::new();
     let mut looking = false;

@@ -128,8 +128,10 @@ impl Sub for Instant {
     }
 }
 
-/// Not the checker's, since it is not what is checked.
-static CLOCK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+loom::lazy_static! {
+    /// Of each run of a model. Not the checker's atomic, since it is not what is checked.
+    static ref CLOCK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+}
 
 /// A thread-local of the checker's threads, with the methods of std's that are used.
 pub(crate) struct Local<T: 'static>(pub(crate) &'static loom::thread::LocalKey<T>);

@@ -168,7 +168,7 @@ impl<T> JoinHandle<T> {
                 }
             }
         }
-        if look_as_joiner(|| self.is_finished()) {
+        if look_as_joiner(deadline, || self.is_finished()) {
             return self.take_finished();
         }
         let sleeper = Sleeper::new();
