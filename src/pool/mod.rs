@@ -64,6 +64,12 @@ use crate::task::span::{self, Span};
 /// In async code a drop with unfinished jobs blocks the executor's thread. `pool.shutdown().await` before it makes it
 /// instant.
 ///
+/// # Processor time
+///
+/// An idle pool uses none. A worker that has just run out of jobs looks for the next one before it sleeps, for up to 60 µs,
+/// and so does a thread that [`join`](JoinHandle::join)s: one worker of a pool and one such thread of the process at a time,
+/// and the more seldom the longer it was in vain.
+///
 /// # After `fork`
 ///
 /// A process that is made by copying another one has that one's pools, but none of their threads. There a pool may be
