@@ -10,15 +10,15 @@
 
 use std::cell::Cell;
 use std::hint;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::sync::{self, AtomicBool, Ordering, local, process_wide};
+use crate::sync::{AtomicBool, Instant, Ordering, local, process_wide};
 
 /// How often is looked in a short look: some 1.5 µs.
 const SHORT: u32 = 64;
 /// How often is looked between two looks at the clock.
 const CLOCK: u32 = 16;
-
+/// How many looks at the clock there are at most, if that goes in steps or stands.
 const MOST_CLOCKS: u32 = 1000;
 
 /// How long a long look takes at most.
@@ -103,7 +103,6 @@ fn look_short(found: &mut impl FnMut() -> bool) -> bool {
 fn look_long(found: &mut impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     let mut before = start;
-    // On a clock that goes in steps it ends, too.
     for _ in 0..MOST_CLOCKS {
         for _ in 0..CLOCK {
             if found() {
@@ -132,11 +131,8 @@ local! {
 
 /// As [`Patience::look`], for threads that join a handle, until `deadline` or for ever: one at a time in the process, since
 /// a second one would take the processor from those that both wait for. If there is hardly time, it looks once.
-pub(crate) fn look_as_joiner(
-    deadline: Option<sync::Instant>,
-    mut found: impl FnMut() -> bool,
-) -> bool {
-    let left = deadline.map(|at| at.saturating_duration_since(sync::Instant::now()));
+pub(crate) fn look_as_joiner(deadline: Option<Instant>, mut found: impl FnMut() -> bool) -> bool {
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left < 10 * LONG) {
         return found();
     }
@@ -192,5 +188,31 @@ mod tests {
         for _ in 0..1000 {
             assert!(!patience.look(|| false));
         }
+    }
+
+    /// How often a joiner looks in vain.
+    fn looks_of_a_joiner(deadline: Option<Instant>) -> u32 {
+        let mut looks = 0;
+        let seen = look_as_joiner(deadline, || {
+            looks += 1;
+            false
+        });
+        assert!(!seen);
+        looks
+    }
+
+    // One test, since one thread of the process looks at a time.
+    #[test]
+    fn a_joiner_looks_once_if_there_is_hardly_time_or_another_one_looks() {
+        let now = Instant::now();
+        assert_eq!(looks_of_a_joiner(Some(now)), 1);
+        assert_eq!(looks_of_a_joiner(Some(now + LONG)), 1);
+        assert!(looks_of_a_joiner(None) > SHORT);
+        look_as_joiner(None, || {
+            assert_eq!(looks_of_a_joiner(None), 1);
+            true
+        });
+        let later = now + Duration::from_secs(3600);
+        assert!(looks_of_a_joiner(Some(later)) > SHORT, "it may look again");
     }
 }

@@ -62,6 +62,15 @@ fn job<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> (Join
     (handle, job)
 }
 
+/// Another thread, that has the pool too.
+fn beside<R: 'static>(
+    pool: &Arc<ThreadPool>,
+    act: impl FnOnce(&ThreadPool) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let pool = Arc::clone(pool);
+    thread::spawn(move || act(&pool))
+}
+
 /// Not loom's, so that looking at it is no point where threads change over.
 #[derive(Clone, Default)]
 struct Count(Arc<AtomicUsize>);
@@ -310,10 +319,7 @@ fn two_submits_and_going_to_sleep_both_jobs_run_at_once() {
 fn two_submitters_both_jobs_run() {
     check(AND_ANOTHER_THREAD, || {
         let pool = Arc::new(ThreadPool::new(1));
-        let other = thread::spawn({
-            let pool = Arc::clone(&pool);
-            move || pool.submit(|| 1).join().unwrap()
-        });
+        let other = beside(&pool, move |pool| pool.submit(|| 1).join().unwrap());
         assert_eq!(pool.submit(|| 2).join().unwrap(), 2);
         assert_eq!(other.join().unwrap(), 1);
     });
@@ -323,10 +329,7 @@ fn two_submitters_both_jobs_run() {
 fn submit_and_shutdown_the_job_runs_or_its_closure_comes_back() {
     check(OF_A_POOL, || {
         let pool = Arc::new(ThreadPool::new(1));
-        let other = thread::spawn({
-            let pool = Arc::clone(&pool);
-            move || drop(pool.shutdown())
-        });
+        let other = beside(&pool, move |pool| drop(pool.shutdown()));
         let ran = Count::default();
         let submitted = pool.try_submit({
             let ran = ran.clone();
@@ -345,10 +348,7 @@ fn submit_and_shutdown_the_job_runs_or_its_closure_comes_back() {
 fn submit_and_shutdown_now_the_job_runs_or_is_cancelled() {
     check(AND_ANOTHER_THREAD, || {
         let pool = Arc::new(ThreadPool::new(1));
-        let other = thread::spawn({
-            let pool = Arc::clone(&pool);
-            move || drop(pool.shutdown_now())
-        });
+        let other = beside(&pool, move |pool| drop(pool.shutdown_now()));
         let ran = Count::default();
         let handle = pool.submit({
             let ran = ran.clone();
@@ -388,15 +388,12 @@ fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
             .unwrap();
         let pool = Arc::new(pool);
         let first = pool.submit(|| 1);
-        let other = thread::spawn({
-            let pool = Arc::clone(&pool);
-            move || {
-                // Stands in line once, and leaves it, with a place or without.
-                let mut waits = pool.submit_async(|| 2);
-                match poll(&mut waits, Waker::noop()) {
-                    Poll::Ready(handle) => assert_eq!(handle.unwrap().join().unwrap(), 2),
-                    Poll::Pending => drop(waits),
-                }
+        let other = beside(&pool, move |pool| {
+            // Stands in line once, and leaves it, with a place or without.
+            let mut waits = pool.submit_async(|| 2);
+            match poll(&mut waits, Waker::noop()) {
+                Poll::Ready(handle) => assert_eq!(handle.unwrap().join().unwrap(), 2),
+                Poll::Pending => drop(waits),
             }
         });
         // Blocks until there is room.
@@ -428,12 +425,9 @@ fn one_runs_and_one_is_queued() -> (Arc<ThreadPool>, Arc<Notify>, JoinHandle<()>
 fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
-        let other = thread::spawn({
-            let pool = Arc::clone(&pool);
-            move || {
-                pool.cancel_pending();
-                go.notify();
-            }
+        let other = beside(&pool, move |pool| {
+            pool.cancel_pending();
+            go.notify();
         });
         // Ok if the first one was woken for nothing, and the second has run.
         if let Err(error) = second.join() {
@@ -449,11 +443,8 @@ fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled
 fn cancel_pending_and_cancel_the_place_is_free_when_cancel_returns() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
-        let other = thread::spawn({
-            let pool = Arc::clone(&pool);
-            move || {
-                pool.cancel_pending();
-            }
+        let other = beside(&pool, move |pool| {
+            pool.cancel_pending();
         });
         // False if the first one was woken for nothing.
         if second.cancel() {

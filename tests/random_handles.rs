@@ -18,7 +18,7 @@ use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 use std::{cell, env, thread};
 
-use common::{LONG, poll_with, within};
+use common::{LONG, Random, poll_with, within};
 use futurepool::{Executor, ExecutorExt, Job, JoinError, JoinHandle, cancel_requested};
 
 /// What is done with the job or its handle. Where it cannot be done (the handle is gone, or borrowed by the call that is
@@ -187,21 +187,7 @@ fn remove_nth(ops: &mut Vec<Op>, n: &mut usize) -> bool {
     false
 }
 
-/// Splitmix64: small, and good enough to choose what happens.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
     /// Often nothing.
     fn up_to(&mut self, most: usize, ids: &mut usize) -> Vec<Op> {
         let most = self.below(most + 1);

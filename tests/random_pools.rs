@@ -20,31 +20,11 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{CountingWaker, Gate, LONG, eventually, poll_once, poll_with, within};
+use common::{CountingWaker, Gate, LONG, Random, eventually, poll_once, poll_with, within};
 use futurepool::{
     JoinError, JoinHandle, ReturnWhen, SubmitError, ThreadPool, as_completed, block_on,
     cancel_requested, wait,
 };
-
-/// Splitmix64: small, and good enough to choose what happens.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
 
 // ---- What is written down -------------------------------------------------------------------------------------------
 

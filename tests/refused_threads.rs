@@ -204,7 +204,6 @@ fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
         let mut more = Vec::new();
         eventually("another worker", || {
             more.push(pool.submit(|| ()));
-            std::thread::sleep(std::time::Duration::from_millis(10));
             pool.metrics().workers == 2
         });
         gate.open();

@@ -66,8 +66,8 @@ pub(crate) struct Shard {
     /// Workers that something else than a job keeps from the queue: they have ended one and are in a foreign waker now,
     /// or they wait for jobs in their initializer. The same thread goes up and down.
     pub(crate) kept: AtomicU64,
-    /// Jobs that run in a worker which waits for them, on top of the job, or the initializer, that waits. Up after `started`, down before
-    /// `completed` and `panicked`, by the same thread.
+    /// Jobs that run in a worker which waits for them, on top of the job, or the initializer, that waits. Up after
+    /// `started`, down before `completed` and `panicked`, by the same thread.
     pub(crate) helped: AtomicU64,
 }
 

@@ -67,14 +67,15 @@ use crate::task::span::{self, Span};
 /// # Processor time
 ///
 /// An idle pool uses none. A worker that has just run out of jobs looks for the next one before it sleeps, for up to 60 µs,
-/// and so does a thread that [`join`](JoinHandle::join)s: one worker of a pool and one such thread of the process at a time,
-/// and the more seldom the longer it was in vain.
+/// and so does a thread that [`join`](JoinHandle::join)s or is in [`block_on`](crate::block_on): one worker of a pool and
+/// one such thread of the process at a time, and the more seldom the longer it was in vain.
 ///
 /// # After `fork`
 ///
 /// A process that is made by copying another one has that one's pools, but none of their threads. There a pool may be
 /// dropped, which does nothing; jobs given to it, and waits for jobs it had, may never end. Make a new one there. (The
-/// same goes for the process-wide pool, of which there is no new one, and for the thread behind time limits of streams.) The process that was copied goes on as before.
+/// same goes for the process-wide pool, of which there is no new one, and for the thread behind time limits of streams.)
+/// The process that was copied goes on as before.
 ///
 /// # Examples
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::Criterion;
 use futurepool::ThreadPool;
 
-use crate::timed::timed;
+use crate::timed::{timed, trips_with_callback};
 
 pub(crate) fn all(criterion: &mut Criterion) {
     let pool = ThreadPool::new(1);
@@ -26,17 +26,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let called = Arc::new(AtomicU64::new(0));
         bencher.iter_custom(|times| {
             let before = called.load(Ordering::Relaxed);
-            let time = in_the_worker(&pool, || {
-                timed(times, |i| {
-                    let handle = pool.submit(move || i);
-                    let called = Arc::clone(&called);
-                    handle.add_done_callback(move |outcome| {
-                        assert!(outcome.is_ok_and(|&back| back == i));
-                        called.fetch_add(1, Ordering::Relaxed);
-                    });
-                    assert_eq!(handle.join().expect("it ran"), i);
-                })
-            });
+            let time = in_the_worker(&pool, || trips_with_callback(&pool, times, &called));
             assert_eq!(called.load(Ordering::Relaxed) - before, times);
             time
         });

@@ -1,6 +1,10 @@
 //! How long something takes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use futurepool::ThreadPool;
 
 /// Calls it so many times, each with its number.
 pub(crate) fn timed(times: u64, f: impl FnMut(u64)) -> Duration {
@@ -22,4 +26,21 @@ pub(crate) fn timed_in_batches(
         times -= size;
     }
     total
+}
+
+/// Submits and joins jobs with a callback, which counts in `called`.
+pub(crate) fn trips_with_callback(
+    pool: &ThreadPool,
+    times: u64,
+    called: &Arc<AtomicU64>,
+) -> Duration {
+    timed(times, |i| {
+        let handle = pool.submit(move || i);
+        let called = Arc::clone(called);
+        handle.add_done_callback(move |outcome| {
+            assert!(outcome.is_ok_and(|&back| back == i));
+            called.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(handle.join().expect("it ran"), i);
+    })
 }
