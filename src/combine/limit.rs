@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::process;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ process_wide! {
         alarms: Mutex::new(Alarms {
             set: BTreeMap::new(),
             next: 0,
-            has_thread: false,
+            thread_of: None,
         }),
         changed: Condvar::new(),
     };
@@ -90,14 +91,16 @@ struct Alarms {
     /// By time, and then by number.
     set: BTreeMap<(Instant, u64), Waker>,
     next: u64,
-    /// Set by who starts the thread, reset by the thread when it leaves, or by who could not start it.
-    has_thread: bool,
+    /// The process that has the thread: one that is made by `fork` has its own. Set by who starts it, reset by the thread
+    /// when it leaves, or by who could not start it.
+    thread_of: Option<u32>,
 }
 
 impl Timer {
     /// Sees to it that the waker is called at `deadline`; false if there is no thread that could.
     fn set(&'static self, deadline: Instant, alarm: &mut Option<u64>, waker: &Waker) -> bool {
         let waker = waker.clone();
+        let here = Some(process::id());
         let mut alarms = self.alarms.lock();
         let number = *alarm.get_or_insert_with(|| {
             alarms.next += 1;
@@ -109,7 +112,7 @@ impl Timer {
             .set
             .first_key_value()
             .is_some_and(|(first, _)| *first == key);
-        let has_thread = mem::replace(&mut alarms.has_thread, true);
+        let has_thread = mem::replace(&mut alarms.thread_of, here) == here;
         drop(alarms);
         let_go("a waker's destructor", replaced);
         if !has_thread {
@@ -132,7 +135,7 @@ impl Timer {
             return true;
         };
         let mut alarms = self.alarms.lock();
-        alarms.has_thread = false;
+        alarms.thread_of = None;
         let all = mem::take(&mut alarms.set);
         drop(alarms);
         // They look again, and try to start the thread themselves.
@@ -160,7 +163,7 @@ impl Timer {
             let left = next.map_or(LINGER, |next| next.saturating_duration_since(now));
             (alarms, timed_out) = wait_on_for(&self.changed, alarms, left);
             if next.is_none() && timed_out && alarms.set.is_empty() {
-                alarms.has_thread = false;
+                alarms.thread_of = None;
                 return;
             }
         }

@@ -79,6 +79,9 @@ impl ThreadPoolBuilder {
     }
 
     /// The stack of each thread, in bytes; not 0. The default is that of [`std::thread`].
+    ///
+    /// A job that needs more **ends the whole process**, as it would in any thread: that is no panic, and no handle can
+    /// tell of it. Jobs that wait for jobs may need more, as those may run on the waiter's stack.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
