@@ -174,6 +174,11 @@ impl Soak {
             for trace in detached {
                 assert_eq!(trace.runs.load(SeqCst), 1, "it did not run: {trace:?}");
             }
+            // Now the drivers hold nothing, either.
+            if self.quiet.wait().is_leader() {
+                self.memory.quiet();
+            }
+            self.quiet.wait();
             if self.over.load(SeqCst) {
                 break;
             }
@@ -190,7 +195,6 @@ impl Soak {
         wait_until("dropped, all values", &LIVE, || LIVE.load(SeqCst) == 0);
         let pool = &self.sites[COME_AND_GO].pool;
         wait_until("without workers", pool, || pool.metrics().workers == 0);
-        self.memory.quiet();
     }
 
     fn step(&self, slot: &Slot, loose: usize, random: &mut Random, detached: &mut Vec<Arc<Trace>>) {
