@@ -1,0 +1,189 @@
+//! Each call of Python's `concurrent.futures`, and what takes its place here.
+//!
+//! What is called the same means the same, and where a promise of Python's differs, that is said below, with the
+//! reason. `tests/python.rs` holds what Python's own tests of the module ask for, under the names they have there.
+//!
+//! # Submit, and take the result
+//!
+//! ```python
+//! with ThreadPoolExecutor(max_workers=4) as executor:
+//!     future = executor.submit(pow, 323, 1235)
+//!     print(future.result())
+//! ```
+//!
+//! ```
+//! use futurepool::ThreadPool;
+//!
+//! let pool = ThreadPool::new(4);
+//! let handle = pool.submit(|| 323_u128.pow(12));
+//! println!("{}", handle.join()?);
+//! # Ok::<(), futurepool::JoinError>(())
+//! // Here `pool` is dropped: as at the end of `with`, its jobs are waited for.
+//! ```
+//!
+//! - Arguments go in with the closure: `move || f(x, y)`.
+//! - [`join`](crate::JoinHandle::join) **takes** the result, so it can be called once: a `T` need not be `Clone`. Async
+//!   code awaits the handle instead.
+//! - `result(timeout=2)` is [`join_timeout`](crate::JoinHandle::join_timeout). After a timeout the handle is as it was.
+//! - An exception in Python is a panic here, or a `Result` that the job returns. A panic comes as a
+//!   [`JoinError`](crate::JoinError) that [`is_panic`](crate::JoinError::is_panic); a `Result` is the value itself, so a
+//!   fallible job has two of them: `pool.submit(|| read(path)).join()??`.
+//! - `future.exception()` is the `Err`; [`into_panic`](crate::JoinError::into_panic) gives what was thrown.
+//!
+//! # `map`
+//!
+//! ```python
+//! for product in executor.map(mul, xs, ys, timeout=10, chunksize=4, buffersize=100):
+//!     print(product)
+//! ```
+//!
+//! ```
+//! # use std::time::Duration;
+//! # let pool = futurepool::ThreadPool::new(4);
+//! # let (xs, ys) = (1..=3_u64, 4..=6_u64);
+//! let products = pool.map(xs.zip(ys), |(x, y)| x * y);
+//! for product in products.timeout(Duration::from_secs(10)).chunk_size(4).buffer_size(100) {
+//!     println!("{}", product?);
+//! }
+//! # Ok::<(), futurepool::JoinError>(())
+//! ```
+//!
+//! - Several inputs are [zipped](Iterator::zip) into one.
+//! - It is **lazy**, as iterators and streams are in Rust: it begins when it is asked for its first result.
+//!   [`start`](crate::Map::start) begins at once, as Python does.
+//! - An item that panicked is an `Err` in its place, and the results after it still come. (Python's iterator ends with
+//!   the exception.) To stop at the first one: `collect::<Result<Vec<_>, _>>()`, or `?`.
+//! - Leaving the loop early, or dropping the map, cancels what has not started.
+//!
+//! # `as_completed`
+//!
+//! ```python
+//! future_to_url = {executor.submit(load, url, 60): url for url in urls}
+//! for future in as_completed(future_to_url):
+//!     url = future_to_url[future]
+//!     try:
+//!         print(url, len(future.result()))
+//!     except Exception as error:
+//!         print(url, error)
+//! ```
+//!
+//! ```
+//! # let pool = futurepool::ThreadPool::new(4);
+//! # let urls = ["a", "b"];
+//! # fn load(url: &str) -> std::io::Result<Vec<u8>> { Ok(url.into()) }
+//! use futurepool::as_completed;
+//!
+//! let handles = urls.map(|url| pool.submit(move || load(url)).tag(url));
+//! for (url, outcome) in as_completed(handles) {
+//!     match outcome {
+//!         Ok(Ok(page)) => println!("{url} {}", page.len()),
+//!         Ok(Err(error)) => println!("{url} {error}"),
+//!         Err(panic) => println!("{url} {panic}"),
+//!     }
+//! }
+//! ```
+//!
+//! - What comes out are the results, not the futures. [`tag`](crate::JoinHandle::tag) says whose each is, in the place of the
+//!   dictionary.
+//! - `timeout=5` is [`.timeout(d)`](crate::AsCompleted::timeout). The items are then `Result`s: what is done in time, and
+//!   one [`TimeoutError`](crate::TimeoutError) at the end in the place of the exception.
+//!   [`into_pending`](crate::TimedAsCompleted::into_pending) gives the rest back.
+//! - [`push`](crate::AsCompleted::push) adds one while it runs; Python has no such thing.
+//!
+//! # `wait`
+//!
+//! ```python
+//! done, not_done = wait(futures, return_when=FIRST_EXCEPTION)
+//! ```
+//!
+//! ```
+//! # let pool = futurepool::ThreadPool::new(4);
+//! use futurepool::{ReturnWhen, wait};
+//!
+//! let handles = (1..=3_u32).map(|n| pool.submit(move || 6 / n));
+//! let waited = wait(handles, ReturnWhen::FirstException).join();
+//! for mut handle in waited.done {
+//!     println!("{}", handle.try_join().expect("it is done")?);
+//! }
+//! for handle in waited.not_done {
+//!     handle.cancel();
+//! }
+//! # Ok::<(), futurepool::JoinError>(())
+//! ```
+//!
+//! - `done` and `not_done` are lists in the order given, not sets.
+//! - A cancelled job is done at once. (In Python it is so only when a worker has come by.)
+//! - An exception is a panic. Of jobs that return a `Result`, [`wait_results`](crate::wait_results) takes an `Err`
+//!   for one, too.
+//!
+//! # An initializer
+//!
+//! ```python
+//! local = threading.local()
+//!
+//! def connect():
+//!     local.connection = sqlite3.connect("app.db")
+//!
+//! executor = ThreadPoolExecutor(4, initializer=connect)
+//! ```
+//!
+//! ```
+//! use std::cell::RefCell;
+//! use std::fs::File;
+//! use std::io;
+//!
+//! use futurepool::ThreadPool;
+//!
+//! thread_local! {
+//!     static FILE: RefCell<Option<File>> = const { RefCell::new(None) };
+//! }
+//!
+//! fn open() -> io::Result<()> {
+//!     FILE.set(Some(File::open("Cargo.toml")?));
+//!     Ok(())
+//! }
+//!
+//! let pool = ThreadPool::builder().max_workers(4).initializer(open).build()?;
+//! let length = pool.submit(|| FILE.with_borrow(|file| file.as_ref().unwrap().metadata().unwrap().len()));
+//! assert!(length.join()? > 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! If it fails the pool is broken, as in Python: every handle says so, with the cause.
+//!
+//! # Cancel, callbacks, state
+//!
+//! | Python | here | |
+//! |---|---|---|
+//! | `future.cancel()` | [`cancel`](crate::JoinHandle::cancel) | what the closure captured is dropped before it returns |
+//! | `future.cancelled()` | [`is_cancelled`](crate::JoinHandle::is_cancelled) | |
+//! | `future.running()` | [`is_running`](crate::JoinHandle::is_running) | |
+//! | `future.done()` | [`is_finished`](crate::JoinHandle::is_finished) | |
+//! | `future.add_done_callback(f)` | [`add_done_callback`](crate::JoinHandle::add_done_callback) | it runs *before* those who wait are woken, so that nobody misses its effect |
+//! | forgetting a future | dropping the handle | the job still runs; [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels it |
+//! | – | [`cancel_requested`](crate::cancel_requested) | a job that runs can ask whether it was cancelled, and stop |
+//!
+//! # The pool
+//!
+//! | Python | here | |
+//! |---|---|---|
+//! | `ThreadPoolExecutor()` | [`ThreadPool::default()`](crate::ThreadPool::default) | `min(32, processors + 4)` threads in both |
+//! | `thread_name_prefix="hash"` | [`.thread_name_prefix("hash")`](crate::ThreadPoolBuilder::thread_name_prefix) | `hash-0`, not `hash_0` |
+//! | `executor.shutdown()` | [`pool.shutdown().join()`](crate::Shutdown::join), or `.await` | |
+//! | `executor.shutdown(wait=False)` | [`pool.shutdown()`](crate::ThreadPool::shutdown) | |
+//! | `executor.shutdown(cancel_futures=True)` | [`pool.shutdown_now()`](crate::ThreadPool::shutdown_now) | it also asks running jobs to stop |
+//! | submit after shutdown: `RuntimeError` | the handle [`is_shutdown`](crate::JoinError::is_shutdown) | or [`try_submit`](crate::ThreadPool::try_submit), which gives the closure back |
+//! | `BrokenThreadPool` | [`is_broken`](crate::JoinError::is_broken) | |
+//! | `Executor` | [`Executor`](crate::Executor) | one method to write, `execute` |
+//! | `loop.run_in_executor(executor, f)` | `pool.submit(f).await` | |
+//! | `asyncio.to_thread(f)` | [`futurepool::submit(f).await`](crate::submit) | |
+//! | leaving the program | | jobs of a pool that lives in `main` are waited for, those of the [process-wide](crate::global) pool are **lost** |
+//!
+//! # What Python does not have
+//!
+//! [Bounded queues](crate::ThreadPoolBuilder::queue_capacity), with a `submit` that blocks, one that refuses and one that
+//! async code awaits; [`scope`](crate::ThreadPool::scope), whose jobs borrow; jobs that [wait for jobs of their own
+//! pool](crate#jobs-that-wait-for-jobs) (a deadlock that Python's documentation warns of);
+//! [`metrics`](crate::ThreadPool::metrics); workers that [leave](crate::ThreadPoolBuilder::keep_alive).
+//!
+//! There are no processes here: threads run Rust code at the same time.
