@@ -7,16 +7,18 @@
 //!
 //! ```python
 //! with ThreadPoolExecutor(max_workers=4) as executor:
-//!     future = executor.submit(pow, 323, 1235)
-//!     print(future.result())
+//!     digest = executor.submit(checksum, data)
+//!     print(digest.result())
 //! ```
 //!
 //! ```
+//! # fn checksum(data: &[u8]) -> u32 { data.iter().map(|&byte| u32::from(byte)).sum() }
+//! # let data = b"spam".to_vec();
 //! use futurepool::ThreadPool;
 //!
 //! let pool = ThreadPool::new(4);
-//! let handle = pool.submit(|| 323_u128.pow(12));
-//! println!("{}", handle.join()?);
+//! let digest = pool.submit(move || checksum(&data));
+//! println!("{}", digest.join()?);
 //! # Ok::<(), futurepool::JoinError>(())
 //! // Here `pool` is dropped: as at the end of `with`, its jobs are waited for.
 //! ```
@@ -58,27 +60,26 @@
 //! # `as_completed`
 //!
 //! ```python
-//! future_to_url = {executor.submit(load, url, 60): url for url in urls}
-//! for future in as_completed(future_to_url):
-//!     url = future_to_url[future]
+//! paths_of = {executor.submit(load, path): path for path in paths}
+//! for future in as_completed(paths_of):
 //!     try:
-//!         print(url, len(future.result()))
-//!     except Exception as error:
-//!         print(url, error)
+//!         print(paths_of[future], len(future.result()))
+//!     except OSError as error:
+//!         print(paths_of[future], error)
 //! ```
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(4);
-//! # let urls = ["a", "b"];
-//! # fn load(url: &str) -> std::io::Result<Vec<u8>> { Ok(url.into()) }
+//! # let paths = ["a", "b"];
+//! # fn load(path: &str) -> std::io::Result<Vec<u8>> { Ok(path.into()) }
 //! use futurepool::as_completed;
 //!
-//! let handles = urls.map(|url| pool.submit(move || load(url)).tag(url));
-//! for (url, outcome) in as_completed(handles) {
+//! let handles = paths.map(|path| pool.submit(move || load(path)).tag(path));
+//! for (path, outcome) in as_completed(handles) {
 //!     match outcome {
-//!         Ok(Ok(page)) => println!("{url} {}", page.len()),
-//!         Ok(Err(error)) => println!("{url} {error}"),
-//!         Err(panic) => println!("{url} {panic}"),
+//!         Ok(Ok(text)) => println!("{path} {}", text.len()),
+//!         Ok(Err(error)) => println!("{path} {error}"),
+//!         Err(panic) => println!("{path} {panic}"),
 //!     }
 //! }
 //! ```
@@ -144,8 +145,8 @@
 //! }
 //!
 //! let pool = ThreadPool::builder().max_workers(4).initializer(open).build()?;
-//! let length = pool.submit(|| FILE.with_borrow(|file| file.as_ref().unwrap().metadata().unwrap().len()));
-//! assert!(length.join()? > 0);
+//! let length = pool.submit(|| FILE.with_borrow(|file| file.as_ref().expect("it is open").metadata().map(|m| m.len())));
+//! assert!(length.join()?? > 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
