@@ -171,6 +171,7 @@
 //!   `tokio::spawn` works in them; and tokio's runtime handle is an [`Executor`].
 //! - `rayon`: rayon's thread pool is an [`Executor`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
 mod block_on;

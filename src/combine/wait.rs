@@ -17,6 +17,7 @@ use crate::task::handle::{CancelOnDrop, JoinHandle, Tagged};
 
 /// When a [`wait`] is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum ReturnWhen {
     /// All jobs are done.
     #[doc(alias = "ALL_COMPLETED")]
