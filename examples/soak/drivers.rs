@@ -11,7 +11,7 @@ use futurepool::ThreadPool;
 use crate::cargo::LIVE;
 use crate::collect::collect;
 use crate::count::{COUNTS, Count, totals};
-use crate::memory::{Memory, status, workers};
+use crate::memory::{Memory, Sample, status, workers};
 use crate::random::{Random, mix};
 use crate::site::Site;
 use crate::steps::{add_callbacks, drop_handles, map, submit_half_way, use_brief_pool, use_scope};
@@ -86,7 +86,7 @@ impl Soak {
     }
 
     /// Gives the memory at the end of each second.
-    pub(crate) fn run(&self, seconds: u64, seed: u64) -> Vec<[u64; 2]> {
+    pub(crate) fn run(&self, seconds: u64, seed: u64) -> Vec<Sample> {
         let me = &self.slots[DRIVERS];
         me.begin("starts");
         thread::scope(|scope| {
@@ -111,18 +111,21 @@ impl Soak {
         })
     }
 
-    fn report(&self, seconds: u64) -> Vec<[u64; 2]> {
+    fn report(&self, seconds: u64) -> Vec<Sample> {
         let mut memory = Vec::with_capacity(seconds as usize);
         let (begin, mut before) = (Instant::now(), 0);
         for second in 1..=seconds {
             let next = begin + Duration::from_secs(second);
             thread::sleep(next.saturating_duration_since(Instant::now()));
             self.slots[DRIVERS].begin("reports");
-            let (jobs, now) = (COUNTS[Count::Jobs as usize].load(SeqCst), self.memory.now());
+            let (jobs, now) = (
+                COUNTS[Count::Jobs as usize].load(SeqCst),
+                self.memory.sample(),
+            );
             let (rate, threads) = (jobs - before, status("Threads:"));
-            let ([heap, resident], totals) = (now, totals());
+            let (totals, blocks, bytes, resident) = (totals(), now.blocks, now.bytes, now.resident);
             println!(
-                "{second} s: {rate} jobs/s, {totals}, {heap} B, {resident} KiB, {threads} threads"
+                "{second} s: {rate} jobs/s, {totals}, {blocks} blocks, {bytes} B, {resident} KiB, {threads} threads"
             );
             memory.push(now);
             before = jobs;

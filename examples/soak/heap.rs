@@ -1,23 +1,26 @@
-//! How many bytes the allocator has given out.
+//! How much the allocator has given out.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 struct Counting;
 
-static LIVE: AtomicI64 = AtomicI64::new(0);
+static BLOCKS: AtomicI64 = AtomicI64::new(0);
+static BYTES: AtomicI64 = AtomicI64::new(0);
 
 #[allow(unsafe_code)]
 // SAFETY: every call goes to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size() as i64, Relaxed);
+        BLOCKS.fetch_add(1, Relaxed);
+        BYTES.fetch_add(layout.size() as i64, Relaxed);
         // SAFETY: the caller keeps the contract of the trait, which is the system allocator's own.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as i64, Relaxed);
+        BLOCKS.fetch_sub(1, Relaxed);
+        BYTES.fetch_sub(layout.size() as i64, Relaxed);
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -26,6 +29,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-pub(crate) fn live() -> u64 {
-    LIVE.load(Relaxed).max(0) as u64
+/// In blocks and in bytes.
+pub(crate) fn live() -> [u64; 2] {
+    [&BLOCKS, &BYTES].map(|count| count.load(Relaxed).max(0) as u64)
 }
