@@ -38,14 +38,15 @@
 //!
 //! | | sync | async |
 //! |---|---|---|
-//! | results as they come | `for r in as_completed(handles)` | `while let Some(r) = as_completed(handles).next().await` |
+//! | results as they come | `for r in as_completed(handles)` | `let mut results = as_completed(handles);`<br>`while let Some(r) = results.next().await` |
 //! | a function over many items, results in order | `for r in pool.map(items, f)` | the same as a `Stream` |
-//! | … in the order in which they are done | `for r in pool.map_unordered(items, f)` | the same as a `Stream` |
+//! | …&nbsp;results as they come | `for r in pool.map_unordered(items, f)` | the same as a `Stream` |
 //! | for all, for the first, for the first error | `wait(handles, ReturnWhen::…).join()` | `wait(handles, ReturnWhen::…).await` |
 //! | jobs that borrow | [`pool.scope(…)`](ThreadPool::scope) | |
 //!
 //! See [`as_completed`], [`map`](ThreadPool::map), [`map_unordered`](ThreadPool::map_unordered), [`wait`]. A handle's
-//! [`tag`](JoinHandle::tag) says which result is whose. A progress bar is one word more, with the `indicatif` crate:
+//! [`tag`](JoinHandle::tag) says which result is whose. `next` is that of `futures::StreamExt`, or of any crate that
+//! extends streams. A progress bar is one word more, with the `indicatif` crate:
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(4);
@@ -55,7 +56,7 @@
 //! use indicatif::ProgressIterator;
 //!
 //! // It knows how many there are.
-//! let handles = items.iter().map(|&item| pool.submit(move || shrink(item)));
+//! let handles: Vec<_> = items.iter().map(|&item| pool.submit(move || shrink(item))).collect();
 //! for result in as_completed(handles).into_iter().progress() {
 //!     result?;
 //! }
@@ -105,17 +106,17 @@
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(1);
-//! # let (tell, told) = std::sync::mpsc::channel();
-//! let search = pool.submit(move || {
-//!     # tell.send(()).unwrap();
+//! let search = pool.submit(|| {
 //!     let mut steps = 0_u64;
 //!     while !futurepool::cancel_requested() {
 //!         steps += 1;
 //!     }
 //!     steps
 //! });
-//! # told.recv().unwrap();
-//! assert!(!search.cancel()); // it runs; now it knows
+//! while !search.is_running() {
+//!     std::thread::yield_now();
+//! }
+//! assert!(!search.cancel()); // it runs, so it is only asked
 //! println!("{} steps", search.join().unwrap());
 //! ```
 //!
@@ -127,7 +128,8 @@
 //!
 //! [`shutdown`](ThreadPool::shutdown) takes no more jobs and runs what is queued;
 //! [`shutdown_now`](ThreadPool::shutdown_now) cancels that. Both give a [`Shutdown`], to await, to
-//! [`join`](Shutdown::join), to wait for [so long at most](Shutdown::join_timeout), or to ignore. Dropping a pool is
+//! [`join`](Shutdown::join), to wait for [so long at most](Shutdown::join_timeout), or to ignore. (`join` waits until the
+//! threads are gone, thread-locals and all; an `await` until they have nothing to do any more.) Dropping a pool is
 //! `shutdown().join()`. In async code that blocks the thread while jobs run, so await the shutdown first:
 //!
 //! ```
@@ -141,9 +143,9 @@
 //!
 //! # Jobs that wait for jobs
 //!
-//! A job may wait for jobs of its own pool, even on a pool of one worker. Who waits for one job, or for all of several,
-//! runs those that are still queued itself, at once; who takes results as they come does so when no worker is left
-//! to run them. They run on the waiter's stack, so a deep recursion needs a larger
+//! A job may wait for jobs of its own pool, even on a pool of one worker. The worker that waits for one job, or for all
+//! of several, runs those that are still queued itself, at once; if it takes results as they come, it does so when no
+//! other worker is left to run them. They run on the waiter's stack, so a deep recursion needs a larger
 //! [`stack_size`](ThreadPoolBuilder::stack_size). No other job is ever run in a waiter, so locks that it holds are met
 //! by nobody unexpected. Jobs that [`join`](JoinHandle::join) one another in a circle get an error that says so.
 //!
@@ -166,6 +168,8 @@
 //! - `examples/timeline.rs` writes all jobs of a pool as a file for Perfetto, and as a picture.
 //!
 //! # Features
+//!
+//! Without tokio in the tree: `default-features = false`. Handles are awaited on tokio all the same.
 //!
 //! - `tokio` (default): jobs run inside the tokio runtime that was current when the pool was built, so that
 //!   `tokio::spawn` works in them; and tokio's runtime handle is an [`Executor`].

@@ -42,15 +42,18 @@
 //! ```
 //! # use std::time::Duration;
 //! # let pool = futurepool::ThreadPool::new(4);
-//! # let (xs, ys) = (1..=3_u64, 4..=6_u64);
-//! let products = pool.map(xs.zip(ys), |(x, y)| x * y);
+//! let (xs, ys) = (vec![1, 2, 3], vec![4, 5, 6]);
+//! let products = pool.map(std::iter::zip(xs, ys), |(x, y)| x * y);
 //! for product in products.timeout(Duration::from_secs(10)).chunk_size(4).buffer_size(100) {
 //!     println!("{}", product?);
 //! }
 //! # Ok::<(), futurepool::JoinError>(())
 //! ```
 //!
-//! - Several inputs are [zipped](Iterator::zip) into one.
+//! - Several inputs are [zipped](std::iter::zip) into one; three are `zip(xs, zip(ys, zs))` and `|(x, (y, z))|`.
+//! - Items are moved into jobs, so they are owned: `words` or `words.iter().cloned()`, and not `words.iter()`. For jobs that
+//!   borrow there is [`scope`](crate::ThreadPool::scope).
+//! - If `f` returns a `Result`, there are two of them: `item??`.
 //! - It is **lazy**, as iterators and streams are in Rust: it begins when it is asked for its first result.
 //!   [`start`](crate::Map::start) begins at once, as Python does.
 //! - An item that panicked is an `Err` in its place, and the results after it still come. (Python's iterator ends with
@@ -70,11 +73,15 @@
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(4);
-//! # let paths = ["a", "b"];
+//! # let paths = ["a".to_owned(), "b".to_owned()];
 //! # fn load(path: &str) -> std::io::Result<Vec<u8>> { Ok(path.into()) }
 //! use futurepool::as_completed;
 //!
-//! let handles = paths.map(|path| pool.submit(move || load(path)).tag(path));
+//! let submit = |path: String| {
+//!     let key = path.clone(); // the job takes the path along
+//!     pool.submit(move || load(&path)).tag(key)
+//! };
+//! let handles: Vec<_> = paths.into_iter().map(submit).collect();
 //! for (path, outcome) in as_completed(handles) {
 //!     match outcome {
 //!         Ok(Ok(text)) => println!("{path} {}", text.len()),
@@ -84,6 +91,8 @@
 //! }
 //! ```
 //!
+//! - The `collect` starts the jobs, as Python's comprehension does. Iterators are lazy: without it nothing would be submitted
+//!   before `as_completed` asks for it.
 //! - What comes out are the results, not the futures. [`tag`](crate::JoinHandle::tag) says whose each is, in the place of the
 //!   dictionary.
 //! - `timeout=5` is [`.timeout(d)`](crate::AsCompleted::timeout). The items are then `Result`s: what is done in time, and
@@ -101,7 +110,7 @@
 //! # let pool = futurepool::ThreadPool::new(4);
 //! use futurepool::{ReturnWhen, wait};
 //!
-//! let handles = (1..=3_u32).map(|n| pool.submit(move || 6 / n));
+//! let handles: Vec<_> = (1..=3_u32).map(|n| pool.submit(move || 6 / n)).collect();
 //! let waited = wait(handles, ReturnWhen::FirstException).join();
 //! for mut handle in waited.done {
 //!     println!("{}", handle.try_join().expect("it is done")?);
@@ -114,8 +123,8 @@
 //!
 //! - `done` and `not_done` are lists in the order given, not sets.
 //! - A cancelled job is done at once. (In Python it is so only when a worker has come by.)
-//! - An exception is a panic. Of jobs that return a `Result`, [`wait_results`](crate::wait_results) takes an `Err`
-//!   for one, too.
+//! - An exception is a panic. If jobs return a `Result` whose `Err` is to end the wait, too, use
+//!   [`wait_results`](crate::wait_results): `wait` does not look into results.
 //!
 //! # An initializer
 //!
@@ -150,7 +159,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! If it fails the pool is broken, as in Python: every handle says so, with the cause.
+//! If it fails the pool is broken, as in Python: every handle says so, with the cause. What it has put into thread-locals
+//! is dropped when the thread ends; dropping the pool waits for that, awaiting its shutdown does not.
 //!
 //! # Cancel, callbacks, state
 //!

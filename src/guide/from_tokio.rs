@@ -43,7 +43,8 @@
 //! use futures::StreamExt;
 //!
 //! // tokio: set.spawn_blocking(…), and `while let Some(result) = set.join_next().await`
-//! let mut results = as_completed((1..=3_u32).map(|n| pool.submit(move || n * n)));
+//! let handles: Vec<_> = (1..=3_u32).map(|n| pool.submit(move || n * n)).collect();
+//! let mut results = as_completed(handles);
 //! while let Some(square) = results.next().await {
 //!     if square? == 4 {
 //!         results.push(pool.submit(|| 0)); // more, while it runs
@@ -103,6 +104,32 @@
 //!     Err(refused) => println!("{refused}"),
 //! }
 //! # Ok::<(), futurepool::BuildError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! Of the two results the first says whether the job was accepted, the second how it ended.
+//!
+//! # One limit for the whole request, and an end in time
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # let database = futurepool::ThreadPool::builder().queue_capacity(8).build()?;
+//! use std::time::Duration;
+//! use tokio::time::timeout;
+//!
+//! // For the wait in the line, the wait in the queue, and the job. When it is over, the job is cancelled.
+//! let row = timeout(Duration::from_secs(2), async {
+//!     let handle = database.submit_async(|| 42).await.map_err(|refused| refused.to_string())?;
+//!     handle.cancel_on_drop().await.map_err(|error| error.to_string())
+//! });
+//! assert_eq!(row.await?, Ok(42));
+//!
+//! // What is queued may run for ten seconds; then it is cancelled, and running jobs are asked to stop.
+//! if timeout(Duration::from_secs(10), database.shutdown()).await.is_err() {
+//!     database.shutdown_now().await;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
 //!
