@@ -543,6 +543,10 @@ fn a_tag_comes_out_with_the_result() {
         assert_eq!((key, handle.is_finished()), ("key", true));
         let (key, result) = block_on(pool.submit(|| 2).tag(String::from("other")));
         assert_eq!((key.as_str(), result.unwrap()), ("other", 2));
+        let (key, result) = pool.submit(|| 3).tag("joined").join();
+        assert_eq!((key, result.unwrap()), ("joined", 3));
+        let (key, result) = pool.submit(|| 4).cancel_on_drop().tag("too").join();
+        assert_eq!((key, result.unwrap()), ("too", 4));
     });
 }
 

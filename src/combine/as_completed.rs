@@ -81,7 +81,7 @@ where
 /// detach their jobs, those with [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancel them.
 ///
 /// Its [`size_hint`](Stream::size_hint) is exact.
-#[must_use = "streams and iterators do nothing unless they are asked for the next item"]
+#[must_use = "the results are handed out to who asks for the next item"]
 pub struct AsCompleted<F> {
     pending: FuturesUnordered<Numbered<F>>,
     /// How many were ever added; their numbers.
@@ -308,7 +308,7 @@ impl<F: Future> ExactSizeIterator for AsCompletedIter<F> {}
 impl<F: Future> FusedIterator for AsCompletedIter<F> {}
 
 /// [`AsCompleted`] with a time limit: see [`AsCompleted::timeout`].
-#[must_use = "streams and iterators do nothing unless they are asked for the next item"]
+#[must_use = "the results are handed out to who asks for the next item"]
 pub struct TimedAsCompleted<F> {
     inner: AsCompleted<F>,
     limit: Limit,

@@ -77,6 +77,7 @@ impl<T> JoinHandle<T> {
     /// # Panics
     ///
     /// If the result was taken.
+    #[track_caller]
     fn cell(&self) -> &Arc<dyn Awaited<T>> {
         match &self.job {
             Half::Waits(cell) => cell,
@@ -109,6 +110,7 @@ impl<T> JoinHandle<T> {
     /// If the result was already taken.
     #[doc(alias = "result")]
     #[doc(alias = "exception")]
+    #[track_caller]
     pub fn join(mut self) -> Result<T, JoinError> {
         self.wait(None)
     }
@@ -136,6 +138,7 @@ impl<T> JoinHandle<T> {
     /// assert_eq!(handle.join().unwrap(), Ok("now"));
     /// ```
     #[doc(alias = "result")]
+    #[track_caller]
     pub fn join_timeout(&mut self, limit: Duration) -> Result<T, JoinError> {
         // A limit too long for the clock is none.
         match Instant::now().checked_add(limit) {
@@ -152,6 +155,7 @@ impl<T> JoinHandle<T> {
         }
     }
 
+    #[track_caller]
     fn wait(&mut self, deadline: Option<Instant>) -> Result<T, JoinError> {
         if let Some(outcome) = self.take_or_doom() {
             return outcome;
@@ -301,6 +305,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// The outcome, if it is there, or if the job is condemned.
+    #[track_caller]
     fn take_or_doom(&mut self) -> Option<Result<T, JoinError>> {
         match self.cell().take() {
             Take::Now(outcome) => Some(self.took(outcome)),
@@ -497,7 +502,7 @@ pin_project! {
     /// A future with a key beside it: see [`JoinHandle::tag`].
     ///
     /// Dropping it drops the future, which for a handle detaches the job.
-    #[must_use = "futures do nothing unless awaited"]
+    #[must_use = "dropping it drops the future in it; a handle then detaches its job"]
     pub struct Tagged<K, F> {
         // None once the future is done and the key was handed out.
         key: Option<K>,
@@ -539,6 +544,32 @@ impl<K, F> Tagged<K, F> {
     #[must_use]
     pub fn into_inner(self) -> (K, F) {
         (self.key.expect(KEY_GONE), self.future)
+    }
+}
+
+impl<K, T> Tagged<K, JoinHandle<T>> {
+    /// As [`JoinHandle::join`], with the key beside the result.
+    ///
+    /// # Panics
+    ///
+    /// If the result was already taken.
+    #[track_caller]
+    pub fn join(self) -> (K, Result<T, JoinError>) {
+        let (key, handle) = self.into_inner();
+        (key, handle.join())
+    }
+}
+
+impl<K, T> Tagged<K, CancelOnDrop<T>> {
+    /// As [`CancelOnDrop::join`], with the key beside the result.
+    ///
+    /// # Panics
+    ///
+    /// If the result was already taken.
+    #[track_caller]
+    pub fn join(self) -> (K, Result<T, JoinError>) {
+        let (key, handle) = self.into_inner();
+        (key, handle.join())
     }
 }
 
@@ -590,6 +621,7 @@ impl<T> CancelOnDrop<T> {
     /// # Panics
     ///
     /// If the result was already taken.
+    #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.disarm().join()
     }
