@@ -30,6 +30,24 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 /// assert!(error.to_string().contains("no such luck"));
 /// assert_eq!(error.into_panic().downcast_ref(), Some(&"no such luck"));
 /// ```
+///
+/// What a web service answers:
+///
+/// ```
+/// use futurepool::JoinError;
+///
+/// fn status(error: &JoinError) -> u16 {
+///     if error.is_timeout() {
+///         504 // the job goes on
+///     } else if error.is_cancelled() || error.is_shutdown() || error.is_spawn_failed() {
+///         503 // the job never ran: later, or on another machine
+///     } else {
+///         500 // `is_panic`, `is_broken` or `is_deadlock`: the text says more
+///     }
+/// }
+///
+/// assert_eq!(status(&JoinError::shutdown()), 503);
+/// ```
 #[doc(alias = "CancelledError")]
 #[doc(alias = "BrokenExecutor")]
 pub struct JoinError(Kind);
@@ -74,28 +92,6 @@ impl JoinError {
         })))
     }
 
-    /// For an [`Executor`](crate::Executor) that takes no more jobs: see [`Job::refuse`](crate::Job::refuse).
-    #[must_use]
-    pub fn shutdown() -> Self {
-        Self(Kind::Shutdown)
-    }
-
-    /// For an [`Executor`](crate::Executor) that cannot work any more: see [`Job::refuse`](crate::Job::refuse).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::error::Error;
-    ///
-    /// let error = futurepool::JoinError::broken("the disk is gone");
-    /// assert!(error.is_broken());
-    /// assert_eq!(error.source().unwrap().to_string(), "the disk is gone");
-    /// ```
-    #[must_use]
-    pub fn broken(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::broken_by(Arc::new(cause.into()))
-    }
-
     pub(crate) fn broken_by(cause: Cause) -> Self {
         Self(Kind::Broken(cause))
     }
@@ -127,7 +123,11 @@ impl JoinError {
     }
 
     /// The job was cancelled before it started: by its handle, by
-    /// [`cancel_pending`](crate::ThreadPool::cancel_pending) or [`shutdown_now`](crate::ThreadPool::shutdown_now).
+    /// [`cancel_pending`](crate::ThreadPool::cancel_pending) or [`shutdown_now`](crate::ThreadPool::shutdown_now), by the
+    /// end of the map that it belongs to, or because its executor dropped it.
+    ///
+    /// See [`JoinHandle::cancel`](crate::JoinHandle::cancel) for an example.
+    #[doc(alias = "CancelledError")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(self.0, Kind::Cancelled)
@@ -139,13 +139,21 @@ impl JoinError {
         matches!(self.0, Kind::Panic(_))
     }
 
-    /// The pool was shut down and did not accept the job.
+    /// The pool, or another executor, was shut down and did not accept the job.
+    ///
+    /// See [`ThreadPool::shutdown`](crate::ThreadPool::shutdown) for an example.
+    #[doc(alias = "RuntimeError")]
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
         matches!(self.0, Kind::Shutdown)
     }
 
-    /// An initializer failed and broke the pool before the job started; [`source`](Error::source) is its error.
+    /// An initializer failed and broke the pool before the job started, or another executor cannot work any more;
+    /// [`source`](Error::source) is the cause, which the text of this error shows already.
+    ///
+    /// See [`ThreadPoolBuilder::initializer`](crate::ThreadPoolBuilder::initializer) for an example.
+    #[doc(alias = "BrokenThreadPool")]
+    #[doc(alias = "BrokenExecutor")]
     #[must_use]
     pub fn is_broken(&self) -> bool {
         matches!(self.0, Kind::Broken(_))
@@ -160,6 +168,9 @@ impl JoinError {
     }
 
     /// The wait ended by its time limit; of the job it says nothing.
+    ///
+    /// See [`JoinHandle::join_timeout`](crate::JoinHandle::join_timeout) for an example.
+    #[doc(alias = "TimeoutError")]
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.0, Kind::Timeout)
@@ -168,6 +179,24 @@ impl JoinError {
     /// The wait could never have ended: a job waited for itself, or for one that waits for it, and so on round a circle.
     ///
     /// The text names the jobs by where they were submitted, and says who waits for whom.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// use futurepool::{JoinHandle, ThreadPool};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let (give, take) = channel::<JoinHandle<()>>();
+    /// let (tell, told) = channel();
+    /// let handle = pool.submit(move || {
+    ///     let own = take.recv().unwrap();
+    ///     tell.send(own.join()).unwrap(); // it waits for itself
+    /// });
+    /// give.send(handle).unwrap();
+    /// assert!(told.recv().unwrap().unwrap_err().is_deadlock());
+    /// ```
     #[must_use]
     pub fn is_deadlock(&self) -> bool {
         matches!(self.0, Kind::Deadlock(_))
@@ -175,9 +204,12 @@ impl JoinError {
 
     /// The payload of the job's panic, to be looked into or passed on with [`std::panic::resume_unwind`].
     ///
+    /// A message is a `&'static str` or a `String`, depending on how it was made: try both.
+    ///
     /// # Panics
     ///
     /// If the job did not panic: see [`try_into_panic`](Self::try_into_panic).
+    #[doc(alias = "exception")]
     #[must_use]
     #[track_caller]
     pub fn into_panic(self) -> Box<dyn Any + Send> {
@@ -190,6 +222,26 @@ impl JoinError {
     /// # Errors
     ///
     /// The error itself, if the job did not panic.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{JoinError, ThreadPool};
+    ///
+    /// /// A job's panic goes on here, as if the job had been called in this thread.
+    /// fn value_or_error<T>(outcome: Result<T, JoinError>) -> Result<T, JoinError> {
+    ///     match outcome.map_err(JoinError::try_into_panic) {
+    ///         Ok(value) => Ok(value),
+    ///         Err(Ok(payload)) => std::panic::resume_unwind(payload),
+    ///         Err(Err(error)) => Err(error),
+    ///     }
+    /// }
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// assert_eq!(value_or_error(pool.submit(|| 7).join()).unwrap(), 7);
+    /// pool.shutdown();
+    /// assert!(value_or_error(pool.submit(|| 7).join()).is_err());
+    /// ```
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
         match self.0 {
             Kind::Panic(panic) => Ok(panic
@@ -198,6 +250,28 @@ impl JoinError {
                 .unwrap_or_else(PoisonError::into_inner)),
             other => Err(Self(other)),
         }
+    }
+
+    /// For an [`Executor`](crate::Executor) that takes no more jobs: see [`Job::refuse`](crate::Job::refuse).
+    #[must_use]
+    pub fn shutdown() -> Self {
+        Self(Kind::Shutdown)
+    }
+
+    /// For an [`Executor`](crate::Executor) that cannot work any more: see [`Job::refuse`](crate::Job::refuse).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::error::Error;
+    ///
+    /// let error = futurepool::JoinError::broken("the disk is gone");
+    /// assert!(error.is_broken());
+    /// assert_eq!(error.source().unwrap().to_string(), "the disk is gone");
+    /// ```
+    #[must_use]
+    pub fn broken(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::broken_by(Arc::new(cause.into()))
     }
 }
 
@@ -317,6 +391,8 @@ impl<F> SubmitError<F> {
     }
 
     /// The queue has no room at present, or others have waited for it longer.
+    ///
+    /// See [`ThreadPool::try_submit`](crate::ThreadPool::try_submit) for an example.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.why, Refusal::Full)
@@ -329,6 +405,8 @@ impl<F> SubmitError<F> {
     }
 
     /// An initializer failed and broke the pool; [`source`](Error::source) is its error.
+    ///
+    /// See [`ThreadPoolBuilder::initializer`](crate::ThreadPoolBuilder::initializer) for an example.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         matches!(self.why, Refusal::Closed(Closed::Broken(_)))
@@ -416,6 +494,20 @@ impl From<BuildError> for io::Error {
 /// A wait for several things that ended by its time limit: says how many were not done.
 ///
 /// For [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) it counts workers.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use futurepool::as_completed;
+///
+/// let never = [std::future::pending::<()>(), std::future::pending()];
+/// let mut outputs = as_completed(never).timeout(Duration::from_millis(1));
+/// let error = outputs.wait_next().unwrap().unwrap_err();
+/// assert_eq!((error.pending(), error.total()), (2, 2));
+/// assert_eq!(error.to_string(), "2 (of 2) futures unfinished");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeoutError {
     pending: usize,

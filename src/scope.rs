@@ -34,8 +34,8 @@ impl ThreadPool {
     /// Jobs that borrow from outside, as in [`std::thread::scope`]: all of them have ended when this returns.
     ///
     /// The closure gets a [`Scope`] and submits jobs by [`Scope::submit`]; these may borrow whatever lives longer than
-    /// this call, and may submit more jobs. At its end it waits for all of them, joined or not, also if it panics. In a worker of this pool it runs those
-    /// that are still queued itself, so scopes may nest, down to a pool of one worker.
+    /// this call, and may submit more jobs. At its end it waits for all of them, joined or not, also if it panics. In a
+    /// worker of this pool it runs those that are still queued itself, so scopes may nest, down to a pool of one worker.
     ///
     /// # Panics
     ///
@@ -100,6 +100,34 @@ impl<'scope> Scope<'scope, '_> {
     /// Submits a job that may borrow from outside the scope: see [`ThreadPool::submit`].
     ///
     /// Dropping the handle detaches the job; the scope still waits for it.
+    ///
+    /// # Examples
+    ///
+    /// Jobs that submit jobs:
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use futurepool::{Scope, ThreadPool};
+    ///
+    /// struct Tree {
+    ///     value: u64,
+    ///     branches: Vec<Tree>,
+    /// }
+    ///
+    /// fn add<'scope>(scope: &'scope Scope<'scope, '_>, tree: &'scope Tree, sum: &'scope AtomicU64) {
+    ///     sum.fetch_add(tree.value, Ordering::Relaxed);
+    ///     for branch in &tree.branches {
+    ///         drop(scope.submit(move || add(scope, branch, sum)));
+    ///     }
+    /// }
+    ///
+    /// let leaves = [2, 3].map(|value| Tree { value, branches: Vec::new() });
+    /// let tree = Tree { value: 1, branches: leaves.into() };
+    /// let sum = AtomicU64::new(0);
+    /// ThreadPool::new(2).scope(|scope| add(scope, &tree, &sum));
+    /// assert_eq!(sum.into_inner(), 6);
+    /// ```
     #[track_caller]
     pub fn submit<F, T>(&'scope self, closure: F) -> ScopedJoinHandle<'scope, T>
     where
@@ -142,6 +170,8 @@ impl fmt::Debug for Scope<'_, '_> {
 }
 
 /// A job of a [`Scope`]. **Dropping it detaches**: the job still runs, and the scope waits for it.
+///
+/// See [`ThreadPool::scope`] for an example.
 #[must_use = "if the result is not needed, say so with `drop`; a panic of the job then comes out of the scope"]
 pub struct ScopedJoinHandle<'scope, T> {
     outcome: OutcomeHalf<'scope, T>,

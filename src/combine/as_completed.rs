@@ -61,7 +61,11 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 /// A `for` loop owns the whole; a loop round [`wait_next`](AsCompleted::wait_next) can
 /// [`push`](AsCompleted::push) more while it runs.
 ///
+/// An iterator that submits is lazy as all are: it submits nothing before this call. [Collect](Iterator::collect) it to
+/// start the jobs at once.
+///
 /// Python's function of that name gives the futures, here their outputs come out. A handle cannot be given twice.
+#[doc(alias = "JoinSet")]
 pub fn as_completed<I>(futures: I) -> AsCompleted<I::Item>
 where
     I: IntoIterator<Item: Future>,
@@ -106,6 +110,29 @@ impl<F: Future> Future for Numbered<F> {
 
 impl<F> AsCompleted<F> {
     /// Adds one more, at any time: also when all others are done, and after the end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{ThreadPool, as_completed};
+    ///
+    /// /// What a page of a site of seven links to.
+    /// fn links(page: u32) -> Vec<u32> {
+    ///     if page < 4 { vec![2 * page, 2 * page + 1] } else { Vec::new() }
+    /// }
+    ///
+    /// let pool = ThreadPool::new(4);
+    /// let mut visits = as_completed([pool.submit(|| links(1))]);
+    /// let mut pages = 0;
+    /// while let Some(found) = visits.wait_next() {
+    ///     pages += 1;
+    ///     for page in found? {
+    ///         visits.push(pool.submit(move || links(page)));
+    ///     }
+    /// }
+    /// assert_eq!(pages, 7);
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
     pub fn push(&mut self, future: F) {
         self.pending.push(Numbered {
             number: self.total,
@@ -115,6 +142,22 @@ impl<F> AsCompleted<F> {
     }
 
     /// Those whose output was not handed out, in the order in which they were added. Some may be done by now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use futurepool::{ThreadPool, as_completed};
+    /// # let pool = ThreadPool::new(4);
+    /// # fn fetch(mirror: &str) -> usize { mirror.len() }
+    /// let mirrors = ["a.example", "b.example", "c.example"];
+    /// let mut replies = as_completed(mirrors.map(|mirror| pool.submit(move || fetch(mirror))));
+    /// let fastest = replies.wait_next().expect("there are three")?;
+    /// for slower in replies.into_pending() {
+    ///     slower.cancel();
+    /// }
+    /// # assert_eq!(fastest, 9);
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
     #[must_use]
     pub fn into_pending(self) -> Vec<F>
     where
@@ -129,12 +172,35 @@ impl<F> AsCompleted<F> {
     }
 
     /// How many outputs are still to come.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{ThreadPool, as_completed};
+    ///
+    /// let pool = ThreadPool::new(4);
+    /// let mut running = as_completed([]);
+    /// let mut sum = 0;
+    /// for n in 1..=100 {
+    ///     if running.len() == 8 {
+    ///         sum += running.wait_next().expect("there are eight")?;
+    ///     }
+    ///     running.push(pool.submit(move || n)); // so there are eight at most
+    /// }
+    /// for rest in running {
+    ///     sum += rest?;
+    /// }
+    /// assert_eq!(sum, 5050);
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// Whether none is still to come.
+    ///
+    /// See [`len`](Self::len) for an example.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
@@ -146,6 +212,8 @@ impl<F: Future> AsCompleted<F> {
     ///
     /// In a worker of a pool it may run queued jobs of that pool that it waits for: see
     /// [`block_on`](crate::block_on()).
+    ///
+    /// See [`push`](Self::push) for an example.
     pub fn wait_next(&mut self) -> Option<F::Output> {
         block_on(self.next())
     }
@@ -288,6 +356,8 @@ impl<F> fmt::Debug for AsCompleted<F> {
 }
 
 /// The outputs of many futures, as they come, in a blocking iterator: what a `for` loop over [`AsCompleted`] uses.
+///
+/// See [`as_completed`] for an example.
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless they are asked for the next item"]
 pub struct AsCompletedIter<F>(AsCompleted<F>);
@@ -345,6 +415,8 @@ impl<F: Future> TimedAsCompleted<F> {
     }
 
     /// Waits for the next output in this thread, or for the end of the time. It runs no jobs.
+    ///
+    /// See [`AsCompleted::timeout`] for an example.
     pub fn wait_next(&mut self) -> Option<Result<F::Output, TimeoutError>> {
         if self.over {
             return None;
@@ -406,7 +478,7 @@ impl<F> fmt::Debug for TimedAsCompleted<F> {
     }
 }
 
-/// [`AsCompletedIter`] with a time limit.
+/// [`AsCompletedIter`] with a time limit: see [`AsCompleted::timeout`].
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless they are asked for the next item"]
 pub struct TimedAsCompletedIter<F>(TimedAsCompleted<F>);

@@ -33,11 +33,12 @@ impl ThreadPool {
     /// A job for each item, whose results come in the order of the items: as a stream, and as a blocking iterator.
     ///
     /// **Lazy**, as streams and iterators are: nothing happens before it is asked for its first result, or
-    /// [started](Map::start). (In Python, `map` begins at the call.) Then all items are submitted at once;
+    /// [started](Map::start). (In Python, `map` begins at the call.) Then all items are submitted at once, if there is room;
     /// [`buffer_size`](Map::buffer_size) limits how many are taken ahead, so that endless inputs can be used, and
     /// [`chunk_size`](Map::chunk_size) puts several of them into a job.
     ///
-    /// An item whose call panicked is an `Err` in its place, and the rest goes on.
+    /// An item whose call panicked is an `Err` in its place, and the rest goes on. If `f` returns a `Result` itself, there
+    /// are two: `item??`. Items are moved into jobs, so they cannot borrow; for that there is [`scope`](Self::scope).
     ///
     /// # Examples
     ///
@@ -59,11 +60,11 @@ impl ThreadPool {
     /// });
     /// ```
     ///
-    /// Several inputs go in as one, by [`zip`](Iterator::zip):
+    /// Several inputs go in as one, by [`zip`](std::iter::zip):
     ///
     /// ```
     /// # let pool = futurepool::ThreadPool::new(4);
-    /// let powers = pool.map((2..4_u32).zip(5..7), |(base, exponent)| base.pow(exponent));
+    /// let powers = pool.map(std::iter::zip([2_u32, 3], [5, 6]), |(base, exponent)| base.pow(exponent));
     /// let powers: Result<Vec<_>, _> = powers.into_iter().collect();
     /// assert_eq!(powers.unwrap(), [32, 729]);
     /// ```
@@ -80,6 +81,19 @@ impl ThreadPool {
 
     /// As [`map`](Self::map), but results come as they are done. They do not say of which item they are: if that matters,
     /// let `f` return the item, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(2);
+    /// let paths = ["Cargo.toml", "README.md"];
+    /// for read in pool.map_unordered(paths, |path| (path, std::fs::read(path))) {
+    ///     let (path, bytes) = read?;
+    ///     println!("{path}: {} bytes", bytes?.len());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "imap_unordered")]
     #[track_caller]
     pub fn map_unordered<'a, I, F, U>(&'a self, items: I, f: F) -> MapUnordered<'a, U>
     where
@@ -646,11 +660,16 @@ macro_rules! map_type {
 
         impl<U> $map<'_, U> {
             /// Takes `items` inputs at most ahead of what was handed out, so that an endless input can be used, and one
-            /// that is larger than the memory. Without it, all inputs are taken at the start.
+            /// that is larger than the memory. Without it, all inputs are taken at the start, or as a bounded pool has
+            /// room.
             ///
             /// # Panics
             ///
             /// If it is 0, or if the map has begun.
+            ///
+            /// # Examples
+            ///
+            /// See [`ThreadPool::map`](crate::ThreadPool::map) for an example.
             #[doc(alias = "buffersize")]
             #[track_caller]
             pub fn buffer_size(mut self, items: usize) -> Self {
@@ -668,6 +687,15 @@ macro_rules! map_type {
             /// # Panics
             ///
             /// If it is 0, or if the map has begun.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// let pool = futurepool::ThreadPool::new(4);
+            /// let squares = pool.map(0..1_000_u32, |n| n * n).chunk_size(100);
+            /// assert_eq!(squares.into_iter().map(Result::unwrap).sum::<u32>(), 332_833_500);
+            /// assert_eq!(pool.metrics().submitted, 10);
+            /// ```
             #[doc(alias = "chunksize")]
             #[track_caller]
             pub fn chunk_size(mut self, items: usize) -> Self {
@@ -687,6 +715,21 @@ macro_rules! map_type {
             /// # Panics
             ///
             /// If the map has begun.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// use futurepool::{ThreadPool, cancel_requested};
+            ///
+            /// let pool = ThreadPool::new(2);
+            /// // It looks for ever, unless it is asked to end.
+            /// let search = |from: u64| (from..).find(|_| cancel_requested());
+            /// let mut found = pool.map([0, 1_000], search).timeout(Duration::from_millis(10));
+            /// assert!(found.wait_next().unwrap().unwrap_err().is_timeout());
+            /// assert!(found.wait_next().is_none());
+            /// ```
             #[track_caller]
             pub fn timeout(mut self, limit: Duration) -> Self {
                 self.engine.feed.set("timeout");
@@ -696,7 +739,18 @@ macro_rules! map_type {
 
             /// Begins now, without waiting for the first result to be asked for.
             ///
-            /// It never blocks: what a full pool has no room for is submitted when results are asked for.
+            /// It never blocks: what a full pool has no room for is submitted when results are asked for. Options are set
+            /// before it; afterwards they panic.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// let pool = futurepool::ThreadPool::new(2);
+            /// let lengths = pool.map(["spam", "ham"], |word| word.len()).start();
+            /// assert_eq!(pool.metrics().submitted, 2);
+            /// // They are measured while this thread does something else.
+            /// assert_eq!(lengths.into_iter().map(Result::unwrap).sum::<usize>(), 7);
+            /// ```
             pub fn start(mut self) -> Self {
                 self.engine.start();
                 self
@@ -706,6 +760,8 @@ macro_rules! map_type {
             ///
             /// In a worker of the same pool, and without a time limit, it runs the job itself that it waits for, if no
             /// worker can: see [`block_on`](crate::block_on()).
+            ///
+            /// See [`timeout`](Self::timeout) for an example.
             pub fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
                 self.engine.wait_next()
             }
@@ -762,6 +818,8 @@ macro_rules! map_type {
         #[doc = concat!("The results of a [`", $name, "`] in a blocking iterator: what a `for` loop uses.")]
         ///
         /// Dropping it cancels what has not started.
+        ///
+        /// See [`ThreadPool::map`](crate::ThreadPool::map) for an example.
         #[derive(Debug)]
         #[must_use = "iterators do nothing unless they are asked for the next item"]
         pub struct $iter<'a, U>($map<'a, U>);

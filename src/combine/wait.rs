@@ -16,6 +16,24 @@ use crate::task::cell::Ending;
 use crate::task::handle::{CancelOnDrop, JoinHandle, Tagged};
 
 /// When a [`wait`] is over.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::{ReturnWhen, ThreadPool, wait};
+///
+/// let pool = ThreadPool::new(2);
+/// let asked = ["one", "two", "three"].map(|server| pool.submit(move || server.len()));
+/// let waited = wait(asked, ReturnWhen::FirstCompleted).join();
+/// for late in waited.not_done {
+///     late.cancel(); // one answer is enough
+/// }
+/// for done in waited.done {
+///     println!("{}", done.join()?);
+/// }
+/// # Ok::<(), futurepool::JoinError>(())
+/// ```
+#[doc(alias = "return_when")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ReturnWhen {
@@ -26,12 +44,15 @@ pub enum ReturnWhen {
     /// One job is done, at least.
     #[doc(alias = "FIRST_COMPLETED")]
     FirstCompleted,
-    /// One job has failed, with any error but a cancel; or all are done.
+    /// One job has failed: it panicked, or could not run, but for a cancel. Or all are done. An `Err` that a job
+    /// *returned* counts in [`wait_results`] only.
     #[doc(alias = "FIRST_EXCEPTION")]
     FirstException,
 }
 
-/// Waits for several handles, which keep their results.
+/// Waits for several handles, which keep their results. It takes them, and gives them back.
+///
+/// For jobs that return a `Result`, and if an `Err` is to end the wait, there is [`wait_results`].
 ///
 /// Await it, or [`join`](Wait::join) it; it gives all handles back, in two lists: see [`Waited`]. They may be of several
 /// pools, plain, [tagged](crate::JoinHandle::tag) or [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop). A job that
@@ -164,6 +185,23 @@ impl<H: WaitHandle> Wait<H> {
     ///
     /// A limit too long for the clock is none. In async code it needs no particular runtime: all limits of a process
     /// share one timer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use futurepool::{ReturnWhen, ThreadPool, wait};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let (go, held) = std::sync::mpsc::channel();
+    /// let job = pool.submit(move || held.recv());
+    /// let limit = Duration::from_millis(10);
+    /// let mut waited = wait([job], ReturnWhen::AllCompleted).timeout(limit).join();
+    /// let job = waited.not_done.pop().expect("it waits for the message");
+    /// go.send("go").unwrap();
+    /// assert_eq!(job.join().unwrap(), Ok("go"));
+    /// ```
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.limit = Some(Limit::after(limit));
         self
@@ -173,6 +211,8 @@ impl<H: WaitHandle> Wait<H> {
     ///
     /// In a worker of a pool, and without a time limit, it runs jobs of that pool that it waits for and that are still
     /// queued: at once if it waits for all, otherwise only while no worker can.
+    ///
+    /// See [`wait`] for an example.
     pub fn join(mut self) -> Waited<H> {
         let deadline = self.limit.as_ref().and_then(Limit::deadline);
         if let (Handles::All { handles, .. }, None) = (&self.handles, deadline) {
@@ -221,6 +261,23 @@ impl<H: WaitHandle> Wait<H> {
 
 impl<H> Wait<H> {
     /// Gives all handles back, in the order in which they were given, without waiting.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futures::FutureExt;
+    /// use futurepool::{ReturnWhen, ThreadPool, wait};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// # let (go, held) = std::sync::mpsc::channel::<()>();
+    /// let job = pool.submit(move || held.recv());
+    /// let mut all = wait([job], ReturnWhen::AllCompleted);
+    /// if (&mut all).now_or_never().is_none() {
+    ///     // Not yet: the handles come back, and are as they were.
+    ///     assert_eq!(all.into_handles().len(), 1);
+    /// }
+    /// # drop(go);
+    /// ```
     #[must_use]
     pub fn into_handles(mut self) -> Vec<H> {
         self.take_handles()

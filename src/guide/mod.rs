@@ -3,6 +3,7 @@
 //!
 //! There is nothing to be used in here. The [front page](crate) is the place to begin.
 
+#[doc(alias = "concurrent.futures")]
 pub mod from_python;
 pub mod from_tokio;
 pub mod how_it_works;

@@ -73,6 +73,15 @@ impl ThreadPoolBuilder {
     /// that has left goes to the next one that starts. The default is unique for each pool.
     ///
     /// Some systems show the first bytes only (Linux: 15).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::builder().thread_name_prefix("hash").build()?;
+    /// let name = pool.submit(|| std::thread::current().name().map(String::from));
+    /// assert_eq!(name.join()?.as_deref(), Some("hash-0"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.thread_name_prefix = Some(prefix.into());
         self
@@ -82,6 +91,19 @@ impl ThreadPoolBuilder {
     ///
     /// A job that needs more **ends the whole process**, as it would in any thread: that is no panic, and no handle can
     /// tell of it. Jobs that wait for jobs may need more, as those may run on the waiter's stack.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// fn depth(list: &[u8]) -> usize {
+    ///     list.split_first().map_or(0, |(_, rest)| 1 + depth(rest))
+    /// }
+    ///
+    /// let pool = futurepool::ThreadPool::builder().stack_size(64 * 1024 * 1024).build()?;
+    /// let depth = pool.submit(|| depth(&[0; 50_000]));
+    /// assert_eq!(depth.join()?, 50_000);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -98,6 +120,9 @@ impl ThreadPoolBuilder {
     /// If it fails or panics, the pool is **broken** for good: every queued and every later job gets an error that
     /// [`is_broken`](crate::JoinError::is_broken) and shows the cause. Jobs that run by then end as they would.
     ///
+    /// What it puts into thread-locals is dropped when the thread ends. Dropping the pool, or
+    /// [joining](crate::Shutdown::join) its shutdown, waits for that; awaiting the shutdown does not.
+    ///
     /// # Examples
     ///
     /// ```
@@ -111,6 +136,19 @@ impl ThreadPoolBuilder {
     ///     .initializer(|| CONNECTION.set(7))
     ///     .build()?;
     /// assert_eq!(pool.submit(|| CONNECTION.get()).join().unwrap(), 7);
+    /// # Ok::<(), futurepool::BuildError>(())
+    /// ```
+    ///
+    /// One that fails:
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::builder()
+    ///     .initializer(|| Err::<(), _>("no database"))
+    ///     .build()?;
+    /// let error = pool.submit(|| 7).join().unwrap_err();
+    /// assert!(error.is_broken());
+    /// assert_eq!(error.to_string(), "the pool is broken: no database");
+    /// assert!(pool.try_submit(|| 7).unwrap_err().is_broken());
     /// # Ok::<(), futurepool::BuildError>(())
     /// ```
     #[doc(alias = "initargs")]
@@ -136,6 +174,17 @@ impl ThreadPoolBuilder {
     /// the one that is current at [`build`](Self::build), if there is one.
     ///
     /// The pool does not keep the runtime alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use futurepool::ThreadPool;
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let pool = ThreadPool::builder().tokio_handle(runtime.handle().clone()).build()?;
+    /// let task = pool.submit(|| tokio::spawn(async { 6 * 7 })).join()?;
+    /// assert_eq!(runtime.block_on(task)?, 42);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[cfg(feature = "tokio")]
     pub fn tokio_handle(mut self, handle: tokio::runtime::Handle) -> Self {
         self.runtime = Runtime::Given(handle);

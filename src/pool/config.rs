@@ -46,7 +46,8 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What an initializer may return: nothing, or a `Result<(), E>` whose error turns into a boxed one.
+/// What an [initializer](crate::ThreadPoolBuilder::initializer) may return: nothing, or a `Result<(), E>` whose error
+/// turns into a boxed one.
 ///
 /// It cannot be implemented outside this crate.
 pub trait InitializerOutput: sealed::Sealed {

@@ -45,6 +45,7 @@ pub fn global() -> &'static GlobalPool {
 /// assert_eq!(sum.unwrap(), 5050);
 /// # });
 /// ```
+#[doc(alias = "to_thread")]
 #[track_caller]
 pub fn submit<F, T>(closure: F) -> JoinHandle<T>
 where

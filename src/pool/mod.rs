@@ -66,8 +66,8 @@ use crate::task::span::{self, Span};
 ///
 /// # Processor time
 ///
-/// An idle pool uses none. A worker that has just run out of jobs looks for the next one before it sleeps, for up to 60 µs,
-/// and so does a thread that [`join`](JoinHandle::join)s or is in [`block_on`](crate::block_on): one worker of a pool and
+/// An idle pool uses none. A worker that has just run out of jobs looks for the next one before it sleeps, for up to
+/// 60 µs, and so does a thread that [`join`](JoinHandle::join)s or is in [`block_on`](crate::block_on): one worker of a pool and
 /// one such thread of the process at a time, and the more seldom the longer it was in vain.
 ///
 /// # After `fork`
@@ -87,6 +87,7 @@ use crate::task::span::{self, Span};
 /// assert!(text.contains("futurepool"));
 /// # Ok::<(), std::io::Error>(())
 /// ```
+#[doc(alias = "__enter__")]
 #[doc(alias = "ThreadPoolExecutor")]
 pub struct ThreadPool {
     shared: Arc<Shared>,
@@ -99,6 +100,10 @@ impl ThreadPool {
     /// # Panics
     ///
     /// If `max_workers` is 0.
+    ///
+    /// # Examples
+    ///
+    /// See [`submit`](Self::submit) for an example.
     #[must_use]
     #[track_caller]
     pub fn new(max_workers: usize) -> Self {
@@ -107,6 +112,8 @@ impl ThreadPool {
     }
 
     /// The options of a pool, to be set one by one.
+    ///
+    /// See [`ThreadPoolBuilder`] for an example.
     pub fn builder() -> ThreadPoolBuilder {
         ThreadPoolBuilder::new()
     }
@@ -121,6 +128,22 @@ impl ThreadPool {
     /// # Errors
     ///
     /// They come through the handle. On a pool that is shut down or broken it is resolved already, with that error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::ThreadPool;
+    ///
+    /// let pool = ThreadPool::new(4);
+    /// let paths = ["Cargo.toml", "README.md"];
+    /// let reads = paths.map(|path| pool.submit(move || std::fs::read(path)));
+    /// for (path, read) in paths.iter().zip(reads) {
+    ///     println!("{path}: {} bytes", read.join()??.len());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "run_in_executor")]
+    #[doc(alias = "spawn_blocking")]
     #[track_caller]
     pub fn submit<F, T>(&self, closure: F) -> JoinHandle<T>
     where
@@ -179,6 +202,19 @@ impl ThreadPool {
     ///
     /// A [`SubmitError`] that says why the job was not accepted, and gives the closure back: the queue is full, the
     /// pool is shut down, or it is broken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::builder().queue_capacity(1).build()?;
+    /// let sum = match pool.try_submit(|| (1..=100).sum::<u32>()) {
+    ///     Ok(handle) => handle.join()?,
+    ///     Err(refused) if refused.is_full() => refused.into_inner()(), // then this thread does it
+    ///     Err(refused) => panic!("{refused}"),
+    /// };
+    /// assert_eq!(sum, 5050);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[track_caller]
     pub fn try_submit<F, T>(&self, closure: F) -> Result<JoinHandle<T>, SubmitError<F>>
     where
@@ -205,8 +241,8 @@ impl ThreadPool {
     ///
     /// The future it gives does nothing until it is polled. Who polled first is served first: places are given in that
     /// order, and while somebody waits for one neither [`submit`](Self::submit) nor [`try_submit`](Self::try_submit)
-    /// takes it. A place that was given stays with its future until that is polled again, or dropped. In one of this pool's own workers
-    /// and under [`block_on`](crate::block_on) it goes over the capacity instead of waiting.
+    /// takes it. A place that was given stays with its future until that is polled again, or dropped. In one of this pool's
+    /// own workers, under this crate's [`block_on`](crate::block_on), it goes over the capacity instead of waiting.
     ///
     /// # Errors
     ///
@@ -262,6 +298,25 @@ impl ThreadPool {
 
     /// As [`shutdown`](Self::shutdown), but every queued job is cancelled, and those that run are asked to end: see
     /// [`cancel_requested`](crate::cancel_requested).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{ThreadPool, cancel_requested};
+    ///
+    /// # let (tell, told) = std::sync::mpsc::channel();
+    /// let pool = ThreadPool::new(1);
+    /// let running = pool.submit(move || {
+    ///     # tell.send(()).unwrap();
+    ///     while !cancel_requested() {}
+    ///     "ended early"
+    /// });
+    /// let queued = pool.submit(|| "never starts");
+    /// # told.recv().unwrap();
+    /// pool.shutdown_now().join();
+    /// assert_eq!(running.join().unwrap(), "ended early");
+    /// assert!(queued.join().unwrap_err().is_cancelled());
+    /// ```
     #[doc(alias = "cancel_futures")]
     #[doc(alias = "terminate_workers")]
     #[doc(alias = "kill_workers")]
@@ -274,17 +329,47 @@ impl ThreadPool {
     ///
     /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns; but one that some other
     /// thread comes to wait for meanwhile is cancelled by that thread.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let (tell, told) = std::sync::mpsc::channel();
+    /// # let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// # let busy = pool.submit(move || { tell.send(()).unwrap(); wait.recv() });
+    /// # told.recv().unwrap();
+    /// // The one worker is busy, and what was asked for is out of date.
+    /// let old = ["spam", "ham"].map(|word| pool.submit(move || word.len()));
+    /// assert_eq!(pool.cancel_pending(), 2);
+    /// let new = pool.submit(|| "eggs".len());
+    /// # drop((go, old, busy));
+    /// assert_eq!(new.join().unwrap(), 4);
+    /// ```
     pub fn cancel_pending(&self) -> usize {
         self.shared.refuse_queued(Verdict::Cancelled)
     }
 
     /// How many threads there may be at once.
+    ///
+    /// See [`ThreadPoolBuilder`] for an example.
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.shared.roster.max_workers()
     }
 
     /// What the pool has done so far, and what it does at present.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(2);
+    /// let numbers = ["1", "2", "three"].map(|text| pool.submit(move || text.parse::<u8>().unwrap()));
+    /// pool.shutdown().join();
+    /// let metrics = pool.metrics();
+    /// assert_eq!((metrics.submitted, metrics.queued, metrics.workers), (3, 0, 0));
+    /// assert_eq!((metrics.completed, metrics.panicked, metrics.cancelled), (2, 1, 0));
+    /// # drop(numbers);
+    /// ```
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.shared.metrics()

@@ -44,6 +44,8 @@ impl Shutdown {
     /// Blocks until the threads are truly gone, their thread-locals dropped.
     ///
     /// Any number of threads may do so at once. In a worker of the same pool it joins no thread: see above.
+    ///
+    /// See [`ThreadPool::shutdown`](crate::ThreadPool::shutdown) for an example.
     pub fn join(mut self) {
         block_on(&mut self);
         if self.shared.own_badge().is_none() {
@@ -57,6 +59,21 @@ impl Shutdown {
     ///
     /// A [`TimeoutError`] that tells how many workers have not left yet, of how many there were at the most. The
     /// shutdown goes on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use futurepool::{ThreadPool, cancel_requested};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let endless = pool.submit(|| while !cancel_requested() {});
+    /// let late = pool.shutdown().join_timeout(Duration::from_millis(10)).unwrap_err();
+    /// assert_eq!(late.to_string(), "1 (of 1) workers unfinished");
+    /// pool.shutdown_now().join(); // it is not waited for any longer, but asked to end
+    /// assert!(endless.is_finished());
+    /// ```
     pub fn join_timeout(&mut self, limit: Duration) -> Result<(), TimeoutError> {
         let deadline = Instant::now().checked_add(limit);
         let sleeper = Sleeper::new();

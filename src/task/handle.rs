@@ -33,7 +33,7 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 /// detaches**: the job still runs, its result is dropped; [`cancel_on_drop`](Self::cancel_on_drop) makes that a cancel.
 ///
 /// What Python calls `Future`. It differs in that the result is taken, once, and by value: whoever polls or joins a
-/// handle whose result was taken panics.
+/// handle whose result was taken panics. For several readers let the job return an `Arc`.
 ///
 /// # Cancel safety
 ///
@@ -51,6 +51,7 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 /// # });
 /// ```
 #[doc(alias = "Future")]
+#[doc(alias = "wrap_future")]
 #[must_use = "dropping a handle detaches the job, whose result and panic are then lost"]
 pub struct JoinHandle<T> {
     job: Half<T>,
@@ -102,12 +103,22 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// A [`JoinError`] if the job panicked, was cancelled or never accepted; and one that
-    /// [`is_deadlock`](JoinError::is_deadlock) if the job waits, in the end, for the one that calls this.
+    /// A [`JoinError`] if the job panicked or never ran (cancelled, not accepted, its pool broke or got no thread); and one
+    /// that [`is_deadlock`](JoinError::is_deadlock) if the job waits, in the end, for the one that calls this.
     ///
     /// # Panics
     ///
     /// If the result was already taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(2);
+    /// let read = pool.submit(|| std::fs::read_to_string("Cargo.toml"));
+    /// let text = read.join()??; // an error of the job's own comes second
+    /// assert!(text.contains("futurepool"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "result")]
     #[doc(alias = "exception")]
     #[track_caller]
@@ -148,6 +159,21 @@ impl<T> JoinHandle<T> {
     }
 
     /// Takes the result if it is there; `None` if the job is not done, and if the result was already taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let mut handle = pool.submit(|| 6 * 7);
+    /// let answer = loop {
+    ///     if let Some(answer) = handle.try_join() {
+    ///         break answer.unwrap();
+    ///     }
+    ///     // Draw the next picture.
+    ///     # std::thread::yield_now();
+    /// };
+    /// assert_eq!(answer, 42);
+    /// ```
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
         match &self.job {
             Half::Waits(_) => self.take(),
@@ -346,6 +372,25 @@ impl<T> JoinHandle<T> {
     ///
     /// A job that runs is not stopped: this returns `false` and sets its request, which it sees by
     /// [`cancel_requested`](crate::cancel_requested). A finished job stays as it is: `false`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// # let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// # let first = pool.submit(move || wait.recv());
+    /// let text = Arc::new(String::from("a long text"));
+    /// let shared = Arc::clone(&text);
+    /// let count = pool.submit(move || shared.len()); // behind another job
+    ///
+    /// assert!(count.cancel());
+    /// assert_eq!(Arc::strong_count(&text), 1); // the closure is gone already
+    /// assert!(count.join().unwrap_err().is_cancelled());
+    /// # drop((go, first));
+    /// ```
+    #[doc(alias = "abort")]
     pub fn cancel(&self) -> bool {
         self.cancel_now() != Cancel::No
     }
@@ -359,6 +404,8 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the job was cancelled. False until its callbacks have run.
+    ///
+    /// See [`is_finished`](Self::is_finished) for an example.
     #[doc(alias = "cancelled")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
@@ -369,6 +416,8 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the job runs at present, or has ended and its callbacks run.
+    ///
+    /// See [`is_finished`](Self::is_finished) for an example.
     #[doc(alias = "running")]
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -376,6 +425,29 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the job is done, in whatever way: also when it was cancelled or refused, and when its result was taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{JoinHandle, ThreadPool};
+    ///
+    /// fn status<T>(handle: &JoinHandle<T>) -> &'static str {
+    ///     if handle.is_cancelled() {
+    ///         "cancelled"
+    ///     } else if handle.is_finished() {
+    ///         "done"
+    ///     } else if handle.is_running() {
+    ///         "runs"
+    ///     } else {
+    ///         "waits"
+    ///     }
+    /// }
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let handle = pool.submit(|| ());
+    /// pool.shutdown().join();
+    /// assert_eq!(status(&handle), "done");
+    /// ```
     #[doc(alias = "done")]
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -501,7 +573,28 @@ impl<T> fmt::Debug for JoinHandle<T> {
 pin_project! {
     /// A future with a key beside it: see [`JoinHandle::tag`].
     ///
-    /// Dropping it drops the future, which for a handle detaches the job.
+    /// Dropping it drops the future, which for a handle detaches the job. Sync code uses [`join`](Self::join),
+    /// or [`block_on`](crate::block_on); what else a handle can do is behind [`get_ref`](Self::get_ref) and
+    /// [`get_mut`](Self::get_mut).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{ReturnWhen, ThreadPool, wait};
+    ///
+    /// let pool = ThreadPool::new(2);
+    /// let words = ["spam", "eggs", "ham"];
+    /// let lengths = words.map(|word| pool.submit(move || word.len()).tag(word));
+    /// let waited = wait(lengths, ReturnWhen::FirstCompleted).join();
+    /// for mut done in waited.done {
+    ///     let length = done.get_mut().try_join().expect("it is done")?;
+    ///     println!("{}: {length}", done.key());
+    /// }
+    /// for late in waited.not_done {
+    ///     late.get_ref().cancel();
+    /// }
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
     #[must_use = "dropping it drops the future in it; a handle then detaches its job"]
     pub struct Tagged<K, F> {
         // None once the future is done and the key was handed out.
@@ -541,6 +634,15 @@ impl<K, F> Tagged<K, F> {
     /// # Panics
     ///
     /// If the key was handed out, with the result.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let tagged = pool.submit(|| "hello".len()).tag("greeting");
+    /// let (key, handle) = tagged.into_inner();
+    /// assert_eq!((key, handle.join().unwrap()), ("greeting", 5)); // in sync code
+    /// ```
     #[must_use]
     pub fn into_inner(self) -> (K, F) {
         (self.key.expect(KEY_GONE), self.future)
@@ -603,6 +705,20 @@ impl<K: fmt::Debug, F: fmt::Debug> fmt::Debug for Tagged<K, F> {
 ///
 /// A job that runs by then is only asked to end, see [`cancel_requested`](crate::cancel_requested). It is a future as
 /// the handle is, and everything that a `&JoinHandle` or `&mut JoinHandle` can do it can do, too.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::{JoinError, ThreadPool};
+///
+/// fn both(pool: &ThreadPool) -> Result<u32, JoinError> {
+///     let left = pool.submit(|| 1).cancel_on_drop();
+///     let right = pool.submit(|| 2).cancel_on_drop();
+///     Ok(left.join()? + right.join()?) // if `left` fails, nobody needs `right`
+/// }
+///
+/// assert_eq!(both(&ThreadPool::new(2)).unwrap(), 3);
+/// ```
 #[must_use = "dropping it cancels the job"]
 pub struct CancelOnDrop<T> {
     /// `None` once it was joined or disarmed.
@@ -627,6 +743,17 @@ impl<T> CancelOnDrop<T> {
     }
 
     /// The handle alone, whose drop detaches.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let order = pool.submit(|| "sent").cancel_on_drop();
+    /// // It is paid: from here on the job is to run, whoever waits for it.
+    /// drop(order.disarm());
+    /// pool.shutdown().join();
+    /// assert_eq!(pool.metrics().completed, 1);
+    /// ```
     pub fn disarm(mut self) -> JoinHandle<T> {
         self.handle.take().expect(DISARMED)
     }

@@ -13,6 +13,31 @@ use crate::task::cell::{Home, Runnable, Sentence, Watch};
 /// cancelled. So its [`JoinHandle`](crate::JoinHandle) resolves whatever an executor does, and never hangs.
 ///
 /// A job runs once: both methods take it by value. If its handle has cancelled it they do nothing.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc::{Sender, channel};
+///
+/// use futurepool::{Executor, ExecutorExt, Job};
+///
+/// /// Jobs for a thread that has other things to do, too: that of a window, for instance.
+/// struct Later(Sender<Job>);
+///
+/// impl Executor for Later {
+///     fn execute(&self, job: Job) {
+///         let _ = self.0.send(job); // if that thread is gone the job is dropped, which cancels it
+///     }
+/// }
+///
+/// let (jobs, queue) = channel();
+/// let later = Later(jobs);
+/// let title = later.submit(|| "ready");
+/// // In that thread, whenever it has time:
+/// queue.try_iter().for_each(Job::run);
+/// assert_eq!(title.join().unwrap(), "ready");
+/// ```
+#[doc(alias = "InvalidStateError")]
 #[doc(alias = "_WorkItem")]
 #[must_use = "dropping a job cancels it"]
 pub struct Job {
@@ -33,6 +58,7 @@ impl Job {
     /// Runs it in this thread: the closure, the callbacks and the wakers of whoever waits for it.
     ///
     /// It never unwinds: a panic of the closure is the job's outcome.
+    #[doc(alias = "set_result")]
     #[doc(alias = "set_running_or_notify_cancel")]
     pub fn run(self) {
         self.run_watched(&mut Unwatched);
@@ -40,6 +66,8 @@ impl Job {
 
     /// Resolves it with an error, without running it: [`JoinError::shutdown`] and [`JoinError::broken`] are made for
     /// this.
+    ///
+    /// See [`Executor`](crate::Executor) for an example.
     #[doc(alias = "set_exception")]
     pub fn refuse(mut self, error: JoinError) {
         if let Some(cell) = self.cell.take() {
