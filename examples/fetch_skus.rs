@@ -8,11 +8,13 @@
 //! program can check itself: each number has to be among the offers or among the failures, once, and the failures
 //! have to be those the shop was told. If they are not, the exit status is 1; wrong arguments are status 2.
 
+mod server;
+
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -325,51 +327,20 @@ fn offer_of(sku: &str) -> Offer {
 
 /// Starts the server, which ends with the program.
 fn start_shop(faults: HashMap<String, Fault>, options: &Options) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let address = listener.local_addr()?;
-    // A connection keeps its worker for as long as the client keeps it open: with fewer workers than connections, the
-    // last ones would wait for ever. Some more are for those that were broken off and have not ended yet.
-    let pool = ThreadPool::builder()
-        .max_workers(options.workers + 8)
-        .thread_name_prefix("shop")
-        .build()
-        .map_err(io::Error::other)?;
     let (faults, latency) = (Arc::new(faults), options.latency);
-    thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
-            let faults = Arc::clone(&faults);
-            // Nobody waits for these jobs. What goes wrong in one is what the client sees, and reports.
-            drop(pool.submit(move || serve(&connection, &faults, latency)));
-        }
-    });
-    Ok(address)
-}
-
-/// Answers the requests of one connection, until it is closed.
-fn serve(
-    connection: &TcpStream,
-    faults: &HashMap<String, Fault>,
-    latency: Duration,
-) -> io::Result<()> {
-    // Each answer is one write, which need not wait for others to fill a packet.
-    connection.set_nodelay(true)?;
-    let mut requests = BufReader::new(connection).lines();
-    while let Some(line) = requests.next().transpose()? {
-        // `GET /MUG-0100 HTTP/1.1`, then headers, up to an empty line.
-        let sku = line.split(' ').nth(1).unwrap_or("").trim_start_matches('/');
-        while !requests.next().transpose()?.unwrap_or_default().is_empty() {}
-
+    server::start(options.workers, move |sku, connection| {
         thread::sleep(latency);
-        let offer = offer_of(sku);
-        let (status, body) = match faults.get(sku) {
-            None => ("200 OK", format!("{} {}", offer.cents, offer.stock)),
-            Some(Fault::NotFound) => ("404 Not Found", String::new()),
-            Some(Fault::ServerError) => ("500 Internal Server Error", String::new()),
-            Some(Fault::BrokenOff) => break,
-        };
-        let length = body.len();
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
-        (&mut &*connection).write_all(answer.as_bytes())?;
-    }
-    Ok(())
+        match faults.get(sku) {
+            None => {
+                let offer = offer_of(sku);
+                let body = format!("{} {}", offer.cents, offer.stock);
+                server::respond(connection, "200 OK", body.as_bytes())
+            }
+            Some(Fault::NotFound) => server::respond(connection, "404 Not Found", b""),
+            Some(Fault::ServerError) => {
+                server::respond(connection, "500 Internal Server Error", b"")
+            }
+            Some(Fault::BrokenOff) => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    })
 }
