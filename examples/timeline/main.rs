@@ -1,0 +1,258 @@
+//! What a pool does, as a picture: which worker ran which job when, and how long the jobs waited for it.
+//!
+//! ```text
+//! cargo run --release --example timeline
+//! cargo run --release --example timeline -- --trace trace.json --svg timeline.svg
+//! ```
+//!
+//! The trace is in the format of Chrome's trace viewer: open it in <https://ui.perfetto.dev> or `chrome://tracing`. The
+//! other file is a picture to look at in a browser.
+//!
+//! All comes from `tracing`. A pool runs each job inside the span that was current at its submit. So with a span for
+//! each job, a subscriber sees when it was made (the job is submitted), when it is entered in a worker (the job starts)
+//! and when it is left there (the job ends).
+//!
+//! It checks itself: the exit status is 1 if what was recorded is not what the pool counted, or if a worker seems to
+//! have run two jobs at once; wrong arguments are status 2. The panics "on purpose" that it prints are meant to be there.
+
+mod lanes;
+mod picture;
+mod recorder;
+mod trace;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use futurepool::{JoinError, JoinHandle, Metrics, ReturnWhen, ThreadPool, wait};
+use tracing::field::Empty;
+use tracing::info_span;
+
+use crate::lanes::OnLane;
+use crate::recorder::{Job, Recorder, TARGET};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const USAGE: &str = "\
+Usage: timeline [OPTIONS]
+
+--trace FILE   for Perfetto or chrome://tracing (default: timeline.json in the folder for temporary files)
+--svg FILE     the picture (default: timeline.svg there)
+--workers N    (default: 4)
+";
+
+fn main() -> ExitCode {
+    let options = match Options::parse(lexopt::Parser::from_env()) {
+        Ok(options) => options,
+        Err(error) => {
+            eprint!("timeline: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("timeline: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Options {
+    trace: PathBuf,
+    svg: PathBuf,
+    workers: usize,
+}
+
+impl Options {
+    fn parse(mut arguments: lexopt::Parser) -> Result<Self, lexopt::Error> {
+        use lexopt::prelude::*;
+
+        let mut options = Self {
+            trace: env::temp_dir().join("timeline.json"),
+            svg: env::temp_dir().join("timeline.svg"),
+            workers: 4,
+        };
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Short('h') | Long("help") => {
+                    print!("{USAGE}");
+                    process::exit(0);
+                }
+                Long("trace") => options.trace = arguments.value()?.into(),
+                Long("svg") => options.svg = arguments.value()?.into(),
+                Long("workers") => options.workers = arguments.value()?.parse()?,
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        if options.workers == 0 {
+            return Err("--workers takes a number from 1".into());
+        }
+        Ok(options)
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    let recorder = Arc::new(Recorder::new());
+    tracing::subscriber::set_global_default(Arc::clone(&recorder))?;
+
+    let builder = ThreadPool::builder().max_workers(options.workers);
+    let pool = Arc::new(builder.thread_name_prefix("worker").build()?);
+    mixed_load(&pool);
+    pool.shutdown().join(); // so that all has ended, callbacks too, and the figures are final
+    let jobs = recorder.jobs();
+
+    check_totals(&jobs, &pool.metrics())?;
+    let lanes = lanes::lanes(&jobs);
+    for (worker, runs) in &lanes {
+        check_lane(runs).map_err(|error| format!("{worker}: {error}"))?;
+    }
+    fs::write(&options.trace, trace::trace(&jobs, &lanes))?;
+    fs::write(&options.svg, picture::picture(&jobs, &lanes))?;
+
+    let end = jobs.iter().filter_map(|job| job.ended).max();
+    let (count, workers) = (jobs.len(), lanes.len());
+    println!(
+        "{count} jobs on {workers} workers in {:.1?}",
+        end.unwrap_or_default()
+    );
+    println!(
+        "{}: open it in https://ui.perfetto.dev",
+        options.trace.display()
+    );
+    println!("{}: open it in a browser", options.svg.display());
+    Ok(())
+}
+
+// ---- the load ---------------------------------------------------------------------------------------------
+
+/// More jobs at once than there are workers, then a job now and then, then jobs that wait for jobs.
+fn mixed_load(pool: &Arc<ThreadPool>) {
+    let mut handles = Vec::new();
+    for n in 0..24 {
+        handles.push(match n % 6 {
+            0 => submit(pool, "long", || work(45)),
+            3 => submit_nested(pool, 2),
+            4 if n > 6 => submit(pool, "panics", || {
+                work(12);
+                panic!("on purpose");
+            }),
+            _ => submit(pool, "short", move || work(4 + n % 5)),
+        });
+    }
+    let unwanted: Vec<_> = (0..6)
+        .map(|_| submit(pool, "cancelled", || work(20)))
+        .collect();
+    work(30);
+    for handle in &unwanted {
+        handle.cancel();
+    }
+    wait(
+        handles.into_iter().chain(unwanted),
+        ReturnWhen::AllCompleted,
+    )
+    .join();
+
+    let now_and_then = (0..20).map(|n| {
+        work(5);
+        submit(pool, "short", move || work(6 + n % 9))
+    });
+    wait(now_and_then, ReturnWhen::AllCompleted).join();
+
+    let nested = (0..6).map(|_| submit_nested(pool, 3));
+    wait(nested, ReturnWhen::AllCompleted).join();
+}
+
+/// A job in a span of its own, which is told how it ended.
+fn submit(
+    pool: &ThreadPool,
+    kind: &'static str,
+    job: impl FnOnce() + Send + 'static,
+) -> JoinHandle<()> {
+    let span = info_span!(target: TARGET, "job", kind, outcome = Empty);
+    let handle = span.in_scope(|| pool.submit(job));
+    handle.add_done_callback(move |outcome| {
+        span.record("outcome", in_a_word(outcome));
+    });
+    handle
+}
+
+/// A job that waits for others. If no worker is free for them, it runs them itself meanwhile.
+fn submit_nested(pool: &Arc<ThreadPool>, parts: u64) -> JoinHandle<()> {
+    let shared = Arc::clone(pool);
+    submit(pool, "waits for its parts", move || {
+        work(5);
+        let parts = (0..parts).map(|n| submit(&shared, "part", move || work(8 + 3 * n)));
+        wait(parts, ReturnWhen::AllCompleted).join();
+    })
+}
+
+/// As a slow disk or a far server would.
+fn work(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+fn in_a_word(outcome: Result<&(), &JoinError>) -> &'static str {
+    match outcome {
+        Ok(()) => "completed",
+        Err(error) if error.is_panic() => "panicked",
+        Err(error) if error.is_cancelled() => "cancelled",
+        Err(_) => "refused",
+    }
+}
+
+// ---- checking it ------------------------------------------------------------------------------------------
+
+/// Whether the recorder has seen what the pool has counted.
+fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
+    for (outcome, counted) in [
+        ("completed", metrics.completed),
+        ("panicked", metrics.panicked),
+        ("cancelled", metrics.cancelled),
+    ] {
+        let seen = jobs.iter().filter(|job| job.get("outcome") == outcome);
+        let seen = seen.count() as u64;
+        if seen != counted {
+            return Err(format!("{seen} {outcome} jobs were recorded, {counted} counted").into());
+        }
+    }
+    let (seen, counted) = (jobs.len() as u64, metrics.submitted);
+    if seen != counted {
+        return Err(format!("{seen} jobs were recorded, {counted} counted").into());
+    }
+    for (number, job) in (1..).zip(jobs) {
+        let in_order = match (&job.run, job.ended) {
+            (Some(run), Some(_)) => job.submitted <= run.start && run.start < run.end,
+            (None, Some(ended)) => job.get("outcome") == "cancelled" && job.submitted <= ended,
+            (_, None) => false,
+        };
+        if !in_order {
+            return Err(format!("job {number} is recorded as {job:?}").into());
+        }
+    }
+    Ok(())
+}
+
+/// A worker runs one job at a time; and one more while that waits for it.
+fn check_lane(lane: &[OnLane<'_>]) -> Result<(), Failure> {
+    let mut stack = Vec::<&OnLane<'_>>::new();
+    for next in lane {
+        stack.retain(|below| below.run.end > next.run.start);
+        if let Some(below) = stack.last() {
+            let (number, other) = (next.number, below.number);
+            if next.run.end > below.run.end {
+                return Err(format!("job {number} overlaps job {other}").into());
+            }
+            if next.job.parent != Some(other - 1) {
+                return Err(
+                    format!("job {number} runs inside of job {other}, not of its own").into(),
+                );
+            }
+        }
+        stack.push(next);
+    }
+    Ok(())
+}

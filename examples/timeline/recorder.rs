@@ -1,0 +1,161 @@
+//! A `tracing` subscriber that keeps the times of jobs: each is a span, entered around its submit and then by the pool.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_core::span::Current;
+
+/// The target of the spans that are jobs.
+pub(crate) const TARGET: &str = "job";
+
+/// What is known of a job; times are counted from the start of the recorder.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    metadata: &'static Metadata<'static>,
+    words: Words,
+    /// The job that submitted this one.
+    pub(crate) parent: Option<usize>,
+    pub(crate) submitted: Duration,
+    submit_seen: bool,
+    pub(crate) run: Option<Run>,
+    pub(crate) ended: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) worker: String,
+    pub(crate) start: Duration,
+    pub(crate) end: Duration,
+}
+
+/// The fields of a span.
+#[derive(Clone, Debug, Default)]
+struct Words(BTreeMap<&'static str, String>);
+
+impl Visit for Words {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+}
+
+impl Job {
+    /// A field of its span, such as `kind`; empty if it was not recorded.
+    pub(crate) fn get(&self, field: &str) -> &str {
+        self.words.0.get(field).map_or("", String::as_str)
+    }
+
+    /// When it left the queue.
+    pub(crate) fn unqueued(&self) -> Duration {
+        let started = self.run.as_ref().map(|run| run.start);
+        started.or(self.ended).unwrap_or(self.submitted)
+    }
+}
+
+/// A `tracing` subscriber that knows spans of jobs and nothing else. The id of a span is the number of its job, from 1.
+pub(crate) struct Recorder {
+    epoch: Instant,
+    jobs: Mutex<Vec<Job>>,
+}
+
+thread_local! {
+    /// The spans that this thread is in, by their jobs' indices, and whether it runs the job or just submits it.
+    static ENTERED: RefCell<Vec<(usize, bool)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        let (epoch, jobs) = (Instant::now(), Mutex::default());
+        Self { epoch, jobs }
+    }
+
+    pub(crate) fn jobs(&self) -> Vec<Job> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn index_of(id: &Id) -> usize {
+    id.into_u64() as usize - 1
+}
+
+impl Subscriber for Recorder {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() && metadata.target() == TARGET
+    }
+
+    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+        let mut words = Words::default();
+        attributes.record(&mut words);
+        let mut jobs = self.lock();
+        jobs.push(Job {
+            metadata: attributes.metadata(),
+            words,
+            parent: ENTERED.with_borrow(|entered| entered.last().map(|(job, _)| *job)),
+            submitted: self.epoch.elapsed(),
+            submit_seen: false,
+            run: None,
+            ended: None,
+        });
+        Id::from_u64(jobs.len() as u64)
+    }
+
+    fn enter(&self, id: &Id) {
+        let index = index_of(id);
+        let job = &mut self.lock()[index];
+        // It is entered twice: around the submit, then in the worker.
+        let runs = mem::replace(&mut job.submit_seen, true);
+        if runs {
+            let start = self.epoch.elapsed();
+            let worker = thread::current().name().unwrap_or("?").to_owned();
+            let end = start; // until it is left
+            job.run = Some(Run { worker, start, end });
+        }
+        ENTERED.with_borrow_mut(|entered| entered.push((index, runs)));
+    }
+
+    fn exit(&self, _: &Id) {
+        let now = self.epoch.elapsed();
+        let left = ENTERED.with_borrow_mut(Vec::pop);
+        if let Some((index, true)) = left {
+            let job = &mut self.lock()[index];
+            job.ended = Some(now);
+            if let Some(run) = &mut job.run {
+                run.end = now;
+            }
+        }
+    }
+
+    fn record(&self, id: &Id, values: &Record<'_>) {
+        let job = &mut self.lock()[index_of(id)];
+        values.record(&mut job.words);
+        // Of a job that never ran, this is all there is.
+        job.ended.get_or_insert_with(|| self.epoch.elapsed());
+    }
+
+    /// What a submit asks for, to take the span along.
+    fn current_span(&self) -> Current {
+        let current = ENTERED.with_borrow(|entered| entered.last().copied());
+        current.map_or_else(Current::none, |(index, _)| {
+            let id = Id::from_u64(index as u64 + 1);
+            Current::new(id, self.lock()[index].metadata)
+        })
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+}
