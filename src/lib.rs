@@ -163,9 +163,12 @@
 //!
 //! - [`metrics`](ThreadPool::metrics): workers, queue, and how many jobs ended in which way.
 //! - Threads have [names](ThreadPoolBuilder::thread_name_prefix), which debuggers and `top -H` show.
-//! - Jobs run in the `tracing` span that was current where they were submitted. Events tell of panics, of threads that
-//!   start, end or are refused, and of broken pools.
-//! - `examples/timeline.rs` writes all jobs of a pool as a file for Perfetto, and as a picture.
+//! - Jobs run in the `tracing` span that was current where they were submitted: it is entered once more, in the worker,
+//!   and left before callbacks run. Events tell of panics (`ERROR`), of broken pools (`ERROR`), of threads that are refused
+//!   (`WARN`), and of those that start and end (`DEBUG`).
+//! - `cargo run --example timeline` writes all jobs of a pool as a file for Perfetto, and as a picture:
+//!
+#![cfg_attr(doc, doc = concat!("<div style=\"overflow-x: auto\">", include_str!("../docs/timeline.svg"), "</div>"))]
 //!
 //! # Features
 //!

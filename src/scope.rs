@@ -37,6 +37,8 @@ impl ThreadPool {
     /// this call, and may submit more jobs. At its end it waits for all of them, joined or not, also if it panics. In a
     /// worker of this pool it runs those that are still queued itself, so scopes may nest, down to a pool of one worker.
     ///
+    /// It blocks its caller, so in async code it belongs into a job: `pool.submit(move || shared.scope(…)).await`.
+    ///
     /// # Panics
     ///
     /// If the closure does; otherwise if a job whose handle was not joined has panicked, or did not run for any reason

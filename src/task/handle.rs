@@ -37,7 +37,8 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 ///
 /// # Cancel safety
 ///
-/// A poll takes the result only when it is ready: awaiting `&mut handle` in a `select!` loses nothing.
+/// A poll takes the result only when it is ready: awaiting `&mut handle` in a `select!`, or in any runtime's `timeout`, loses
+/// nothing. [`wait`](crate::wait)`([handle], …).timeout(d)` needs no runtime.
 ///
 /// # Examples
 ///
@@ -461,7 +462,7 @@ impl<T> JoinHandle<T> {
     /// is done already it runs at once, in this thread. A callback that panics is reported through `tracing` and harms
     /// nothing else.
     ///
-    /// Callbacks run also for a handle that was dropped.
+    /// Callbacks run also for a handle that was dropped, and outside the job's `tracing` span.
     ///
     /// # Panics
     ///
