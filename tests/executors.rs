@@ -429,6 +429,9 @@ mod a_pool_through_the_trait {
             let mut unordered = ExecutorExt::map_unordered(&pool, 0..3, |n: usize| n);
             assert!(poll_once(&mut results.next()).is_pending());
             assert!(poll_once(&mut unordered.next()).is_pending());
+            // Nor through pointers to it.
+            let pointer: Box<dyn Executor + '_> = Box::new(&pool);
+            drop(pointer.map(0..3, |n: usize| n).start());
             assert_eq!(pool.metrics().submitted, 2);
             // One at a time: the other one stands in line.
             drop(unordered);

@@ -383,19 +383,19 @@ fn guarantee_8_what_runs_when_the_pool_breaks_ends_well() {
     });
 }
 
-/// What the threads of this name have used so far: processor time, in hundredths of a second, and how often they came
-/// off the processor to wait.
+/// What the threads of this name have used so far: processor time, in nanoseconds, and how often they came off the
+/// processor to wait. (The hundredths of a second in `stat` would not do: on a busy machine each of many threads that
+/// never sleep gets less than one.)
 #[cfg(target_os = "linux")]
 fn used_by(prefix: &str) -> (u64, u64) {
     let used = |task: std::path::PathBuf| {
-        let stat = std::fs::read_to_string(task.join("stat")).ok()?;
-        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-        let field = |n: usize| rest.split(' ').nth(n)?.parse::<u64>().ok();
+        let name = std::fs::read_to_string(task.join("comm")).ok()?;
+        let schedstat = std::fs::read_to_string(task.join("schedstat")).ok()?;
         let status = std::fs::read_to_string(task.join("status")).ok()?;
         let mut lines = status.lines();
         let switches = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        // The state is field 3; user and system time are 14 and 15.
-        let used = (field(11)? + field(12)?, switches.trim().parse().ok()?);
+        let time = schedstat.split(' ').next()?.parse().ok()?;
+        let used = (time, switches.trim().parse().ok()?);
         name.starts_with(prefix).then_some(used)
     };
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();

@@ -547,6 +547,14 @@ fn a_tag_comes_out_with_the_result() {
         assert_eq!((key, result.unwrap()), ("joined", 3));
         let (key, result) = pool.submit(|| 4).cancel_on_drop().tag("too").join();
         assert_eq!((key, result.unwrap()), ("too", 4));
+        // A poll that is not ready leaves the key where it is.
+        let blocked = block_workers(&pool, 1);
+        let mut tagged = pool.submit(|| 3).tag("third");
+        assert!(poll_once(&mut tagged).is_pending());
+        assert_eq!(*tagged.key(), "third");
+        blocked.release();
+        let (key, result) = block_on(&mut tagged);
+        assert_eq!((key, result.unwrap()), ("third", 3));
     });
 }
 

@@ -10,6 +10,7 @@ mod common;
 
 use std::env;
 use std::error::Error;
+use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -21,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use common::{Gate, LONG, eventually, within};
 use futurepool::ThreadPool;
 use rlimit::Resource;
+use tracing::field::Field;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// Set in a child, to how many threads it may have on top of those there are; 0 is none at all.
 const LIMIT: &str = "FUTUREPOOL_TEST_THREADS";
@@ -170,6 +173,52 @@ fn guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error() {
     assert_eq!(pool.metrics().workers, 0);
     pool.shutdown().join();
     assert!(pool.submit(|| ()).join().unwrap_err().is_shutdown());
+}
+
+/// Keeps the warnings that it hears.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let mut warning = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            warning += &format!("{field}={value:?} ");
+        });
+        self.0.lock().unwrap().push(warning);
+    }
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn guarantee_7_a_refusal_is_told_to_tracing() {
+    if !in_child("guarantee_7_a_refusal_is_told_to_tracing", 0) {
+        return;
+    }
+    let pool = ThreadPool::builder()
+        .thread_name_prefix("refused")
+        .build()
+        .unwrap();
+    let warnings = Warnings::default();
+    let submit = || pool.submit(|| ()).join();
+    let outcome = tracing::subscriber::with_default(warnings.clone(), submit);
+    let error = outcome.unwrap_err();
+    let warnings = warnings.0.lock().unwrap();
+    let [warning] = &warnings[..] else {
+        panic!("one refusal, and these: {warnings:?}");
+    };
+    let system = error.source().unwrap().to_string();
+    assert!(warning.contains("pool=refused"), "{warning}");
+    assert!(warning.contains(&system), "{warning}");
 }
 
 #[test]

@@ -438,6 +438,7 @@ fn metrics_add_up_whatever_happened() {
             (metrics.submitted, metrics.queued, metrics.running),
             (12, 8, 2)
         );
+        assert_eq!((metrics.workers, metrics.idle), (2, 0));
         assert_eq!((metrics.cancelled, metrics.rejected), (2, 1));
         blocked.release();
         assert!(
