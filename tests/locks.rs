@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
 use common::{LONG, block_workers, eventually, poll_once, poll_with, within};
-use futurepool::{JoinHandle, ThreadPool};
+use futurepool::{JoinHandle, ThreadPool, cancel_requested};
 
 /// What the probes use.
 struct Target {
@@ -22,6 +22,8 @@ struct Target {
     /// Where the probes were.
     seen: Mutex<Vec<&'static str>>,
     probes: AtomicUsize,
+    /// One whose pool is full: it is used in fewer ways.
+    full: OnceLock<Weak<Target>>,
 }
 
 impl Target {
@@ -37,6 +39,7 @@ impl Target {
             handle,
             seen,
             probes: AtomicUsize::new(0),
+            full: OnceLock::new(),
         })
     }
 
@@ -59,6 +62,8 @@ impl Target {
             let _ = format!("{handle:?}");
             handle.cancel();
         }
+        // Of the job whose code this is, if its handle is gone, too.
+        let _ = cancel_requested();
         let pool = &self.pool;
         drop(pool.submit(|| ()));
         drop(pool.try_submit(|| ()));
@@ -70,6 +75,10 @@ impl Target {
         drop(waits);
         let _ = format!("{pool:?}");
         let _ = pool.metrics();
+        if let Some(full) = self.full.get().and_then(Weak::upgrade) {
+            let _ = full.pool.metrics();
+            drop(full.pool.try_submit(|| ()));
+        }
         self.seen.lock().unwrap().push(place);
         INSIDE.set(false);
     }
@@ -311,11 +320,13 @@ fn guarantee_4_nor_for_those_who_wait_for_room_or_for_the_end() {
             handle: Mutex::default(),
             seen,
             probes: AtomicUsize::new(0),
+            full: OnceLock::new(),
         });
         // `submit` blocks on a full queue, so this probe does less.
         let blocked = block_workers(&target.pool, 1);
         let filled = target.pool.submit(|| ());
         let other = Target::new(|builder| builder);
+        assert!(other.full.set(Arc::downgrade(&target)).is_ok());
         let waker = probing_waker(&other);
         let mut first = target.pool.submit_async(|| ());
         let mut second = target.pool.submit_async(|| ());

@@ -8,7 +8,9 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use common::{CountingWaker, Gate, LONG, block_workers, eventually, poll_once, poll_with, within};
+use common::{
+    CountingWaker, Gate, LONG, ThreadState, block_workers, eventually, poll_once, poll_with, within,
+};
 use futurepool::{JoinHandle, ThreadPool, block_on};
 
 #[test]
@@ -157,6 +159,49 @@ fn nothing_runs_that_was_queued_when_all_was_cancelled() {
             assert!(first.is_cancelled());
         });
     }
+}
+
+#[test]
+fn guarantee_2_a_job_that_was_cancelled_with_all_others_is_not_run_by_who_waits_for_it() {
+    within(LONG, "a scope of cancelled jobs", || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let (begin, gate) = (Gate::new(), Gate::new());
+        let ran = Arc::new(AtomicBool::new(false));
+        let (queued, is_queued) = mpsc::channel();
+        let (held_up, goes_on) = mpsc::channel();
+        let waits = {
+            let (pool, begin, ran) = (Arc::clone(&pool), begin.clone(), Arc::clone(&ran));
+            pool.clone().submit(move || {
+                begin.wait();
+                pool.scope(|scope| {
+                    drop(scope.submit(|| ran.store(true, SeqCst)));
+                    queued.send(ThreadState::of_this_thread()).unwrap();
+                    goes_on.recv_timeout(LONG).unwrap();
+                });
+            })
+        };
+        let first = pool.submit(|| ());
+        let wait = gate.clone();
+        first.add_done_callback(move |_| {
+            held_up.send(()).unwrap();
+            wait.wait();
+        });
+        begin.open();
+        let worker = is_queued.recv_timeout(LONG).unwrap();
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| pool.cancel_pending());
+            // Both are cancelled, the callback of the first holds up that of the other, and the scope waits for it.
+            let callback_runs = || format!("{first:?}").contains("Cancelling");
+            eventually("all is cancelled", callback_runs);
+            eventually("the scope waits", || worker.sleeps());
+            assert!(!waits.is_finished());
+            gate.open();
+            assert_eq!(ending.join().unwrap(), 2);
+        });
+        let error = waits.join().unwrap_err();
+        assert!(error.to_string().contains("did not run"), "{error}");
+        assert!(!ran.load(SeqCst));
+    });
 }
 
 #[test]

@@ -352,6 +352,24 @@ fn drop_of_the_last_reference_in_a_job_does_not_wait() {
 }
 
 #[test]
+fn drop_of_the_last_reference_in_a_job_does_not_wait_for_other_workers() {
+    within(LONG, "drop in a job beside another", || {
+        let pool = pool(2);
+        let other = block_workers(&pool, 1);
+        let (gate, inside) = (Gate::new(), Arc::clone(&pool));
+        let wait = gate.clone();
+        let handle = pool.submit(move || {
+            wait.wait();
+            drop(Arc::into_inner(inside).expect("the last one"));
+        });
+        drop(pool);
+        gate.open();
+        handle.join().unwrap();
+        other.release();
+    });
+}
+
+#[test]
 fn drop_of_the_last_reference_as_an_unwanted_result_does_not_wait() {
     within(LONG, "drop of a result", || {
         let pool = pool(1);

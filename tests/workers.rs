@@ -471,12 +471,40 @@ fn metrics_add_up_whatever_happened() {
 #[test]
 fn the_global_pool_has_the_default_size_and_no_runtime() {
     within(LONG, "global", || {
+        // It is made here, where a runtime is current.
+        #[cfg(feature = "tokio")]
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        #[cfg(feature = "tokio")]
+        let _entered = runtime.enter();
         assert_eq!(futurepool::submit(|| 1).join().unwrap(), 1);
+        #[cfg(feature = "tokio")]
+        {
+            let in_runtime = || tokio::runtime::Handle::try_current().is_ok();
+            assert!(!futurepool::submit(in_runtime).join().unwrap());
+        }
         assert_eq!(block_on(futurepool::global().submit(|| 2)).unwrap(), 2);
         assert!(futurepool::global().metrics().submitted >= 2);
         assert_eq!(
             futurepool::submit(name_of_this_thread).join().unwrap()[..7],
             *"global-"
         );
+        let processors = thread::available_parallelism().unwrap().get();
+        let size = (processors + 4).min(32);
+        let gate = Gate::new();
+        let hold = |_| {
+            let gate = gate.clone();
+            futurepool::submit(move || gate.wait())
+        };
+        let held: Vec<_> = (0..=size).map(hold).collect();
+        let running = || futurepool::global().metrics().running;
+        eventually("all run that may", || running() >= size as u64);
+        let metrics = futurepool::global().metrics();
+        assert_eq!((metrics.workers, metrics.queued), (size as u64, 1));
+        gate.open();
+        for handle in held {
+            handle.join().unwrap();
+        }
     });
 }

@@ -1,21 +1,4 @@
-#!/usr/bin/env python3
-"""Breaks the code in one place after the other, and sees whether the model named for it fails.
-
-    .ci/loom-mutants            # all: some ten minutes
-    .ci/loom-mutants fence bed  # those with one of these words in their name
-
-Each is replayed in a copy. The table of docs/reliability.md is what this prints.
-"""
-
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 300  # seconds that a model may take
+"""What the models of loom must catch: see `.ci/mutants`."""
 
 # What is broken; the file; the text; what is put in its place; the model that is to fail.
 MUTANTS = [
@@ -209,62 +192,3 @@ MUTANTS = [
         "cancel_pending_and_cancel",
     ),
 ]
-
-
-def main():
-    words = sys.argv[1:]
-    chosen = [m for m in MUTANTS if not words or any(word in m[0] for word in words)]
-    survivors = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in ["src", "tests", "examples"]:
-            shutil.copytree(ROOT / name, copy / name)
-        for name in ["Cargo.toml", "Cargo.lock", "README.md"]:
-            shutil.copy(ROOT / name, copy / name)
-        if cargo(copy, "--", *sorted({m[4] for m in chosen})).returncode != 0:
-            sys.exit("the models fail although nothing is broken")
-        print("| broken | model | outcome |\n|---|---|---|", flush=True)
-        for what, file, old, new, model in chosen:
-            outcome = replay(copy, file, old, new, model)
-            if not outcome.startswith("caught"):
-                survivors.append(what)
-            print(f"| {what} | `{model}` | {outcome} |", flush=True)
-    if survivors:
-        sys.exit("survived: " + "; ".join(survivors))
-
-
-def replay(copy, file, old, new, model):
-    text = (copy / file).read_text()
-    if text.count(old) != 1:
-        sys.exit(f"{file} has this {text.count(old)} times, not once:\n{old}")
-    (copy / file).write_text(text.replace(old, new))
-    try:
-        if cargo(copy, "--no-run").returncode != 0:
-            return "does not build"
-        run = cargo(copy, "--", model)
-        said = run.stdout + run.stderr
-        if run.returncode == 0:
-            return "**survived**"
-        return "caught: " + ("a deadlock" if "deadlock" in said else "an assertion")
-    except subprocess.TimeoutExpired:
-        return "**no end**"
-    finally:
-        (copy / file).write_text(text)
-
-
-def cargo(copy, *arguments):
-    environment = dict(os.environ, RUSTFLAGS="--cfg loom", RUST_BACKTRACE="0")
-    environment.setdefault("CARGO_TARGET_DIR", str(ROOT / "target" / "loom-mutants"))
-    command = ["cargo", "test", "--quiet", "--release", "--no-default-features", "--lib", "--test", "loom"]
-    return subprocess.run(
-        [*command, *arguments],
-        cwd=copy,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-
-
-if __name__ == "__main__":
-    main()
