@@ -5,10 +5,10 @@ mod common;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use common::{Gate, LONG, block_workers, within};
+use common::{Gate, LONG, ThreadState, block_workers, eventually, within};
 use futurepool::{ScopedJoinHandle, ThreadPool, cancel_requested};
 
 /// What a panic said.
@@ -112,6 +112,63 @@ fn guarantee_11_all_jobs_have_ended_when_the_body_panics() {
         });
         assert_eq!(text, "the body");
         assert_eq!(ran.load(SeqCst), 50);
+    });
+}
+
+/// Waits when it is dropped, and says so.
+struct SlowDrop(Gate, mpsc::Sender<()>);
+
+impl Drop for SlowDrop {
+    fn drop(&mut self) {
+        self.1.send(()).unwrap();
+        self.0.wait();
+    }
+}
+
+/// Runs a scope whose one job is leaked, and, when `begun` says that it has got to its slow part, looks whether the scope
+/// waits for that. Nothing is borrowed, so a scope that does not wait harms nothing but this test.
+fn waits_for_a_leaked_job(pool: &Arc<ThreadPool>, cancel: bool) -> thread::Result<()> {
+    let gate = Gate::new();
+    let ((tell, begun), (asks, asked)) = (mpsc::channel(), mpsc::channel());
+    let slow = SlowDrop(gate.clone(), tell);
+    let inside = Arc::clone(pool);
+    let scope = thread::spawn(move || {
+        asks.send(ThreadState::of_this_thread()).unwrap();
+        inside.scope(|scope| mem::forget(scope.submit(move || drop(slow))));
+    });
+    let state = asked.recv_timeout(LONG).unwrap();
+    let own = Arc::clone(pool);
+    let canceller = cancel.then(|| {
+        eventually("it is queued", || pool.metrics().queued == 1);
+        thread::spawn(move || own.cancel_pending())
+    });
+    begun.recv_timeout(LONG).unwrap();
+    eventually("the scope waits", || scope.is_finished() || state.sleeps());
+    assert!(!scope.is_finished(), "the scope has not waited");
+    gate.open();
+    if let Some(canceller) = canceller {
+        assert_eq!(canceller.join().unwrap(), 1);
+    }
+    scope.join()
+}
+
+#[test]
+fn guarantee_11_a_job_whose_handle_was_leaked_has_ended_too() {
+    within(LONG, "leaked", || {
+        let pool = Arc::new(ThreadPool::new(1));
+        waits_for_a_leaked_job(&pool, false).unwrap();
+    });
+}
+
+#[test]
+fn guarantee_11_a_leaked_job_that_is_cancelled_is_gone_when_the_scope_ends() {
+    within(LONG, "leaked and cancelled", || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let blocked = block_workers(&pool, 1);
+        let payload = waits_for_a_leaked_job(&pool, true).unwrap_err();
+        let text = payload.downcast_ref::<String>().unwrap();
+        assert!(text.contains("did not run"), "{text}");
+        blocked.release();
     });
 }
 

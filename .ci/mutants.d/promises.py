@@ -371,14 +371,14 @@ MUTANTS = {
             SCOPE,
             "        let release = Release(&self.ticket);\n        let queued = mem::replace(&mut self.inside.lock().contents, Contents::Gone);\n        let Contents",
             "        let release = ();\n        drop(Release(&self.ticket));\n        let queued = mem::replace(&mut self.inside.lock().contents, Contents::Gone);\n        let Contents",
-            "scope::guarantee_11_all_jobs_have_ended_when_the_scope_returns",
+            "scope::guarantee_11_a_job_whose_handle_was_leaked_has_ended_too",
         ),
         (
             "a job that does not run counts as ended before its closure is dropped",
             SCOPE,
             "        let release = Release(&self.ticket);\n        let queued = mem::replace(&mut self.inside.lock().contents, Contents::Gone);\n        let_go",
             "        let release = ();\n        drop(Release(&self.ticket));\n        let queued = mem::replace(&mut self.inside.lock().contents, Contents::Gone);\n        let_go",
-            "scope::guarantee_11_closure_and_result_are_gone_when_the_scope_returns",
+            "scope::guarantee_11_a_leaked_job_that_is_cancelled_is_gone_when_the_scope_ends",
         ),
         (
             "a result that nobody wants is not dropped",
