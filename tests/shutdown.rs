@@ -324,8 +324,12 @@ fn shutdown_in_a_worker_runs_the_backlog() {
 fn drop_of_a_pool_runs_the_backlog_before_it_returns() {
     within(LONG, "drop", || {
         let pool = ThreadPool::new(3);
+        let blocked = block_workers(&pool, 3);
         let jobs = backlog(&pool, BACKLOG);
-        drop(pool);
+        let dropper = spawn_until_asleep(move || drop(pool));
+        assert!(!dropper.is_finished());
+        drop(blocked);
+        dropper.join().unwrap();
         jobs.assert_done();
     });
 }
