@@ -384,17 +384,25 @@ fn guarantee_8_what_runs_when_the_pool_breaks_ends_well() {
 }
 
 /// What the threads of this name have used so far: processor time, in nanoseconds, and how often they came off the
-/// processor to wait. (The hundredths of a second in `stat` would not do: on a busy machine each of many threads that
-/// never sleep gets less than one.)
+/// processor to wait. (Not every kernel counts nanoseconds. The hundredths of a second in `stat` are second best: on a busy
+/// machine each of many threads that never sleep gets less than one.)
 #[cfg(target_os = "linux")]
 fn used_by(prefix: &str) -> (u64, u64) {
     let used = |task: std::path::PathBuf| {
         let name = std::fs::read_to_string(task.join("comm")).ok()?;
-        let schedstat = std::fs::read_to_string(task.join("schedstat")).ok()?;
+        let time = match std::fs::read_to_string(task.join("schedstat")) {
+            Ok(schedstat) => schedstat.split(' ').next()?.parse::<u64>().ok()?,
+            Err(_) => {
+                let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+                let (_, rest) = stat.rsplit_once(") ")?;
+                let field = |n: usize| rest.split(' ').nth(n)?.parse::<u64>().ok();
+                // The state is field 3; user and system time are 14 and 15.
+                (field(11)? + field(12)?) * 10_000_000
+            }
+        };
         let status = std::fs::read_to_string(task.join("status")).ok()?;
         let mut lines = status.lines();
         let switches = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-        let time = schedstat.split(' ').next()?.parse().ok()?;
         let used = (time, switches.trim().parse().ok()?);
         name.starts_with(prefix).then_some(used)
     };

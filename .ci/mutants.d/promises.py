@@ -922,6 +922,52 @@ MUTANTS = {
             "as_completed::a_limit_too_long_for_the_clock_is_none",
         ),
     ],
+    "threads that are unparked for nothing": [
+        (
+            "a worker gets up though nobody called it",
+            IDLE,
+            "                thread::park();\n                continue;",
+            "                thread::park();\n                break;",
+            "unparks::workers_that_are_unparked_for_nothing_run_each_job_once",
+        ),
+        (
+            "a wait with a limit ends early",
+            SLEEPER,
+            "            thread::park_timeout(left);\n        }\n        true",
+            "            thread::park_timeout(left);\n            return bell.rung.swap(false, Ordering::Acquire);\n        }\n        true",
+            "unparks::a_time_limit_is_kept_when_the_thread_is_unparked_all_along",
+        ),
+        (
+            "a worker leaves before its time",
+            IDLE,
+            "                thread::park_timeout(left);\n",
+            "                thread::park_timeout(left);\n                if self.get_up(bed) {\n                    return Morning::Expired;\n                }\n",
+            "unparks::a_worker_unparked_for_nothing_stays_for_its_time",
+        ),
+        (
+            "a wake-up is lost when other code takes the token of `unpark`",
+            SLEEPER,
+            "        if bell.rung.swap(false, Ordering::Acquire) {\n            return true;\n        }\n        if refuses_here()",
+            "        bell.rung.store(false, Ordering::Relaxed);\n        if refuses_here()",
+            "unparks::a_future_that_parks_in_its_poll_is_polled_again_when_its_waker_was_called",
+        ),
+    ],
+    "after `fork`": [
+        (
+            "drop of a pool waits for threads that are not there",
+            POOL,
+            "        if self.shared.is_forked() {",
+            "        if false {",
+            "process::in_a_forked_process_a_pool_can_be_dropped_and_a_new_one_works",
+        ),
+        (
+            "the timer takes the other process's thread for its own",
+            LIMIT,
+            "replace(&mut alarms.thread_of, here) == here",
+            "replace(&mut alarms.thread_of, here).is_some()",
+            "process::in_a_forked_process_time_limits_of_streams_work",
+        ),
+    ],
     "`Job`, `Executor`, `ExecutorExt`": [
         (
             "a panic of the closure comes out of `run`",
