@@ -1,0 +1,63 @@
+//! Why a request has no result, as an answer.
+
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+use futurepool::{JoinError, SubmitError};
+
+#[derive(Debug)]
+pub enum Failure {
+    /// The request is wrong: says how.
+    Request(StatusCode, String),
+    /// The queue is full.
+    Busy,
+    /// The service ends, and the job was cancelled or came too late.
+    Stopping,
+    /// The service is wrong. What it says is for the log alone.
+    Internal(String),
+}
+
+impl<F> From<SubmitError<F>> for Failure {
+    fn from(error: SubmitError<F>) -> Self {
+        if error.is_full() {
+            Self::Busy
+        } else if error.is_shutdown() {
+            Self::Stopping
+        } else {
+            Self::Internal(error.to_string())
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        if error.is_cancelled() || error.is_shutdown() {
+            Self::Stopping
+        } else {
+            // A panic, a pool that an initializer broke, or no thread to be had.
+            Self::Internal(error.to_string())
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let later = [(RETRY_AFTER, "1")];
+        match self {
+            Self::Request(status, problem) => (status, problem + "\n").into_response(),
+            Self::Busy => {
+                let sentence = "The service is busy: try again later.\n";
+                (StatusCode::SERVICE_UNAVAILABLE, later, sentence).into_response()
+            }
+            Self::Stopping => {
+                let sentence = "The service is stopping: try again later.\n";
+                (StatusCode::SERVICE_UNAVAILABLE, later, sentence).into_response()
+            }
+            Self::Internal(problem) => {
+                eprintln!("web_service: {problem}");
+                let sentence = "The service is at fault; its log says why.\n";
+                (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line of the service.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::process;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use web_service::{App, Options, database, serve};
+
+const USAGE: &str = "\
+Usage: web_service [OPTION]...
+
+  --address ADDRESS   where it listens (default: 127.0.0.1:8080)
+  --workers N         threads that hash and make thumbnails (default: one a processor)
+  --connections N     threads that query the database, each with its own connection (default: 4)
+  --queue N           jobs that may wait in each of the two pools (default: 64)
+  --database PATH     a SQLite file, made if it is not there (default: users.db)
+  --drain SECONDS     how long work may still go on after Ctrl-C or SIGTERM (default: 10)
+  --help              this text
+
+A second Ctrl-C cuts the drain short. The exit status is 0 if nothing was left undone then.
+";
+
+#[tokio::main]
+async fn main() {
+    let command = Command::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
+        let _ = write!(io::stderr(), "web_service: {error}\n{USAGE}");
+        process::exit(2)
+    });
+    if let Err(error) = command.run().await {
+        eprintln!("web_service: {error}");
+        process::exit(1)
+    }
+}
+
+struct Command {
+    address: SocketAddr,
+    drain: Duration,
+    options: Options,
+}
+
+impl Command {
+    fn parse(mut arguments: lexopt::Parser) -> Result<Self, lexopt::Error> {
+        use lexopt::prelude::*;
+
+        let mut address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let mut drain = Duration::from_secs(10);
+        let mut options = Options {
+            workers: available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+            connections: NonZero::new(4).expect("4 is not 0"),
+            queue: NonZero::new(64).expect("64 is not 0"),
+            database: "users.db".into(),
+        };
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Short('h') | Long("help") => {
+                    let _ = io::stdout().write_all(USAGE.as_bytes());
+                    process::exit(0);
+                }
+                Long("address") => address = arguments.value()?.parse()?,
+                Long("workers") => options.workers = arguments.value()?.parse()?,
+                Long("connections") => options.connections = arguments.value()?.parse()?,
+                Long("queue") => options.queue = arguments.value()?.parse()?,
+                Long("database") => options.database = arguments.value()?.into(),
+                Long("drain") => drain = Duration::from_secs(arguments.value()?.parse()?),
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Ok(Self {
+            address,
+            drain,
+            options,
+        })
+    }
+
+    async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let path = &self.options.database;
+        database::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let app = App::start(&self.options).await?;
+        let listener = TcpListener::bind(self.address)
+            .await
+            .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
+        let stop = signal()?;
+        println!("listening on http://{}", listener.local_addr()?);
+        let limit = async {
+            tokio::select! {
+                () = sleep(self.drain) => {}
+                () = signal().expect("it worked before") => {}
+            }
+        };
+        let stopped = serve(listener, &app, stop, limit).await;
+        eprintln!("web_service: {stopped}");
+        // It does not return, since the drop of a pool waits for its jobs, and one may run that does not end.
+        process::exit(i32::from(!stopped.is_clean()))
+    }
+}
+
+/// The next Ctrl-C or SIGTERM, from now on.
+#[cfg(unix)]
+fn signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// The next Ctrl-C.
+#[cfg(not(unix))]
+fn signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { tokio::signal::ctrl_c().await.expect("the system tells") })
+}

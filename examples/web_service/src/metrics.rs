@@ -1,0 +1,112 @@
+//! `/metrics`, in Prometheus' text format.
+
+use std::fmt::{self, Write};
+
+use futurepool::Metrics;
+
+use crate::App;
+
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Name, type, help, and where the figure is.
+type Family = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&Metrics) -> u64,
+);
+
+const OF_A_POOL: [Family; 10] = [
+    ("workers", "gauge", "Threads of the pool.", |m| m.workers),
+    ("idle_workers", "gauge", "Threads that have no job.", |m| {
+        m.idle
+    }),
+    (
+        "queued_jobs",
+        "gauge",
+        "Jobs that wait for a worker.",
+        |m| m.queued,
+    ),
+    ("running_jobs", "gauge", "Jobs that run.", |m| m.running),
+    ("submitted_total", "counter", "Jobs accepted.", |m| {
+        m.submitted
+    }),
+    ("completed_total", "counter", "Jobs that returned.", |m| {
+        m.completed
+    }),
+    ("panicked_total", "counter", "Jobs that panicked.", |m| {
+        m.panicked
+    }),
+    (
+        "cancelled_total",
+        "counter",
+        "Jobs accepted that never ran.",
+        |m| m.cancelled,
+    ),
+    (
+        "rejected_total",
+        "counter",
+        "Jobs that found no room.",
+        |m| m.rejected,
+    ),
+    (
+        "spawn_failures_total",
+        "counter",
+        "Threads the system refused.",
+        |m| m.spawn_failures,
+    ),
+];
+
+pub(crate) fn text(app: &App) -> String {
+    let mut text = String::new();
+    write(app, &mut text).expect("a string takes everything");
+    text
+}
+
+fn write(app: &App, out: &mut String) -> fmt::Result {
+    let pools = [("cpu", app.cpu.metrics()), ("db", app.db.metrics())];
+    for (name, kind, help, figure) in OF_A_POOL {
+        let name = format!("futurepool_{name}");
+        head(out, &name, kind, help)?;
+        for (pool, metrics) in &pools {
+            writeln!(out, "{name}{{pool=\"{pool}\"}} {}", figure(metrics))?;
+        }
+    }
+
+    let totals = app.counts.totals();
+    let one = |out: &mut String, name, kind, help, figure| {
+        head(out, name, kind, help)?;
+        writeln!(out, "{name} {figure}")
+    };
+    one(
+        out,
+        "http_requests_total",
+        "counter",
+        "Requests begun.",
+        totals.requests,
+    )?;
+    one(
+        out,
+        "http_requests_in_flight",
+        "gauge",
+        "Requests not yet answered.",
+        totals.in_flight(),
+    )?;
+    let help = "Requests whose client went away before the answer.";
+    one(
+        out,
+        "http_abandoned_total",
+        "counter",
+        help,
+        totals.abandoned,
+    )?;
+    head(out, "http_answers_total", "counter", "Answers by status.")?;
+    for (status, answers) in &totals.answers {
+        writeln!(out, "http_answers_total{{status=\"{status}\"}} {answers}")?;
+    }
+    Ok(())
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}

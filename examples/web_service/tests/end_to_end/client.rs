@@ -1,0 +1,87 @@
+//! A client, and what it asks for.
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, Request, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as HyperClient, Error};
+use hyper_util::rt::TokioExecutor;
+use image::{DynamicImage, ImageFormat, RgbImage};
+use std::io::Cursor;
+use std::net::SocketAddr;
+
+/// Keeps its connections open and uses them again.
+#[derive(Clone)]
+pub(crate) struct Client {
+    client: HyperClient<HttpConnector, Full<Bytes>>,
+    server: SocketAddr,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Client {
+    pub(crate) fn new(server: SocketAddr) -> Self {
+        let client = HyperClient::builder(TokioExecutor::new()).build_http();
+        Self { client, server }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, Error> {
+        self.send(Method::GET, path, "", Bytes::new()).await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        kind: &str,
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, Error> {
+        self.send(Method::POST, path, kind, body.into()).await
+    }
+
+    pub(crate) async fn hash(&self, password: &str) -> Result<Answer, Error> {
+        let body = format!(r#"{{"password":"{password}"}}"#);
+        self.post("/hash", "application/json", body).await
+    }
+
+    pub(crate) async fn thumbnail(&self, image: &Bytes) -> Result<Answer, Error> {
+        self.post("/thumbnail", "image/jpeg", image.clone()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Bytes,
+    ) -> Result<Answer, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.server))
+            .header(header::CONTENT_TYPE, kind)
+            .body(Full::new(body))
+            .expect("it is a proper request");
+        let (head, body) = self.client.request(request).await?.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes());
+        Ok(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.expect("an answer that begins comes whole"),
+        })
+    }
+}
+
+/// An image with something to see.
+pub(crate) fn jpeg(width: u32, height: u32) -> Bytes {
+    let colour = |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]);
+    let image = DynamicImage::from(RgbImage::from_fn(width, height, colour));
+    let mut file = Cursor::new(Vec::new());
+    image
+        .write_to(&mut file, ImageFormat::Jpeg)
+        .expect("it can be written to memory");
+    file.into_inner().into()
+}

@@ -1,0 +1,207 @@
+//! What all tests need.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::num::NonZero;
+use std::ops::AddAssign;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futurepool::Metrics;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use web_service::serve::Stopped;
+use web_service::{App, Failure, Options, database, serve};
+
+pub(crate) use crate::client::{Answer, Client, jpeg};
+
+/// Longer than anything here takes, also on a crowded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Answers by status.
+pub(crate) type Tally = BTreeMap<u16, u64>;
+
+pub(crate) fn number(n: usize) -> NonZero<usize> {
+    NonZero::new(n).expect("no test asks for 0")
+}
+
+pub(crate) fn new_database() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let path = dir.path().join("users.db");
+    database::create(&path).expect("a database");
+    (dir, path)
+}
+
+/// The service, in this process.
+pub(crate) struct Server {
+    pub(crate) app: App,
+    pub(crate) address: SocketAddr,
+    pub(crate) database: PathBuf,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Stopped>,
+    _dir: TempDir,
+}
+
+impl Server {
+    pub(crate) async fn start(workers: usize, queue: usize, drain: Duration) -> Self {
+        let (dir, database) = new_database();
+        let options = Options {
+            workers: number(workers),
+            connections: number(2),
+            queue: number(queue),
+            database: database.clone(),
+        };
+        let app = App::start(&options).await.expect("it starts");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopping) = oneshot::channel();
+        let served = app.clone();
+        let serving = tokio::spawn(async move {
+            let stop = async { drop(stopping.await) };
+            serve(listener, &served, stop, sleep(drain)).await
+        });
+        Self {
+            app,
+            address,
+            database,
+            stop,
+            serving,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    pub(crate) fn cpu(&self) -> Metrics {
+        self.app.cpu.metrics()
+    }
+
+    /// Keeps a worker of `cpu` from all other work.
+    pub(crate) async fn keep_a_worker(&self) -> Kept {
+        let before = self.cpu().running;
+        let (let_go, wait) = mpsc::channel::<()>();
+        let job = self.app.cpu.run(move || {
+            let _ = wait.recv();
+            Ok(())
+        });
+        let job = tokio::spawn(job);
+        until("a worker is kept", || self.cpu().running == before + 1).await;
+        Kept { let_go, job }
+    }
+
+    /// Ends the service. What it counted stays.
+    pub(crate) async fn stop(self) -> (App, Stopped) {
+        drop(self.stop);
+        let stopped = timeout(PATIENCE, self.serving).await;
+        (self.app, stopped.expect("it ends").expect("no panic"))
+    }
+}
+
+pub(crate) struct Kept {
+    let_go: mpsc::Sender<()>,
+    job: JoinHandle<Result<(), Failure>>,
+}
+
+impl Kept {
+    pub(crate) async fn let_go(self) {
+        drop(self.let_go);
+        let result = timeout(PATIENCE, self.job).await.expect("the job ends");
+        result.expect("no panic").expect("it was accepted");
+    }
+}
+
+/// For what comes true soon.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    if timeout(PATIENCE, wait).await.is_err() {
+        panic!("not so: {what}");
+    }
+}
+
+pub(crate) fn balanced(metrics: &Metrics) -> bool {
+    metrics.submitted == metrics.completed + metrics.panicked + metrics.cancelled
+}
+
+pub(crate) fn sentence(answer: &Answer) -> &str {
+    std::str::from_utf8(&answer.body).expect("text")
+}
+
+/// The hash in an answer of `/hash`, which is JSON with nothing in it that is escaped.
+pub(crate) fn hash_in(answer: &Answer) -> &str {
+    let text = sentence(answer);
+    let hash = text.strip_prefix(r#"{"hash":""#);
+    hash.and_then(|text| text.strip_suffix(r#""}"#))
+        .unwrap_or_else(|| panic!("no hash: {text}"))
+}
+
+pub(crate) fn user_row(id: i64) -> String {
+    format!(r#"{{"id":{id},"name":"User {id}","email":"user-{id}@example.org"}}"#)
+}
+
+/// What became of the requests of some clients.
+#[derive(Debug, Default)]
+pub(crate) struct Visits {
+    pub(crate) sent: u64,
+    pub(crate) answers: Tally,
+    /// There was no answer: the connection was closed, or refused.
+    pub(crate) closed: u64,
+}
+
+impl Visits {
+    pub(crate) fn answered(&self) -> u64 {
+        self.answers.values().sum()
+    }
+}
+
+impl AddAssign for Visits {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.closed += other.closed;
+        for (status, answers) in other.answers {
+            *self.answers.entry(status).or_default() += answers;
+        }
+    }
+}
+
+/// One request after the other, until one has no answer.
+pub(crate) async fn visit_until_closed(client: Client, number: usize) -> Visits {
+    let image = jpeg(320, 240);
+    let mut visits = Visits::default();
+    for turn in number.. {
+        visits.sent += 1;
+        let answer = match turn % 4 {
+            0 => client.hash("under load").await,
+            1 => client.thumbnail(&image).await,
+            _ => client.get("/users/7").await,
+        };
+        let Ok(answer) = answer else {
+            visits.closed += 1;
+            break;
+        };
+        *visits.answers.entry(answer.status).or_default() += 1;
+        if answer.status == 503 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    visits
+}
+
+/// A client that keeps its request, and so its connection, open for as long as it likes.
+pub(crate) fn request_without_end(server: SocketAddr) -> TcpStream {
+    let head = "POST /hash HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
+    let begun = format!("{head}content-length: 9\r\n\r\n{{");
+    let mut connection = TcpStream::connect(server).expect("a connection");
+    connection.write_all(begun.as_bytes()).expect("it is sent");
+    connection
+}

@@ -1,0 +1,95 @@
+//! `/metrics` holds to the text format of Prometheus, and tells the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use axum::http::header::CONTENT_TYPE;
+
+use crate::common::{Server, sentence};
+
+/// Sample by name and labels. Panics where the text breaks a rule of the format.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    assert!(text.ends_with('\n'));
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let mut family = None;
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, sentence) = help.split_once(' ').expect("a name and a text");
+            assert!(is_name(name) && !sentence.is_empty(), "{line}");
+            assert!(families.insert(name), "one group of lines a name: {line}");
+            family = Some((name, None));
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').expect("a name and a type");
+            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            assert_eq!(family, Some((name, None)), "after its help: {line}");
+            family = Some((name, Some(kind)));
+        } else {
+            let (series, figure) = line.rsplit_once(' ').expect("a series and a figure");
+            let (name, labels) = match series.split_once('{') {
+                Some((name, labels)) => (name, labels.strip_suffix('}').expect("an end")),
+                None => (series, ""),
+            };
+            let (expected, kind) = family.expect("after its type");
+            assert!(name == expected && kind.is_some(), "{line}");
+            for label in labels.split(',').filter(|labels| !labels.is_empty()) {
+                let (name, value) = label.split_once('=').expect("a name and a value");
+                let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+                assert!(
+                    is_name(name) && !value.expect("in quotes").contains(['"', '\\']),
+                    "{line}"
+                );
+            }
+            let figure = figure.parse().expect("a number");
+            let twice = samples.insert(series.to_owned(), figure).is_some();
+            assert!(!twice, "one figure a series: {line}");
+        }
+    }
+    samples
+}
+
+fn is_name(name: &str) -> bool {
+    let rest = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    name.chars().all(rest) && name.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_in_prometheus_format_and_add_up() {
+    let server = Server::start(2, 8, Duration::from_secs(30)).await;
+    let client = server.client();
+    for path in ["/users/1", "/users/2", "/users/0", "/users/x"] {
+        client.get(path).await.unwrap();
+    }
+    client.hash("one").await.unwrap();
+
+    let answer = client.get("/metrics").await.unwrap();
+    assert_eq!(
+        answer.headers[CONTENT_TYPE],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let samples = parse(sentence(&answer));
+    let expected = [
+        (r#"futurepool_submitted_total{pool="cpu"}"#, 1),
+        (r#"futurepool_completed_total{pool="cpu"}"#, 1),
+        (r#"futurepool_submitted_total{pool="db"}"#, 4), // the first one is the service's own
+        (r#"futurepool_completed_total{pool="db"}"#, 4),
+        (r#"futurepool_queued_jobs{pool="cpu"}"#, 0),
+        (r#"futurepool_workers{pool="cpu"}"#, 1),
+        (r#"futurepool_idle_workers{pool="cpu"}"#, 1),
+        (r#"http_answers_total{status="200"}"#, 3),
+        (r#"http_answers_total{status="404"}"#, 1),
+        (r#"http_answers_total{status="400"}"#, 1),
+        ("http_requests_total", 6),
+        ("http_requests_in_flight", 1), // this one
+        ("http_abandoned_total", 0),
+    ];
+    for (series, figure) in expected {
+        assert_eq!(
+            samples.get(series),
+            Some(&f64::from(figure)),
+            "{series} in {samples:#?}"
+        );
+    }
+    server.stop().await;
+}
