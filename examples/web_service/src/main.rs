@@ -87,7 +87,7 @@ impl Command {
             .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
         let stop = signal()?;
         println!("listening on http://{}", listener.local_addr()?);
-        let limit = async {
+        let limit = || async {
             tokio::select! {
                 () = sleep(self.drain) => {}
                 () = signal().expect("it worked before") => {}

@@ -43,12 +43,7 @@ const OF_A_POOL: [Family; 10] = [
         "Jobs accepted that never ran.",
         |m| m.cancelled,
     ),
-    (
-        "rejected_total",
-        "counter",
-        "Jobs that found no room.",
-        |m| m.rejected,
-    ),
+    ("rejected_total", "counter", "Jobs refused.", |m| m.rejected),
     (
         "spawn_failures_total",
         "counter",

@@ -28,17 +28,20 @@ pub struct Stopped {
 }
 
 /// Serves until `stop`. Then accepts no more connections and answers the requests it has, until they all are, or until
-/// `limit`. At the limit queued jobs are cancelled; the answers to their requests, and the jobs that run, have [`GRACE`].
+/// `limit`, whose time runs from then on. At the limit queued jobs are cancelled; the answers to their requests, and the jobs that run, have [`GRACE`].
 ///
 /// It borrows the service, since the drop of a pool waits for its jobs, and that is not for here.
 ///
 /// The limit is needed: an orderly end waits for every request, and a client may send its own as slowly as it likes.
-pub async fn serve(
+pub async fn serve<L>(
     listener: TcpListener,
     app: &App,
     stop: impl Future<Output = ()>,
-    limit: impl Future<Output = ()>,
-) -> Stopped {
+    limit: impl FnOnce() -> L,
+) -> Stopped
+where
+    L: Future<Output = ()>,
+{
     let (keep_on, told_to_stop) = oneshot::channel::<()>();
     let server = axum::serve(listener, router(app.clone()));
     let server = server.with_graceful_shutdown(async { drop(told_to_stop.await) });
@@ -58,7 +61,7 @@ pub async fn serve(
     eprintln!("web_service: stopping, with {before}");
     tokio::select! {
         () = &mut all_done => {}
-        () = limit => {
+        () = limit() => {
             app.cpu.cancel_all();
             app.db.cancel_all();
             let _ = timeout(GRACE, all_done).await;

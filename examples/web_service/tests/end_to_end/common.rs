@@ -63,7 +63,7 @@ impl Server {
         let served = app.clone();
         let serving = tokio::spawn(async move {
             let stop = async { drop(stopping.await) };
-            serve(listener, &served, stop, sleep(drain)).await
+            serve(listener, &served, stop, || sleep(drain)).await
         });
         Self {
             app,
@@ -156,12 +156,6 @@ pub(crate) struct Visits {
     pub(crate) answers: Tally,
     /// There was no answer: the connection was closed, or refused.
     pub(crate) closed: u64,
-}
-
-impl Visits {
-    pub(crate) fn answered(&self) -> u64 {
-        self.answers.values().sum()
-    }
 }
 
 impl AddAssign for Visits {

@@ -28,7 +28,7 @@ async fn visit(number: i64, client: Client, image: Bytes) -> Tally {
     let user = insist(&client, &mut tally, &format!("/users/{id}"), None).await;
     assert_eq!((user.status, sentence(&user)), (200, &*user_row(id)));
 
-    if number % 4 == 0 {
+    if number % 8 == 0 {
         let password = format!("secret of {number}");
         let body = Bytes::from(format!(r#"{{"password":"{password}"}}"#));
         let hashed = insist(
@@ -41,7 +41,7 @@ async fn visit(number: i64, client: Client, image: Bytes) -> Tally {
         assert_eq!(hashed.status, 200);
         let right = Argon2::default().verify_password(password.as_bytes(), hash_in(&hashed));
         assert_eq!(right, Ok(()));
-    } else if number % 4 == 1 {
+    } else if number % 8 == 1 {
         let body = Some(("image/jpeg", &image));
         let small = insist(&client, &mut tally, "/thumbnail", body).await;
         assert_eq!(small.status, 200);
@@ -101,12 +101,12 @@ async fn two_hundred_clients_at_once_get_the_right_answers() {
     let (app, stopped) = server.stop().await;
     let totals = app.counts.totals();
     println!("200 clients: answers by status {tally:?} in {took:.1?}");
-    assert_eq!((tally[&200], tally[&404]), (300, 200));
+    assert_eq!((tally[&200], tally[&404]), (250, 200));
     assert_eq!(totals.answers, tally);
     assert_eq!((totals.abandoned, totals.in_flight()), (0, 0));
     let (cpu, db) = (app.cpu.metrics(), app.db.metrics());
     assert!(balanced(&cpu) && balanced(&db), "{cpu:?} {db:?}");
-    assert_eq!((cpu.completed, cpu.cancelled), (100, 0));
+    assert_eq!((cpu.completed, cpu.cancelled), (50, 0));
     assert_eq!((db.completed, db.cancelled), (400 + 1, 0)); // the first one is the service's own
     assert_eq!(
         cpu.rejected + db.rejected,
