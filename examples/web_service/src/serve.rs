@@ -28,7 +28,8 @@ pub struct Stopped {
 }
 
 /// Serves until `stop`. Then accepts no more connections and answers the requests it has, until they all are, or until
-/// `limit`, whose time runs from then on. At the limit queued jobs are cancelled; the answers to their requests, and the jobs that run, have [`GRACE`].
+/// `limit`, whose time runs from then on. At the limit queued jobs are cancelled; the answers to their requests, and the
+/// jobs that run, have [`GRACE`].
 ///
 /// It borrows the service, since the drop of a pool waits for its jobs, and that is not for here.
 ///
