@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example load -- [--rate N]... [--seconds N] [--rounds N]
 //!
-//! --rate N       requests a second; once for each load (default: 60 and 240)
+//! --rate N       requests a second; once for each load (default: 60 and 400)
 //! --seconds N    how long each turn takes (default: 10)
 //! --rounds N     turns of each kind of threads, one kind after the other (default: 2)
 //! ```
@@ -92,7 +92,7 @@ impl Load {
             }
         }
         if rates.is_empty() {
-            rates = vec![60, 240];
+            rates = vec![60, 400];
         }
         Ok(Self {
             rates,
