@@ -133,6 +133,9 @@
 //! # }).unwrap();
 //! ```
 //!
+//! A panic names the line of the `submit`. If that is in an `async fn` round it, all jobs have the same; a plain function with
+//! `#[track_caller]` that submits at once, and returns the future that awaits the handle, has its caller's.
+//!
 //! # Time limits
 //!
 //! `tokio::time::timeout(d, handle)` works; when it is over the handle is dropped and the job goes on, so give it a handle

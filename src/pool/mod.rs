@@ -62,7 +62,9 @@ use crate::task::span::{self, Span};
 /// panicking; the queue still runs then, in the background.
 ///
 /// In async code a drop with unfinished jobs blocks the executor's thread. `pool.shutdown().await` before it makes it
-/// instant.
+/// instant. A shutdown that was given up after a time limit does not: the drop waits for what still runs, as long as that
+/// takes. A program that will not wait for a job that never ends has to end the process, or [forget](std::mem::forget) the
+/// pool.
 ///
 /// # Processor time
 ///
