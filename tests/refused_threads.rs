@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use common::{Gate, LONG, eventually, within};
-use futurepool::ThreadPool;
+use futurepool::{ThreadPool, as_completed};
+use futures::StreamExt;
+use futures::future::pending;
 use rlimit::Resource;
 use tracing::field::Field;
 use tracing::{Event, Level, Metadata, Subscriber, span};
@@ -260,4 +262,15 @@ fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
             handle.join().unwrap();
         }
     });
+}
+
+#[test]
+fn a_limit_is_over_at_once_if_the_timer_gets_no_thread() {
+    if !in_child("a_limit_is_over_at_once_if_the_timer_gets_no_thread", 0) {
+        return;
+    }
+    let mut results = as_completed([pending::<()>()]).timeout(10 * LONG);
+    // In async code: sync code needs no timer.
+    let result = futures::executor::block_on(results.next());
+    assert!(result.unwrap().is_err());
 }

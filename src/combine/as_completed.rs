@@ -250,7 +250,7 @@ impl<F: Future> AsCompleted<F> {
     /// [`TimeoutError`] that tells how many are not. So the items become `Result`s.
     ///
     /// A limit too long for the clock is none. In async code it needs no particular runtime: all limits of a process
-    /// share one timer.
+    /// share one timer. If the system refuses that its thread, a limit is over at once.
     ///
     /// # Examples
     ///
@@ -358,7 +358,6 @@ impl<F> fmt::Debug for AsCompleted<F> {
 /// The outputs of many futures, as they come, in a blocking iterator: what a `for` loop over [`AsCompleted`] uses.
 ///
 /// See [`as_completed`] for an example.
-#[derive(Debug)]
 #[must_use = "iterators do nothing unless they are asked for the next item"]
 pub struct AsCompletedIter<F>(AsCompleted<F>);
 
@@ -376,6 +375,12 @@ impl<F: Future> Iterator for AsCompletedIter<F> {
 
 impl<F: Future> ExactSizeIterator for AsCompletedIter<F> {}
 impl<F: Future> FusedIterator for AsCompletedIter<F> {}
+
+impl<F> fmt::Debug for AsCompletedIter<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AsCompletedIter").field(&self.0).finish()
+    }
+}
 
 /// [`AsCompleted`] with a time limit: see [`AsCompleted::timeout`].
 #[must_use = "the results are handed out to who asks for the next item"]
@@ -479,7 +484,6 @@ impl<F> fmt::Debug for TimedAsCompleted<F> {
 }
 
 /// [`AsCompletedIter`] with a time limit: see [`AsCompleted::timeout`].
-#[derive(Debug)]
 #[must_use = "iterators do nothing unless they are asked for the next item"]
 pub struct TimedAsCompletedIter<F>(TimedAsCompleted<F>);
 
@@ -496,3 +500,11 @@ impl<F: Future> Iterator for TimedAsCompletedIter<F> {
 }
 
 impl<F: Future> FusedIterator for TimedAsCompletedIter<F> {}
+
+impl<F> fmt::Debug for TimedAsCompletedIter<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TimedAsCompletedIter")
+            .field(&self.0)
+            .finish()
+    }
+}

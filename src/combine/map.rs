@@ -820,7 +820,6 @@ macro_rules! map_type {
         /// Dropping it cancels what has not started.
         ///
         /// See [`ThreadPool::map`](crate::ThreadPool::map) for an example.
-        #[derive(Debug)]
         #[must_use = "iterators do nothing unless they are asked for the next item"]
         pub struct $iter<'a, U>($map<'a, U>);
 
@@ -837,6 +836,12 @@ macro_rules! map_type {
         }
 
         impl<U> FusedIterator for $iter<'_, U> {}
+
+        impl<U> fmt::Debug for $iter<'_, U> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($iter)).field(&self.0).finish()
+            }
+        }
     };
 }
 
