@@ -30,8 +30,8 @@
 //! another one (`ThreadPoolBuilder::tokio_handle`). `.await` does not: a job is a closure, and its thread is there to
 //! be blocked. To wait for a future in a job use [`block_on`](crate::block_on).
 //!
-//! A job waits without a runtime's help, so a handle may be awaited on any runtime, also on another one than that in which
-//! it was submitted.
+//! A handle needs no runtime to be woken, so it may be awaited on any, also on another one than that in which its job was
+//! submitted.
 //!
 //! # `JoinSet`
 //!
