@@ -473,6 +473,34 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
+    fn a_join_outside_of_the_pool_waits_for_a_worker_to_run_it() {
+        within(LONG, "the job that was handed on", || {
+            let pool = ThreadPool::new(1);
+            let blocked = block_workers(&pool, 1);
+            let handle = forwarding(&pool).submit(|| thread::current().id());
+            let joiner = spawn_until_asleep(move || (thread::current().id(), handle.join()));
+            assert_eq!(pool.metrics().queued, 1);
+            blocked.release();
+            let (joiner, worker) = joiner.join().unwrap();
+            assert_ne!(joiner, worker.unwrap());
+        });
+    }
+
+    #[test]
+    fn a_cancelled_one_is_not_queued_any_more() {
+        within(LONG, "the job that was handed on", || {
+            let pool = ThreadPool::new(1);
+            let blocked = block_workers(&pool, 1);
+            let handle = forwarding(&pool).submit(|| ());
+            assert_eq!(pool.metrics().queued, 1);
+            assert!(handle.cancel());
+            let metrics = pool.metrics();
+            assert_eq!((metrics.queued, metrics.cancelled), (0, 1));
+            blocked.release();
+        });
+    }
+
+    #[test]
     fn a_queued_job_is_cancelled_at_once_and_its_place_is_free() {
         within(LONG, "cancel", || {
             let pool = bounded(1, 1);
