@@ -7,7 +7,7 @@
 //!
 //! Work that blocks (files, DNS, SQLite, password hashes, images) must not run on the threads of an async runtime, and sync
 //! programs want many such things done at once. One pool does for both. Its handles always resolve: with a result, or
-//! with an error that says why there is none. Panics, cancels, shutdowns, threads that the system refuses, jobs that wait for
+//! with an error that says why there is none. Panics, cancels, shutdowns, threads that the system refuses, jobs that join
 //! jobs: none of them is a hang.
 //!
 //! Pages beside this one: [from Python](guide::from_python), [from tokio](guide::from_tokio), [how it
@@ -192,6 +192,7 @@ pub mod guide;
 mod look;
 mod offers;
 mod pool;
+mod process;
 mod scope;
 mod sleeper;
 mod sync;

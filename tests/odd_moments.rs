@@ -89,8 +89,12 @@ fn a_callback_in_cancel_pending_may_submit_to_the_full_queue() {
         let queued = told.recv_timeout(LONG).unwrap();
         let again = Arc::clone(&pool);
         let (tell, told) = mpsc::channel();
-        queued[0].add_done_callback(move |_| tell.send(again.submit(|| "again")).unwrap());
-        gate.open();
+        // Only then, or the worker could be there before the cancel, and run it.
+        let go = gate.clone();
+        queued[0].add_done_callback(move |_| {
+            go.open();
+            tell.send(again.submit(|| "again")).unwrap();
+        });
         pool.cancel_pending();
         busy.join().unwrap();
         // It was submitted after the call, so it is not cancelled by it.

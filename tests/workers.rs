@@ -508,3 +508,39 @@ fn the_global_pool_has_the_default_size_and_no_runtime() {
         }
     });
 }
+
+/// Needs a stack of some 100 bytes for each level.
+#[cfg(unix)]
+fn deep(levels: u64) -> u64 {
+    let frame = std::hint::black_box([levels; 8]);
+    match levels {
+        0 => 0,
+        _ => deep(levels - 1) + frame[0],
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_job_that_needs_more_stack_than_there_is_ends_the_process_and_says_where() {
+    const CHILD: &str = "FUTUREPOOL_TEST_OVERFLOW";
+    let overflow = || {
+        let builder = ThreadPool::builder().thread_name_prefix("deep");
+        let pool = builder.stack_size(256 * 1024).build().unwrap();
+        pool.submit(|| deep(1 << 30)).join()
+    };
+    if std::env::var_os(CHILD).is_some() {
+        println!("it ended by {:?}", overflow());
+        return;
+    }
+    let name = "a_job_that_needs_more_stack_than_there_is_ends_the_process_and_says_where";
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args([name, "--exact", "--nocapture"]).env(CHILD, "1");
+    let output = within(LONG, "the child", move || child.output().unwrap());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        std::os::unix::process::ExitStatusExt::signal(&output.status).is_some(),
+        "{output:?}"
+    );
+    assert!(message.contains("deep-0"), "{message}");
+    assert!(message.contains("overflowed its stack"), "{message}");
+}

@@ -1,14 +1,14 @@
-//! Time limits of futures, in every runtime and in none: one timer for the process.
+//! Time limits of futures, in every runtime and in none: one timer for each process.
 //!
 //! Its thread starts with the first limit that is polled, and leaves when there was none for a while.
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::process;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::contain::{contain, let_go, report};
+use crate::process::PerProcess;
 use crate::sync::{Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
 
 /// So long the thread stays without anything to do.
@@ -51,7 +51,7 @@ impl Limit {
             self.forget();
             return Poll::Ready(());
         }
-        match TIMER.set(deadline, &mut self.alarm, context.waker()) {
+        match TIMER.get().set(deadline, &mut self.alarm, context.waker()) {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
@@ -59,7 +59,7 @@ impl Limit {
 
     fn forget(&mut self) {
         if let (Some(deadline), Some(alarm)) = (self.deadline, self.alarm.take()) {
-            TIMER.forget(deadline, alarm);
+            TIMER.get().forget(deadline, alarm);
         }
     }
 }
@@ -71,36 +71,29 @@ impl Drop for Limit {
 }
 
 process_wide! {
-    static TIMER: Timer = Timer {
-        alarms: Mutex::new(Alarms {
-            set: BTreeMap::new(),
-            next: 0,
-            thread_of: None,
-        }),
-        changed: Condvar::new(),
-    };
+    static TIMER: PerProcess<Timer> = PerProcess::new(Timer::default);
 }
 
+#[derive(Default)]
 struct Timer {
     alarms: Mutex<Alarms>,
     /// Told when the first alarm is another one.
     changed: Condvar,
 }
 
+#[derive(Default)]
 struct Alarms {
     /// By time, and then by number.
     set: BTreeMap<(Instant, u64), Waker>,
     next: u64,
-    /// The process that has the thread: one that is made by `fork` has its own. Set by who starts it, reset by the thread
-    /// when it leaves, or by who could not start it.
-    thread_of: Option<u32>,
+    /// Set by who starts the thread, reset by the thread when it leaves, or by who could not start it.
+    has_thread: bool,
 }
 
 impl Timer {
     /// Sees to it that the waker is called at `deadline`; false if there is no thread that could.
     fn set(&'static self, deadline: Instant, alarm: &mut Option<u64>, waker: &Waker) -> bool {
         let waker = waker.clone();
-        let here = Some(process::id());
         let mut alarms = self.alarms.lock();
         let number = *alarm.get_or_insert_with(|| {
             alarms.next += 1;
@@ -112,7 +105,7 @@ impl Timer {
             .set
             .first_key_value()
             .is_some_and(|(first, _)| *first == key);
-        let has_thread = mem::replace(&mut alarms.thread_of, here) == here;
+        let has_thread = mem::replace(&mut alarms.has_thread, true);
         drop(alarms);
         let_go("a waker's destructor", replaced);
         if !has_thread {
@@ -135,7 +128,7 @@ impl Timer {
             return true;
         };
         let mut alarms = self.alarms.lock();
-        alarms.thread_of = None;
+        alarms.has_thread = false;
         let all = mem::take(&mut alarms.set);
         drop(alarms);
         // They look again, and try to start the thread themselves.
@@ -163,7 +156,7 @@ impl Timer {
             let left = next.map_or(LINGER, |next| next.saturating_duration_since(now));
             (alarms, timed_out) = wait_on_for(&self.changed, alarms, left);
             if next.is_none() && timed_out && alarms.set.is_empty() {
-                alarms.thread_of = None;
+                alarms.has_thread = false;
                 return;
             }
         }

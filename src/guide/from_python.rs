@@ -159,7 +159,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! If it fails the pool is broken, as in Python: every handle says so, with the cause. What it has put into thread-locals
+//! If it fails the pool is broken, as in Python: the handles of jobs that wait, or come later, say so, and here with the cause. What it has put into thread-locals
 //! is dropped when the thread ends; dropping the pool waits for that, awaiting its shutdown does not.
 //!
 //! # Cancel, callbacks, state
@@ -182,7 +182,7 @@
 //! | `thread_name_prefix="hash"` | [`.thread_name_prefix("hash")`](crate::ThreadPoolBuilder::thread_name_prefix) | `hash-0`, not `hash_0` |
 //! | `executor.shutdown()` | [`pool.shutdown().join()`](crate::Shutdown::join), or `.await` | |
 //! | `executor.shutdown(wait=False)` | [`pool.shutdown()`](crate::ThreadPool::shutdown) | |
-//! | `executor.shutdown(cancel_futures=True)` | [`pool.shutdown_now()`](crate::ThreadPool::shutdown_now) | it also asks running jobs to stop |
+//! | `executor.shutdown(cancel_futures=True)` | [`pool.shutdown_now().join()`](crate::ThreadPool::shutdown_now) | it also asks running jobs to stop |
 //! | submit after shutdown: `RuntimeError` | the handle [`is_shutdown`](crate::JoinError::is_shutdown) | or [`try_submit`](crate::ThreadPool::try_submit), which gives the closure back |
 //! | `BrokenThreadPool` | [`is_broken`](crate::JoinError::is_broken) | |
 //! | `Executor` | [`Executor`](crate::Executor) | one method to write, `execute` |

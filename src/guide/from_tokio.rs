@@ -24,7 +24,7 @@
 //! | of a running job | no effect | [`cancel_requested`](crate::cancel_requested) tells it |
 //! | in sync code | – | [`join`](crate::JoinHandle::join), inside a runtime, too |
 //! | jobs that wait for jobs | may hang when all threads wait | [run by who waits](crate#jobs-that-wait-for-jobs) |
-//! | the end | the runtime's drop waits for running jobs, queued ones are dropped | [`shutdown().await`](crate::ThreadPool::shutdown) runs them, [`shutdown_now().await`](crate::ThreadPool::shutdown_now) cancels them |
+//! | the end | the runtime's drop waits for running jobs, and threads that are busy run what is queued before they leave | [`shutdown().await`](crate::ThreadPool::shutdown) runs them, [`shutdown_now().await`](crate::ThreadPool::shutdown_now) cancels them |
 //!
 //! `tokio::spawn` and `Handle::current()` work in jobs: they run inside the runtime in which the pool was built, or
 //! another one (`ThreadPoolBuilder::tokio_handle`). `.await` does not: a job is a closure, and its thread is there to
@@ -55,7 +55,7 @@
 //! ```
 //!
 //! Dropping a `JoinSet` aborts its tasks; dropping [`AsCompleted`](crate::AsCompleted) lets jobs run, unless the handles
-//! [cancel on drop](crate::JoinHandle::cancel_on_drop). `JoinSet::join_all` is
+//! [cancel on drop](crate::JoinHandle::cancel_on_drop). `JoinSet::join_all` (which panics if a task failed) is
 //! [`wait(handles, ReturnWhen::AllCompleted)`](crate::wait) or `futures::future::join_all`.
 //!
 //! # `stream::iter(…).map(spawn_blocking).buffered(n)`
@@ -73,14 +73,14 @@
 //! # }).unwrap();
 //! ```
 //!
-//! [`map`](crate::ThreadPool::map) is `buffered`, [`map_unordered`](crate::ThreadPool::map_unordered) is
+//! With a [`buffer_size`](crate::Map::buffer_size), [`map`](crate::ThreadPool::map) is `buffered`, [`map_unordered`](crate::ThreadPool::map_unordered) is
 //! `buffer_unordered`; both are iterators in sync code, too.
 //!
 //! # `block_in_place`
 //!
 //! It turns the thread of the runtime into one that may block, in a multi-threaded runtime only, and whatever shares that
-//! task waits. Here the work goes to a worker instead, from every runtime. What `block_in_place` is used for most of all,
-//! closures that borrow, is [`scope`](crate::ThreadPool::scope): it blocks its caller until its jobs have ended, so it
+//! task waits. Here the work goes to a worker instead, from every runtime. For closures that
+//! borrow there is [`scope`](crate::ThreadPool::scope): it blocks its caller until its jobs have ended, so it
 //! belongs into sync code, or into a job.
 //!
 //! # A semaphore round `spawn_blocking`
@@ -118,7 +118,8 @@
 //! use std::time::Duration;
 //! use tokio::time::timeout;
 //!
-//! // For the wait in the line, the wait in the queue, and the job. When it is over, the job is cancelled.
+//! // For the wait in the line, the wait in the queue, and the job. When it is over, a queued job is
+//! // cancelled, and one that runs is asked to end.
 //! let row = timeout(Duration::from_secs(2), async {
 //!     let handle = database.submit_async(|| 42).await.map_err(|refused| refused.to_string())?;
 //!     handle.cancel_on_drop().await.map_err(|error| error.to_string())

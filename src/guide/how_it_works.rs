@@ -38,7 +38,7 @@
 //! - *Returned*, *Failed*: there is an outcome, and nobody took it yet. *Taken*: it is with the caller.
 //!
 //! Each change is made under the mutex, and what follows from it is done after: dropping the closure, calling callbacks,
-//! waking. So none of your code ever runs under a lock of this crate, and there is no order of calls that deadlocks.
+//! waking. So none of your code ever runs under a lock of this crate.
 //!
 //! A handle that is dropped says so in the cell. The job drops its result itself then, and wakes nobody.
 //!
@@ -46,7 +46,7 @@
 //!
 //! The order is a promise: the closure is gone; callbacks have run, in the order in which they were added; the pool has
 //! counted the job, and its worker counts as idle; the result can be seen; who waits is woken. So whoever has seen a
-//! result finds the counts right, and a worker free for the next job.
+//! result finds the counts right. (A worker that still runs wakers counts as idle, and is not free yet.)
 //!
 //! # The queue
 //!

@@ -76,7 +76,9 @@ use crate::task::span::{self, Span};
 ///
 /// A process that is made by copying another one has that one's pools, but none of their threads. There a pool may be
 /// dropped, which does nothing; jobs given to it, and waits for jobs it had, may never end. Make a new one there. (The
-/// same goes for the process-wide pool, of which there is no new one.) The process that was copied goes on as before.
+/// same goes for the process-wide pool, of which there is no new one.) That works if no thread of the first process was about
+/// to start or to end at that moment: otherwise the standard library starts no threads in the new one. The process that was
+/// copied goes on as before.
 ///
 /// # Examples
 ///

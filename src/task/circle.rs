@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
+use crate::process::PerProcess;
 use crate::sync::{Arc, Mutex, process_wide};
 use crate::task::context::{OnStack, Origin, stack, thread_number};
 
@@ -27,7 +28,7 @@ pub(crate) trait Node: Send + Sync {
 pub(crate) type Circle = Vec<Origin>;
 
 process_wide! {
-    static SLEEPING: Mutex<BTreeMap<u64, Wait>> = Mutex::new(BTreeMap::new());
+    static SLEEPING: PerProcess<Mutex<BTreeMap<u64, Wait>>> = PerProcess::new(Mutex::default);
 }
 
 /// What a sleeping thread waits for.
@@ -64,7 +65,7 @@ pub(crate) fn wait_for(job: Arc<dyn Node>, waker: &Waker) -> Result<Entry, Circl
         verdict: None,
     };
     let thread = thread_number();
-    let mut sleeping = SLEEPING.lock();
+    let mut sleeping = SLEEPING.get().lock();
     if let Some(way) = way_back(&sleeping, thread, &own) {
         drop(sleeping);
         return Err(way.circle());
@@ -86,7 +87,7 @@ pub(crate) fn wait_for_all(jobs: Vec<Arc<dyn Node>>) -> Entry {
     };
     let thread = thread_number();
     let mut wakers = Vec::new();
-    let mut sleeping = SLEEPING.lock();
+    let mut sleeping = SLEEPING.get().lock();
     while let Some(way) = way_back(&sleeping, thread, &own) {
         let can_be_told = |thread: &&u64| sleeping.get(thread).is_some_and(|w| w.waker.is_some());
         let told = way.threads.iter().find(can_be_told).copied();
@@ -165,7 +166,7 @@ impl Entry {
     }
 
     fn remove(&self) -> Option<Wait> {
-        SLEEPING.lock().remove(&self.thread)
+        SLEEPING.get().lock().remove(&self.thread)
     }
 }
 

@@ -614,6 +614,7 @@ impl<K, F> Tagged<K, F> {
     ///
     /// If it was handed out, with the result.
     #[must_use]
+    #[track_caller]
     pub fn key(&self) -> &K {
         self.key.as_ref().expect(KEY_GONE)
     }
@@ -645,6 +646,7 @@ impl<K, F> Tagged<K, F> {
     /// assert_eq!((key, handle.join().unwrap()), ("greeting", 5)); // in sync code
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn into_inner(self) -> (K, F) {
         (self.key.expect(KEY_GONE), self.future)
     }

@@ -1,0 +1,121 @@
+//! A process that is copied by `fork` has the pools of the first one, and none of their threads.
+//!
+//! One test, and a binary of its own: where another test starts or ends a thread at that moment, the standard library
+//! starts no threads in the new process.
+#![cfg(unix)]
+
+mod common;
+
+use std::panic::{catch_unwind, resume_unwind};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use common::{LONG, eventually, within};
+use fork::{Fork, fork, waitpid_nohang};
+use futurepool::{ThreadPool, as_completed};
+use futures::StreamExt;
+use futures::executor::block_on;
+use futures::future::pending;
+
+/// Runs `f` in a copy of this process, and says what it returned.
+fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
+    let child = match fork().unwrap() {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            // So that it ends in any case.
+            thread::spawn(|| {
+                thread::sleep(LONG / 3);
+                process::exit(3);
+            });
+            process::exit(if f() { 0 } else { 1 });
+        }
+    };
+    let mut status = None;
+    eventually("the forked process ends", || {
+        status = waitpid_nohang(child).unwrap();
+        status.is_some()
+    });
+    assert_ne!(status, Some(3), "the forked process hung");
+    status == Some(0)
+}
+
+#[test]
+fn in_a_forked_process_an_old_pool_can_be_dropped_and_new_ones_work_with_limits_and_nested_joins() {
+    an_old_pool_can_be_dropped_and_a_new_one_works();
+    time_limits_and_nested_joins_work();
+}
+
+fn an_old_pool_can_be_dropped_and_a_new_one_works() {
+    within(2 * LONG, "fork", || {
+        let pool = ThreadPool::new(2);
+        let (go, wait) = channel::<()>();
+        let running = pool.submit(move || wait.recv().is_ok());
+        assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
+        let mut of_the_child = Some(pool);
+        assert!(in_forked_process(|| {
+            // One worker of it runs a job in the other process, for as long as that likes.
+            of_the_child = None;
+            ThreadPool::new(2).submit(|| 40 + 2).join().unwrap() == 42
+        }));
+        go.send(()).unwrap();
+        assert!(running.join().unwrap());
+    });
+}
+
+/// A wait that its limit ends.
+fn limit() -> bool {
+    let mut results = as_completed([pending::<()>()]).timeout(Duration::from_millis(1));
+    block_on(results.next()).is_some_and(|result| result.is_err())
+}
+
+/// Two pools, of which the first one's jobs wait for those of the second.
+struct Pools(ThreadPool, Arc<ThreadPool>);
+
+impl Pools {
+    fn new() -> Self {
+        Self(ThreadPool::new(1), Arc::new(ThreadPool::new(1)))
+    }
+
+    fn nested_join(&self) -> bool {
+        let inner = Arc::clone(&self.1);
+        let job = move || inner.submit(thread::yield_now).join().is_ok();
+        self.0.submit(job).join().is_ok_and(|done| done)
+    }
+}
+
+fn time_limits_and_nested_joins_work() {
+    within(4 * LONG, "fork", || {
+        // Whatever the threads of this process do at that moment, locks that they hold included. But none starts or ends:
+        // that takes a lock of the standard library, without which the new process cannot start threads.
+        let over = AtomicBool::new(false);
+        let busy = [Pools::new(), Pools::new()];
+        assert!(limit() && busy.iter().all(Pools::nested_join));
+        let ready = Barrier::new(5);
+        thread::scope(|scope| {
+            let (over, ready) = (&over, &ready);
+            for pools in &busy {
+                scope.spawn(move || {
+                    ready.wait();
+                    while !over.load(SeqCst) {
+                        assert!(pools.nested_join());
+                    }
+                });
+                scope.spawn(move || {
+                    ready.wait();
+                    while !over.load(SeqCst) {
+                        assert!(limit());
+                    }
+                });
+            }
+            ready.wait();
+            let in_child = || limit() && Pools::new().nested_join();
+            let ended = catch_unwind(|| (0..30).all(|_| in_forked_process(in_child)));
+            over.store(true, SeqCst);
+            assert!(ended.unwrap_or_else(|panic| resume_unwind(panic)));
+        });
+    });
+}
