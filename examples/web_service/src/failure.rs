@@ -5,6 +5,8 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use futurepool::{JoinError, SubmitError};
 
+use crate::log;
+
 #[derive(Debug)]
 pub enum Failure {
     /// The request is wrong: says how.
@@ -54,7 +56,7 @@ impl IntoResponse for Failure {
                 (StatusCode::SERVICE_UNAVAILABLE, later, sentence).into_response()
             }
             Self::Internal(problem) => {
-                eprintln!("web_service: {problem}");
+                log(problem);
                 let sentence = "The service is at fault; its log says why.\n";
                 (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
             }

@@ -15,6 +15,7 @@ pub mod database;
 mod failure;
 mod handlers;
 mod jobs;
+mod log;
 mod metrics;
 pub mod serve;
 pub mod workers;
@@ -29,6 +30,7 @@ use futurepool::ThreadPool;
 pub use self::failure::Failure;
 pub use self::handlers::{BODY_LIMIT, router};
 pub use self::jobs::SIDE;
+pub use self::log::log;
 pub use self::serve::serve;
 
 use self::counts::Counts;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use web_service::{App, Options, database, serve};
+use web_service::{App, Options, database, log, serve};
 
 const USAGE: &str = "\
 Usage: web_service [OPTION]...
@@ -29,11 +29,11 @@ A second Ctrl-C cuts the drain short. The exit status is 0 if nothing was left u
 #[tokio::main]
 async fn main() {
     let command = Command::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
-        let _ = write!(io::stderr(), "web_service: {error}\n{USAGE}");
+        log(format_args!("{error}\n{}", USAGE.trim_end()));
         process::exit(2)
     });
     if let Err(error) = command.run().await {
-        eprintln!("web_service: {error}");
+        log(error);
         process::exit(1)
     }
 }
@@ -86,7 +86,8 @@ impl Command {
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
         let stop = signal()?;
-        println!("listening on http://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        let _ = writeln!(io::stdout(), "listening on http://{address}"); // see `log`
         let limit = || async {
             tokio::select! {
                 () = sleep(self.drain) => {}
@@ -94,7 +95,7 @@ impl Command {
             }
         };
         let stopped = serve(listener, &app, stop, limit).await;
-        eprintln!("web_service: {stopped}");
+        log(&stopped);
         // It does not return, since the drop of a pool waits for its jobs, and one may run that does not end.
         process::exit(i32::from(!stopped.is_clean()))
     }

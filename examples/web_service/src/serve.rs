@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::{App, router};
+use crate::{App, log, router};
 
 /// For what was cancelled at the limit to be answered, and for running jobs to see that they are asked to end.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ where
 
     let before = Figures::of(app);
     let begin = Instant::now();
-    eprintln!("web_service: stopping, with {before}");
+    log(format_args!("stopping, with {before}"));
     tokio::select! {
         () = &mut all_done => {}
         () = limit() => {

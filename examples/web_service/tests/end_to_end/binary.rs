@@ -1,33 +1,38 @@
 //! The program itself: command line, Ctrl-C, exit status.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::common::{
     Client, PATIENCE, Visits, new_database, request_without_end, sentence, visit_until_closed,
+    within,
 };
 
 fn command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_web_service"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_web_service"));
+    command.kill_on_drop(true);
+    command
 }
 
 /// The service as a child process; killed if it is still there at the end.
 struct Service {
     child: Child,
     address: SocketAddr,
-    log: Lines<BufReader<ChildStderr>>,
+    /// If it is a pipe.
+    log: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 impl Service {
-    fn start(database: &Path, drain: u64) -> Self {
+    async fn start(database: &Path, drain: u64, log: Stdio) -> Self {
         let mut child = command()
             .args([
                 "--address",
@@ -41,18 +46,19 @@ impl Service {
             .arg(database)
             .args(["--drain", &drain.to_string()])
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("it starts");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        out.read_line(&mut line).expect("it can be read");
+        let read = within(PATIENCE, out.read_line(&mut line)).await;
+        read.expect("it can be read");
         let address = line.trim().strip_prefix("listening on http://");
         let address = address
             .expect("it says where it listens")
             .parse()
             .expect("an address");
-        let log = BufReader::new(child.stderr.take().expect("it is a pipe")).lines();
+        let log = child.stderr.take().map(|log| BufReader::new(log).lines());
         Self {
             child,
             address,
@@ -61,41 +67,26 @@ impl Service {
     }
 
     fn send(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it is there to be told");
+        let pid = self.child.id().and_then(|id| Pid::from_raw(id as i32));
+        kill_process(pid.expect("it has not ended"), signal).expect("it is there to be told");
     }
 
-    /// The next line of its log.
-    fn line(&mut self) -> String {
-        self.log
-            .next()
-            .expect("there is a line")
-            .expect("it can be read")
+    /// The next line of its log, if there is one more.
+    async fn next_line(&mut self) -> Option<String> {
+        let log = self.log.as_mut().expect("it is a pipe");
+        let line = within(PATIENCE, log.next_line()).await;
+        line.expect("it can be read")
     }
 
-    /// Its exit status, if it has ended.
-    fn ended(&mut self) -> Option<i32> {
-        let status = self.child.try_wait().expect("it is our child")?;
-        Some(status.code().expect("no signal kills it"))
+    async fn line(&mut self) -> String {
+        self.next_line().await.expect("there is a line")
     }
 
+    /// Its exit status.
     async fn end(&mut self) -> i32 {
-        let ended = async {
-            loop {
-                if let Some(status) = self.ended() {
-                    return status;
-                }
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(PATIENCE, ended).await.expect("it ends")
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let status = within(PATIENCE, self.child.wait()).await;
+        let status = status.expect("it is our child").code();
+        status.expect("no signal kills it")
     }
 }
 
@@ -111,15 +102,10 @@ async fn metrics_when(server: SocketAddr, holds: impl Fn(&str) -> bool) {
 
 async fn ends_in_order_under_load(signal: Signal) {
     let (_dir, database) = new_database();
-    let mut service = Service::start(&database, 20);
+    let mut service = Service::start(&database, 20, Stdio::piped()).await;
     let address = service.address;
     let clients: JoinSet<Visits> = (0..50)
-        .map(|number| async move {
-            let visits = visit_until_closed(Client::new(address), number);
-            timeout(PATIENCE, visits)
-                .await
-                .expect("none waits for ever")
-        })
+        .map(|number| within(PATIENCE, visit_until_closed(Client::new(address), number)))
         .collect();
     metrics_when(address, |text| {
         !text.contains("\nfuturepool_queued_jobs{pool=\"cpu\"} 0\n")
@@ -134,7 +120,7 @@ async fn ends_in_order_under_load(signal: Signal) {
     for client in clients.join_all().await {
         visits += client;
     }
-    let (first, last) = (service.line(), service.line());
+    let (first, last) = (service.line().await, service.line().await);
     println!("{signal:?}: exit status {status} after {took:.2?} of 20 s\n  {first}\n  {last}");
     println!(
         "  sent {}, answers {:?}, closed {}",
@@ -148,7 +134,7 @@ async fn ends_in_order_under_load(signal: Signal) {
         last.contains(" 0 cut off; ") && last.ends_with(" 0 cancelled, 0 still running"),
         "{last}"
     );
-    assert!(service.log.next().is_none(), "that is all");
+    assert_eq!(service.next_line().await, None, "that is all");
     assert!(
         visits
             .answers
@@ -172,23 +158,24 @@ async fn so_does_sigterm() {
 #[tokio::test]
 async fn a_second_ctrl_c_cuts_the_drain_short() {
     let (_dir, database) = new_database();
-    let mut service = Service::start(&database, 3_600);
+    let mut service = Service::start(&database, 3_600, Stdio::piped()).await;
     let begin = Instant::now();
     let _slow = request_without_end(service.address);
     let two = "\nhttp_requests_in_flight 2\n"; // that one, and the one that asks
     metrics_when(service.address, |text| text.contains(two)).await;
 
     service.send(Signal::INT);
-    let line = service.line();
+    let line = service.line().await;
     assert!(
         line.starts_with("web_service: stopping, with 1 requests"),
         "{line}"
     );
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(service.ended(), None, "the request holds it");
+    let status = service.child.try_wait().expect("it is our child");
+    assert_eq!(status, None, "the request holds it");
     service.send(Signal::INT);
     assert_eq!(service.end().await, 1);
-    let line = service.line();
+    let line = service.line().await;
     println!("twice: {line}");
     assert!(line.contains(" 1 cut off"), "{line}");
     assert!(
@@ -197,12 +184,53 @@ async fn a_second_ctrl_c_cuts_the_drain_short() {
     );
 }
 
-fn output(arguments: &[&str]) -> Output {
-    command().args(arguments).output().expect("it starts")
+/// A log that cannot be written: each write fails, as on a full disk.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn without_a_log_all_is_answered_just_the_same() {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    let full = File::options().write(true).open("/dev/full");
+    let log = full.expect("Linux has it");
+    let (_dir, database) = new_database();
+    let mut service = Service::start(&database, 3_600, log.into()).await;
+    let body = r#"{"password":"x"}"#;
+    let head = "POST /hash HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
+    let head = format!("{head}content-length: {}\r\n\r\n", body.len());
+    let mut requests: Vec<_> = (0..3)
+        .map(|_| TcpStream::connect(service.address).expect("a connection"))
+        .collect();
+    for request in &mut requests {
+        request.write_all(head.as_bytes()).expect("it is sent");
+    }
+    let four = "\nhttp_requests_in_flight 4\n"; // those, and the one that asks
+    metrics_when(service.address, |text| text.contains(four)).await;
+
+    service.send(Signal::TERM);
+    let begin = Instant::now();
+    while TcpStream::connect(service.address).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "it goes on to listen");
+        sleep(Duration::from_millis(5)).await;
+    }
+    for mut request in requests {
+        request.write_all(body.as_bytes()).expect("it is sent");
+        request.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        let mut answer = String::new();
+        request.read_to_string(&mut answer).expect("it comes whole");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+    assert_eq!(service.end().await, 0);
 }
 
-#[test]
-fn a_database_that_is_none_is_an_error_at_the_start() {
+async fn output(arguments: &[&str]) -> Output {
+    let output = command().args(arguments).output();
+    within(PATIENCE, output).await.expect("it starts")
+}
+
+#[tokio::test]
+async fn a_database_that_is_none_is_an_error_at_the_start() {
     let dir = tempfile::tempdir().expect("a folder for the test");
     let path = dir.path().join("notes.txt");
     fs::write(
@@ -215,7 +243,8 @@ fn a_database_that_is_none_is_an_error_at_the_start() {
         "127.0.0.1:0",
         "--database",
         path.to_str().unwrap(),
-    ]);
+    ])
+    .await;
     let error = String::from_utf8_lossy(&output.stderr);
     println!("no database: {error}");
     assert_eq!(output.status.code(), Some(1));
@@ -229,9 +258,9 @@ fn a_database_that_is_none_is_an_error_at_the_start() {
     );
 }
 
-#[test]
-fn help_and_wrong_arguments() {
-    let help = output(&["--help"]);
+#[tokio::test]
+async fn help_and_wrong_arguments() {
+    let help = output(&["--help"]).await;
     assert_eq!(help.status.code(), Some(0));
     assert!(help.stdout.starts_with(b"Usage: web_service"));
     for wrong in [
@@ -240,7 +269,7 @@ fn help_and_wrong_arguments() {
         &["--drain"],
         &["x"],
     ] {
-        let output = output(wrong);
+        let output = output(wrong).await;
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
         assert!(output.stderr.starts_with(b"web_service: "), "{wrong:?}");
     }

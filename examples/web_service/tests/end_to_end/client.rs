@@ -9,6 +9,11 @@ use hyper_util::rt::TokioExecutor;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use std::io::Cursor;
 use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Longer than anything here takes, also on a crowded machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keeps its connections open and uses them again.
 #[derive(Clone)]
@@ -65,13 +70,17 @@ impl Client {
             .header(header::CONTENT_TYPE, kind)
             .body(Full::new(body))
             .expect("it is a proper request");
-        let (head, body) = self.client.request(request).await?.into_parts();
-        let body = body.collect().await.map(|body| body.to_bytes());
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: body.expect("an answer that begins comes whole"),
-        })
+        let answer = async {
+            let (head, body) = self.client.request(request).await?.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes());
+            Ok(Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body: body.expect("an answer that begins comes whole"),
+            })
+        };
+        let answer = timeout(PATIENCE, answer).await;
+        answer.expect("no request waits for ever")
     }
 }
 

@@ -18,10 +18,13 @@ use tokio::time::{sleep, timeout};
 use web_service::serve::Stopped;
 use web_service::{App, Failure, Options, database, serve};
 
-pub(crate) use crate::client::{Answer, Client, jpeg};
+pub(crate) use crate::client::{Answer, Client, PATIENCE, jpeg};
 
-/// Longer than anything here takes, also on a crowded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Every wait has an end.
+pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> F::Output {
+    let output = timeout(limit, future).await;
+    output.unwrap_or_else(|_| panic!("it takes more than {limit:?}"))
+}
 
 /// Answers by status.
 pub(crate) type Tally = BTreeMap<u16, u64>;
@@ -56,7 +59,9 @@ impl Server {
             queue: number(queue),
             database: database.clone(),
         };
-        let app = App::start(&options).await.expect("it starts");
+        let app = within(PATIENCE, App::start(&options))
+            .await
+            .expect("it starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopping) = oneshot::channel();
@@ -99,8 +104,8 @@ impl Server {
     /// Ends the service. What it counted stays.
     pub(crate) async fn stop(self) -> (App, Stopped) {
         drop(self.stop);
-        let stopped = timeout(PATIENCE, self.serving).await;
-        (self.app, stopped.expect("it ends").expect("no panic"))
+        let stopped = within(PATIENCE, self.serving).await;
+        (self.app, stopped.expect("no panic"))
     }
 }
 
@@ -112,7 +117,7 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) async fn let_go(self) {
         drop(self.let_go);
-        let result = timeout(PATIENCE, self.job).await.expect("the job ends");
+        let result = within(PATIENCE, self.job).await;
         result.expect("no panic").expect("it was accepted");
     }
 }

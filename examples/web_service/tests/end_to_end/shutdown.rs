@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use web_service::serve::GRACE;
 
 use crate::common::{
     Client, PATIENCE, Server, Visits, balanced, request_without_end, sentence, until,
-    visit_until_closed,
+    visit_until_closed, within,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -80,18 +79,13 @@ async fn at_the_limit_queued_jobs_are_cancelled_and_answered() {
         );
     }
     kept.let_go().await;
-    app.cpu.shutdown().await;
+    within(PATIENCE, app.cpu.shutdown()).await;
     assert!(balanced(&app.cpu.metrics()), "{:?}", app.cpu.metrics());
 }
 
 /// Clients that ask until the service is gone.
 fn load(server: SocketAddr, clients: usize) -> JoinSet<Visits> {
     (0..clients)
-        .map(|number| async move {
-            let visits = visit_until_closed(Client::new(server), number);
-            timeout(PATIENCE, visits)
-                .await
-                .expect("none waits for ever")
-        })
+        .map(|number| within(PATIENCE, visit_until_closed(Client::new(server), number)))
         .collect()
 }
