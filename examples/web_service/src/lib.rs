@@ -23,9 +23,10 @@ pub mod workers;
 use std::error::Error;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use futurepool::ThreadPool;
+use tokio::sync::mpsc::unbounded_channel;
 
 pub use self::failure::Failure;
 pub use self::handlers::{BODY_LIMIT, router};
@@ -35,6 +36,8 @@ pub use self::serve::serve;
 
 use self::counts::Counts;
 use self::workers::Workers;
+
+type AnyError = Box<dyn Error + Send + Sync>;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -58,8 +61,8 @@ pub struct Options {
 }
 
 impl App {
-    /// Both pools, and the first connection.
-    pub async fn start(options: &Options) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    /// Both pools, and all connections.
+    pub async fn start(options: &Options) -> Result<Self, AnyError> {
         let cpu = ThreadPool::builder()
             .thread_name_prefix("cpu")
             .max_workers(options.workers.get())
@@ -71,8 +74,7 @@ impl App {
             .queue_capacity(options.queue.get())
             .initializer(connects_to(&options.database))
             .build()?;
-        // The first job starts the first worker, which connects: better it fails here than at the first request.
-        db.submit(|| ()).await?;
+        start_workers(&db, options.connections.get()).await?;
         Ok(Self {
             cpu: Workers::Pool(Arc::new(cpu)),
             db: Workers::Pool(Arc::new(db)),
@@ -84,4 +86,35 @@ impl App {
 fn connects_to(database: &Path) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
     let path = database.to_owned();
     move || database::connect(&path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Starts all workers that the pool may have, and so opens their connections: one that cannot be opened ends the service
+/// at its start, instead of breaking the pool at some request. Workers never leave, since the pool has no `keep_alive`,
+/// so no initializer runs later.
+async fn start_workers(pool: &ThreadPool, workers: usize) -> Result<(), AnyError> {
+    let (starts, mut started) = unbounded_channel();
+    let mut held = Vec::new();
+    for _ in 0..workers {
+        let starts = starts.clone();
+        let (hold, end) = mpsc::channel::<()>();
+        // All workers before it are held, so this job starts another one.
+        let mut job = pool.submit(move || {
+            let _ = starts.send(());
+            let _ = end.recv();
+        });
+        if pool.metrics().spawn_failures > 0 && !job.is_finished() {
+            // It would wait for one of those that are held.
+            return Err(format!("the system gives no more than {} threads", held.len()).into());
+        }
+        tokio::select! {
+            ended = &mut job => ended?, // its worker has no connection
+            _ = started.recv() => {}
+        }
+        held.push((hold, job));
+    }
+    for (hold, job) in held {
+        drop(hold);
+        job.await?;
+    }
+    Ok(())
 }

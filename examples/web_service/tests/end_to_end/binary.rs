@@ -258,6 +258,29 @@ async fn a_database_that_is_none_is_an_error_at_the_start() {
     );
 }
 
+/// More connections than descriptors: the first ones can be opened, and the last one cannot.
+#[tokio::test]
+async fn a_connection_that_cannot_be_opened_is_an_error_at_the_start() {
+    let (_dir, database) = new_database();
+    let mut limited = Command::new("sh");
+    limited
+        .kill_on_drop(true)
+        .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_web_service"))
+        .args(["--address", "127.0.0.1:0", "--connections", "64"])
+        .arg("--database")
+        .arg(&database);
+    let output = within(PATIENCE, limited.output()).await.expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    println!("no descriptors: {error}");
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(
+        error.starts_with("web_service: the pool is broken: "),
+        "{error}"
+    );
+    assert!(error.contains("unable to open database file"), "{error}");
+}
+
 #[tokio::test]
 async fn help_and_wrong_arguments() {
     let help = output(&["--help"]).await;

@@ -72,10 +72,11 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
     let expected = [
         (r#"futurepool_submitted_total{pool="cpu"}"#, 1),
         (r#"futurepool_completed_total{pool="cpu"}"#, 1),
-        (r#"futurepool_submitted_total{pool="db"}"#, 4), // the first one is the service's own
-        (r#"futurepool_completed_total{pool="db"}"#, 4),
+        (r#"futurepool_submitted_total{pool="db"}"#, 5), // two opened the connections
+        (r#"futurepool_completed_total{pool="db"}"#, 5),
         (r#"futurepool_queued_jobs{pool="cpu"}"#, 0),
         (r#"futurepool_workers{pool="cpu"}"#, 1),
+        (r#"futurepool_workers{pool="db"}"#, 2),
         (r#"futurepool_idle_workers{pool="cpu"}"#, 1),
         (r#"http_answers_total{status="200"}"#, 3),
         (r#"http_answers_total{status="404"}"#, 1),
