@@ -9,6 +9,9 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 use web_service::{App, Options, database, log, serve};
 
@@ -85,39 +88,62 @@ impl Command {
         let listener = TcpListener::bind(self.address)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
-        let stop = signal()?;
+        // Listened for once and for all, so that a second one is not missed while the first one is seen to.
+        let signals = Mutex::new(Signals::new()?);
+        let next_signal = async || signals.lock().await.next().await;
         let address = listener.local_addr()?;
         let _ = writeln!(io::stdout(), "listening on http://{address}"); // see `log`
         let limit = || async {
             tokio::select! {
                 () = sleep(self.drain) => {}
-                () = signal().expect("it worked before") => {}
+                () = next_signal() => {}
             }
         };
-        let stopped = serve(listener, &app, stop, limit).await;
+        let stopped = serve(listener, &app, next_signal(), limit).await;
         log(&stopped);
         // It does not return, since the drop of a pool waits for its jobs, and one may run that does not end.
         process::exit(i32::from(!stopped.is_clean()))
     }
 }
 
-/// The next Ctrl-C or SIGTERM, from now on.
+/// Ctrl-C and SIGTERM.
 #[cfg(unix)]
-fn signal() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
 }
 
-/// The next Ctrl-C.
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self {
+            interrupt,
+            terminate,
+        })
+    }
+
+    /// Waits for one of them. Those that came since the last wait count as one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Ctrl-C.
 #[cfg(not(unix))]
-fn signal() -> io::Result<impl Future<Output = ()>> {
-    Ok(async { tokio::signal::ctrl_c().await.expect("the system tells") })
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        tokio::signal::ctrl_c().await.expect("the system tells");
+    }
 }

@@ -170,9 +170,6 @@ async fn a_second_ctrl_c_cuts_the_drain_short() {
         line.starts_with("web_service: stopping, with 1 requests"),
         "{line}"
     );
-    sleep(Duration::from_millis(300)).await;
-    let status = service.child.try_wait().expect("it is our child");
-    assert_eq!(status, None, "the request holds it");
     service.send(Signal::INT);
     assert_eq!(service.end().await, 1);
     let line = service.line().await;
