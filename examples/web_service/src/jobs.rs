@@ -13,9 +13,10 @@ use crate::Failure;
 /// Thumbnails are no wider and no higher.
 pub const SIDE: u32 = 128;
 
-/// Of images. A small file may unpack to a very large one.
-const MAX_SIDE: u32 = 8_000;
-const MAX_BYTES: u64 = 256 << 20;
+/// Of images. A small file may unpack to a very large one. What is unpacked is held to this, while a decoder may take
+/// somewhat more beside it: one of JPEG keeps the coefficients of a whole progressive image.
+const MAX_SIDE: u32 = 3_000;
+const MAX_BYTES: u64 = 64 << 20;
 
 pub(crate) fn hash(password: &str) -> Result<String, Failure> {
     let hash = Argon2::default().hash_password(password.as_bytes());

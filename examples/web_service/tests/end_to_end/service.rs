@@ -243,6 +243,7 @@ async fn bad_input_is_the_clients_fault_and_told_in_a_sentence() {
         ("/thumbnail", "image/png", Bytes::from("no image"), 422),
         ("/thumbnail", "image/png", jpeg(64, 64).slice(..100), 422),
         ("/thumbnail", "image/png", huge.into(), 422),
+        ("/thumbnail", "image/jpeg", jpeg(3_001, 8), 422),
         (
             "/thumbnail",
             "image/png",
