@@ -24,6 +24,10 @@ pub fn router(app: App) -> Router {
         .route("/thumbnail", post(thumbnail))
         .route("/metrics", get(all_metrics))
         .fallback(|| async { (StatusCode::NOT_FOUND, "There is no such page.\n") })
+        .method_not_allowed_fallback(|| async {
+            let sentence = "This page does not take this method.\n";
+            (StatusCode::METHOD_NOT_ALLOWED, sentence)
+        })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn_with_state(app.counts.clone(), counts::count))
         .with_state(app)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use axum::body::Bytes;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use axum::routing::get;
 use image::{GenericImageView, ImageFormat};
 use tokio::net::TcpListener;
@@ -260,7 +260,12 @@ async fn bad_input_is_the_clients_fault_and_told_in_a_sentence() {
         assert!(sentence.contains(' '), "{path}: {sentence}");
     }
     for (path, status) in [("/users/0", 404), ("/users/one", 400), ("/hash", 405)] {
-        assert_eq!(client.get(path).await.unwrap().status, status, "{path}");
+        let answer = client.get(path).await.unwrap();
+        let sentence = sentence(&answer);
+        println!("{path}: {status} {}", sentence.trim_end());
+        assert_eq!(answer.status, status, "{path}: {sentence}");
+        assert!(sentence.contains(' '), "{path}: {sentence}");
+        assert_eq!(answer.headers.contains_key(ALLOW), status == 405, "{path}");
     }
     server.stop().await;
 }
