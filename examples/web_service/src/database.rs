@@ -1,7 +1,9 @@
 //! The database: one connection for each worker of its pool, made by the pool's initializer.
 
 use std::cell::OnceCell;
-use std::path::Path;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{fs, io, process};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde::Serialize;
@@ -48,11 +50,24 @@ pub(crate) fn user(id: i64) -> rusqlite::Result<Option<User>> {
     })
 }
 
-/// Makes a database to play with, if there is no file.
-pub fn create(path: &Path) -> rusqlite::Result<()> {
+/// Makes a database to play with, if there is no file. It is made beside its place and moved there when it is whole: a
+/// start that is killed leaves none that is empty.
+pub fn create(path: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     if path.exists() {
         return Ok(());
     }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", process::id())); // two starts at once do not share it
+    let beside = PathBuf::from(beside);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    fill(&beside)?;
+    Ok(fs::rename(&beside, path)?)
+}
+
+fn fill(path: &Path) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     let transaction = connection.transaction()?;
     transaction
@@ -61,5 +76,6 @@ pub fn create(path: &Path) -> rusqlite::Result<()> {
         let row = (id, format!("User {id}"), format!("user-{id}@example.org"));
         transaction.execute("INSERT INTO users VALUES (?1, ?2, ?3)", row)?;
     }
-    transaction.commit()
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error)
 }

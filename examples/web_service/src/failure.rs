@@ -11,7 +11,7 @@ use crate::log;
 pub enum Failure {
     /// The request is wrong: says how.
     Request(StatusCode, String),
-    /// The queue is full.
+    /// The queue is full, or the system gives no thread.
     Busy,
     /// The service ends, and the job was cancelled or came too late.
     Stopping,
@@ -35,8 +35,10 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         if error.is_cancelled() || error.is_shutdown() {
             Self::Stopping
+        } else if error.is_spawn_failed() {
+            Self::Busy
         } else {
-            // A panic, a pool that an initializer broke, or no thread to be had.
+            // A panic, or a pool that an initializer broke.
             Self::Internal(error.to_string())
         }
     }

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use web_service::{App, Options, database, log, serve};
 
@@ -26,7 +27,9 @@ Usage: web_service [OPTION]...
   --drain SECONDS     how long work may still go on after Ctrl-C or SIGTERM (default: 10)
   --help              this text
 
-A second Ctrl-C cuts the drain short. The exit status is 0 if nothing was left undone then.
+A second Ctrl-C cuts the drain short. The exit status is 0 if every request was answered and
+no job still ran at the end. Jobs that were cancelled then are no reason for another one: their
+requests were answered, with 503.
 ";
 
 #[tokio::main]
@@ -82,8 +85,11 @@ impl Command {
     }
 
     async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let path = &self.options.database;
-        database::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let path = self.options.database.clone();
+        spawn_blocking(move || {
+            database::create(&path).map_err(|error| format!("{}: {error}", path.display()))
+        })
+        .await??;
         let app = App::start(&self.options).await?;
         let listener = TcpListener::bind(self.address)
             .await

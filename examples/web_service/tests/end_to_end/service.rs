@@ -13,7 +13,7 @@ use image::{GenericImageView, ImageFormat};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use web_service::{BODY_LIMIT, SIDE, router};
+use web_service::{BODY_LIMIT, SIDE, database, router};
 
 use crate::common::{
     Answer, Client, PATIENCE, Server, Tally, balanced, hash_in, jpeg, sentence, until, user_row,
@@ -315,4 +315,22 @@ async fn all_connections_are_open_before_the_first_request() {
         assert_eq!((answer.status, sentence(&answer)), (200, &*user_row(id)));
     }
     server.stop().await;
+}
+
+#[test]
+fn what_a_killed_start_left_is_no_obstacle_and_a_file_that_is_there_stays() {
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let path = dir.path().join("users.db");
+    // Left by a start that was killed.
+    let beside = dir.path().join(format!("users.db.{}", std::process::id()));
+    std::fs::write(&beside, "the begin of a database").unwrap();
+
+    database::create(&path).expect("a database");
+    database::connect(&path).expect("it is whole");
+    assert!(!beside.exists());
+
+    let other = dir.path().join("other.db");
+    std::fs::write(&other, "somebody's own").unwrap();
+    database::create(&other).expect("there is one");
+    assert_eq!(std::fs::read(&other).unwrap(), b"somebody's own");
 }
