@@ -14,7 +14,8 @@ use crate::Failure;
 pub const SIDE: u32 = 128;
 
 /// Of images. A small file may unpack to a very large one. What is unpacked is held to this, while a decoder may take
-/// somewhat more beside it: one of JPEG keeps the coefficients of a whole progressive image.
+/// somewhat more beside it: one of JPEG keeps the coefficients of a whole progressive image, and the service took 91 MB
+/// in all for one of 3,000 by 3,000.
 const MAX_SIDE: u32 = 3_000;
 const MAX_BYTES: u64 = 64 << 20;
 
