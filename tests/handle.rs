@@ -101,7 +101,7 @@ fn after_a_timeout_the_handle_is_as_it_was() {
         let opener = gate.clone();
         let mut handle = pool.submit(move || {
             gate.wait();
-            "late"
+            (cancel_requested(), "late")
         });
         for limit in [Duration::ZERO, Duration::from_millis(2)] {
             let error = handle.join_timeout(limit).unwrap_err();
@@ -112,9 +112,14 @@ fn after_a_timeout_the_handle_is_as_it_was() {
         let limit = Duration::from_millis(30);
         assert!(handle.join_timeout(limit).unwrap_err().is_timeout());
         assert!(started.elapsed() >= limit, "it gave up early");
+        // Nor does a timeout take back a job that is still queued.
+        let mut queued = pool.submit(|| "later");
+        let error = queued.join_timeout(Duration::from_millis(2)).unwrap_err();
+        assert!(error.is_timeout() && !queued.is_cancelled());
         opener.open();
         // Longer than the clock can count is no limit.
-        assert_eq!(handle.join_timeout(Duration::MAX).unwrap(), "late");
+        assert_eq!(handle.join_timeout(Duration::MAX).unwrap(), (false, "late"));
+        assert_eq!(queued.join().unwrap(), "later");
     });
 }
 
