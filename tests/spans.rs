@@ -5,7 +5,7 @@ mod common;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use common::{LONG, block_workers, within};
 use futurepool::{ExecutorExt, InlineExecutor, ThreadPool, as_completed, block_on};
@@ -123,6 +123,22 @@ fn guarantee_9_the_span_at_submit_is_current_in_the_job() {
                     .unwrap(),
                 0
             );
+        });
+    });
+}
+
+#[test]
+fn callbacks_run_outside_of_the_span() {
+    within(LONG, "callbacks", || {
+        let pool = ThreadPool::new(1);
+        subscribed(|_| {
+            let blocked = block_workers(&pool, 1);
+            let handle = info_span!("work").in_scope(|| pool.submit(current));
+            let (tell, told) = mpsc::channel();
+            handle.add_done_callback(move |_| tell.send(current()).unwrap());
+            blocked.release();
+            assert!(handle.join().unwrap().is_some());
+            assert_eq!(told.recv_timeout(LONG), Ok(None));
         });
     });
 }

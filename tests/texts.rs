@@ -23,6 +23,12 @@ fn assert_says(text: impl std::fmt::Debug, words: &[&str]) {
     }
 }
 
+/// One worker, and room for one job.
+fn bounded() -> ThreadPool {
+    let builder = ThreadPool::builder().max_workers(1).queue_capacity(1);
+    builder.build().unwrap()
+}
+
 #[test]
 fn pools_and_their_builders_name_their_options() {
     let builder = ThreadPool::builder()
@@ -37,11 +43,7 @@ fn pools_and_their_builders_name_their_options() {
 #[test]
 fn who_waits_for_room_says_how_far_it_is() {
     within(LONG, "submit_async", || {
-        let pool = ThreadPool::builder()
-            .max_workers(1)
-            .queue_capacity(1)
-            .build()
-            .unwrap();
+        let pool = bounded();
         let blocked = block_workers(&pool, 1);
         let queued = pool.submit(|| Mute);
         let mut waits = pool.submit_async(|| Mute);
@@ -93,11 +95,7 @@ fn what_waits_for_many_says_so() {
 #[test]
 fn errors_name_their_kind_and_turn_into_io_errors() {
     within(LONG, "errors", || {
-        let pool = ThreadPool::builder()
-            .max_workers(1)
-            .queue_capacity(1)
-            .build()
-            .unwrap();
+        let pool = bounded();
         let blocked = block_workers(&pool, 1);
         let mut queued = pool.submit(|| ());
         assert_says(
