@@ -7,7 +7,7 @@ use std::io;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::contain::panic_message;
+use crate::util::unwind::panic_message;
 
 /// Why a pool broke: shared by all its handles. A thin pointer, since every job has room for a [`JoinError`].
 pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;

@@ -181,24 +181,17 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
-mod block_on;
 mod combine;
-mod contain;
 mod error;
 mod executor;
-mod executor_ext;
 #[cfg(any(doc, doctest))]
 pub mod guide;
-mod look;
-mod offers;
+mod park;
 mod pool;
-mod process;
 mod scope;
-mod sleeper;
-mod sync;
 mod task;
+mod util;
 
-pub use block_on::block_on;
 pub use combine::as_completed::{
     AsCompleted, AsCompletedIter, TimedAsCompleted, TimedAsCompletedIter, as_completed,
 };
@@ -207,16 +200,17 @@ pub use combine::wait::{
     ReturnWhen, Wait, WaitHandle, WaitResultHandle, Waited, wait, wait_results,
 };
 pub use error::{BuildError, JoinError, SubmitError, TimeoutError};
+pub use executor::ext::ExecutorExt;
 pub use executor::{Executor, InlineExecutor};
-pub use executor_ext::ExecutorExt;
+pub use park::block_on::block_on;
 pub use pool::{
     GlobalPool, InitializerOutput, Metrics, Shutdown, SubmitAsync, ThreadPool, ThreadPoolBuilder,
     global, submit,
 };
 pub use scope::{Scope, ScopedJoinHandle};
 pub use task::context::cancel_requested;
-pub use task::handle::{CancelOnDrop, JoinHandle, Tagged};
 pub use task::job::Job;
+pub use task::join_handle::{CancelOnDrop, JoinHandle, Tagged};
 
 // The README's examples are tests.
 #[cfg(all(doctest, feature = "tokio"))]

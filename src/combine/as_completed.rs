@@ -11,11 +11,11 @@ use futures::FutureExt;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 use pin_project_lite::pin_project;
 
-use crate::block_on::{block_on, block_on_until};
-use crate::combine::limit::Limit;
 use crate::error::TimeoutError;
-use crate::offers::Inside;
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::park::block_on::{block_on, block_on_until};
+use crate::park::helping::Inside;
+use crate::util::sync::{Arc, AtomicBool, Ordering};
+use crate::util::timer::Limit;
 
 /// The outputs of many futures, in the order in which they are done.
 ///

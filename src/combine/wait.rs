@@ -10,10 +10,10 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use crate::block_on::block_on_until;
-use crate::combine::limit::Limit;
+use crate::park::block_on::block_on_until;
 use crate::task::cell::Ending;
-use crate::task::handle::{CancelOnDrop, JoinHandle, Tagged};
+use crate::task::join_handle::{CancelOnDrop, JoinHandle, Tagged};
+use crate::util::timer::Limit;
 
 /// When a [`wait`] is over.
 ///

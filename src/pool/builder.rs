@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
 use crate::pool::config::{Config, InitializerOutput};
-use crate::pool::shared::{Homes, Shared, next_id};
-use crate::sync::{Arc, thread};
+use crate::pool::inner::{Homes, Shared, next_id};
+use crate::util::sync::{Arc, thread};
 
 /// The options of a [`ThreadPool`]: see [`ThreadPool::builder`].
 ///

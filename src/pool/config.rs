@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::contain::panic_message;
+use crate::util::unwind::panic_message;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 type Initializer = Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>;
@@ -29,7 +29,7 @@ impl Config {
         catch_unwind(AssertUnwindSafe(initializer)).unwrap_or_else(|payload| {
             let message = panic_message(&*payload).unwrap_or("(no text)");
             let error = format!("the initializer panicked: {message}").into();
-            crate::contain::discard(payload);
+            crate::util::unwind::drop_payload(payload);
             Err(error)
         })
     }

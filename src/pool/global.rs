@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::OnceLock;
 
 use crate::pool::{Metrics, ThreadPool};
-use crate::task::handle::JoinHandle;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span;
 
 /// The process-wide pool: see [`global`].

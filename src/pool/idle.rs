@@ -45,14 +45,14 @@
 //! its job to those who got up.
 //!
 //! Who leaves for good (its time is up) gets out of bed, is no longer counted as a worker, and then reads the queue,
-//! too; if there is a job, it calls or has a new worker hired: see [`roster`](super::roster).
+//! too; if there is a job, it calls or has a new worker hired: see [`roster`](super::registry).
 
 use std::mem;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering, fence};
+use crate::util::sync::thread::{self, Thread};
+use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering, fence};
 
 #[derive(Debug, Default)]
 pub(crate) struct Idle {

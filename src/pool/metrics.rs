@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, Ordering, local};
+use crate::util::sync::{AtomicU64, Ordering, local};
 
 /// What a pool has done so far, and what it does at present: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
 ///

@@ -11,18 +11,18 @@
 //! and then `queue`, `room`, `idle`, `dozing`, `roster`, `metrics` and `config`, of which each is for itself (but a queue
 //! has its room). `dozing` is for jobs that wait for jobs.
 
+pub(crate) mod blocked;
 mod builder;
 mod config;
-mod dozing;
 mod global;
 mod idle;
+mod inner;
 mod metrics;
 #[cfg(all(test, loom))]
 mod model;
 mod queue;
-mod room;
-mod roster;
-mod shared;
+mod registry;
+mod semaphore;
 mod shutdown;
 mod submit;
 mod worker;
@@ -33,19 +33,19 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 pub use self::builder::ThreadPoolBuilder;
 pub use self::config::InitializerOutput;
 pub use self::global::{GlobalPool, global, submit};
+use self::inner::{Homes, Shared};
 pub use self::metrics::Metrics;
 use self::queue::Verdict;
-use self::shared::{Homes, Shared};
 pub use self::shutdown::Shutdown;
 pub(crate) use self::submit::Line;
 pub use self::submit::SubmitAsync;
 use self::submit::{enqueue, enqueue_job, wait_for_place};
 use crate::error::{Closed, Refusal, SubmitError};
-use crate::sync::{Arc, thread};
 use crate::task::cell::Cell;
-use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::util::sync::{Arc, thread};
 
 /// A pool of threads for work that blocks.
 ///
@@ -170,7 +170,7 @@ impl ThreadPool {
         self.take_place();
         enqueue(&self.shared, &self.homes, closure, origin, span).unwrap_or_else(
             |(closed, closure)| {
-                Shared::discard(closure);
+                Shared::drop_closure(closure);
                 let home = self.homes.mine();
                 let refused = Cell::<F, T, _>::failed(closed.into(), home);
                 JoinHandle::new(Arc::new(refused))

@@ -8,11 +8,11 @@ use loom::thread;
 
 use crate::error::Closed;
 use crate::pool::config::Config;
-use crate::pool::shared::{Homes, Shared};
+use crate::pool::inner::{Homes, Shared};
 use crate::pool::submit::enqueue;
 use crate::pool::worker::work;
-use crate::sync::Arc;
-use crate::task::handle::JoinHandle;
+use crate::task::join_handle::JoinHandle;
+use crate::util::sync::Arc;
 
 /// A pool whose threads are the model's own.
 fn pool_of_two() -> (Arc<Shared>, Homes, [thread::JoinHandle<()>; 2]) {

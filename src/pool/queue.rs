@@ -16,10 +16,10 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use crate::error::{Cause, Closed, JoinError};
-use crate::pool::room::Room;
-use crate::sync::{Arc, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::pool::semaphore::Room;
 use crate::task::cell::Sentence;
 use crate::task::job::Job;
+use crate::util::sync::{Arc, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// So many husks may stay, however few jobs there are.
 const HUSKS_AT_LEAST: usize = 64;

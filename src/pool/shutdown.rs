@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use futures::future::FusedFuture;
 
-use crate::block_on::block_on;
 use crate::error::TimeoutError;
-use crate::pool::roster::End;
-use crate::pool::shared::Shared;
-use crate::sleeper::Sleeper;
-use crate::sync::{Arc, Instant};
+use crate::park::block_on::block_on;
+use crate::park::parker::Sleeper;
+use crate::pool::inner::Shared;
+use crate::pool::registry::End;
+use crate::util::sync::{Arc, Instant};
 
 /// The end of a pool: a future, and for sync code [`join`](Self::join). See
 /// [`ThreadPool::shutdown`](crate::ThreadPool::shutdown).

@@ -10,18 +10,18 @@ use std::task::{Context, Poll, ready};
 use futures::future::FusedFuture;
 
 use crate::error::{Closed, Refusal, SubmitError};
-use crate::offers::blocks_here;
+use crate::park::helping::blocks_here;
+use crate::park::parker::Sleeper;
+use crate::pool::inner::{Homes, Shared};
 use crate::pool::queue::Pushed;
-use crate::pool::room::{Room, Ticket};
-use crate::pool::roster::wake_all;
-use crate::pool::shared::{Homes, Shared};
+use crate::pool::registry::wake_all;
+use crate::pool::semaphore::{Room, Ticket};
 use crate::pool::worker::announce;
-use crate::sleeper::Sleeper;
-use crate::sync::Arc;
 use crate::task::cell::Cell;
-use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::util::sync::Arc;
 
 /// Queues a job that has a place, and sees to it that a worker takes it. The closure comes back if the pool takes no
 /// more jobs.

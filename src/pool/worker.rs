@@ -4,19 +4,19 @@ use std::cell::Cell;
 use std::io;
 use std::mem;
 
-use crate::contain::report;
-use crate::look::Patience;
-use crate::offers::Offering;
+use crate::park::helping::Offering;
+use crate::park::parker::{Bell, Chore, Crew, set_crew};
 use crate::pool::idle::{Bed, Morning};
+use crate::pool::inner::{START, Shared, Start, waits_before_its_loop};
 use crate::pool::metrics::Shard;
 use crate::pool::queue::Verdict;
-use crate::pool::roster::{Opening, WorkerThread, join_all, wake_all};
-use crate::pool::shared::{START, Shared, Start, waits_before_its_loop};
-use crate::sleeper::{Bell, Chore, Crew, set_crew};
-use crate::sync::{Arc, AtomicBool, Instant, Ordering, fence, local, thread};
+use crate::pool::registry::{Opening, WorkerThread, join_all, wake_all};
 use crate::task::cell::Watch;
 use crate::task::context::{Badge, set_badge};
 use crate::task::job::Job;
+use crate::util::spin::Patience;
+use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, fence, local, thread};
+use crate::util::unwind::emit;
 
 /// There is a job in the queue: sees to it that some worker will take it. A new one is started if the others have
 /// enough to do, and one is called, if there is one that sleeps and none that looks.
@@ -53,7 +53,7 @@ fn hire(shared: &Arc<Shared>) {
     }
 }
 
-/// A worker falls asleep, or cannot be counted on any more: see [`dozing`](super::dozing). Says what has to be done
+/// A worker falls asleep, or cannot be counted on any more: see [`dozing`](super::blocked). Says what has to be done
 /// about it, by somebody who is awake.
 fn review_waits(shared: &Arc<Shared>) -> Chore {
     let all_wait = shared.dozing.has(shared.roster.workers());
@@ -159,7 +159,7 @@ fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
     one_less(shared);
     shared.review_end();
     let pool = &shared.config.thread_name_prefix;
-    report(|| tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}"));
+    emit(|| tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}"));
 }
 
 /// The life of a worker.
@@ -172,7 +172,7 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
         worker: Some(leaving.opening.worker),
     });
     set_crew(Some(Arc::clone(shared) as _));
-    report(|| tracing::debug!(%pool, worker = name, "a worker starts"));
+    emit(|| tracing::debug!(%pool, worker = name, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = shared.config.runtime.as_ref().map(|handle| handle.enter());
     START.set(Start::Initializes);
@@ -187,7 +187,7 @@ fn serve(shared: &Arc<Shared>, opening: Opening) {
     }
     // Before the event, which is foreign code: nobody may count on this worker while that runs.
     drop(leaving);
-    report(|| tracing::debug!(%pool, worker = name, "a worker ends"));
+    emit(|| tracing::debug!(%pool, worker = name, "a worker ends"));
 }
 
 /// The loop: take a job, run it, repeat.

@@ -15,14 +15,14 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-use crate::contain::{contain, let_go, panic_message, report};
 use crate::error::JoinError;
-use crate::offers::Helpable;
-use crate::sleeper::is_ours;
-use crate::sync::{Arc, Mutex};
-use crate::task::circle::Node;
+use crate::park::helping::Helpable;
+use crate::park::parker::is_ours;
+use crate::park::wait_graph::Node;
 use crate::task::context::{Current, Origin, run_inside, thread_number};
 use crate::task::span::{self, Span};
+use crate::util::sync::{Arc, Mutex};
+use crate::util::unwind::{catch_panic, drop_catching, emit, panic_message};
 
 /// `F` makes a `T`; `H` is what the pool wants to be told.
 pub(crate) struct Cell<F, T, H> {
@@ -259,7 +259,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
             Stage::Queued { closure, .. } => {
                 let span = inner.take_span();
                 drop(inner);
-                let_go(SPAN, span);
+                drop_catching(SPAN, span);
                 Some(closure)
             }
             other => {
@@ -291,9 +291,9 @@ impl<F, T, H: Home> Cell<F, T, H> {
         let span = inner.take_span();
         self.home.withdrawing();
         drop(inner);
-        let_go("the destructor of a job's closure", closure);
+        drop_catching("the destructor of a job's closure", closure);
         if span.is_some() {
-            let_go(SPAN, span);
+            drop_catching(SPAN, span);
         }
         self.home.withdrawn(husk, condemned.is_none());
         self.resolve(Err(error), |_| self.home.not_run());
@@ -325,7 +325,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
             if !inner.stage.is_wanted() {
                 inner.stage = Stage::Taken(Ending::of(&outcome));
                 drop(inner);
-                let_go("the destructor of a job's result", outcome);
+                drop_catching("the destructor of a job's result", outcome);
                 settle(false);
                 return false;
             }
@@ -335,7 +335,7 @@ impl<F, T, H: Home> Cell<F, T, H> {
             inner.stage = Stage::from(outcome);
             drop(inner);
             if let Some(waker) = waker {
-                contain("a waker", || waker.wake());
+                catch_panic("a waker", || waker.wake());
             }
             return wakes;
         }
@@ -398,7 +398,7 @@ impl Ending {
 impl<T> Extras<T> {
     fn run_callbacks(self, outcome: &Result<T, JoinError>) {
         for callback in self.callbacks {
-            contain("a done callback", || callback(outcome.as_ref()));
+            catch_panic("a done callback", || callback(outcome.as_ref()));
         }
     }
 }
@@ -406,7 +406,7 @@ impl<T> Extras<T> {
 /// Runs a job's closure; a panic in it becomes an error, and an event.
 pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T, JoinError> {
     catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| {
-        report(|| {
+        emit(|| {
             let message = panic_message(&*payload).unwrap_or("(no text)");
             tracing::error!(message, job = %origin, "the job submitted at {origin} panicked: {message}");
         });
@@ -484,7 +484,7 @@ where
 
     fn nudge(&self) {
         if let Some(waker) = Runnable::waker(self) {
-            contain("a waker", || waker.wake());
+            catch_panic("a waker", || waker.wake());
         }
     }
 
@@ -639,10 +639,10 @@ where
         let waker = inner.waker.take();
         drop(inner);
         if outcome.is_some() {
-            let_go("the destructor of a job's result", outcome);
+            drop_catching("the destructor of a job's result", outcome);
         }
         if waker.is_some() {
-            let_go("a waker's destructor", waker);
+            drop_catching("a waker's destructor", waker);
         }
     }
 

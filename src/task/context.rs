@@ -5,8 +5,8 @@ use std::panic::Location;
 // Not the model checker's: numbers tell apart, and order nothing.
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::offers::Inside;
-use crate::sync::{Arc, local};
+use crate::park::helping::Inside;
+use crate::util::sync::{Arc, local};
 
 /// Where a job was submitted.
 pub(crate) type Origin = &'static Location<'static>;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::task::Waker;
 
 use crate::error::JoinError;
-use crate::sync::Arc;
 use crate::task::cell::{Home, Runnable, Sentence, Watch};
+use crate::util::sync::Arc;
 
 /// A job that waits to be run: what an [`Executor`](crate::Executor) is given.
 ///

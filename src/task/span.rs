@@ -7,7 +7,7 @@ pub(crate) use tracing::Span;
 use tracing::dispatcher::set_default;
 use tracing::level_filters::LevelFilter;
 
-use crate::contain::{let_go, report};
+use crate::util::unwind::{drop_catching, emit};
 
 const WHAT: &str = "a tracing subscriber";
 
@@ -18,7 +18,7 @@ pub(crate) fn current() -> Option<Span> {
         return None;
     }
     let mut current = None;
-    report(|| current = Some(Span::current()).filter(|span| span.id().is_some()));
+    emit(|| current = Some(Span::current()).filter(|span| span.id().is_some()));
     current
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn current() -> Option<Span> {
 pub(crate) fn clone(span: &Option<Span>) -> Option<Span> {
     let mut second = None;
     if span.is_some() {
-        report(|| second = span.clone());
+        emit(|| second = span.clone());
     }
     second
 }
@@ -37,16 +37,16 @@ pub(crate) fn run_in<R>(span: Option<Span>, run: impl FnOnce() -> R) -> R {
         return run();
     };
     let (mut entered, mut subscriber) = (None, None);
-    report(|| entered = Some(span.enter()));
+    emit(|| entered = Some(span.enter()));
     // Known to the submitting thread only, as a scoped subscriber is: this thread has to know it, too.
-    report(|| {
+    emit(|| {
         if Span::current() != span {
             subscriber = span.with_subscriber(|(_, dispatch)| set_default(dispatch));
         }
     });
     let result = run();
-    let_go(WHAT, subscriber);
-    let_go(WHAT, entered);
-    let_go(WHAT, span);
+    drop_catching(WHAT, subscriber);
+    drop_catching(WHAT, entered);
+    drop_catching(WHAT, span);
     result
 }

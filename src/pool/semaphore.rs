@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::task::{Poll, Waker};
 
-use crate::contain::let_go;
-use crate::sync::{Mutex, MutexGuard};
+use crate::util::sync::{Mutex, MutexGuard};
+use crate::util::unwind::drop_catching;
 
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -75,7 +75,7 @@ impl Room {
         let mut places = self.places.lock();
         if self.is_served(&mut places, ticket) {
             drop(places);
-            let_go("a waker's destructor", waker);
+            drop_catching("a waker's destructor", waker);
             return Poll::Ready(());
         }
         let Ticket(number) = *ticket.get_or_insert_with(|| {
@@ -85,7 +85,7 @@ impl Room {
         let replaced = places.waiting.insert(number, waker);
         drop(places);
         if replaced.is_some() {
-            let_go("a waker's destructor", replaced);
+            drop_catching("a waker's destructor", replaced);
         }
         Poll::Pending
     }
@@ -123,7 +123,7 @@ impl Room {
         let forgotten = places.waiting.remove(&number);
         drop(places);
         if forgotten.is_some() {
-            let_go("a waker's destructor", forgotten);
+            drop_catching("a waker's destructor", forgotten);
         }
         None
     }

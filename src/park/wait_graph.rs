@@ -12,9 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;
 
-use crate::process::PerProcess;
-use crate::sync::{Arc, Mutex, process_wide};
 use crate::task::context::{OnStack, Origin, stack, thread_number};
+use crate::util::fork::PerProcess;
+use crate::util::sync::{Arc, Mutex, process_wide};
 
 /// A job, as far as it can be waited for.
 pub(crate) trait Node: Send + Sync {

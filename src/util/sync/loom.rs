@@ -1,9 +1,9 @@
 //! What the model checker puts in the place of std's: each operation is a point where threads may change over.
 
-pub(crate) use loom::sync::atomic::{
+pub(crate) use ::loom::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence,
 };
-pub(crate) use loom::sync::{Condvar, Mutex as Inner, MutexGuard};
+pub(crate) use ::loom::sync::{Condvar, Mutex as Inner, MutexGuard};
 
 use std::cell::Cell;
 use std::ops::{Add, Sub};
@@ -16,7 +16,7 @@ pub(crate) mod thread {
 
     use super::{Condvar, Inner as Mutex};
 
-    pub(crate) use loom::thread::JoinHandle;
+    pub(crate) use ::loom::thread::JoinHandle;
     pub(crate) use std::thread::{available_parallelism, panicking};
 
     /// A thread, as far as it can be unparked. (loom's own wakes a thread also where it waits for a lock.)
@@ -29,7 +29,7 @@ pub(crate) mod thread {
         told: Condvar,
     }
 
-    loom::thread_local! {
+    ::loom::thread_local! {
         static MINE: Thread = Thread(Arc::new(Parker {
             called: Mutex::new(false),
             told: Condvar::new(),
@@ -63,11 +63,11 @@ pub(crate) mod thread {
     }
 
     #[derive(Debug)]
-    pub(crate) struct Builder(loom::thread::Builder);
+    pub(crate) struct Builder(::loom::thread::Builder);
 
     impl Builder {
         pub(crate) fn new() -> Self {
-            Self(loom::thread::Builder::new())
+            Self(::loom::thread::Builder::new())
         }
 
         pub(crate) fn name(self, name: String) -> Self {
@@ -128,13 +128,13 @@ impl Sub for Instant {
     }
 }
 
-loom::lazy_static! {
+::loom::lazy_static! {
     /// Of each run of a model. Not the checker's atomic, since it is not what is checked.
     static ref CLOCK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 }
 
 /// A thread-local of the checker's threads, with the methods of std's that are used.
-pub(crate) struct Local<T: 'static>(pub(crate) &'static loom::thread::LocalKey<T>);
+pub(crate) struct Local<T: 'static>(pub(crate) &'static ::loom::thread::LocalKey<T>);
 
 #[derive(Debug)]
 pub(crate) struct Gone;
@@ -168,9 +168,9 @@ impl<T> Local<Cell<T>> {
 
 macro_rules! local {
     ($($(#[$meta:meta])* $vis:vis static $name:ident: $type:ty = const { $init:expr };)*) => {
-        $($(#[$meta])* $vis static $name: $crate::sync::Local<$type> = {
+        $($(#[$meta])* $vis static $name: $crate::util::sync::Local<$type> = {
             ::loom::thread_local! { static KEY: $type = $init; }
-            $crate::sync::Local(&KEY)
+            $crate::util::sync::Local(&KEY)
         };)*
     };
 }

@@ -18,16 +18,16 @@ use std::vec;
 
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
-use crate::block_on::block_on_until;
-use crate::combine::limit::Limit;
-use crate::contain::let_go;
 use crate::error::JoinError;
 use crate::executor::{Executor, submit_to};
+use crate::park::block_on::block_on_until;
 use crate::pool::{GlobalPool, Line, ThreadPool};
-use crate::sync::Arc;
 use crate::task::cell::catch;
-use crate::task::handle::JoinHandle;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::util::sync::Arc;
+use crate::util::timer::Limit;
+use crate::util::unwind::drop_catching;
 
 impl ThreadPool {
     /// A job for each item, whose results come in the order of the items: as a stream, and as a blocking iterator.
@@ -293,7 +293,7 @@ where
             let item = self.hand.pop().expect("there is one");
             let run = move || {
                 let result = (work.function)(item);
-                let_go("the destructor of map's function", work);
+                drop_catching("the destructor of map's function", work);
                 result
             };
             self.submit(run).map(PieceJob::One)
@@ -325,7 +325,7 @@ impl<I: Iterator, F> Items<'_, I, F> {
             Target::Pool(line) => {
                 line.enqueue(closure, self.origin, span)
                     .map_err(|(closed, closure)| {
-                        let_go("the destructor of an item", closure);
+                        drop_catching("the destructor of an item", closure);
                         closed.into()
                     })
             }
@@ -359,10 +359,10 @@ where
         results.extend(some.err().map(Err));
     }
     for item in items {
-        let_go("the destructor of an item", item);
+        drop_catching("the destructor of an item", item);
         results.push(Err(JoinError::cancelled()));
     }
-    let_go("the destructor of map's function", work);
+    drop_catching("the destructor of map's function", work);
     results
 }
 
@@ -448,7 +448,7 @@ impl<U> Feed<'_, U> {
 
     /// With the input and, unless jobs still have it, the function.
     fn drop_source(&mut self) {
-        let_go(
+        drop_catching(
             "the destructor of map's input or function",
             self.source.take(),
         );
@@ -621,7 +621,7 @@ impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
         self.pieces.cancel_all();
         self.feed.end();
         for result in self.ready.by_ref() {
-            let_go("the destructor of a result", result);
+            drop_catching("the destructor of a result", result);
         }
     }
 

@@ -7,19 +7,19 @@ use std::process;
 
 use crossbeam_utils::CachePadded;
 
-use crate::contain::{let_go, report};
 use crate::error::{Cause, Closed, JoinError};
+use crate::park::parker::{Refuser, refusing};
+use crate::pool::blocked::Dozing;
 use crate::pool::config::Config;
-use crate::pool::dozing::Dozing;
 use crate::pool::idle::Idle;
 use crate::pool::metrics::{Counters, Metrics, SHARDS, Shard, shard_of_this_thread};
 use crate::pool::queue::{Queue, Verdict};
-use crate::pool::room::Room;
-use crate::pool::roster::{Roster, wake_all};
-use crate::sleeper::{Refuser, refusing};
-use crate::sync::{Arc, AtomicBool, Ordering, local};
+use crate::pool::registry::{Roster, wake_all};
+use crate::pool::semaphore::Room;
 use crate::task::cell::{Home, Sentence, Watch};
 use crate::task::context::{Badge, badge, in_job};
+use crate::util::sync::{Arc, AtomicBool, Ordering, local};
+use crate::util::unwind::{drop_catching, emit};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -151,12 +151,12 @@ impl Shared {
         self.close_and_refuse(why, Verdict::Broken(Arc::clone(&cause)));
         // Last, since nobody should have to wait for a subscriber.
         let pool = &self.config.thread_name_prefix;
-        report(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
+        emit(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
     }
 
     /// Drops a closure that nobody will run.
-    pub(crate) fn discard<F>(closure: F) {
-        let_go("the destructor of a job's closure", closure);
+    pub(crate) fn drop_closure<F>(closure: F) {
+        drop_catching("the destructor of a job's closure", closure);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The abstract class: whatever can run a job.
 
+pub(crate) mod ext;
 #[cfg(feature = "rayon")]
 mod rayon;
 #[cfg(feature = "tokio")]
@@ -10,11 +11,11 @@ use std::sync::OnceLock;
 
 use crate::error::JoinError;
 use crate::pool::{GlobalPool, ThreadPool};
-use crate::sync::Arc;
 use crate::task::cell::{Cell, Home, Sentence, Watch};
-use crate::task::handle::JoinHandle;
 use crate::task::job::Job;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span::Span;
+use crate::util::sync::Arc;
 
 /// Whatever can run a job, sooner or later, in some thread.
 ///

@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
 
-use crate::sync::{Arc, Mutex, local};
+use crate::util::sync::{Arc, Mutex, local};
 
 /// Queued jobs that were polled by a job in a worker, and that its waits could run.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 //!
 //! A worker that waits for jobs of its own pool may be the one who has to run them. Two parts of that are here, since
 //! every blocking wait of the crate sleeps here. The worker tells its pool when it falls asleep ([`Crew`]), and which jobs
-//! it could run then ([`offers`](crate::offers)). The pool asks a sleeper to run one when nobody else can
+//! it could run then ([`offers`](crate::park::helping)). The pool asks a sleeper to run one when nobody else can
 //! (`pool/dozing.rs`).
 
 use std::cell::{Cell, RefCell};
@@ -11,9 +11,9 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::task::{RawWakerVTable, Wake, Waker};
 
-use crate::offers::{Help, Offering, Turn, collect, next_number, offers};
-use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, AtomicBool, Instant, Ordering, local};
+use crate::park::helping::{Help, Offering, Turn, collect, next_number, offers};
+use crate::util::sync::thread::{self, Thread};
+use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, local};
 
 /// A thread that waits for one thing, and the waker that ends the wait.
 ///

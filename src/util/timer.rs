@@ -7,9 +7,9 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::contain::{contain, let_go, report};
-use crate::process::PerProcess;
-use crate::sync::{Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
+use crate::util::fork::PerProcess;
+use crate::util::sync::{Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
+use crate::util::unwind::{catch_panic, drop_catching, emit};
 
 /// So long the thread stays without anything to do.
 const LINGER: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl Timer {
             .is_some_and(|(first, _)| *first == key);
         let has_thread = mem::replace(&mut alarms.has_thread, true);
         drop(alarms);
-        let_go("a waker's destructor", replaced);
+        drop_catching("a waker's destructor", replaced);
         if !has_thread {
             return self.start();
         }
@@ -119,7 +119,7 @@ impl Timer {
 
     fn forget(&self, deadline: Instant, alarm: u64) {
         let waker = self.alarms.lock().set.remove(&(deadline, alarm));
-        let_go("a waker's destructor", waker);
+        drop_catching("a waker's destructor", waker);
     }
 
     fn start(&'static self) -> bool {
@@ -133,7 +133,7 @@ impl Timer {
         drop(alarms);
         // They look again, and try to start the thread themselves.
         wake_all(all.into_values());
-        report(
+        emit(
             || tracing::warn!(error = %refusal, "the system refused the timer's thread: {refusal}"),
         );
         false
@@ -165,6 +165,6 @@ impl Timer {
 
 fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        contain("a waker", || waker.wake());
+        catch_panic("a waker", || waker.wake());
     }
 }

@@ -14,16 +14,16 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
-use crate::block_on::{is_root, pass_root_on};
-use crate::contain::let_go;
 use crate::error::JoinError;
-use crate::look::look_as_joiner;
-use crate::offers::{Helpable, offer};
-use crate::sleeper::Sleeper;
-use crate::sync::{Arc, Instant};
+use crate::park::block_on::{is_root, pass_root_on};
+use crate::park::helping::{Helpable, offer};
+use crate::park::parker::Sleeper;
+use crate::park::wait_graph::{self, Node};
 use crate::task::cell::{Awaited, Cancel, Ending, State, Take};
-use crate::task::circle::{self, Node};
 use crate::task::context::in_job;
+use crate::util::spin::look_as_joiner;
+use crate::util::sync::{Arc, Instant};
+use crate::util::unwind::drop_catching;
 
 const TAKEN: &str = "the result of this job was already taken from its handle";
 
@@ -194,7 +194,7 @@ impl<T> JoinHandle<T> {
                 }
             }
             if in_job() {
-                if let Some(circle) = circle::of_own_thread(&*self.node()) {
+                if let Some(circle) = wait_graph::of_own_thread(&*self.node()) {
                     return Err(JoinError::deadlock(circle));
                 }
             }
@@ -221,13 +221,13 @@ impl<T> JoinHandle<T> {
                 Ok(own) => own,
                 // It was resolved just now.
                 Err(previous) => {
-                    let_go("a waker's destructor", previous);
+                    drop_catching("a waker's destructor", previous);
                     return self.take_or_doom().unwrap_or(Err(JoinError::timeout()));
                 }
             },
         };
         if previous.is_some() {
-            let_go("a waker's destructor", previous);
+            drop_catching("a waker's destructor", previous);
         }
         outcome.unwrap_or(Err(JoinError::timeout()))
     }
@@ -247,14 +247,14 @@ impl<T> JoinHandle<T> {
             }
             // Only a job can be waited for, and only a wait without end closes a circle.
             let entry = match deadline.is_none() && in_job() {
-                true => match circle::wait_for(self.node(), sleeper.waker()) {
+                true => match wait_graph::wait_for(self.node(), sleeper.waker()) {
                     Ok(entry) => Some(entry),
                     Err(circle) => return Some(Err(JoinError::deadlock(circle))),
                 },
                 false => None,
             };
             let called = sleeper.sleep_only(deadline);
-            let verdict = entry.and_then(circle::Entry::leave);
+            let verdict = entry.and_then(wait_graph::Entry::leave);
             sleeper.do_chore();
             if let Some(outcome) = self.take_or_doom() {
                 return Some(outcome);
@@ -315,11 +315,11 @@ impl<T> JoinHandle<T> {
             match self.cell().listen(Some(context.waker().clone())) {
                 Ok(previous) => {
                     if previous.is_some() {
-                        let_go("a waker's destructor", previous);
+                        drop_catching("a waker's destructor", previous);
                     }
                 }
                 Err(waker) => {
-                    let_go("a waker's destructor", waker);
+                    drop_catching("a waker's destructor", waker);
                     return false;
                 }
             }
@@ -355,7 +355,7 @@ impl<T> JoinHandle<T> {
     fn took(&mut self, outcome: Result<T, JoinError>) -> Result<T, JoinError> {
         let cell = mem::replace(&mut self.job, Half::Took(Ending::of(&outcome)));
         // It may be the last that holds the pool, and so what the user gave to that.
-        let_go("a destructor", cell);
+        drop_catching("a destructor", cell);
         outcome
     }
 

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::hint;
 use std::time::Duration;
 
-use crate::sync::{AtomicBool, Instant, Ordering, local, process_wide};
+use crate::util::sync::{AtomicBool, Instant, Ordering, local, process_wide};
 
 /// How often is looked in a short look: some 1.5 µs.
 const SHORT: u32 = 64;

@@ -24,9 +24,9 @@
 
 use std::time::Duration;
 
-use crate::offers::Offering;
-use crate::sleeper::Bell;
-use crate::sync::{Arc, AtomicUsize, Instant, Mutex, Ordering, fence};
+use crate::park::helping::Offering;
+use crate::park::parker::Bell;
+use crate::util::sync::{Arc, AtomicUsize, Instant, Mutex, Ordering, fence};
 
 #[derive(Default)]
 pub(crate) struct Dozing {

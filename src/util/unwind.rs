@@ -14,30 +14,30 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> Option<&str> {
 }
 
 /// Runs `foreign`; a panic in it ends here and goes to `tracing`, with `what` for a name.
-pub(crate) fn contain(what: &'static str, foreign: impl FnOnce()) {
+pub(crate) fn catch_panic(what: &'static str, foreign: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(foreign)) {
-        report(|| {
+        emit(|| {
             let message = panic_message(&*payload).unwrap_or("(no text)");
             tracing::error!(what, message, "{what} panicked: {message}");
         });
-        discard(payload);
+        drop_payload(payload);
     }
 }
 
 /// Drops a foreign value; a panic in its destructor ends here.
-pub(crate) fn let_go<T>(what: &'static str, foreign: T) {
-    contain(what, || drop(foreign));
+pub(crate) fn drop_catching<T>(what: &'static str, foreign: T) {
+    catch_panic(what, || drop(foreign));
 }
 
 /// Emits a `tracing` event: the subscriber is foreign code, too.
-pub(crate) fn report(event: impl FnOnce()) {
+pub(crate) fn emit(event: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(event)) {
-        discard(payload);
+        drop_payload(payload);
     }
 }
 
 /// Drops a panic's payload, whose own destructor may panic, and so on: at the second panic in a row it is leaked.
-pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);
     }

@@ -6,10 +6,10 @@ use std::mem;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::contain::{contain, let_go};
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Instant, Mutex, Ordering, wait_on};
 use crate::task::context::Badge;
+use crate::util::sync::thread::JoinHandle;
+use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Instant, Mutex, Ordering, wait_on};
+use crate::util::unwind::{catch_panic, drop_catching};
 
 /// After a refusal, and while there are workers, the system is left alone for so long: every submit would ask again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -304,14 +304,14 @@ impl Roster {
             }
             drop(staff);
             wake_all(others);
-            let_go("a waker's destructor", replaced);
+            drop_catching("a waker's destructor", replaced);
             return Poll::Pending;
         };
         staff.waiting.remove(&number);
         drop(staff);
         *id = None;
         wake_all(others);
-        let_go("a waker's destructor", (waker, replaced));
+        drop_catching("a waker's destructor", (waker, replaced));
         Poll::Ready(end)
     }
 
@@ -319,7 +319,7 @@ impl Roster {
     pub(crate) fn forget(&self, id: u64) {
         let forgotten = self.staff.lock().waiting.remove(&id);
         if forgotten.is_some() {
-            let_go("a waker's destructor", forgotten);
+            drop_catching("a waker's destructor", forgotten);
         }
     }
 
@@ -374,6 +374,6 @@ pub(crate) fn join_all(threads: impl IntoIterator<Item = WorkerThread>) {
 /// Calls wakers, outside locks.
 pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        contain("a waker", || waker.wake());
+        catch_panic("a waker", || waker.wake());
     }
 }

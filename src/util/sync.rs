@@ -1,11 +1,11 @@
 //! The locks, atomics, threads, thread-locals and the clock that the rest is built on, in one place: std's, or those of
-//! the model checker ([`model`], with `--cfg loom`).
+//! the model checker ([`loom`], with `--cfg loom`).
 
 #[cfg(loom)]
-mod model;
+mod loom;
 
 #[cfg(loom)]
-pub(crate) use model::*;
+pub(crate) use self::loom::*;
 
 pub(crate) use std::sync::Arc;
 use std::sync::PoisonError;

@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use crate::combine::map::{Map, MapUnordered};
 use crate::executor::{Executor, submit_to};
-use crate::task::handle::JoinHandle;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span;
 
 /// What every [`Executor`] can do: `submit`, `map` and `map_unordered`.

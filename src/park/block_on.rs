@@ -7,10 +7,10 @@ use std::pin::{Pin, pin};
 use std::ptr;
 use std::task::{Context, Poll};
 
-use crate::look::look_as_joiner;
-use crate::offers::Inside;
-use crate::sleeper::Sleeper;
-use crate::sync::{Instant, local};
+use crate::park::helping::Inside;
+use crate::park::parker::Sleeper;
+use crate::util::spin::look_as_joiner;
+use crate::util::sync::{Instant, local};
 
 /// Runs a future to its end in this thread, which parks while the future has nothing to do.
 ///

@@ -18,17 +18,17 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::Weak;
 use std::task::Waker;
 
-use crate::contain::{let_go, panic_message};
 use crate::error::JoinError;
-use crate::offers::Helpable;
+use crate::park::helping::Helpable;
+use crate::park::parker::Sleeper;
+use crate::park::wait_graph::{self, Node};
 use crate::pool::ThreadPool;
-use crate::sleeper::Sleeper;
-use crate::sync::{Arc, Mutex};
 use crate::task::cell::Cancel;
-use crate::task::circle::{self, Node};
 use crate::task::context::{badge, in_job};
-use crate::task::handle::JoinHandle;
+use crate::task::join_handle::JoinHandle;
 use crate::task::span;
+use crate::util::sync::{Arc, Mutex};
+use crate::util::unwind::{drop_catching, panic_message};
 
 impl ThreadPool {
     /// Jobs that borrow from outside, as in [`std::thread::scope`]: all of them have ended when this returns.
@@ -340,7 +340,7 @@ impl Ledger {
         let left = mem::take(&mut self.entries.lock().left);
         for handle in left {
             // What came of it is in the list of failures.
-            let_go("a panic's payload", handle.join());
+            drop_catching("a panic's payload", handle.join());
         }
     }
 
@@ -360,7 +360,7 @@ impl Ledger {
             entries.waiter = Some(sleeper.waker().clone());
             let nodes: Vec<_> = entries.nodes.iter().filter_map(Weak::upgrade).collect();
             drop(entries);
-            let entry = in_job().then(|| circle::wait_for_all(nodes));
+            let entry = in_job().then(|| wait_graph::wait_for_all(nodes));
             sleeper.sleep_only(None);
             drop(entry);
             sleeper.do_chore();
@@ -483,7 +483,7 @@ where
                     drop(inside);
                 } else {
                     drop(inside);
-                    let_go("the destructor of a job's result", value);
+                    drop_catching("the destructor of a job's result", value);
                 }
             }
             Err(payload) => {
@@ -503,7 +503,7 @@ where
     fn abandon(&self) {
         let release = Release(&self.ticket);
         let queued = mem::replace(&mut self.inside.lock().contents, Contents::Gone);
-        let_go("the destructor of a job's closure", queued);
+        drop_catching("the destructor of a job's closure", queued);
         let origin = self.ticket.origin;
         self.ticket.failed(format!(
             "a scoped job that was not joined did not run (submitted at {origin}): it was cancelled, or the pool was \
@@ -551,7 +551,7 @@ struct OutcomeHalf<'scope, T>(Arc<dyn Outcome<T> + 'scope>);
 impl<T> Drop for OutcomeHalf<'_, T> {
     fn drop(&mut self) {
         let result = self.0.take_last();
-        let_go("the destructor of a job's result", result);
+        drop_catching("the destructor of a job's result", result);
     }
 }
 

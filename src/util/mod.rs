@@ -1,0 +1,7 @@
+//! What the rest is built on.
+
+pub(crate) mod fork;
+pub(crate) mod spin;
+pub(crate) mod sync;
+pub(crate) mod timer;
+pub(crate) mod unwind;
