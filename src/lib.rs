@@ -208,9 +208,11 @@ pub use pool::{
     global, submit,
 };
 pub use scope::{Scope, ScopedJoinHandle};
+pub use task::cancel_on_drop::CancelOnDrop;
 pub use task::context::cancel_requested;
 pub use task::job::Job;
-pub use task::join_handle::{CancelOnDrop, JoinHandle, Tagged};
+pub use task::join_handle::JoinHandle;
+pub use task::tagged::Tagged;
 
 // The README's examples are tests.
 #[cfg(all(doctest, feature = "tokio"))]

@@ -4,23 +4,23 @@ use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::mem;
-use std::ops::{Deref, DerefMut};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Weak;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::FusedFuture;
-use pin_project_lite::pin_project;
 
 use crate::error::JoinError;
-use crate::park::block_on::{is_root, pass_root_on};
+use crate::park::block_on::is_root;
 use crate::park::helping::{Helpable, offer};
 use crate::park::parker::Sleeper;
 use crate::park::wait_graph::{self, Node};
+pub(crate) use crate::task::cancel_on_drop::CancelOnDrop;
 use crate::task::cell::{Awaited, Cancel, Ending, State, Take};
 use crate::task::context::in_job;
+pub(crate) use crate::task::tagged::Tagged;
 use crate::util::spin::look_as_joiner;
 use crate::util::sync::{Arc, Instant};
 use crate::util::unwind::drop_catching;
@@ -55,25 +55,25 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 #[doc(alias = "wrap_future")]
 #[must_use = "dropping a handle detaches the job, whose result and panic are then lost"]
 pub struct JoinHandle<T> {
-    job: Half<T>,
+    slot: Slot<T>,
 }
 
 /// What a handle knows of its job.
-enum Half<T> {
-    Waits(Arc<dyn Awaited<T>>),
+enum Slot<T> {
+    Pending(Arc<dyn Awaited<T>>),
     /// The result was taken, and the cell let go of.
-    Took(Ending),
+    Consumed(Ending),
 }
 
 const _: () = assert!(
-    size_of::<Half<()>>() == size_of::<Arc<dyn Awaited<()>>>(),
+    size_of::<Slot<()>>() == size_of::<Arc<dyn Awaited<()>>>(),
     "what a handle knows at the end makes it no larger"
 );
 
 impl<T> JoinHandle<T> {
     pub(crate) fn new(cell: Arc<dyn Awaited<T>>) -> Self {
-        let job = Half::Waits(cell);
-        Self { job }
+        let slot = Slot::Pending(cell);
+        Self { slot }
     }
 
     /// # Panics
@@ -81,16 +81,16 @@ impl<T> JoinHandle<T> {
     /// If the result was taken.
     #[track_caller]
     fn cell(&self) -> &Arc<dyn Awaited<T>> {
-        match &self.job {
-            Half::Waits(cell) => cell,
-            Half::Took(_) => panic!("{TAKEN}"),
+        match &self.slot {
+            Slot::Pending(cell) => cell,
+            Slot::Consumed(_) => panic!("{TAKEN}"),
         }
     }
 
     fn state(&self) -> State {
-        match &self.job {
-            Half::Waits(cell) => cell.state(),
-            Half::Took(ending) => State::Taken(*ending),
+        match &self.slot {
+            Slot::Pending(cell) => cell.state(),
+            Slot::Consumed(ending) => State::Taken(*ending),
         }
     }
 
@@ -176,9 +176,9 @@ impl<T> JoinHandle<T> {
     /// assert_eq!(answer, 42);
     /// ```
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
-        match &self.job {
-            Half::Waits(_) => self.take(),
-            Half::Took(_) => None,
+        match &self.slot {
+            Slot::Pending(_) => self.take(),
+            Slot::Consumed(_) => None,
         }
     }
 
@@ -270,9 +270,9 @@ impl<T> JoinHandle<T> {
 
     /// Runs the job, if this thread is a worker of the pool that it is queued in; says whether it did.
     pub(crate) fn help(&self) -> bool {
-        match &self.job {
-            Half::Waits(cell) => cell.is_helpable() && Arc::clone(cell).helpable().help(),
-            Half::Took(_) => false,
+        match &self.slot {
+            Slot::Pending(cell) => cell.is_helpable() && Arc::clone(cell).helpable().help(),
+            Slot::Consumed(_) => false,
         }
     }
 
@@ -303,9 +303,9 @@ impl<T> JoinHandle<T> {
 
     /// How the job ended, and what `look` says of its value if it returned.
     pub(crate) fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
-        match &self.job {
-            Half::Waits(cell) => cell.peek(look),
-            Half::Took(ending) => Some((*ending, false)),
+        match &self.slot {
+            Slot::Pending(cell) => cell.peek(look),
+            Slot::Consumed(ending) => Some((*ending, false)),
         }
     }
 
@@ -335,7 +335,7 @@ impl<T> JoinHandle<T> {
     #[track_caller]
     fn take_or_doom(&mut self) -> Option<Result<T, JoinError>> {
         match self.cell().take() {
-            Take::Now(outcome) => Some(self.took(outcome)),
+            Take::Now(outcome) => Some(self.consume(outcome)),
             Take::NotYet => None,
             Take::Condemned => {
                 self.cell().meet_doom();
@@ -347,13 +347,13 @@ impl<T> JoinHandle<T> {
     /// The outcome, if it is there.
     fn take(&mut self) -> Option<Result<T, JoinError>> {
         match self.cell().take() {
-            Take::Now(outcome) => Some(self.took(outcome)),
+            Take::Now(outcome) => Some(self.consume(outcome)),
             Take::NotYet | Take::Condemned => None,
         }
     }
 
-    fn took(&mut self, outcome: Result<T, JoinError>) -> Result<T, JoinError> {
-        let cell = mem::replace(&mut self.job, Half::Took(Ending::of(&outcome)));
+    fn consume(&mut self, outcome: Result<T, JoinError>) -> Result<T, JoinError> {
+        let cell = mem::replace(&mut self.slot, Slot::Consumed(Ending::of(&outcome)));
         // It may be the last that holds the pool, and so what the user gave to that.
         drop_catching("a destructor", cell);
         outcome
@@ -397,10 +397,10 @@ impl<T> JoinHandle<T> {
     }
 
     pub(crate) fn cancel_now(&self) -> Cancel {
-        match &self.job {
-            Half::Waits(cell) => cell.cancel(),
-            Half::Took(Ending::Cancelled) => Cancel::Before,
-            Half::Took(_) => Cancel::No,
+        match &self.slot {
+            Slot::Pending(cell) => cell.cancel(),
+            Slot::Consumed(Ending::Cancelled) => Cancel::Before,
+            Slot::Consumed(_) => Cancel::No,
         }
     }
 
@@ -499,8 +499,7 @@ impl<T> JoinHandle<T> {
     /// assert_eq!((key, length.unwrap()), ("greeting", 5));
     /// ```
     pub fn tag<K>(self, key: K) -> Tagged<K, Self> {
-        let key = Some(key);
-        Tagged { key, future: self }
+        Tagged::new(key, self)
     }
 
     /// The same future, but dropping it cancels the job.
@@ -517,7 +516,7 @@ impl<T> JoinHandle<T> {
     /// # drop((_go, first));
     /// ```
     pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
-        CancelOnDrop { handle: Some(self) }
+        CancelOnDrop::new(self)
     }
 }
 
@@ -547,7 +546,7 @@ impl<T> FusedFuture for JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        if let Half::Waits(cell) = &self.job {
+        if let Slot::Pending(cell) = &self.slot {
             cell.detach();
         }
     }
@@ -568,245 +567,5 @@ impl<T> fmt::Debug for JoinHandle<T> {
             State::Taken(ending) => write!(f, "Finished: {ending:?}, taken")?,
         }
         f.write_str(")")
-    }
-}
-
-pin_project! {
-    /// A future with a key beside it: see [`JoinHandle::tag`].
-    ///
-    /// Dropping it drops the future, which for a handle detaches the job. Sync code uses [`join`](Self::join),
-    /// or [`block_on`](crate::block_on); what else a handle can do is behind [`get_ref`](Self::get_ref) and
-    /// [`get_mut`](Self::get_mut).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use futurepool::{ReturnWhen, ThreadPool, wait};
-    ///
-    /// let pool = ThreadPool::new(2);
-    /// let words = ["spam", "eggs", "ham"];
-    /// let lengths = words.map(|word| pool.submit(move || word.len()).tag(word));
-    /// let waited = wait(lengths, ReturnWhen::FirstCompleted).join();
-    /// for mut done in waited.done {
-    ///     let length = done.get_mut().try_join().expect("it is done")?;
-    ///     println!("{}: {length}", done.key());
-    /// }
-    /// for late in waited.not_done {
-    ///     late.get_ref().cancel();
-    /// }
-    /// # Ok::<(), futurepool::JoinError>(())
-    /// ```
-    #[must_use = "dropping it drops the future in it; a handle then detaches its job"]
-    pub struct Tagged<K, F> {
-        // None once the future is done and the key was handed out.
-        key: Option<K>,
-        #[pin]
-        future: F,
-    }
-}
-
-const KEY_GONE: &str = "the key of this Tagged was handed out with its result";
-
-impl<K, F> Tagged<K, F> {
-    /// The key.
-    ///
-    /// # Panics
-    ///
-    /// If it was handed out, with the result.
-    #[must_use]
-    #[track_caller]
-    pub fn key(&self) -> &K {
-        self.key.as_ref().expect(KEY_GONE)
-    }
-
-    /// The future.
-    #[must_use]
-    pub fn get_ref(&self) -> &F {
-        &self.future
-    }
-
-    /// The future, to be changed.
-    #[must_use]
-    pub fn get_mut(&mut self) -> &mut F {
-        &mut self.future
-    }
-
-    /// Both.
-    ///
-    /// # Panics
-    ///
-    /// If the key was handed out, with the result.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = futurepool::ThreadPool::new(1);
-    /// let tagged = pool.submit(|| "hello".len()).tag("greeting");
-    /// let (key, handle) = tagged.into_inner();
-    /// assert_eq!((key, handle.join().unwrap()), ("greeting", 5)); // in sync code
-    /// ```
-    #[must_use]
-    #[track_caller]
-    pub fn into_inner(self) -> (K, F) {
-        (self.key.expect(KEY_GONE), self.future)
-    }
-}
-
-impl<K, T> Tagged<K, JoinHandle<T>> {
-    /// As [`JoinHandle::join`], with the key beside the result.
-    ///
-    /// # Panics
-    ///
-    /// If the result was already taken.
-    #[track_caller]
-    pub fn join(self) -> (K, Result<T, JoinError>) {
-        let (key, handle) = self.into_inner();
-        (key, handle.join())
-    }
-}
-
-impl<K, T> Tagged<K, CancelOnDrop<T>> {
-    /// As [`CancelOnDrop::join`], with the key beside the result.
-    ///
-    /// # Panics
-    ///
-    /// If the result was already taken.
-    #[track_caller]
-    pub fn join(self) -> (K, Result<T, JoinError>) {
-        let (key, handle) = self.into_inner();
-        (key, handle.join())
-    }
-}
-
-impl<K, F: Future> Future for Tagged<K, F> {
-    type Output = (K, F::Output);
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        pass_root_on(&*self, &self.future);
-        let this = self.project();
-        let output = ready!(this.future.poll(context));
-        Poll::Ready((this.key.take().expect(KEY_GONE), output))
-    }
-}
-
-impl<K, F: Future> FusedFuture for Tagged<K, F> {
-    fn is_terminated(&self) -> bool {
-        self.key.is_none()
-    }
-}
-
-impl<K: fmt::Debug, F: fmt::Debug> fmt::Debug for Tagged<K, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tagged")
-            .field("key", &self.key)
-            .field("future", &self.future)
-            .finish()
-    }
-}
-
-/// A handle that cancels its job when it is dropped: see [`JoinHandle::cancel_on_drop`].
-///
-/// A job that runs by then is only asked to end, see [`cancel_requested`](crate::cancel_requested). It is a future as
-/// the handle is, and everything that a `&JoinHandle` or `&mut JoinHandle` can do it can do, too.
-///
-/// # Examples
-///
-/// ```
-/// use futurepool::{JoinError, ThreadPool};
-///
-/// fn both(pool: &ThreadPool) -> Result<u32, JoinError> {
-///     let left = pool.submit(|| 1).cancel_on_drop();
-///     let right = pool.submit(|| 2).cancel_on_drop();
-///     Ok(left.join()? + right.join()?) // if `left` fails, nobody needs `right`
-/// }
-///
-/// assert_eq!(both(&ThreadPool::new(2)).unwrap(), 3);
-/// ```
-#[must_use = "dropping it cancels the job"]
-pub struct CancelOnDrop<T> {
-    /// `None` once it was joined or disarmed.
-    handle: Option<JoinHandle<T>>,
-}
-
-const DISARMED: &str = "the handle is there until join or disarm";
-
-impl<T> CancelOnDrop<T> {
-    /// As [`JoinHandle::join`]. Nothing is cancelled by it.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`JoinHandle::join`].
-    ///
-    /// # Panics
-    ///
-    /// If the result was already taken.
-    #[track_caller]
-    pub fn join(self) -> Result<T, JoinError> {
-        self.disarm().join()
-    }
-
-    /// The handle alone, whose drop detaches.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// let pool = futurepool::ThreadPool::new(1);
-    /// let order = pool.submit(|| "sent").cancel_on_drop();
-    /// // It is paid: from here on the job is to run, whoever waits for it.
-    /// drop(order.disarm());
-    /// pool.shutdown().join();
-    /// assert_eq!(pool.metrics().completed, 1);
-    /// ```
-    pub fn disarm(mut self) -> JoinHandle<T> {
-        self.handle.take().expect(DISARMED)
-    }
-
-    /// As [`JoinHandle::tag`]; dropping that cancels, too.
-    pub fn tag<K>(self, key: K) -> Tagged<K, Self> {
-        let key = Some(key);
-        Tagged { key, future: self }
-    }
-}
-
-impl<T> Deref for CancelOnDrop<T> {
-    type Target = JoinHandle<T>;
-
-    fn deref(&self) -> &JoinHandle<T> {
-        self.handle.as_ref().expect(DISARMED)
-    }
-}
-
-impl<T> DerefMut for CancelOnDrop<T> {
-    fn deref_mut(&mut self) -> &mut JoinHandle<T> {
-        self.handle.as_mut().expect(DISARMED)
-    }
-}
-
-impl<T> Future for CancelOnDrop<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        pass_root_on(&*self, &**self);
-        Pin::new(&mut **self).poll(context)
-    }
-}
-
-impl<T> FusedFuture for CancelOnDrop<T> {
-    fn is_terminated(&self) -> bool {
-        (**self).is_terminated()
-    }
-}
-
-impl<T> Drop for CancelOnDrop<T> {
-    fn drop(&mut self) {
-        if let Some(handle) = &self.handle {
-            handle.cancel();
-        }
-    }
-}
-
-impl<T> fmt::Debug for CancelOnDrop<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CancelOnDrop").field(&**self).finish()
     }
 }
