@@ -4,6 +4,7 @@
 //! starts no threads in the new process.
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
 
 use std::panic::{catch_unwind, resume_unwind};

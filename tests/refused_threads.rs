@@ -6,6 +6,7 @@
 
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
 
 use std::env;

@@ -1,7 +1,7 @@
 //! What several test files need: a watchdog, ways to hold workers still, and wakers that count.
 
-// Each test file compiles this module for itself and uses only a part of it; `pub` is only for those files.
-#![allow(dead_code, unreachable_pub)]
+pub(crate) mod child;
+pub(crate) mod event_log;
 
 use std::fs;
 use std::future::Future;
@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 use futurepool::{JoinHandle, ThreadPool};
 
 /// Longer than anything takes here that is not stuck, on a slow and busy machine, too.
-pub const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Runs `f` in a thread of its own and gives what it returns; a panic in it is passed on.
 ///
 /// If it does not end within `limit` this panics, naming `what`, and leaves the thread behind.
 #[track_caller]
-pub fn within<R: Send + 'static>(
+pub(crate) fn within<R: Send + 'static>(
     limit: Duration,
     what: &str,
     f: impl FnOnce() -> R + Send + 'static,
@@ -52,7 +52,7 @@ pub fn within<R: Send + 'static>(
 ///
 /// Only for what can be seen in no other way, as metrics can.
 #[track_caller]
-pub fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     let start = Instant::now();
     let mut turns = 0_u32;
     while !fact() {
@@ -69,7 +69,7 @@ pub fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
 /// Runs `f` in a thread of its own and returns when that thread sleeps, as it does once `f` blocks. (Or has ended.)
 ///
 /// Where the system does not tell, this waits for long enough.
-pub fn spawn_until_asleep<R: Send + 'static>(
+pub(crate) fn spawn_until_asleep<R: Send + 'static>(
     f: impl FnOnce() -> R + Send + 'static,
 ) -> thread::JoinHandle<R> {
     let (tell, told) = mpsc::channel();
@@ -87,14 +87,14 @@ pub fn spawn_until_asleep<R: Send + 'static>(
 
 /// Whether a thread sleeps, as the system sees it.
 #[derive(Debug)]
-pub struct ThreadState {
+pub(crate) struct ThreadState {
     /// In `/proc`; `None` where there is no such thing.
     stat: Option<PathBuf>,
     since: Instant,
 }
 
 impl ThreadState {
-    pub fn of_this_thread() -> Self {
+    pub(crate) fn of_this_thread() -> Self {
         let link = fs::read_link("/proc/thread-self").ok();
         Self {
             stat: link.map(|link| Path::new("/proc").join(link).join("stat")),
@@ -102,7 +102,7 @@ impl ThreadState {
         }
     }
 
-    pub fn sleeps(&self) -> bool {
+    pub(crate) fn sleeps(&self) -> bool {
         match &self.stat {
             Some(stat) => fs::read_to_string(stat).is_ok_and(|line| {
                 // The state follows the name, which may hold anything.
@@ -114,7 +114,7 @@ impl ThreadState {
     }
 
     /// How often it has gone to sleep so far; 0 where the system does not tell.
-    pub fn naps(&self) -> u64 {
+    pub(crate) fn naps(&self) -> u64 {
         let status = self.stat.as_ref().map(|stat| stat.with_file_name("status"));
         let status = status.and_then(|status| fs::read_to_string(status).ok());
         let status = status.unwrap_or_default();
@@ -125,23 +125,34 @@ impl ThreadState {
     }
 }
 
+/// Returns how many threads of this process have a name that starts with `prefix`; 0 where the system does not tell.
+pub(crate) fn threads_named(prefix: &str) -> usize {
+    if !cfg!(target_os = "linux") {
+        return 0;
+    }
+    let tasks = fs::read_dir("/proc/self/task").expect("the threads of this process");
+    // A thread may end meanwhile.
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
 /// Something to block on until somebody opens it. Clones are the same gate; once open it stays open.
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         let (open, changed) = &*self.0;
         *open.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
     }
 
     /// Blocks until it is open; panics after [`LONG`], so that no worker is held for ever.
-    pub fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let (open, changed) = &*self.0;
         let guard = open.lock().unwrap_or_else(PoisonError::into_inner);
         let (guard, _) = changed
@@ -153,16 +164,22 @@ impl Gate {
     }
 }
 
+/// Returns a pool whose queue holds at most `capacity` jobs.
+pub(crate) fn bounded_pool(workers: usize, capacity: usize) -> ThreadPool {
+    let builder = ThreadPool::builder().max_workers(workers);
+    builder.queue_capacity(capacity).build().unwrap()
+}
+
 /// Workers held by jobs that do nothing but wait: see [`block_workers`]. They go on when this is dropped.
 #[derive(Debug)]
-pub struct Blocked {
+pub(crate) struct Blocked {
     gate: Gate,
     handles: Vec<JoinHandle<()>>,
 }
 
 /// Holds `n` workers of `pool`, which must be free; returns when all of them are held. One job after the other is
 /// submitted, so a queue with room for one is large enough.
-pub fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
+pub(crate) fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
     let gate = Gate::new();
     let (running, runs) = mpsc::channel();
     let hold = |_| {
@@ -180,7 +197,7 @@ pub fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
 
 impl Blocked {
     /// Lets the workers go and waits until these jobs are done. (Dropping it waits for nothing.)
-    pub fn release(mut self) {
+    pub(crate) fn release(mut self) {
         self.gate.open();
         for handle in self.handles.drain(..) {
             handle.join().expect("the job only waited");
@@ -188,7 +205,7 @@ impl Blocked {
     }
 
     /// What holds them, for whoever wants to open it from elsewhere.
-    pub fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
 }
@@ -201,19 +218,19 @@ impl Drop for Blocked {
 
 /// A waker for polling by hand that counts how often it was called.
 #[derive(Debug, Default)]
-pub struct CountingWaker {
+pub(crate) struct CountingWaker {
     wakes: AtomicUsize,
 }
 
 impl CountingWaker {
     /// The counter, and the waker that counts.
-    pub fn new() -> (Arc<Self>, Waker) {
+    pub(crate) fn new() -> (Arc<Self>, Waker) {
         let counter = Arc::new(Self::default());
         let waker = Waker::from(Arc::clone(&counter));
         (counter, waker)
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.wakes.load(Ordering::SeqCst)
     }
 }
@@ -229,37 +246,37 @@ impl Wake for CountingWaker {
 }
 
 /// A context whose waker does nothing.
-pub fn noop_context() -> Context<'static> {
+pub(crate) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
 /// Polls once, with this waker.
-pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
 /// Polls once, with a waker that does nothing.
-pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut noop_context())
 }
 
 /// Splitmix64: small, and good enough to choose what happens.
 #[derive(Debug)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    pub fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }
