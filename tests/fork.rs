@@ -1,7 +1,7 @@
-//! A process that is copied by `fork` has the pools of the first one, and none of their threads.
+//! A forked process has copies of its parent's pools, but none of their threads.
 //!
-//! One test, and a binary of its own: where another test starts or ends a thread at that moment, the standard library
-//! starts no threads in the new process.
+//! One test in a binary of its own: if another thread were just starting or ending, the standard
+//! library could not start threads in the child process.
 #![cfg(unix)]
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
@@ -22,12 +22,12 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::pending;
 
-/// Runs `f` in a copy of this process, and says what it returned.
+/// Runs `f` in a forked child process and returns what `f` returned.
 fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
     let child = match fork().unwrap() {
         Fork::Parent(child) => child,
         Fork::Child => {
-            // So that it ends in any case.
+            // Ends the child process in any case.
             thread::spawn(|| {
                 thread::sleep(LONG / 3);
                 process::exit(3);
@@ -58,7 +58,7 @@ fn an_old_pool_can_be_dropped_and_a_new_one_works() {
         assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
         let mut of_the_child = Some(pool);
         assert!(in_forked_process(|| {
-            // One worker of it runs a job in the other process, for as long as that likes.
+            // In the child process, a worker of the old pool counts as running that job forever.
             of_the_child = None;
             ThreadPool::new(2).submit(|| 40 + 2).join().unwrap() == 42
         }));
@@ -67,13 +67,13 @@ fn an_old_pool_can_be_dropped_and_a_new_one_works() {
     });
 }
 
-/// A wait that its limit ends.
+/// A wait that ends by its timeout.
 fn limit() -> bool {
     let mut results = as_completed([pending::<()>()]).timeout(Duration::from_millis(1));
     block_on(results.next()).is_some_and(|result| result.is_err())
 }
 
-/// Two pools, of which the first one's jobs wait for those of the second.
+/// Two pools; the jobs of the first wait for jobs of the second.
 struct Pools(ThreadPool, Arc<ThreadPool>);
 
 impl Pools {
@@ -90,8 +90,9 @@ impl Pools {
 
 fn time_limits_and_nested_joins_work() {
     within(4 * LONG, "fork", || {
-        // Whatever the threads of this process do at that moment, locks that they hold included. But none starts or ends:
-        // that takes a lock of the standard library, without which the new process cannot start threads.
+        // The threads of this process may do anything at the moment of the fork, and hold any
+        // locks. But no thread may start or end: that takes a lock of the standard library, which
+        // would keep the child process from starting threads.
         let over = AtomicBool::new(false);
         let busy = [Pools::new(), Pools::new()];
         assert!(limit() && busy.iter().all(Pools::nested_join));

@@ -1,4 +1,5 @@
-//! On a machine that has more to do than processors. Alone in its file, since it makes one.
+//! A machine with more runnable threads than processors. A binary of its own, since the test
+//! creates that load.
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{LONG, within};
 use futurepool::{ThreadPool, block_on};
 
-/// The middle one of many trips, with a rest before each.
+/// Returns the median of many trips, with a pause before each.
 fn usual(mut trip: impl FnMut()) -> Duration {
     let mut times: Vec<_> = (0..101)
         .map(|_| {
@@ -25,8 +26,8 @@ fn usual(mut trip: impl FnMut()) -> Duration {
     times[times.len() / 2]
 }
 
-/// Who looks for the result for a moment must not pay for it with the processor, which others would keep for
-/// milliseconds.
+/// A thread that spins for the result must not pay for it by losing its processor to other threads
+/// for milliseconds.
 #[test]
 fn a_join_takes_no_longer_than_one_that_parks_at_once() {
     within(LONG, "busy", || {
@@ -42,7 +43,7 @@ fn a_join_takes_no_longer_than_one_that_parks_at_once() {
         let pool = ThreadPool::new(2);
         let joined = usual(|| pool.submit(|| ()).join().unwrap());
         let awaited = usual(|| block_on(async { pool.submit(|| ()).await.unwrap() }));
-        // Two threads that hand a flag to and fro, and park at once.
+        // Two threads that pass a flag back and forth, and park at once.
         let flag = Arc::new(AtomicBool::new(false));
         let (theirs, this, done) = (Arc::clone(&flag), thread::current(), Arc::clone(&over));
         let other = thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! What many handles cost together: time, memory and threads. A test binary of its own, since it counts the allocations
-//! and the threads of the process; its tests take turns.
+//! What many handles cost together: time, memory and threads. A test binary of its own, since it
+//! counts the allocations and the threads of the process; its tests run one at a time.
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
@@ -21,11 +21,12 @@ struct Counting;
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 #[allow(unsafe_code)]
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed on to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of the trait, which is the system allocator's own.
+        // SAFETY: the caller upholds the contract of the trait, which is that of the system
+        // allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -39,31 +40,32 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// One test after the other.
+/// Runs the tests one at a time.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Without optimisation everything takes longer, so there are fewer. Not so few that all of them are in the processor's
-/// cache, which would make them cheaper each.
+/// Without optimisation everything takes longer, so there are fewer handles. But not so few that
+/// all of them fit in the processor cache, which would make each of them cheaper.
 const SCALE: usize = if cfg!(debug_assertions) { 2 } else { 1 };
 
-/// The fewer and the more handles, ten times as many.
+/// A smaller and a larger number of handles, ten times as many.
 const FEW: usize = 20_000 / SCALE;
 const MANY: usize = 200_000 / SCALE;
 
-/// How much longer ten times as many may take. A quadratic cost would be a hundred times.
+/// How much longer ten times as many may take. A quadratic cost would be a factor of 100.
 const FACTOR: u32 = 12;
-/// The same where the threads of a pool take turns, or where memory is the larger part: that varies.
+/// The same where the threads of a pool alternate, or where memory access dominates: those times
+/// vary.
 const LOOSE_FACTOR: u32 = 20;
 
-/// The shortest time of several runs, which others on the machine disturb least.
+/// Returns the shortest of several runs, which other processes disturb least.
 fn best(mut run: impl FnMut() -> Duration) -> Duration {
     (0..4).map(|_| run()).min().expect("there is one")
 }
 
-/// Asserts that the time grows as the number does. On a busy machine some tries may fail.
+/// Asserts that time grows in proportion to the number. On a busy machine some tries may fail.
 fn assert_linear(what: &str, few: usize, many: usize, run: impl Fn(usize) -> Duration) {
     assert_at_most(FACTOR, what, few, many, run);
 }
@@ -90,7 +92,7 @@ fn assert_at_most(
     panic!("{what}: {few} and {many} handles took {tries:?}");
 }
 
-/// Runs `consume` and says how long it all took; the jobs are all queued before and done by and by.
+/// Runs `consume` and returns the total time; all jobs are queued before, and finish meanwhile.
 fn timed_with_pool(n: usize, consume: fn(Vec<JoinHandle<usize>>)) -> Duration {
     let pool = ThreadPool::new(1);
     let start = Instant::now();
@@ -128,7 +130,7 @@ fn as_completed_takes_time_in_proportion() {
         ] {
             assert_linear(what, FEW, MANY, |n| timed_with_pool(n, consume));
         }
-        // Those that were done before, with a limit.
+        // Handles that were done before, with a timeout.
         assert_linear("all done, timed", FEW, MANY, |n| {
             let start = Instant::now();
             let handles: Vec<_> = (0..n).map(|n| InlineExecutor.submit(move || n)).collect();
@@ -217,7 +219,7 @@ fn map_takes_time_in_proportion() {
     });
 }
 
-/// Holds all jobs, so that they are there while the memory is measured.
+/// An executor that keeps all jobs, so that they exist while the memory is measured.
 #[derive(Default)]
 struct Keeps(Mutex<Vec<Job>>);
 
@@ -230,7 +232,8 @@ impl Executor for Keeps {
 #[test]
 fn memory_is_in_proportion_and_comes_back() {
     let _turn = turn();
-    // What `as_completed` takes for `n` handles that it waits for, and what is left when all were handed out.
+    // The memory that `as_completed` needs for `n` handles that it waits for, and what is left
+    // after all were yielded.
     let measure = |n: usize| {
         let keeps = Keeps::default();
         let handles: Vec<_> = (0..n).map(|number| keeps.submit(move || number)).collect();
@@ -244,7 +247,7 @@ fn memory_is_in_proportion_and_comes_back() {
         let start = LIVE.load(Relaxed);
         for left in (0..n).rev() {
             outputs.wait_next().unwrap().unwrap();
-            // With a few, what else takes memory in the process would count.
+            // With few handles, other memory of the process would count.
             if n >= FEW && left == n / 2 {
                 let half = LIVE.load(Relaxed);
                 assert!(half < start, "what was handed out is kept");
@@ -266,7 +269,7 @@ fn memory_is_in_proportion_and_comes_back() {
     });
 }
 
-/// A buffer limits what an input of any length takes.
+/// A buffer bounds the memory for an input of any length.
 #[test]
 fn a_map_with_a_buffer_needs_no_more_memory_for_a_longer_input() {
     let _turn = turn();
@@ -290,11 +293,11 @@ fn a_map_with_a_buffer_needs_no_more_memory_for_a_longer_input() {
 #[cfg(target_os = "linux")]
 #[test]
 fn all_limits_share_one_timer_thread_and_blocking_waits_need_none() {
-    /// The system cuts names off after 15 bytes.
+    /// The system truncates names to 15 bytes.
     fn timers() -> usize {
         let tasks = std::fs::read_dir("/proc/self/task").expect("the threads of this process");
         let names = tasks.filter_map(|task| {
-            // It may have ended.
+            // The thread may have ended.
             std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
         });
         let of_timer = |name: &String| name.trim_end() == "futurepool-time";
@@ -308,7 +311,7 @@ fn all_limits_share_one_timer_thread_and_blocking_waits_need_none() {
         let job = || pool.submit(|| ());
         let limit = Duration::from_millis(5);
 
-        // No other test in this file polls a limit.
+        // No other test in this file polls with a timeout.
         assert_eq!(timers(), 0);
         assert!(job().join_timeout(limit).unwrap_err().is_timeout());
         let mut outputs = as_completed([job()]).timeout(limit);
@@ -321,7 +324,7 @@ fn all_limits_share_one_timer_thread_and_blocking_waits_need_none() {
         assert!(results.wait_next().unwrap().is_err());
         let results = pool.map_unordered(0..3, |n| n).timeout(limit);
         assert_eq!(results.into_iter().count(), 1);
-        // One that is not polled, and one that is none.
+        // One that is not polled, and one without a deadline.
         drop(as_completed([job()]).timeout(limit));
         let mut endless = as_completed([job()]).timeout(Duration::MAX);
         assert!(common::poll_once(&mut endless.next()).is_pending());

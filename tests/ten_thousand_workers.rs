@@ -1,5 +1,5 @@
-//! As many workers as few systems like. Alone in its file: where the system refuses threads, it refuses them to the whole
-//! process.
+//! As many workers as few systems allow. A binary of its own: where the system refuses threads, it
+//! refuses them to the whole process.
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
@@ -19,7 +19,7 @@ fn ten_thousand_workers_start_block_and_end() {
                 pool.submit(move || gate.wait())
             })
             .collect();
-        // Where the system refuses some of the threads, the rest has to do.
+        // Where the system refuses some of the threads, the others must do.
         eventually("all that may come block", || {
             let metrics = pool.metrics();
             let all = metrics.workers == WORKERS as u64 || metrics.spawn_failures > 0;

@@ -1,4 +1,5 @@
-//! Tests that need a process of their own: the test binary starts itself again and runs one test there.
+//! Tests that need a process of their own: the test binary starts itself again and runs one test
+//! there.
 
 use std::env;
 use std::process::{Command, Output, Stdio};
@@ -40,7 +41,8 @@ pub(crate) fn run(test: &str) -> (String, String) {
     (stdout, stderr)
 }
 
-/// Runs `test` in a child process, asserts that the process ends within [`LONG`], and returns its output.
+/// Runs `test` in a child process, asserts that the process ends within [`LONG`], and returns its
+/// output.
 pub(crate) fn output(test: &str) -> Output {
     let mut command = Command::new(env::current_exe().unwrap());
     command

@@ -7,7 +7,8 @@ use tracing::{Event, Level, Metadata, Subscriber, field, span};
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
-/// Keeps every event of the crate as its level and its fields. Needs a process of its own: see [`super::child`].
+/// Keeps every event of the crate as its level and its fields. Needs a process of its own: see
+/// [`super::child`].
 pub(crate) struct EventLog;
 
 impl EventLog {

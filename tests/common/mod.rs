@@ -1,4 +1,4 @@
-//! What several test files need: a watchdog, ways to hold workers still, and wakers that count.
+//! Helpers that several test modules use: a watchdog, ways to block workers, and wakers that count.
 
 pub(crate) mod child;
 pub(crate) mod event_log;
@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use futurepool::{JoinHandle, ThreadPool};
 
-/// Longer than anything takes here that is not stuck, on a slow and busy machine, too.
+/// Longer than anything here takes unless it hangs, even on a slow and busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Runs `f` in a thread of its own and gives what it returns; a panic in it is passed on.
+/// Runs `f` in a new thread and returns its result; resumes a panic of `f` in the caller.
 ///
-/// If it does not end within `limit` this panics, naming `what`, and leaves the thread behind.
+/// If `f` does not return within `limit`, panics with `what` in the message and leaves the thread
+/// running.
 #[track_caller]
 pub(crate) fn within<R: Send + 'static>(
     limit: Duration,
@@ -34,7 +35,7 @@ pub(crate) fn within<R: Send + 'static>(
         .name(what.to_owned())
         .spawn(move || {
             let result = f();
-            // Nobody listens any more if it took too long.
+            // The receiver is gone if `f` took too long.
             let _ = send.send(result);
         })
         .expect("a thread for the test");
@@ -48,9 +49,9 @@ pub(crate) fn within<R: Send + 'static>(
     }
 }
 
-/// Polls `fact` until it is true; panics after [`LONG`], naming `what`.
+/// Polls `fact` until it returns `true`; panics after [`LONG`] with `what` in the message.
 ///
-/// Only for what can be seen in no other way, as metrics can.
+/// Only for state that cannot be observed in another way, such as metrics.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -66,9 +67,10 @@ pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     }
 }
 
-/// Runs `f` in a thread of its own and returns when that thread sleeps, as it does once `f` blocks. (Or has ended.)
+/// Runs `f` in a new thread and returns when that thread sleeps, which it does once `f` blocks, or
+/// has ended.
 ///
-/// Where the system does not tell, this waits for long enough.
+/// Waits for half a second where the system does not report the state of a thread.
 pub(crate) fn spawn_until_asleep<R: Send + 'static>(
     f: impl FnOnce() -> R + Send + 'static,
 ) -> thread::JoinHandle<R> {
@@ -85,10 +87,10 @@ pub(crate) fn spawn_until_asleep<R: Send + 'static>(
     thread
 }
 
-/// Whether a thread sleeps, as the system sees it.
+/// Reports whether a thread sleeps, as the system sees it.
 #[derive(Debug)]
 pub(crate) struct ThreadState {
-    /// In `/proc`; `None` where there is no such thing.
+    /// The path in `/proc`; `None` on systems without it.
     stat: Option<PathBuf>,
     since: Instant,
 }
@@ -105,7 +107,7 @@ impl ThreadState {
     pub(crate) fn sleeps(&self) -> bool {
         match &self.stat {
             Some(stat) => fs::read_to_string(stat).is_ok_and(|line| {
-                // The state follows the name, which may hold anything.
+                // The state follows the thread name, which may contain anything.
                 line.rsplit_once(") ")
                     .is_some_and(|(_, rest)| rest.starts_with('S'))
             }),
@@ -113,7 +115,8 @@ impl ThreadState {
         }
     }
 
-    /// How often it has gone to sleep so far; 0 where the system does not tell.
+    /// Returns how often the thread has gone to sleep so far; 0 where the system does not report
+    /// it.
     pub(crate) fn naps(&self) -> u64 {
         let status = self.stat.as_ref().map(|stat| stat.with_file_name("status"));
         let status = status.and_then(|status| fs::read_to_string(status).ok());
@@ -125,18 +128,19 @@ impl ThreadState {
     }
 }
 
-/// Returns how many threads of this process have a name that starts with `prefix`; 0 where the system does not tell.
+/// Returns how many threads of this process have a name that starts with `prefix`; 0 where the
+/// system does not report it.
 pub(crate) fn threads_named(prefix: &str) -> usize {
     if !cfg!(target_os = "linux") {
         return 0;
     }
     let tasks = fs::read_dir("/proc/self/task").expect("the threads of this process");
-    // A thread may end meanwhile.
+    // A thread may end between the two reads.
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.starts_with(prefix)).count()
 }
 
-/// Something to block on until somebody opens it. Clones are the same gate; once open it stays open.
+/// A gate that blocks threads until it is opened. Clones share the gate; it stays open.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -151,7 +155,8 @@ impl Gate {
         changed.notify_all();
     }
 
-    /// Blocks until it is open; panics after [`LONG`], so that no worker is held for ever.
+    /// Blocks until the gate is open; panics after [`LONG`], so that a failed test does not hold
+    /// its workers forever.
     pub(crate) fn wait(&self) {
         let (open, changed) = &*self.0;
         let guard = open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,15 +175,15 @@ pub(crate) fn bounded_pool(workers: usize, capacity: usize) -> ThreadPool {
     builder.queue_capacity(capacity).build().unwrap()
 }
 
-/// Workers held by jobs that do nothing but wait: see [`block_workers`]. They go on when this is dropped.
+/// Workers held by jobs that only wait: see [`block_workers`]. Dropping this releases the workers.
 #[derive(Debug)]
 pub(crate) struct Blocked {
     gate: Gate,
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Holds `n` workers of `pool`, which must be free; returns when all of them are held. One job after the other is
-/// submitted, so a queue with room for one is large enough.
+/// Blocks `n` workers of `pool`, which must be free; returns when all of them are blocked. Submits
+/// one job at a time, so a queue capacity of 1 is enough.
 pub(crate) fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
     let gate = Gate::new();
     let (running, runs) = mpsc::channel();
@@ -196,7 +201,8 @@ pub(crate) fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
 }
 
 impl Blocked {
-    /// Lets the workers go and waits until these jobs are done. (Dropping it waits for nothing.)
+    /// Releases the workers and waits until their jobs have finished. (Dropping `Blocked` does not
+    /// wait.)
     pub(crate) fn release(mut self) {
         self.gate.open();
         for handle in self.handles.drain(..) {
@@ -204,7 +210,7 @@ impl Blocked {
         }
     }
 
-    /// What holds them, for whoever wants to open it from elsewhere.
+    /// Returns the gate that the workers wait for, for tests that open it elsewhere.
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
@@ -216,14 +222,14 @@ impl Drop for Blocked {
     }
 }
 
-/// A waker for polling by hand that counts how often it was called.
+/// A waker that counts how often it is called, for tests that poll by hand.
 #[derive(Debug, Default)]
 pub(crate) struct CountingWaker {
     wakes: AtomicUsize,
 }
 
 impl CountingWaker {
-    /// The counter, and the waker that counts.
+    /// Returns the counter and the waker.
     pub(crate) fn new() -> (Arc<Self>, Waker) {
         let counter = Arc::new(Self::default());
         let waker = Waker::from(Arc::clone(&counter));
@@ -245,22 +251,22 @@ impl Wake for CountingWaker {
     }
 }
 
-/// A context whose waker does nothing.
+/// Returns a context whose waker does nothing.
 pub(crate) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// Polls once, with this waker.
+/// Polls `future` once with `waker`.
 pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
-/// Polls once, with a waker that does nothing.
+/// Polls `future` once with a waker that does nothing.
 pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut noop_context())
 }
 
-/// Splitmix64: small, and good enough to choose what happens.
+/// Splitmix64: a small generator, good enough to choose test operations.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 

@@ -1,4 +1,4 @@
-//! `as_completed`: outputs as they come, as a stream and as a blocking iterator.
+//! `as_completed`: outputs in completion order, as a stream and as a blocking iterator.
 
 use std::future::{Future, poll_fn, ready};
 use std::marker::PhantomPinned;
@@ -24,7 +24,7 @@ type TimedHandles = TimedAsCompleted<JoinHandle<usize>>;
 type Output = Option<Result<usize, JoinError>>;
 type TimedOutput = Option<Result<Result<usize, JoinError>, TimeoutError>>;
 
-/// The sync and the async way to ask for the next one.
+/// The blocking and the async way to get the next output.
 const NEXT: [fn(&mut Handles) -> Output; 2] =
     [Handles::wait_next, |stream| block_on(stream.next())];
 const NEXT_TIMED: [fn(&mut TimedHandles) -> TimedOutput; 2] =
@@ -32,7 +32,8 @@ const NEXT_TIMED: [fn(&mut TimedHandles) -> TimedOutput; 2] =
         block_on(stream.next())
     }];
 
-/// Jobs that wait for a gate each and return their number. The pool needs `n` free workers.
+/// Submits `n` jobs; each waits for its own gate and then returns its number. The pool needs `n`
+/// free workers.
 fn gated(pool: &ThreadPool, n: usize) -> (Vec<Gate>, Vec<JoinHandle<usize>>) {
     (0..n)
         .map(|number| {
@@ -104,7 +105,7 @@ fn the_size_hint_is_exact_all_along() {
             }
             outputs.push(pool.submit(|| 7));
             assert_eq!(outputs.size_hint(), (1, Some(1)));
-            // Not even a job that is done changes it: only its output's being handed out does.
+            // A finished job does not change the hint; only yielding its output does.
             finished(&pool.submit(|| ()));
             assert_eq!(outputs.size_hint(), (1, Some(1)));
         });
@@ -179,11 +180,11 @@ fn into_pending_gives_what_was_not_handed_out_in_the_order_added() {
             let pool = ThreadPool::new(6);
             let (gates, handles) = gated(&pool, 6);
             let mut outputs = as_completed(handles);
-            outputs.push(pool.submit(|| 6)); // it waits for a worker
+            outputs.push(pool.submit(|| 6)); // this job is queued
             gates[3].open();
             assert_eq!(next(&mut outputs).unwrap().unwrap(), 3);
             gates[1].open();
-            // That one is done, or will be, but nobody has asked for it.
+            // That job is finished, or will be, but its output has not been asked for.
             gates.iter().for_each(Gate::open);
             let pending = outputs.into_pending();
             let outputs = pending.into_iter().map(|handle| handle.join().unwrap());
@@ -300,7 +301,7 @@ fn the_limit_counts_from_the_call_of_timeout() {
     let limit = Duration::from_millis(20);
     let mut outputs = as_completed([pool.submit(|| ())]).timeout(limit);
     thread::sleep(2 * limit);
-    // The first poll of all, and the time is up.
+    // This is the very first poll, and the timeout has already elapsed.
     let Poll::Ready(Some(Err(error))) = poll_once(&mut outputs.next()) else {
         panic!("the limit counts from the first poll");
     };
@@ -331,7 +332,8 @@ const NEXT_BOXED: [NextBoxed; 2] = [TimedAsCompleted::wait_next, |stream| {
     block_on(stream.next())
 }];
 
-/// Never done, and always woken, as a future is that yields.
+/// Returns a future that never completes and wakes itself at each poll, as a future does that
+/// yields.
 fn busy() -> Boxed {
     let start = Instant::now();
     Box::pin(poll_fn(move |context| {
@@ -355,7 +357,7 @@ fn a_limit_ends_the_wait_for_a_future_that_wakes_itself_all_the_time() {
     }
 }
 
-/// What is done behind so many of those that they are not all polled at once.
+/// Puts completed futures behind so many busy ones that one poll does not reach all of them.
 fn done_behind_busy_ones(next: NextBoxed) {
     let pool = ThreadPool::new(1);
     let handle = pool.submit(|| 1);
@@ -396,7 +398,7 @@ fn the_timed_form_keeps_push_and_counts_what_is_pushed() {
             assert_eq!(next(&mut outputs).unwrap().unwrap().unwrap(), 8);
             let error = next(&mut outputs).unwrap().unwrap_err();
             assert_eq!((error.pending(), error.total()), (1, 2));
-            // After the end it is only kept.
+            // After the end, a pushed future is kept but not polled.
             outputs.push(pool.submit(|| 9));
             assert!(next(&mut outputs).is_none());
             gates[0].open();
@@ -415,7 +417,7 @@ fn the_limit_wakes_who_polled_last() {
     let (last_count, last) = CountingWaker::new();
     assert!(poll_with(&mut outputs.next(), &first).is_pending());
     assert!(poll_with(&mut outputs.next(), &last).is_pending());
-    // A poll may wake for nothing, once.
+    // One spurious wake-up of a poll is allowed.
     let before = [first_count.count(), last_count.count()];
     eventually("the limit wakes", || last_count.count() > before[1]);
     assert_eq!(first_count.count(), before[0]);
@@ -435,7 +437,7 @@ fn a_timed_stream_that_is_dropped_keeps_no_waker() {
     drop(blocked);
 }
 
-/// Outputs of two pools, with and without a limit.
+/// Reads outputs of two pools, with and without a timeout.
 async fn story() {
     let (one, two) = (ThreadPool::new(1), ThreadPool::new(2));
     let pools = [&one, &two];
@@ -477,7 +479,7 @@ fn it_works_in_every_runtime_and_in_none() {
     within(LONG, "its own block_on", || block_on(story()));
 }
 
-/// In a task, of a runtime whose own timer is not enabled.
+/// Runs the story in a task of a runtime whose own timer is disabled.
 fn with_tokio(mut builder: tokio::runtime::Builder) {
     let runtime = builder.build().unwrap();
     runtime.block_on(async { tokio::spawn(story()).await.unwrap() });
@@ -643,7 +645,7 @@ fn a_cancel_while_it_waits_is_handed_out_at_once() {
     let blocked = block_workers(&pool, 1);
     let (count, waker) = CountingWaker::new();
     let mut outputs = as_completed([pool.submit(|| 1), pool.submit(|| 2)]);
-    // The first poll may wake for nothing, and the next one then has nothing to do.
+    // The first poll may cause a spurious wake-up; then the second has nothing to do.
     for _ in 0..2 {
         assert!(poll_with(&mut outputs.next(), &waker).is_pending());
     }
@@ -687,7 +689,7 @@ fn all_forms_are_send_and_unpin_if_the_futures_are() {
     check::<TimedHandles>();
     check::<futurepool::AsCompletedIter<JoinHandle<usize>>>();
     check::<futurepool::TimedAsCompletedIter<JoinHandle<usize>>>();
-    // Even if the futures are not.
+    // They are `Unpin` even if the futures are not.
     check_unpin::<AsCompleted<PhantomPinned>>();
     check_unpin::<TimedAsCompleted<PhantomPinned>>();
 }

@@ -1,4 +1,5 @@
-//! Pools with a `queue_capacity`: who waits for room and how, who is served first, and when places come back.
+//! Pools with a `queue_capacity`: how submitters wait for a permit, in which order they get one,
+//! and when permits come back.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,9 +24,9 @@ fn shared_pool(workers: usize, capacity: usize) -> Arc<ThreadPool> {
     Arc::new(bounded_pool(workers, capacity))
 }
 
-/// A pool whose only worker is held and whose queue is full.
+/// A pool whose only worker is blocked and whose queue is full.
 struct Full {
-    // Before the pool, whose drop waits for the worker.
+    // Declared before the pool, whose drop waits for the worker.
     blocked: Blocked,
     queued: VecDeque<JoinHandle<()>>,
     pool: Arc<ThreadPool>,
@@ -45,14 +46,15 @@ fn full_pool(capacity: usize) -> Full {
 }
 
 impl Full {
-    /// Cancels the oldest job that `full_pool` has queued.
+    /// Cancels the oldest job that `full_pool` queued, which releases a permit.
     fn make_room(&mut self) {
         let oldest = self.queued.pop_front().expect("a queued job is left");
         assert!(oldest.cancel());
     }
 }
 
-/// By an attempt, which counts as rejected if it fails and leaves a job behind if not.
+/// Tries to submit. A failed attempt counts as rejected; a successful one leaves a job in the
+/// queue.
 fn is_full(pool: &ThreadPool) -> bool {
     match pool.try_submit(|| ()) {
         Ok(_) => false,
@@ -70,19 +72,19 @@ fn ready<F, T>(poll: Poll<Result<JoinHandle<T>, SubmitError<F>>>) -> JoinHandle<
     }
 }
 
-/// A job that says that it runs.
+/// Returns a job that reports when it runs.
 fn note<N: Send + 'static>(log: &Sender<N>, name: N) -> impl FnOnce() + Send + 'static + use<N> {
     let log = log.clone();
     move || log.send(name).expect("the test listens")
 }
 
-/// The names in the order in which the jobs ran; ends when the last of the jobs is gone.
+/// Returns the names in the order in which the jobs ran; ends when the last job is gone.
 fn order<N>((log, ran): (Sender<N>, Receiver<N>)) -> Vec<N> {
     drop(log);
     ran.iter().collect()
 }
 
-/// How a pool stops taking jobs while some wait for room.
+/// How a pool stops taking jobs while submitters wait for a permit.
 #[derive(Debug, Clone, Copy)]
 enum End {
     Shutdown,
@@ -113,8 +115,8 @@ impl End {
     }
 }
 
-/// A full pool of capacity 1 that can be brought to its end while its first worker is still held: the second worker is
-/// in its initializer, which fails as soon as the gate opens.
+/// A full pool of capacity 1 that can be shut down or broken while its first worker is still
+/// blocked: its second worker is in the initializer, which fails as soon as the gate opens.
 struct Doomed {
     full: Full,
     fails: Gate,
@@ -257,7 +259,7 @@ fn submit_error_is_an_error_for_every_closure_that_is_send() {
     }
     within(LONG, "SubmitError", || {
         let full = full_pool(1);
-        // Send, but neither Sync nor Debug nor Clone.
+        // The closure is `Send`, but not `Sync`, `Debug` or `Clone`.
         let cell = Cell::new(1);
         let refused = full.pool.try_submit(move || {
             cell.set(cell.get() + 1);
@@ -286,7 +288,7 @@ fn submit_async_is_send_unpin_and_static() {
     let cell = Cell::new(0);
     let future = pool.submit_async(move || cell.replace(1));
     assert_bounds(&future);
-    // It outlives its pool.
+    // The future outlives its pool.
     drop(pool);
     let error = futurepool::block_on(future).unwrap_err();
     assert!(error.is_shutdown());
@@ -356,7 +358,7 @@ fn submit_async_serves_first_who_polled_first() {
         for n in LINE {
             assert!(poll_with(&mut futures[n], &wakers[n].1).is_pending());
         }
-        // Polling again changes nobody's place.
+        // A second poll does not change the order.
         for n in 0..LINE.len() {
             assert!(poll_with(&mut futures[n], &wakers[n].1).is_pending());
         }
@@ -383,7 +385,7 @@ fn try_submit_does_not_overtake_who_waits() {
         let mut waiting = full.pool.submit_async(|| ());
         assert!(poll_once(&mut waiting).is_pending());
         full.make_room();
-        // The place belongs to the one who waits, who has not been polled since.
+        // The permit belongs to the waiting future, which has not been polled since.
         assert_eq!(full.pool.metrics().queued, 1);
         assert!(is_full(&full.pool));
         drop(ready(poll_once(&mut waiting)));
@@ -499,7 +501,8 @@ fn submit_async_dropped_with_a_granted_place_passes_it_on() {
         assert_eq!((first_wakes.count(), second_wakes.count()), (1, 0));
         drop(first);
         assert_eq!((first_wakes.count(), second_wakes.count()), (1, 1));
-        // The second one has been granted the place, too, and goes as the first went. Nobody waits: it is free.
+        // The permit has passed to the second future, which is dropped like the first. No other
+        // submitter waits, so the permit is free.
         drop(second);
         assert!(!is_full(&full.pool));
         assert!(is_full(&full.pool));
@@ -577,7 +580,8 @@ fn assert_panics_as_polled_again<F: FnOnce() + Send + 'static>(future: &mut Subm
     assert!(text.contains("polled after it was ready"), "{text}");
 }
 
-/// Asks the pool in every way while it is woken and while it is dropped: a lock held then would hang the test.
+/// A waker that uses the pool in every way when it is woken and when it is dropped: a lock held at
+/// that moment would hang the test.
 struct NosyWaker {
     pool: Arc<ThreadPool>,
     looks: AtomicUsize,
@@ -617,7 +621,8 @@ fn no_lock_is_held_while_the_waker_of_a_submit_async_is_called_or_dropped() {
             })
         };
         let mut waiting = full.pool.submit_async(|| ());
-        // The last reference is with the pool, and so it drops them: one replaced, one dropped with its future.
+        // The pool holds the last references, so it drops these wakers: one is replaced, one is
+        // dropped with its future.
         assert!(poll_with(&mut waiting, &Waker::from(nosy())).is_pending());
         assert!(poll_once(&mut waiting).is_pending());
         assert!(poll_with(&mut waiting, &Waker::from(nosy())).is_pending());
@@ -685,13 +690,13 @@ fn place_comes_back_when_a_job_starts_not_when_it_ends() {
 fn place_comes_back_before_cancel_returns() {
     within(LONG, "place at cancel", || {
         let mut full = full_pool(3);
-        // The one in the middle: it need not be the next in the queue.
+        // A job in the middle of the queue, which is not the next to run.
         let middle = full.queued.remove(1).unwrap();
         assert!(middle.cancel());
         assert_eq!(full.pool.metrics().queued, 2);
         assert!(!is_full(&full.pool));
         assert!(is_full(&full.pool));
-        // It comes back once.
+        // A second cancel releases no second permit.
         assert!(middle.cancel());
         assert!(is_full(&full.pool));
         drop(full.queued.pop_back().unwrap().cancel_on_drop());
@@ -773,7 +778,7 @@ fn submit_in_an_own_worker_goes_over_the_capacity() {
         let outcome = pool.submit(move || {
             let handles: Vec<_> = (0..10).map(|n| inside.submit(move || n)).collect();
             let queued = inside.metrics().queued;
-            // Only `submit` goes over it.
+            // Only `submit` may exceed the capacity.
             let refused = inside.try_submit(|| ()).is_err_and(|error| error.is_full());
             let waits = poll_once(&mut inside.submit_async(|| ())).is_pending();
             (handles, queued, refused, waits)
@@ -784,7 +789,7 @@ fn submit_in_an_own_worker_goes_over_the_capacity() {
         for (n, handle) in handles.into_iter().enumerate() {
             assert_eq!(handle.join().unwrap(), n);
         }
-        // The capacity holds again.
+        // The capacity is enforced again.
         let blocked = block_workers(&pool, 1);
         for _ in 0..2 {
             assert!(!is_full(&pool));
@@ -826,7 +831,7 @@ fn no_place_is_free_until_the_queue_is_below_its_capacity_again() {
     });
 }
 
-/// Submits itself again, over the capacity, until it is told to stop.
+/// Submits itself again, over the capacity, until `stop` is set.
 fn chain(pool: &Arc<ThreadPool>, stop: &Arc<AtomicBool>) {
     if !stop.load(Ordering::SeqCst) {
         let (again, stop) = (Arc::clone(pool), Arc::clone(stop));
@@ -921,7 +926,7 @@ fn block_on_of_many_submit_asyncs_in_an_own_worker_goes_over_the_capacity() {
         let pool = shared_pool(1, 1);
         let inside = Arc::clone(&pool);
         let outer = pool.submit(move || {
-            // So many that `join_all` polls each with a waker of its own.
+            // With so many futures, `join_all` polls each with a waker of its own.
             let many = (0..100).map(|n| inside.submit_async(move || n));
             futurepool::block_on(futures::future::join_all(many))
         });
@@ -957,7 +962,7 @@ fn submit_async_that_waited_elsewhere_goes_over_the_capacity_in_block_on_in_a_wo
         let (handle, queued) = outer.join().unwrap();
         assert_eq!(queued, 2);
         assert_eq!(handle.join().unwrap(), 7);
-        // The place in the line that it left is nobody's.
+        // The future no longer queues for a permit.
         let blocked = block_workers(&pool, 1);
         assert!(!is_full(&pool));
         assert!(is_full(&pool));
@@ -972,7 +977,7 @@ fn submit_async_under_a_foreign_executor_in_an_own_worker_waits() {
         let blocked = block_workers(&pool, 1);
         let (inside, gate) = (Arc::clone(&pool), blocked.gate());
         let outer = pool.submit(move || {
-            // The other worker is held, so nothing makes room before the gate opens.
+            // The other worker is blocked, so no permit is released before the gate opens.
             drop(inside.try_submit(|| ()).unwrap());
             let mut by_hand = inside.submit_async(|| ());
             assert!(poll_once(&mut by_hand).is_pending());
@@ -1004,7 +1009,7 @@ fn blocked_submits_are_released_by_the_end_of_the_pool() {
             let accepted = doomed.full.pool.metrics().submitted;
             doomed.end(end);
             for submitter in submitters {
-                // The workers are held still.
+                // The workers are still blocked.
                 let mut handle = submitter.join().unwrap();
                 assert!(handle.is_finished() && !handle.is_cancelled());
                 let error = handle.try_join().unwrap().unwrap_err();
@@ -1027,12 +1032,14 @@ fn submit_asyncs_are_released_by_the_end_of_the_pool_with_their_closures() {
             for (future, (_, waker)) in &mut waiting {
                 assert!(poll_with(future, waker).is_pending());
             }
-            // The first one has been granted a place, and not seen it, when the end comes.
+            // The first future has been granted a permit, but was not polled since, when the pool
+            // ends.
             doomed.full.make_room();
             doomed.end(end);
             for (n, (mut future, (wakes, waker))) in waiting.into_iter().enumerate() {
                 if let End::Broken = end {
-                    // A worker does that: it refuses jobs a moment before it wakes those who wait.
+                    // A worker does that: it starts to reject jobs a moment before it wakes the
+                    // waiting submitters.
                     eventually("a woken task", || wakes.count() > 0);
                 }
                 assert_eq!(wakes.count(), 1);
@@ -1055,7 +1062,8 @@ fn submit_async_is_released_when_the_pool_is_dropped() {
         assert!(poll_with(&mut waiting, &waker).is_pending());
         drop(blocked);
         drop(Arc::into_inner(pool).expect("the only one"));
-        // Room was made before the queue ran empty, or the shutdown came first: it was woken in either case.
+        // Either a permit was released before the queue ran empty, or the shutdown came first: both
+        // wake the future.
         assert_eq!(wakes.count(), 1);
         let Poll::Ready(Err(error)) = poll_with(&mut waiting, &waker) else {
             panic!("the pool is gone");
@@ -1096,7 +1104,7 @@ fn rejected_counts_every_refused_call() {
         let rejected = || pool.metrics().rejected - start;
         assert!(pool.try_submit(|| ()).is_err());
         assert_eq!(rejected(), 1);
-        // To wait, and to give up, is no refusal.
+        // A future that waited and was dropped does not count as rejected.
         let mut waiting = pool.submit_async(|| ());
         assert!(poll_once(&mut waiting).is_pending());
         drop(waiting);
@@ -1133,7 +1141,7 @@ fn rejected_counts_every_refused_call() {
 const CROWD: usize = 8;
 const JOBS_EACH: usize = 600;
 
-/// What a crowd of submitters did, as it has counted it itself.
+/// What concurrent submitters did, by their own counts.
 #[derive(Debug, Default)]
 struct Tally {
     accepted: AtomicUsize,
@@ -1141,10 +1149,11 @@ struct Tally {
     refused: AtomicUsize,
 }
 
-/// A job's handle, and how often it ran.
+/// The handle of a job, and how often the job ran.
 type Counted = (JoinHandle<()>, Arc<AtomicUsize>);
 
-/// Lets eight threads submit in all ways at once. `accepted` is called for each job, in the thread that has submitted it.
+/// Starts eight threads that submit in all ways at once. Calls `accepted` for each accepted job, in
+/// the thread that submitted it.
 fn crowd(
     pool: &Arc<ThreadPool>,
     tally: &Arc<Tally>,
@@ -1184,7 +1193,7 @@ fn submit_somehow(pool: &ThreadPool, tally: &Arc<Tally>, how: usize) -> Counted 
             match poll_once(&mut impatient) {
                 Poll::Ready(accepted) => accepted.unwrap(),
                 Poll::Pending => {
-                    // By now it may have been granted a place.
+                    // It may have been granted a permit by now.
                     drop(impatient);
                     pool.submit(job)
                 }
@@ -1206,7 +1215,7 @@ fn submit_somehow(pool: &ThreadPool, tally: &Arc<Tally>, how: usize) -> Counted 
     (handle, runs)
 }
 
-/// Looks again and again, in a thread of its own, until it is stopped; gives the largest value that it saw.
+/// Samples a value in a thread of its own until stopped; returns the largest sample.
 struct Lookout {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<u64>,
@@ -1243,7 +1252,8 @@ fn accepted_jobs_of_a_crowd_run_once_each_and_never_wait_in_more_than_the_places
             let tally = Arc::clone(&tally);
             Lookout::post(move || {
                 let accepted = tally.accepted.load(Ordering::SeqCst);
-                // Later, and so what has started in between only makes the difference smaller.
+                // This is read later, so jobs that started in between only make the difference
+                // smaller.
                 accepted.saturating_sub(tally.started.load(Ordering::SeqCst)) as u64
             })
         };
@@ -1252,7 +1262,7 @@ fn accepted_jobs_of_a_crowd_run_once_each_and_never_wait_in_more_than_the_places
             handle.join().unwrap();
             assert_eq!(runs.load(Ordering::SeqCst), 1);
         }
-        // Each worker may have taken a job that has not come to counting itself.
+        // Each worker may have taken a job that has not counted itself yet.
         assert!(lookout.largest() <= (CAPACITY + WORKERS) as u64);
 
         let metrics = pool.metrics();
@@ -1288,7 +1298,8 @@ fn job_that_is_being_cancelled_is_not_counted_as_queued() {
         let (tell, told) = mpsc::channel();
         let cancelled = full.queued.pop_front().unwrap();
         cancelled.add_done_callback(move |_| {
-            // Whether its place is free by now is not said. If it is, it is the new job that is queued.
+            // The documentation does not say whether the permit of the cancelled job is free by
+            // now. If it is, the new job is queued.
             drop(pool.try_submit(|| ()));
             tell.send(pool.metrics().queued)
                 .expect("the test waits for this");
@@ -1321,7 +1332,7 @@ fn cancels_in_a_crowd_lose_no_place() {
         assert_eq!(metrics.cancelled, cancelled);
         assert_eq!(metrics.submitted, (CROWD * JOBS_EACH) as u64);
         assert_eq!(metrics.completed + cancelled, metrics.submitted);
-        // All places are there again.
+        // All permits are back.
         let blocked = block_workers(&pool, 2);
         for _ in 0..3 {
             assert!(!is_full(&pool));

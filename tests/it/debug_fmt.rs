@@ -1,4 +1,5 @@
-//! What types say of themselves: each can be printed, in each of its states, without blocking and without `T: Debug`.
+//! `Debug` and `Display`: every type can be printed in each of its states, without blocking and
+//! without `T: Debug`.
 
 use std::error::Error;
 use std::io;

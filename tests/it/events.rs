@@ -1,11 +1,11 @@
-//! What the crate says through `tracing`.
+//! Events that the crate emits through `tracing`.
 
 use crate::common::event_log::EventLog;
 use crate::common::{child, eventually};
 use futurepool::ThreadPool;
 use tracing::Level;
 
-/// Waits for an event of this level that holds all these words.
+/// Waits for an event of `level` that has each of `words` in its fields.
 #[track_caller]
 fn heard(level: Level, words: &[&str]) {
     eventually(&format!("{level} {words:?}"), || {
@@ -71,7 +71,7 @@ fn a_callback_a_waker_and_a_destructor_that_panic_are_reported() {
             let captured = Panics("event of a closure");
             assert!(pool.submit(move || drop(captured)).cancel());
             blocked.release();
-            // Not joined before: its waker would take the place of the one that panics.
+            // A join would replace the panicking waker with its own.
             eventually("it is done", || handle.is_finished());
             handle.join().unwrap();
             heard(

@@ -1,4 +1,5 @@
-//! The abstract class: executors of one's own, those that are there, and a `ThreadPool` that is called through it.
+//! The `Executor` trait: custom executors, the crate's own ones, and a `ThreadPool` called through
+//! the trait.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ use futurepool::{
 };
 use futures::StreamExt;
 
-/// Keeps jobs until somebody runs them.
+/// Keeps jobs until the test runs them.
 #[derive(Debug, Default)]
 struct Queue(Mutex<VecDeque<Job>>);
 
@@ -35,7 +36,7 @@ impl Executor for Queue {
     }
 }
 
-/// Does this with every job.
+/// Calls the closure with every job.
 struct With<F>(F);
 
 impl<F: Fn(Job) + Send + Sync> Executor for With<F> {
@@ -44,12 +45,12 @@ impl<F: Fn(Job) + Send + Sync> Executor for With<F> {
     }
 }
 
-/// An executor that hands its jobs on to a pool.
+/// Returns an executor that forwards its jobs to `pool`.
 fn forwarding(pool: &ThreadPool) -> With<impl Fn(Job) + Send + Sync + '_> {
     With(|job| pool.execute(job))
 }
 
-/// Accepted jobs, and those that ended in each way.
+/// Returns the number of accepted jobs, and how many of them ended in each way.
 fn counts(pool: &ThreadPool) -> [u64; 5] {
     let metrics = pool.metrics();
     [
@@ -61,7 +62,7 @@ fn counts(pool: &ThreadPool) -> [u64; 5] {
     ]
 }
 
-/// What every executor that runs its jobs manages.
+/// Covers what every executor that runs its jobs must support.
 fn story<E: Executor + ?Sized>(executor: &E) {
     assert_eq!(executor.submit(|| 6 * 7).join().unwrap(), 42);
     let panics = executor.submit(|| panic!("expected"));
@@ -179,7 +180,7 @@ fn what_a_job_captured_is_gone_however_it_ends() {
         |job, _| job.run(),
         |job, _| drop(job),
         |job, _| job.refuse(JoinError::shutdown()),
-        // The executor still has it when it is looked at.
+        // The executor still has the job when the test inspects the handle.
         |job, handle| {
             assert!(handle.cancel());
             std::mem::forget(job);
@@ -225,7 +226,7 @@ fn an_executor_that_panics_half_way_loses_no_result_of_a_map() {
             }
             assert!(panics <= 1);
         }
-        // The job it panicked with is gone; the others are not.
+        // The job that the executor panicked with is gone; the other jobs are not.
         assert_eq!((panics, values), (1, vec![0, 2]));
     });
 }
@@ -263,7 +264,7 @@ fn a_cancel_of_a_running_job_is_seen_inside() {
         let handle = queue.submit(move || {
             tell.send(cancel_requested()).unwrap();
             opened.wait();
-            // That of another job, run in this one, is another matter.
+            // The cancel request of a job does not apply to another job that runs inside it.
             let inner = InlineExecutor.submit(cancel_requested).join().unwrap();
             (inner, cancel_requested())
         });
@@ -422,11 +423,11 @@ mod a_pool_through_the_trait {
             let mut unordered = ExecutorExt::map_unordered(&pool, 0..3, |n: usize| n);
             assert!(poll_once(&mut results.next()).is_pending());
             assert!(poll_once(&mut unordered.next()).is_pending());
-            // Nor through pointers to it.
+            // Nor is there a limit when the pool is called through a pointer.
             let pointer: Box<dyn Executor + '_> = Box::new(&pool);
             drop(pointer.map(0..3, |n: usize| n).start());
             assert_eq!(pool.metrics().submitted, 2);
-            // One at a time: the other one stands in line.
+            // One at a time: the other map waits for a permit.
             drop(unordered);
             blocked.release();
             queued.join().unwrap();
@@ -656,7 +657,8 @@ mod a_pool_behind_an_executor {
             let ended = metrics.completed + metrics.panicked + metrics.cancelled;
             assert_eq!((metrics.submitted, metrics.rejected), (ended, 0));
             assert_eq!((metrics.queued, metrics.running), (0, 0));
-            // Those that were cancelled before they were handed on, which cannot be here, would not be counted.
+            // A job cancelled before it was forwarded would not be counted, but that cannot happen
+            // here.
             assert_eq!(metrics.submitted, 2_000);
         });
     }
@@ -682,7 +684,7 @@ mod tokio_handle {
             story::<dyn Executor>(handle);
             let job = handle.submit(|| {
                 let name = thread::current().name().map(str::to_owned);
-                // Only a thread of the blocking pool may block on its runtime.
+                // Only a thread of the blocking pool may block on the runtime.
                 let current = tokio::runtime::Handle::current();
                 (name, current.block_on(async { 5 }))
             });
@@ -704,7 +706,7 @@ mod tokio_handle {
             runtime.shutdown_background();
             gate.open();
             running.join().unwrap();
-            // The runtime may have come to it, or not.
+            // The runtime may have started the job or not.
             assert!(queued.join().err().is_none_or(|error| error.is_cancelled()));
             assert!(handle.submit(|| ()).join().unwrap_err().is_cancelled());
         });
@@ -759,7 +761,7 @@ mod rayon_pool {
             let queued = pool.submit(move || ran.send(()).unwrap());
             assert!(queued.cancel());
             gate.open();
-            // First come, first served.
+            // Jobs run in FIFO order.
             pool.submit(|| ()).join().unwrap();
             running.join().unwrap();
             assert!(queued.join().unwrap_err().is_cancelled());

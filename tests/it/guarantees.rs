@@ -1,5 +1,6 @@
-//! The guarantees of the README, each by its number. Number 4 is in `locks.rs`, number 7 in
-//! `refused_threads.rs`, the allocation of number 5 in `allocations.rs`: they need a file, or a process, of their own.
+//! The guarantees of the README, each by its number. Number 4 is in `reentrancy.rs`, number 6 in
+//! `nested.rs`, number 7 in `refused_threads.rs`, number 9 in `spans.rs`, number 11 in `scope.rs`;
+//! the allocation count of number 5 is in `allocations.rs`.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -32,7 +33,7 @@ fn guarantee_1_every_handle_resolves_whatever_happens() {
             let mut outcomes: Vec<_> = joiner.join().unwrap();
             outcomes.extend(polled.into_iter().map(block_on));
             for outcome in outcomes {
-                // Those that had started by then have ended well.
+                // Jobs that had started by then returned normally.
                 assert!(outcome.as_ref().is_ok_and(|()| true) || ending(&outcome.unwrap_err()));
             }
         };
@@ -51,7 +52,7 @@ fn guarantee_1_every_handle_resolves_whatever_happens() {
             &|pool| assert!(pool.cancel_pending() <= 20),
             cancelled,
         );
-        // The second worker is started for the queue, and its initializer fails.
+        // The second worker is spawned for the queued jobs, and its initializer fails.
         let (gate, starts) = (Gate::new(), AtomicUsize::new(0));
         let wait = gate.clone();
         let fails = move || {
@@ -66,7 +67,7 @@ fn guarantee_1_every_handle_resolves_whatever_happens() {
             .initializer(fails)
             .build();
         resolves(pool.unwrap(), &|_| gate.open(), JoinError::is_broken);
-        // A panic, in the job and in what it leaves behind.
+        // A panic in the job, and in the destructor of its result.
         struct Panics;
         impl Drop for Panics {
             fn drop(&mut self) {
@@ -90,7 +91,7 @@ fn guarantee_1_every_handle_resolves_whatever_happens() {
         blocked.release();
         let handle = pool.submit(|| Panics);
         eventually("it is done", || handle.is_finished());
-        drop(handle); // contained, too: a destructor should not unwind
+        drop(handle); // the panic of the destructor is caught as well
         assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
     });
 }
@@ -150,7 +151,7 @@ fn guarantee_2_a_job_runs_once_or_is_reported_as_not_run() {
     });
 }
 
-/// A waker that tells when it is woken and when it is dropped.
+/// A waker that reports when it is woken and when it is dropped.
 struct Tells(mpsc::Sender<&'static str>, [&'static str; 2]);
 
 impl Wake for Tells {
@@ -195,7 +196,7 @@ fn guarantee_3_the_last_waker_wins_and_a_dropped_handle_wakes_nobody() {
         pool.submit(|| ()).join().unwrap();
         assert_eq!(told.try_recv().ok(), None, "and nobody woken");
 
-        // The same while it runs.
+        // The same while the job runs.
         let (gate, (started, starts)) = (Gate::new(), mpsc::channel());
         let wait = gate.clone();
         let mut handle = pool.submit(move || {
@@ -217,13 +218,13 @@ fn guarantee_3_no_wakeup_is_lost_between_poll_and_end() {
     within(2 * LONG, "poll against end", || {
         let pool = ThreadPool::new(2);
         for _ in 0..20_000 {
-            // The poll comes when the job ends, a bit sooner or later.
+            // This poll comes at about the moment when the job ends.
             assert!(block_on(pool.submit(|| ())).is_ok());
         }
         for _ in 0..5_000 {
             let mut handle = pool.submit(|| ());
             if poll_once(&mut handle).is_pending() {
-                // The first waker does nothing; the one of this poll has to come.
+                // The first waker does nothing; the waker of this poll must be woken.
                 assert!(block_on(handle).is_ok());
             }
         }
@@ -239,29 +240,29 @@ fn guarantee_5_after_it_resolved_the_pool_keeps_nothing_of_a_job() {
             let value = Arc::new(());
             (Arc::downgrade(&value), value)
         };
-        // The closure, as soon as the result is there; the handle is still alive.
+        // The closure is dropped once the result is there; the handle is still alive.
         let (weak, value) = pair();
         let mut handle = pool.submit(move || drop(value));
         handle.join_timeout(LONG).unwrap();
         assert!(gone(&weak));
-        // What it captured and did not use is dropped before its end, too.
+        // Unused captures are dropped before the job ends, too.
         let (weak, value) = pair();
         let mut handle = pool.submit(move || {
             let _kept = &value;
         });
         handle.join_timeout(LONG).unwrap();
         assert!(gone(&weak));
-        // The result, once it was taken.
+        // The result, after it was taken.
         let (weak, value) = pair();
         let mut handle = pool.submit(move || value);
         drop(handle.join_timeout(LONG).unwrap());
         assert!(gone(&weak));
-        // Both, of a handle that was dropped at once.
+        // Closure and result of a handle that was dropped at once.
         let (weak, value) = pair();
         drop(pool.submit(move || value));
         pool.submit(|| ()).join().unwrap();
         assert!(gone(&weak));
-        // A cancelled one, while its cell is still in the queue.
+        // A cancelled job, while its tombstone is still in the queue.
         let blocked = block_workers(&pool, 1);
         let (weak, value) = pair();
         let handle = pool.submit(move || value);
@@ -300,11 +301,11 @@ fn cancelling_every_second_of_a_hundred_thousand_frees_them_at_once() {
         let before = Instant::now();
         for (n, (_, handle)) in doomed.iter().enumerate() {
             assert!(handle.cancel());
-            // The last count is that of this test.
+            // The last reference is that of this test.
             assert_eq!(Arc::strong_count(&live), JOBS - n);
         }
         println!("a cancel took {:?}", before.elapsed() / 50_000);
-        // The one worker is still blocked, and all who wait for these are told.
+        // The only worker is still blocked, and all waiters of these jobs were woken.
         for (_, handle) in doomed {
             assert!(block_on(handle).unwrap_err().is_cancelled());
         }
@@ -333,13 +334,13 @@ fn guarantee_8_an_initializer_that_fails_breaks_the_pool() {
             .initializer(|| panic!("no such luck"));
         for (builder, cause) in [(fails, "no such database"), (panics, "no such luck")] {
             let pool = builder.build().unwrap();
-            // What waits.
+            // Queued jobs.
             let handles: Vec<_> = (0..20).map(|_| pool.submit(|| ())).collect();
             for handle in handles {
                 let error = handle.join().unwrap_err();
                 assert!(broken(&error, cause), "{error}");
             }
-            // What comes later.
+            // Jobs submitted later.
             assert!(broken(&pool.submit(|| ()).join().unwrap_err(), cause));
             let error = pool.try_submit(|| 6).unwrap_err();
             assert!(error.is_broken() && error.to_string().contains(cause));
@@ -347,7 +348,7 @@ fn guarantee_8_an_initializer_that_fails_breaks_the_pool() {
             let error = block_on(pool.submit_async(|| 7)).unwrap_err();
             assert_eq!((error.is_broken(), error.into_inner()()), (true, 7));
             eventually("its worker has left", || pool.metrics().workers == 0);
-            // Its end is as any other's, and it stays broken.
+            // The pool shuts down as any other, and stays broken.
             pool.shutdown_now().join();
             assert!(broken(&pool.submit(|| ()).join().unwrap_err(), cause));
         }
@@ -383,9 +384,11 @@ fn guarantee_8_what_runs_when_the_pool_breaks_ends_well() {
     });
 }
 
-/// What the threads of this name have used so far: processor time, in nanoseconds, and how often they came off the
-/// processor to wait. (Not every kernel counts nanoseconds. The hundredths of a second in `stat` are second best: on a busy
-/// machine each of many threads that never sleep gets less than one.)
+/// Returns what the threads with this name prefix have used so far: CPU time in nanoseconds, and
+/// the number of voluntary context switches.
+///
+/// Not every kernel counts nanoseconds. The fallback is hundredths of a second, from `stat`: on a
+/// busy machine each of many threads that never sleep uses less than one.
 #[cfg(target_os = "linux")]
 fn used_by(prefix: &str) -> (u64, u64) {
     let used = |task: std::path::PathBuf| {

@@ -1,4 +1,4 @@
-//! The handle, method by method.
+//! `JoinHandle`, method by method.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -26,7 +26,7 @@ fn text_of_panic(f: impl FnOnce()) -> String {
     }
 }
 
-/// A value that says when it is dropped.
+/// A value that reports when it is dropped.
 struct Told(mpsc::Sender<&'static str>, &'static str);
 
 impl Drop for Told {
@@ -41,7 +41,7 @@ fn auto_traits_are_as_promised() {
     fn send_unpin_static<T: Send + Unpin + 'static>() {}
     fn error<T: Error + Send + Sync + 'static>() {}
     fn unwind_safe<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
-    // A result that is not Sync leaves the handle Sync.
+    // The handle is `Sync` even if the result is not.
     send_sync_unpin::<JoinHandle<Cell<u8>>>();
     send_sync_unpin::<CancelOnDrop<Cell<u8>>>();
     send_sync_unpin::<Tagged<String, JoinHandle<Cell<u8>>>>();
@@ -112,12 +112,12 @@ fn after_a_timeout_the_handle_is_as_it_was() {
         let limit = Duration::from_millis(30);
         assert!(handle.join_timeout(limit).unwrap_err().is_timeout());
         assert!(started.elapsed() >= limit, "it gave up early");
-        // Nor does a timeout take back a job that is still queued.
+        // A timeout does not cancel a job that is still queued either.
         let mut queued = pool.submit(|| "later");
         let error = queued.join_timeout(Duration::from_millis(2)).unwrap_err();
         assert!(error.is_timeout() && !queued.is_cancelled());
         opener.open();
-        // Longer than the clock can count is no limit.
+        // A timeout too long for the clock is no timeout.
         assert_eq!(handle.join_timeout(Duration::MAX).unwrap(), (false, "late"));
         assert_eq!(queued.join().unwrap(), "later");
     });
@@ -224,7 +224,7 @@ fn whatever_is_thrown_is_a_panic_and_the_worker_lives_on() {
         );
         let resumed = pool.submit(|| std::panic::resume_unwind(Box::new("exit")));
         assert!(resumed.join().unwrap_err().is_panic());
-        // An error that a job returns is a result.
+        // An error returned by a job is a result.
         assert_eq!(pool.submit(|| Err::<(), ()>(())).join().unwrap(), Err(()));
         assert_eq!(pool.submit(|| thread::current().id()).join().unwrap(), id);
         assert_eq!(pool.metrics().panicked, 3);
@@ -300,7 +300,7 @@ fn cancel_of_a_running_job_is_a_request_and_of_a_finished_one_nothing() {
         assert!(!handle.cancel());
         assert!(!handle.is_cancelled());
         assert_eq!(handle.join().unwrap(), "ended early");
-        // The next job of this worker is not asked.
+        // The next job of this worker sees no cancel request.
         assert!(!pool.submit(cancel_requested).join().unwrap());
     });
 }
@@ -335,7 +335,7 @@ fn a_cancel_drops_captures_then_runs_callbacks_then_wakes_then_returns() {
     });
 }
 
-/// A waker that runs a closure.
+/// Returns a waker that runs a closure.
 fn waker_that(f: impl Fn() + Send + Sync + 'static) -> std::task::Waker {
     struct Calls<F>(F);
     impl<F: Fn() + Send + Sync + 'static> std::task::Wake for Calls<F> {
@@ -490,7 +490,7 @@ fn a_callback_on_a_finished_job_runs_at_once_in_this_thread() {
                     .unwrap();
             });
             assert_eq!(told.try_recv(), Ok((thread::current().id(), is_ok)));
-            // It does not unwind into the caller, and the result is still there.
+            // The panic does not unwind into the caller, and the result is still there.
             handle.add_done_callback(|_| panic!("late"));
             assert_eq!(handle.join().is_ok(), is_ok);
         }
@@ -552,7 +552,7 @@ fn a_tag_comes_out_with_the_result() {
         assert_eq!((key, result.unwrap()), ("joined", 3));
         let (key, result) = pool.submit(|| 4).cancel_on_drop().tag("too").join();
         assert_eq!((key, result.unwrap()), ("too", 4));
-        // A poll that is not ready leaves the key where it is.
+        // A pending poll leaves the key in place.
         let blocked = block_workers(&pool, 1);
         let mut tagged = pool.submit(|| 3).tag("third");
         assert!(poll_once(&mut tagged).is_pending());
@@ -682,7 +682,8 @@ fn waits_inside_waits_do_not_take_each_others_wakeups() {
             let mut first = first;
             let mut second = Some(second);
             let sum = block_on(std::future::poll_fn(|context| {
-                // Poll one, wait for the other inside the poll, in this same thread.
+                // Polls the first handle, and blocks on the second inside that poll, in the same
+                // thread.
                 match std::pin::Pin::new(&mut first).poll(context) {
                     Poll::Ready(one) => Poll::Ready(one.unwrap()),
                     Poll::Pending => {
@@ -709,7 +710,7 @@ fn many_threads_ask_one_handle_and_see_it_end_once() {
                 for _ in 0..3 {
                     scope.spawn(|| {
                         for _ in 0..20 {
-                            // Finished once is finished for good.
+                            // A finished job stays finished.
                             if handle.is_finished() {
                                 assert!(handle.is_finished() && !handle.is_running());
                             }

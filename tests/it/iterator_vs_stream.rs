@@ -1,5 +1,5 @@
-//! Nothing here is both an `Iterator` and a `Stream`: with the extension traits of both imported, `.next()`, `.map()` and
-//! `.collect()` mean one thing.
+//! No type is both an `Iterator` and a `Stream`: with the extension traits of both imported,
+//! `.next()`, `.map()` and `.collect()` are unambiguous.
 
 use crate::common::{LONG, within};
 use futurepool::{JoinError, JoinHandle, ThreadPool, block_on};
@@ -14,8 +14,8 @@ fn sum(values: Values) -> u32 {
     values.into_iter().map(Result::unwrap).sum()
 }
 
-/// With the extension trait for streams that is imported around it, whichever it is, and that of iterators from the
-/// prelude. That it compiles is most of the test.
+/// Generates tests that use the imported extension trait for streams, and `Iterator` from the
+/// prelude. Most of the test is that they compile.
 macro_rules! streams_and_iterators {
     () => {
         use std::time::Duration;
@@ -100,7 +100,7 @@ mod with_futures_lite {
     streams_and_iterators!();
 }
 
-/// Everything of both crates, and what this one adds to executors.
+/// Imports everything of both crates, and this crate's extension trait for executors.
 mod with_all_of_them {
     use futurepool::{ExecutorExt as _, InlineExecutor, as_completed};
     #[allow(unused_imports)]
@@ -141,7 +141,8 @@ mod with_all_of_them {
     }
 }
 
-/// Compiles only if the type is not such a thing: if it is, there are two ways to read `AmbiguousIf<_>`.
+/// Fails to compile if the type implements the trait: then `AmbiguousIf<_>` can be inferred in two
+/// ways.
 macro_rules! assert_not {
     ($trait:path: $($type:ty),+ $(,)?) => {$(
         const _: fn() = || {
@@ -172,7 +173,7 @@ assert_not!(
     futurepool::MapUnorderedIter<'static, u32>,
 );
 
-// Nor is a future an iterator of what it gives.
+// A future is no iterator over its output either.
 assert_not!(
     IntoIterator: futurepool::Wait<Handle>,
     Handle,

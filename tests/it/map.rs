@@ -1,4 +1,5 @@
-//! `map` and `map_unordered`: lazy, in chunks, with a buffer, with a limit, on full and closed pools.
+//! `map` and `map_unordered`: lazy, in chunks, with a buffer, with a timeout, on full and closed
+//! pools.
 
 use std::any::Any;
 use std::future::Future;
@@ -22,7 +23,7 @@ use futurepool::{
 use futures::StreamExt;
 use futures::stream::{FusedStream, Stream};
 
-/// The same with `map` and with `map_unordered`.
+/// Generates each test for `map` and for `map_unordered`.
 macro_rules! both {
     ($name:ident, |$map:ident| $body:block) => {
         #[allow(unused_macros)]
@@ -52,7 +53,7 @@ macro_rules! both {
     };
 }
 
-/// An input that counts how many items were taken.
+/// Returns an input that counts how many items were taken.
 fn counted<I: IntoIterator>(items: I) -> (Arc<AtomicUsize>, impl Iterator<Item = I::Item>) {
     let pulls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&pulls);
@@ -62,7 +63,7 @@ fn counted<I: IntoIterator>(items: I) -> (Arc<AtomicUsize>, impl Iterator<Item =
     (pulls, items)
 }
 
-/// A pool with one worker, held, and a queue that is full.
+/// Returns a pool whose only worker is blocked and whose queue is full.
 fn full_pool() -> (ThreadPool, Blocked, JoinHandle<()>) {
     let pool = bounded_pool(1, 1);
     let blocked = block_workers(&pool, 1);
@@ -80,7 +81,7 @@ fn poll_next<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
     poll_once(&mut stream.next())
 }
 
-/// What a panic in `f` says.
+/// Returns the message of a panic in `f`.
 fn panic_message<R>(f: impl FnOnce() -> R) -> String {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(_) => panic!("it does not panic"),
@@ -431,7 +432,7 @@ fn at_the_timeout_comes_what_is_done_then_one_error_then_the_end_and_the_rest_ne
                 });
                 let mut results = lazy.timeout(limit).start();
                 eventually("two are done", || runs.load(SeqCst) == 2);
-                // However late they are asked for.
+                // The results stay available, however late they are requested.
                 thread::sleep(limit);
                 let mut next = || match blocking {
                     true => results.wait_next(),
@@ -479,7 +480,7 @@ both!(the_limit_counts_from_the_call_of_timeout, |map| {
     let limit = Duration::from_millis(20);
     let mut results = map!(pool, 0..2, |n: usize| n).timeout(limit);
     thread::sleep(2 * limit);
-    // The first poll of all, and the time is up.
+    // This is the very first poll, and the timeout has already elapsed.
     let Poll::Ready(Some(Err(error))) = poll_next(&mut results) else {
         panic!("the limit counts from the first poll");
     };
@@ -512,7 +513,7 @@ both!(
                 result.unwrap().expect("it was done in time");
                 all_done();
             }
-            // What was done by then has come.
+            // What had finished by then has been yielded.
             let result = match blocking {
                 true => results.wait_next(),
                 false => block_on(results.next()),
@@ -562,7 +563,7 @@ both!(
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
         let results = map!(pool, Bad(0..), |n: usize| n).buffer_size(3).start();
-        // The panic may come out, or not.
+        // The panic may reach the caller or not.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(results)));
         assert_eq!(pool.metrics().cancelled, 3);
         drop(blocked);
@@ -591,7 +592,7 @@ both!(
     }
 );
 
-/// A job that runs with its item while the map is dropped, or its limit over, is left alone.
+/// A job that is running when the map is dropped, or when its timeout elapses, runs to its end.
 #[test]
 fn what_runs_when_it_is_dropped_runs_to_its_end() {
     within(LONG, "runs on", || {
@@ -679,7 +680,7 @@ both!(a_limit_ends_the_wait_for_room, |map| {
     let mut results = map!(pool, 0..5, |n: usize| n).timeout(limit);
     assert!(block_on(results.next()).unwrap().unwrap_err().is_timeout());
     assert_eq!(pool.metrics().submitted, 2);
-    // Nor does it keep its place in the line.
+    // Nor does the map stay queued for a permit.
     drop(blocked);
     pool.submit(|| ()).join().unwrap();
     assert!(block_on(results.next()).is_none());
@@ -754,7 +755,7 @@ both!(
         assert!(poll_next(&mut results).is_pending());
         blocked.release();
         queued.join().unwrap();
-        // It may have been given the room, and does not know.
+        // The map may have been granted the permit without having been polled since.
         let mut next = pin!(pool.submit_async(|| 7));
         let _ = next.as_mut().poll(&mut noop_context());
         drop(results);
@@ -849,7 +850,7 @@ both!(
         let pool = builder.build().unwrap();
         let mut results = map!(pool, 0.., |n: usize| n).buffer_size(2).start();
         gate.open();
-        // The two that were submitted, and the one that was not.
+        // Two items that were submitted, and one that was not.
         for _ in 0..3 {
             let error = results.wait_next().unwrap().unwrap_err();
             assert!(error.is_broken());
@@ -887,7 +888,7 @@ both!(
             values.sort_unstable();
             assert_eq!(values, [0, 1, 2, 3, 4]);
         }
-        // When it begins, too.
+        // The same when the map starts.
         let message = panic_message(|| map!(pool, input(0), |n: usize| n).start());
         assert_eq!(message, "bad input");
     }
@@ -900,7 +901,7 @@ both!(
         for limited in [false, true] {
             let own = Arc::clone(&pool);
             let queued = pool.submit(move || {
-                // The queue is full, and nobody but this worker could make room.
+                // The queue is full, and only this worker could release a permit.
                 let queued = own.submit(|| 100);
                 let blocking = map!(own, 0..5, |n: usize| n);
                 let polled = map!(own, 0..5, |n: usize| n);
@@ -908,7 +909,8 @@ both!(
                 if limited {
                     let limit = Duration::from_millis(20);
                     let mut blocking = blocking.timeout(limit);
-                    // The only worker is here, so nothing gets done; but all was submitted.
+                    // The only worker is blocked here, so no job finishes; but all of them were
+                    // submitted.
                     assert!(blocking.wait_next().unwrap().unwrap_err().is_timeout());
                     assert_eq!(own.metrics().submitted - before, 5);
                 } else {
@@ -1079,7 +1081,7 @@ both!(the_size_hint_never_promises_too_much, |map| {
     }
 });
 
-/// Of several kinds, and a limit.
+/// Drives several kinds of maps, and a timeout.
 async fn story() {
     let pool = bounded_pool(2, 3);
     let results = pool.map(0..100, |n: usize| n).chunk_size(3);
@@ -1108,7 +1110,7 @@ async fn story() {
 #[test]
 fn it_works_in_every_runtime_and_in_none() {
     within(LONG, "tokio", || {
-        // Its own timer is not enabled.
+        // The timer of the runtime is disabled.
         let one = tokio::runtime::Builder::new_current_thread();
         let mut two = tokio::runtime::Builder::new_multi_thread();
         two.worker_threads(2);
@@ -1130,7 +1132,7 @@ fn all_forms_are_send_and_unpin() {
     check::<MapUnordered<'_, String>>();
     check::<MapIter<'_, String>>();
     check::<MapUnorderedIter<'_, String>>();
-    // Whatever the result.
+    // For any result type.
     check::<Map<'_, (std::cell::Cell<u8>, std::marker::PhantomPinned)>>();
     check::<MapUnordered<'_, (std::cell::Cell<u8>, std::marker::PhantomPinned)>>();
 }

@@ -1,5 +1,5 @@
-//! Guarantee 6: a wait made in a worker for jobs of its own pool ends, down to one worker; who waits runs what it waits
-//! for, and nothing else; and a circle is an error.
+//! Guarantee 6: a wait in a worker for jobs of its own pool ends, even with one worker. A blocked
+//! worker runs the jobs that it waits for, and no others. A cycle of joins is an error.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,15 +20,16 @@ use futures::{FutureExt, StreamExt};
 
 type Pool = Arc<ThreadPool>;
 
-/// So long a pool whose workers all wait has looked several times by now whom it could ask: the first pause is 10 ms. On
-/// a slow machine it may be fewer; then a test shows less, and still holds.
+/// After this time a pool whose workers all wait has tried several times to find a worker that may
+/// run a queued job: the first pause is 10 ms. On a slow machine there may be fewer tries; then a
+/// test shows less, but still passes.
 const AFTER_STALLS: Duration = Duration::from_millis(100);
 
 fn pool_of(workers: usize) -> Pool {
     Arc::new(ThreadPool::new(workers))
 }
 
-/// Runs `f` in a job of a pool of so many workers, and gives what it returns.
+/// Runs `f` in a job of a pool with `workers` workers, and returns its result.
 #[track_caller]
 fn in_a_job<R: Send + 'static>(
     what: &str,
@@ -39,7 +40,7 @@ fn in_a_job<R: Send + 'static>(
         let pool = pool_of(workers);
         let inner = Arc::clone(&pool);
         let result = pool.submit(move || f(&inner)).join().unwrap();
-        // What was not waited for runs now.
+        // Jobs that were not waited for run now.
         eventually("quiet", || {
             let metrics = pool.metrics();
             metrics.queued + metrics.running == 0 && metrics.idle == metrics.workers
@@ -152,7 +153,8 @@ fn guarantee_6_every_kind_of_wait_ends_on_one_worker() {
     assert_eq!(awaited, 10);
 }
 
-/// Jobs that say where they ran, and what the waiter saw while another worker was free.
+/// Returns jobs that report where they ran, and what the waiting job saw while another worker was
+/// free.
 fn thread_ids(pool: &ThreadPool, n: usize) -> Vec<JoinHandle<ThreadId>> {
     (0..n)
         .map(|_| pool.submit(|| thread::current().id()))
@@ -162,7 +164,7 @@ fn thread_ids(pool: &ThreadPool, n: usize) -> Vec<JoinHandle<ThreadId>> {
 #[test]
 fn guarantee_6_waits_for_one_and_for_all_run_the_job_at_once_in_the_waiter() {
     within(LONG, "at once", || {
-        // The other worker is busy, not waiting: it could run them, later.
+        // The other worker is busy, not waiting: it could run the jobs later.
         let pool = pool_of(2);
         let blocked = block_workers(&pool, 1);
         let gate = blocked.gate();
@@ -212,7 +214,7 @@ fn guarantee_6_helped_jobs_count_as_running_and_need_no_thread() {
         let inner = Arc::clone(pool);
         let before = pool.metrics();
         assert_eq!((before.running, before.workers), (1, 1));
-        // With a worker at its side, which is told to stay out of the way.
+        // Another worker exists, but is kept busy.
         let (running, workers, idle) = pool
             .scope(|scope| {
                 let blocked = block_workers(pool, 3);
@@ -229,14 +231,15 @@ fn guarantee_6_helped_jobs_count_as_running_and_need_no_thread() {
     });
     in_a_job("no thread", 4, |pool| {
         for n in 0..1_000 {
-            // Queued for a moment, so one other worker may come; never a third.
+            // The job is queued for a moment, so a second worker may start; never a third.
             assert_eq!(pool.submit(move || n).join().unwrap(), n);
             assert!(pool.metrics().workers <= 2, "{:?}", pool.metrics());
         }
     });
 }
 
-/// A wait in a job of a pool of two workers, both held, whose jobs must not run before the other worker waits, too.
+/// Tests a wait in a job of a pool with two workers, both blocked. The awaited jobs must not run
+/// before the other worker waits, too.
 fn any_of_waits_help_last(
     what: &'static str,
     wait_for: fn(&Pool, Vec<JoinHandle<usize>>) -> Vec<usize>,
@@ -253,7 +256,8 @@ fn any_of_waits_help_last(
                 tell.send(()).unwrap();
                 gate.wait();
                 let seen = ran.load(SeqCst);
-                // It waits for a thing that comes only when the first one has helped.
+                // It waits for an event that comes only after the first worker has run the awaited
+                // jobs.
                 let (go, come) = futures::channel::oneshot::channel::<()>();
                 let opener = thread::spawn(move || {
                     other_waits.wait();
@@ -291,7 +295,7 @@ fn any_of_waits_help_last(
         });
         let state = sleeps.recv_timeout(LONG).unwrap();
         eventually("the waiter sleeps", || state.sleeps());
-        // Long enough for one who would not wait for the other.
+        // Long enough for a worker that does not wait for the other one to run the jobs.
         thread::sleep(Duration::from_millis(50));
         assert_eq!(ran.load(SeqCst), 0, "{what}: a worker could still come");
         gate.open();
@@ -336,7 +340,7 @@ fn guarantee_6_waits_for_any_help_only_when_no_worker_can_and_oldest_first() {
 #[test]
 fn guarantee_6_a_stream_that_was_polled_elsewhere_ends_in_a_worker() {
     in_a_job("moved in", 1, |pool| {
-        // Polled by a thread that is no worker, so that its handles know another waker, and only that.
+        // Polled by a thread that is no worker, so its handles only know that thread's waker.
         let mut all = as_completed(numbers(pool));
         let mut all = thread::spawn(move || {
             assert!(crate::common::poll_once(&mut all.next()).is_pending());
@@ -374,11 +378,11 @@ fn guarantee_6_no_other_job_is_run_in_a_waiter() {
         pool.scope(|scope| drop(scope.submit(|| ())));
         not_mine("scope");
 
-        // Polled once, and then no longer waited for: also not.
+        // Polled once, and then no longer awaited: these jobs do not run here either.
         let mut others = as_completed(others);
         let first = block_on(select(Box::pin(others.next()), pool.submit(|| ())));
         match first {
-            // The oldest of what it waited for was one of the others.
+            // The oldest awaited job was one of the others.
             Either::Left((Some(Ok(0)), _)) => assert_eq!(ran.load(SeqCst), 1),
             other => panic!("{:?}", matches!(other, Either::Left(_))),
         }
@@ -414,7 +418,7 @@ fn guarantee_6_a_wait_with_a_time_limit_runs_nothing_and_ends_by_it() {
         let mut map = pool.map(0..2, |n| n).timeout(limit);
         assert!(map.wait_next().unwrap().unwrap_err().is_timeout());
         assert_eq!(ran.load(SeqCst), 0);
-        // One too long for the clock is none.
+        // A timeout too long for the clock is no timeout.
         assert!(submit().join_timeout(Duration::MAX).is_ok());
     });
 }
@@ -436,7 +440,7 @@ fn guarantee_6_a_worker_in_a_timed_wait_counts_as_one_that_can() {
         told.recv_timeout(LONG).unwrap();
         let inner = Arc::clone(&pool);
         let ran_in = pool.submit(move || as_completed(thread_ids(&inner, 1)).wait_next().unwrap());
-        // When its time was over, the other worker took the job.
+        // When the timeout had elapsed, the other worker took the job.
         assert_eq!(ran_in.join().unwrap().unwrap(), timed.join().unwrap());
         stuck.release();
     });
@@ -465,7 +469,7 @@ fn guarantee_6_over_the_capacity_instead_of_waiting_for_room() {
 #[test]
 fn guarantee_6_what_the_queue_holds_of_helped_jobs_is_bounded() {
     in_a_job("husks", 1, |pool| {
-        // Each leaves an empty place behind in a queue that no worker looks at; they are swept.
+        // Each leaves a tombstone in a queue that no worker reads; the queue is compacted.
         for n in 0..20_000_u32 {
             assert_eq!(pool.submit(move || n).join().unwrap(), n);
         }
@@ -486,7 +490,7 @@ fn guarantee_6_a_helped_job_is_a_job_as_any_other() {
         handle.add_done_callback(move |result| tell.send(*result.unwrap()).unwrap());
         assert_eq!(handle.join().unwrap(), 7);
         assert_eq!(told.try_recv(), Ok(7));
-        // A cancel request for the job that waits is not one for the job that it runs.
+        // A cancel request for the waiting job does not apply to the job that it runs.
         assert!(!pool.submit(cancel_requested).join().unwrap());
         assert_eq!(pool.metrics().panicked, 1);
     });
@@ -515,7 +519,7 @@ fn guarantee_6_oldest_first_though_new_ones_come() {
 }
 
 #[test]
-// A lock held across an await is what this is about.
+// The test is about a lock held across an await.
 #[allow(clippy::await_holding_lock)]
 fn guarantee_6_a_job_that_is_no_longer_waited_for_is_not_run() {
     in_a_job("no longer", 1, |pool| {
@@ -529,7 +533,7 @@ fn guarantee_6_a_job_that_is_no_longer_waited_for_is_not_run() {
         });
         block_on(async {
             assert!(futures::poll!(&mut handle).is_pending());
-            // Run now, in this thread, it would wait for this lock for ever.
+            // If the job ran now, in this thread, it would wait for this lock forever.
             let held = lock.lock().unwrap();
             told.await.unwrap();
             drop(held);
@@ -540,7 +544,7 @@ fn guarantee_6_a_job_that_is_no_longer_waited_for_is_not_run() {
     });
 }
 
-/// Hands jobs on to a pool, later.
+/// An executor that forwards jobs to a pool later.
 struct Late(std::sync::mpsc::Sender<futurepool::Job>);
 
 impl Executor for Late {
@@ -595,8 +599,8 @@ fn guarantee_6_jobs_that_come_to_the_pool_when_their_waiter_sleeps() {
     }
 }
 
-/// `in_waiter`: the waiting worker runs the job itself, since the other has something to do meanwhile; otherwise the
-/// other one runs it.
+/// `in_waiter`: the waiting worker runs the job itself, since the other worker is busy meanwhile;
+/// otherwise the other worker runs it.
 fn initializer_that_waits_for_a_job(in_waiter: bool) {
     within(LONG, "initializer", move || {
         let (go, held) = channel();
@@ -623,7 +627,7 @@ fn initializer_that_waits_for_a_job(in_waiter: bool) {
         });
         let pool = Arc::new(builder.build().unwrap());
         let before = pool.submit(move || {
-            // Keeps the second worker until that job runs in the first.
+            // Keeps the second worker busy until the job runs in the first.
             in_waiter.then(|| has_begun.recv_timeout(LONG).unwrap());
             has_begun
         });
@@ -643,7 +647,7 @@ fn initializer_that_waits_for_a_job(in_waiter: bool) {
         let (tell, told) = channel();
         let first = pool.submit(move || told.recv_timeout(LONG).unwrap());
         eventually("it runs", || first.is_running());
-        // Whoever runs the job of the initializer, one more worker has to come.
+        // Whichever worker runs the job of the initializer, one more worker must start.
         let second = pool.submit(move || tell.send(()).unwrap());
         second.join().unwrap();
         first.join().unwrap();
@@ -692,7 +696,7 @@ fn an_initializer_that_waits_for_another_pool_starts_no_worker_more() {
     });
 }
 
-/// A waker that does what it is told.
+/// A waker that runs a closure.
 struct Doing(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl std::task::Wake for Doing {
@@ -717,8 +721,8 @@ fn a_waker_may_wait_in_the_thread_of_a_worker_that_waits() {
             a.join().is_err_and(|error| error.is_deadlock())
         });
         let a = pool.submit(move || !b.join().unwrap_or(false));
-        // Somebody awaits it, with a waker that joins and opens a scope. The worker that sleeps in a's join calls it,
-        // since nobody is left to run this job.
+        // `behind` is awaited with a waker that joins and opens a scope. The worker that is blocked
+        // in the join of `a` calls this waker, since no other worker is left to run the job.
         let mut behind = pool.submit(|| ());
         let in_waker = closed.clone();
         let doing: Box<dyn FnOnce() + Send> = Box::new(move || {
@@ -733,7 +737,7 @@ fn a_waker_may_wait_in_the_thread_of_a_worker_that_waits() {
         let (tell, told) = channel();
         a.add_done_callback(move |result| tell.send(*result.unwrap()).unwrap());
         give.send(a).unwrap();
-        // The circle is found all the same, by one of the two.
+        // One of the two jobs still detects the cycle.
         told.recv_timeout(LONG).unwrap();
         behind.join().unwrap();
     });
@@ -774,7 +778,7 @@ fn guarantee_6_a_set_that_was_polled_elsewhere_comes_after_a_stall() {
         let set = set.join().unwrap();
         let (send, receive) = futures::channel::oneshot::channel();
         let sender = thread::spawn(move || {
-            // By now the pool has looked for somebody who waits for these jobs, in vain.
+            // By now the pool has found no worker that waits for these jobs.
             thread::sleep(AFTER_STALLS);
             assert!(send.send(set).is_ok());
         });
@@ -804,7 +808,7 @@ fn a_future_that_only_looks_at_jobs_runs_none_and_does_not_spin() {
             tell.send(()).unwrap();
         });
         let mut polls = 0;
-        // Run now, in this thread, they would wait for this lock for ever.
+        // If the jobs ran now, in this thread, they would wait for this lock forever.
         let held = lock.lock().unwrap();
         block_on(std::future::poll_fn(|context| {
             polls += 1;
@@ -873,11 +877,12 @@ fn guarantee_8_jobs_of_a_broken_pool_say_so_whatever_a_callback_does_meanwhile()
     });
 }
 
-// Circles
+// Cycles
 
 type Job = JoinHandle<Option<JoinError>>;
 
-/// A job on each of `pools` that joins the job on the next one, and on the last the first: one of them is told.
+/// Submits one job to each of `pools`. Each joins the job of the next pool, and the last one joins
+/// the first: one of the joins must return an error.
 #[track_caller]
 fn circle(pools: &[&ThreadPool], join: fn(Job) -> Option<JoinError>) {
     let (give, jobs): (Vec<_>, Vec<_>) = pools
@@ -969,7 +974,7 @@ fn guarantee_6_a_circle_on_one_worker_is_an_error_too() {
 
 #[test]
 fn guarantee_6_a_circle_through_the_end_of_a_scope_is_an_error_for_the_join() {
-    // Who comes last differs: the join, or the end of the scope, which has to tell the join.
+    // The last to block is either the join, or the end of the scope, which then must fail the join.
     for scope_is_last in [false, true] {
         within(LONG, "scope", move || {
             let pool = pool_of(2);
@@ -980,7 +985,8 @@ fn guarantee_6_a_circle_through_the_end_of_a_scope_is_an_error_for_the_join() {
                 let mut seen = None;
                 let (sleeps, asleep) = channel();
                 inner.scope(|scope| {
-                    // Not run by the end of the scope itself: the other worker has it before that comes.
+                    // The end of the scope does not run this job itself: the other worker has taken
+                    // it before.
                     let (begun, begins) = channel();
                     let seen = &mut seen;
                     drop(scope.submit(move || {
@@ -1039,7 +1045,7 @@ fn a_timed_wait_in_a_circle_ends_by_its_limit() {
 
 // Many of them at random
 
-/// A generator of its own, so that a seed replays.
+/// A generator of its own, so that a seed can be replayed.
 struct Dice(u64);
 
 impl Dice {
@@ -1050,14 +1056,15 @@ impl Dice {
         self.0 % sides
     }
 
-    /// Their seeds; none at depth 0.
+    /// Returns the seeds of the children; none at depth 0.
     fn children(&mut self, depth: u32) -> Vec<u64> {
         let children = if depth == 0 { 0 } else { self.roll(4) };
         (0..children).map(|_| self.roll(u64::MAX) | 1).collect()
     }
 }
 
-/// A tree of jobs on one pool, each of which waits for its children in some way; gives how many there are.
+/// Runs a tree of jobs on one pool, each of which waits for its children in some way; returns their
+/// number.
 fn tree(pool: &Pool, depth: u32, seed: u64) -> u64 {
     let mut dice = Dice(seed);
     let seeds = dice.children(depth);
@@ -1112,14 +1119,14 @@ fn tree(pool: &Pool, depth: u32, seed: u64) -> u64 {
     below + 1
 }
 
-/// The same tree without a pool.
+/// Computes the size of the same tree without a pool.
 fn size_of_tree(depth: u32, seed: u64) -> u64 {
     let seeds = Dice(seed).children(depth);
     let below = seeds.into_iter().map(|seed| size_of_tree(depth - 1, seed));
     below.sum::<u64>() + 1
 }
 
-/// `NESTED_SECONDS=60` for longer; `NESTED_SEED` replays.
+/// `NESTED_SECONDS=60` runs longer; `NESTED_SEED` replays a seed.
 #[test]
 fn guarantee_6_random_nested_waits_end_with_the_right_results() {
     let setting = |name: &str| {
@@ -1175,7 +1182,7 @@ fn guarantee_6_random_nested_waits_end_with_the_right_results() {
     });
 }
 
-/// A future that is polled once more after each time that its handle was woken for nothing.
+/// A future that is polled once more after each spurious wake-up of its handle.
 struct Watched<F>(F, Arc<AtomicUsize>);
 
 impl<F: Future + Unpin> Future for Watched<F> {
@@ -1199,7 +1206,7 @@ fn guarantee_6_a_job_that_comes_when_all_workers_sleep() {
         let inner = Arc::clone(&pool);
         let shared = async move {
             polled.send(()).unwrap();
-            // Polled outside. The worker finds it being polled, and sleeps.
+            // Polled by another thread. The worker finds the future being polled, and parks.
             let state = sleeps.recv_timeout(LONG).unwrap();
             eventually("the worker sleeps", || state.sleeps());
             inner.submit(|| 7).await.unwrap()
@@ -1239,7 +1246,7 @@ fn a_pool_that_waits_for_others_looks_through_its_queue_ever_more_seldom() {
         blocked.release();
         worker.join().unwrap();
         elsewhere.join().unwrap().unwrap();
-        // In each of the waits it would be some 40.
+        // A wake-up in each of the waits would make some 40.
         let polls = polls.load(SeqCst);
         assert!(polls <= 15, "{polls} polls");
     });
@@ -1248,13 +1255,13 @@ fn a_pool_that_waits_for_others_looks_through_its_queue_ever_more_seldom() {
 #[test]
 fn a_wait_that_has_nothing_to_run_sleeps() {
     in_a_job("sleeps", 1, |pool| {
-        // All workers wait, for something of another pool; what is queued here is nobody's concern.
+        // All workers wait for jobs of another pool; no worker waits for the jobs queued here.
         let other = ThreadPool::new(1);
         let unrelated = pool.submit(|| ());
         let polls = Arc::new(AtomicUsize::new(0));
         let slow = other.submit(|| thread::sleep(Duration::from_millis(100)));
         block_on(Watched(slow, Arc::clone(&polls))).unwrap();
-        // It gets up a few times, ever more seldom, to see whether anybody here waits for what is queued.
+        // It wakes a few times, ever less often, to check whether a worker waits for a queued job.
         assert!(polls.load(SeqCst) <= 8, "{polls:?}");
         assert!(!unrelated.is_finished());
     });

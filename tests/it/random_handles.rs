@@ -1,10 +1,12 @@
-//! One job's handle against a model of it: random operations in one thread, and every answer is predicted.
+//! One job's handle against a model: random operations in one thread, with every answer predicted.
 //!
-//! The test is the executor, so it decides when the job runs, is refused or dropped. The model is written from the words
-//! of the documentation, not from the code. What happens is written down in order, by both; the two lists must be the
-//! same. So the model says not only what is called, dropped and woken, and how often, but also in which order.
+//! The test is the executor, so it decides when the job is run, refused or dropped. The model is
+//! written from the documentation, not from the code. Both keep a log of events, and the two logs
+//! must be equal. So the model predicts what is called, dropped and woken, how often, and in which
+//! order.
 //!
-//! The cases are the same in every run. `FUTUREPOOL_SEED=7` runs case 7 alone, `FUTUREPOOL_ROUNDS=1000000` runs more.
+//! The cases are the same in every run. `FUTUREPOOL_SEED=7` runs case 7 alone,
+//! `FUTUREPOOL_ROUNDS=1000000` runs more.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -19,15 +21,15 @@ use std::{cell, env, thread};
 use crate::common::{LONG, Random, poll_with, within};
 use futurepool::{Executor, ExecutorExt, Job, JoinError, JoinHandle, cancel_requested};
 
-/// What is done with the job or its handle. Where it cannot be done (the handle is gone, or borrowed by the call that is
-/// under way) it is skipped.
+/// An operation on the job or its handle. It is skipped if it is impossible: the handle is gone, or
+/// a call in progress borrows it.
 #[derive(Clone, Debug)]
 enum Op {
-    // With the executor's half. They do nothing if the job is cancelled by then.
+    // On the executor's half. These do nothing if the job is already cancelled.
     Run,
     Refuse(Outcome),
     DropJob,
-    // With the caller's half.
+    // On the caller's half.
     Cancel,
     Callback {
         id: usize,
@@ -37,12 +39,12 @@ enum Op {
     Poll(usize),
     TryJoin,
     JoinTimeout,
-    /// Only if the job is done: nobody else could end it while this thread waits.
+    /// Only if the job is finished: no other thread could finish it while this thread waits.
     Join,
     Look,
     DropHandle,
     CancelOnDrop,
-    // With neither.
+    // On neither.
     CancelRequested,
 }
 
@@ -53,11 +55,11 @@ enum Outcome {
     Cancelled,
     Shutdown,
     Broken,
-    /// No job ends so: some error that speaks of the wait, or of several things.
+    /// No job ends so: an error about the wait itself, or an error of several kinds.
     Odd,
 }
 
-/// What can be seen from outside.
+/// Observable events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
     // What the job, its callbacks and its wakers see.
@@ -80,37 +82,37 @@ enum Event {
     Panicked(String),
     Done,
     Skipped,
-    /// Which of the two wakers is held by somebody.
+    /// Which of the two wakers is still referenced.
     Held([bool; 2]),
 }
 
-/// What is dropped once and no more.
+/// Values that must be dropped exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// What the closure captured.
+    /// The captures of the closure.
     Closure,
-    /// What a callback captured.
+    /// The captures of a callback.
     Callback(usize),
     Result,
-    /// Of a panic.
+    /// The payload of a panic.
     Payload,
-    /// Of a broken executor.
+    /// The cause of a broken executor.
     Cause,
 }
 
-/// A case: what is done from outside, one thing after the other, and what is done inside of it.
+/// A case: the operations from outside, in order, and those inside each of them.
 #[derive(Clone, Debug)]
 struct Case {
     ops: Vec<Op>,
     /// The closure does this, and then panics or returns.
     body: Vec<Op>,
     panics: bool,
-    /// The destructor of what it captured does this; and panics, but only in a job that does not run.
+    /// The destructor of the captures does this; it panics, but only in a job that does not run.
     at_drop: Vec<Op>,
     drop_panics: bool,
-    /// The waker that is called does this.
+    /// The waker does this when called.
     on_wake: Vec<Op>,
-    /// So that every job ends: the two halves are dropped last, in either order.
+    /// Ensures that every job ends: the two halves are dropped last, in either order.
     job_goes_first: bool,
 }
 
@@ -139,7 +141,7 @@ impl Case {
         ops
     }
 
-    /// Each with one thing less.
+    /// Returns the cases with one operation less.
     fn smaller(&self) -> impl Iterator<Item = Self> + use<> {
         let case = self.clone();
         (0..).map_while(move |index| {
@@ -156,7 +158,7 @@ impl Case {
         })
     }
 
-    /// As small as it gets while it still fails, and how that fails.
+    /// Shrinks the case as long as it still fails; returns it with its failure.
     fn shrunk(mut self, mut fault: String) -> (Self, String) {
         while let Some(smaller) = self
             .smaller()
@@ -168,7 +170,7 @@ impl Case {
     }
 }
 
-/// Callbacks count with what is inside of them, from the outside to the inside.
+/// Counts callbacks with the operations inside them, from the outside in.
 fn remove_nth(ops: &mut Vec<Op>, n: &mut usize) -> bool {
     for i in 0..ops.len() {
         if *n == 0 {
@@ -186,7 +188,7 @@ fn remove_nth(ops: &mut Vec<Op>, n: &mut usize) -> bool {
 }
 
 impl Random {
-    /// Often nothing.
+    /// Often none.
     fn up_to(&mut self, most: usize, ids: &mut usize) -> Vec<Op> {
         let most = self.below(most + 1);
         let length = self.below(most + 1);
@@ -223,9 +225,9 @@ impl Random {
     }
 }
 
-// ---- What should happen ---------------------------------------------------------------------------------------------
+// ---- The model ----------------------------------------------------------------------------------
 
-/// What is known of the job.
+/// What the model knows of the job.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Queued,
@@ -233,10 +235,10 @@ enum Stage {
     Running {
         cancel_requested: bool,
     },
-    /// It never starts; until the callbacks have ended.
+    /// The job never starts; until the callbacks have ended.
     Withdrawn(Outcome),
     Finished(Outcome),
-    /// As finished. A callback that came late looks at the outcome.
+    /// As finished. A late callback borrows the outcome.
     Shown(Outcome),
     Taken(Outcome),
 }
@@ -244,15 +246,15 @@ enum Stage {
 struct Model<'a> {
     case: &'a Case,
     stage: Stage,
-    /// Whether the executor has the job.
+    /// The executor has the job.
     has_job: bool,
-    /// Whether the handle is where it can be found.
+    /// The handle is in its slot.
     has_handle: bool,
     /// The handle was dropped.
     detached: bool,
-    /// Calls under way that borrow the handle.
+    /// Calls in progress that borrow the handle.
     borrowed: usize,
-    /// Wakers under way. Who holds them meanwhile is nobody's business.
+    /// Wake-ups in progress. Which references exist meanwhile is unspecified.
     waking: usize,
     callbacks: VecDeque<&'a Op>,
     waker: Option<usize>,
@@ -392,7 +394,7 @@ impl<'a> Model<'a> {
                 Event::Done
             }
 
-            // There is one thread, so it is in the job while that runs.
+            // There is one thread, so it is inside the job while the job runs.
             Op::CancelRequested => Event::CancelRequested(matches!(
                 self.stage,
                 Stage::Running {
@@ -459,7 +461,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// In the order added, those that are added meanwhile, too.
+    /// In insertion order, including callbacks that are added meanwhile.
     fn call_back(&mut self, outcome: Outcome) {
         while let Some(Op::Callback { id, inside, .. }) = self.callbacks.pop_front() {
             self.log.push(Event::Called(*id, outcome));
@@ -502,9 +504,10 @@ fn looked(finished: bool, running: bool, cancelled: bool) -> Event {
     }
 }
 
-// ---- What happens ---------------------------------------------------------------------------------------------------
+// ---- The crate ----------------------------------------------------------------------------------
 
-/// A job and its handle, where whoever runs inside of them finds them, too. No lock is held while anything is called.
+/// A job and its handle, where code that runs inside them finds them, too. No lock is held during a
+/// call.
 struct World {
     case: Case,
     executor: Keeps,
@@ -514,7 +517,7 @@ struct World {
     log: Mutex<Vec<Event>>,
 }
 
-/// An executor that keeps its job until somebody does something with it.
+/// An executor that keeps its job until the test uses it.
 #[derive(Default)]
 struct Keeps(Mutex<Option<Job>>);
 
@@ -540,7 +543,7 @@ impl Wake for Bell {
     }
 }
 
-/// Says when it is dropped.
+/// Logs its drop.
 struct Tracked {
     world: Arc<World>,
     what: What,
@@ -566,7 +569,7 @@ impl fmt::Display for Tracked {
 
 impl Error for Tracked {}
 
-/// What the closure captured.
+/// The captures of the closure.
 struct Captured {
     world: Arc<World>,
     started: bool,
@@ -605,7 +608,7 @@ impl World {
             let world = Arc::clone(&captured.world);
             world.note(Event::Started);
             world.perform(&world.case.body);
-            // No hook hears of a panic that is resumed, so nothing is printed.
+            // A resumed panic does not reach the hook, so nothing is printed.
             if world.case.panics {
                 resume_unwind(Box::new(world.tracked(What::Payload)));
             }
@@ -641,7 +644,7 @@ impl World {
         }
     }
 
-    /// `None` if it cannot be done.
+    /// Returns `None` if the operation is impossible.
     fn answer(self: &Arc<Self>, op: &Op) -> Option<Event> {
         let job = || self.executor.0.lock().unwrap().take();
         Some(match op {
@@ -684,7 +687,8 @@ impl World {
                 )
             }
             Op::Poll(waker) => {
-                // Two of the same bell wake the same, and a bell is held once however often it was polled with.
+                // Two clones wake the same target, and a poll with the same waker keeps one
+                // reference only.
                 let waker = Waker::from(Arc::clone(&self.bells[*waker]));
                 match self.with_handle(|handle| poll_with(handle, &waker))? {
                     Poll::Ready(outcome) => got(outcome),
@@ -721,7 +725,7 @@ impl World {
         self.handle.lock().unwrap().clone()
     }
 
-    /// `None` if it is gone, or borrowed.
+    /// Returns `None` if the handle is gone or borrowed.
     fn take_handle(&self) -> Option<JoinHandle<Tracked>> {
         let mut place = self.handle.lock().unwrap();
         match Arc::try_unwrap(place.take()?) {
@@ -743,14 +747,14 @@ impl World {
 
 fn got(outcome: Result<Tracked, JoinError>) -> Event {
     let event = Event::Got(outcome_of(outcome.as_ref()));
-    // What was inside is dropped here, and so nobody else holds it.
+    // Drops the payload here, so that nothing else holds it.
     if let Err(Ok(payload)) = outcome.map_err(JoinError::try_into_panic) {
         assert!(payload.is::<Tracked>(), "it is the one thrown");
     }
     event
 }
 
-/// Says `Odd` also if it is a result that the job did not make.
+/// Returns `Odd` also for a result that the job did not produce.
 fn outcome_of(outcome: Result<&Tracked, &JoinError>) -> Outcome {
     let error = match outcome {
         Ok(result) if result.what == What::Result => return Outcome::Returned,
@@ -777,7 +781,7 @@ thread_local! {
     static EXPECTS_PANICS: cell::Cell<bool> = const { cell::Cell::new(false) };
 }
 
-/// Gives the text of a panic, which is not printed.
+/// Runs `f` and returns the message of its panic, which is not printed.
 fn expecting_panics<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -799,9 +803,9 @@ fn expecting_panics<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     })
 }
 
-// ---- Side by side ---------------------------------------------------------------------------------------------------
+// ---- Side by side -------------------------------------------------------------------------------
 
-/// Plays a case; says what was seen, or what is wrong.
+/// Plays a case; returns the log, or what is wrong.
 fn play(case: &Case) -> Result<Vec<Event>, String> {
     let world = World::new(case);
     let ops = case.all_ops();
@@ -821,17 +825,17 @@ fn play(case: &Case) -> Result<Vec<Event>, String> {
         }
         agreed = log.len();
     }
-    // All that was given to the job holds on to this.
+    // Everything that was given to the job holds a reference to the world.
     match Arc::try_unwrap(world) {
         Ok(world) => Ok(world.log.into_inner().unwrap()),
         Err(_) => Err(format!("after {ops:?}:\n  something is kept for ever")),
     }
 }
 
-/// The case that is played, should it never end.
+/// The current case, for a run that hangs.
 static CURRENT: AtomicU64 = AtomicU64::new(0);
 
-/// Names the case if the test fails for another reason than its answers.
+/// Prints the case if the test fails for another reason than a wrong answer.
 struct Names;
 
 impl Drop for Names {
@@ -876,7 +880,7 @@ fn a_handle_does_what_its_documentation_says_whatever_is_done_in_which_order() {
                 }
             }
         }
-        // A test that never comes to a place says nothing about it.
+        // A run that never reaches an event tests nothing about it.
         if all {
             use Outcome::{Broken, Cancelled, Panicked, Returned, Shutdown};
             for outcome in [Returned, Panicked, Cancelled, Shutdown, Broken] {

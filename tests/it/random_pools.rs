@@ -1,11 +1,13 @@
-//! Whole pools under random treatment: several threads, and the jobs themselves, do at random moments whatever one can
-//! do with a pool. Afterwards the books must balance.
+//! Whole pools under random operations: several threads, and the jobs themselves, use a pool in
+//! every way at random moments. Afterwards all counts must add up.
 //!
-//! Nobody can predict what happens, but much of it can be ruled out: a job that runs twice, a handle that never resolves,
-//! a cancel that nobody asked for, a capture that is dropped twice or never, a count that is off by one.
+//! The schedule cannot be predicted, but many outcomes are wrong in every schedule: a job that runs
+//! twice, a handle that never resolves, a cancel without a request, a capture that is dropped twice
+//! or never, a count that is off by one.
 //!
-//! `FUTUREPOOL_SEED=7` plays round 7 alone. The same things are done in the same threads then, but when is up to the
-//! system: play it often, with `FUTUREPOOL_ROUNDS=1000`. That variable alone means so many different rounds.
+//! `FUTUREPOOL_SEED=7` plays round 7 alone. It does the same operations in the same threads, but
+//! the system schedules them: play it often, with `FUTUREPOOL_ROUNDS=1000`. Without a seed, that
+//! variable sets the number of different rounds.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -24,21 +26,22 @@ use futurepool::{
     cancel_requested, wait,
 };
 
-// ---- What is written down -------------------------------------------------------------------------------------------
+// ---- Records ------------------------------------------------------------------------------------
 
-/// One round. What may happen is noted *before* it is done, so that nobody sees it unannounced.
+/// One round. An operation is recorded *before* it is done, so that its effects are never
+/// unexpected.
 struct World {
     seed: u64,
     settings: Settings,
     jobs: Mutex<Vec<Arc<Record>>>,
     faults: Mutex<Vec<String>>,
-    /// Captures, results, payloads and errors' causes that are not dropped yet.
+    /// Captures, results, payloads and error causes that are not dropped yet.
     live: AtomicI64,
     /// Calls that the pool has answered, with a handle or an error.
     calls: AtomicU64,
-    /// What `cancel_pending` said, in all.
+    /// The sum of all results of `cancel_pending`.
     swept: AtomicU64,
-    /// Jobs that somebody has asked to be cancelled through their handle.
+    /// Jobs for which a cancel was requested through their handle.
     asked: AtomicU64,
     pairs: AtomicUsize,
     shut: AtomicBool,
@@ -53,15 +56,15 @@ struct Settings {
     capacity: Option<usize>,
     keep_alive: Option<Duration>,
     initializes: bool,
-    /// The start of a worker, counted from 0, that fails.
+    /// The worker start, counted from 0, that fails.
     fails_at: Option<usize>,
     threads: usize,
-    /// Whether anybody cancels all that is queued, or shuts the pool down.
+    /// Some actor may cancel all queued jobs or shut the pool down.
     sweeps: bool,
     shuts: bool,
-    /// Whether there are jobs that wait for others in a way that no pool knows of.
+    /// Some jobs wait for others in a way that the pool does not know of.
     pairs: bool,
-    /// Whether the test keeps the pool until all else is over, and so can look at its counts.
+    /// The test keeps the pool until everything else is over, and so can check its metrics.
     keeps: bool,
 }
 
@@ -113,28 +116,28 @@ impl Settings {
 }
 
 thread_local! {
-    /// For which round this worker was initialized.
+    /// The round for which this worker was initialized.
     static INITIALIZED: Cell<u64> = const { Cell::new(u64::MAX) };
 }
 
-/// A job that was made, whether or not a pool took it.
+/// A job that was created, accepted by a pool or not.
 #[derive(Debug, Default)]
 struct Record {
     panics: bool,
     runs: AtomicUsize,
     returned: AtomicBool,
     panicked: AtomicBool,
-    /// How often what its closure captured was dropped.
+    /// How often the captures of its closure were dropped.
     closures_dropped: AtomicUsize,
-    /// A handle was given.
+    /// A handle was returned.
     has_handle: AtomicBool,
-    /// Somebody asked to cancel it through its handle; and was told that it is cancelled.
+    /// A cancel was requested through the handle; and `cancel` returned that the job is cancelled.
     asked: AtomicBool,
     cancelled: AtomicBool,
-    /// Added by who has the handle, called by anybody.
+    /// Added by the owner of the handle, called by any thread.
     callbacks_added: AtomicUsize,
     callbacks_called: AtomicUsize,
-    /// What the callbacks were told.
+    /// The outcome that the callbacks received.
     told: Mutex<Option<Outcome>>,
 }
 
@@ -149,7 +152,7 @@ enum Outcome {
     Odd,
 }
 
-/// Counted as long as it lives. What the closure captured, the result, the payload of the panic.
+/// Counted as long as it lives: captures of the closure, the result, the payload of the panic.
 struct Tracked {
     world: Arc<World>,
     record: Arc<Record>,
@@ -184,7 +187,7 @@ impl World {
         })
     }
 
-    /// A panic in a job or a callback would be swallowed, so faults are collected.
+    /// A panic in a job or a callback would be caught, so faults are collected.
     fn check(&self, fact: bool, fault: impl FnOnce() -> String) {
         if !fact {
             let mut faults = self.faults.lock().unwrap();
@@ -201,7 +204,7 @@ impl World {
         }
     }
 
-    /// What a job came to must be possible after what was done.
+    /// The outcome of a job must be possible after the recorded operations.
     fn check_outcome(&self, record: &Record, outcome: Outcome) {
         let ran = record.runs.load(SeqCst) == 1;
         let possible = match outcome {
@@ -238,14 +241,14 @@ fn outcome_of(outcome: Result<&Tracked, &JoinError>, record: &Arc<Record>) -> Ou
     }
 }
 
-// ---- Who does something ---------------------------------------------------------------------------------------------
+// ---- Actors -------------------------------------------------------------------------------------
 
 type Closure = Box<dyn FnOnce() -> Tracked + Send>;
 
-/// A thread of the test, or a job; it does one thing after the other.
+/// A thread of the test, or a job; it does one operation after the other.
 struct Actor {
     world: Arc<World>,
-    /// Until it lets go of it.
+    /// Until the actor drops it.
     pool: Option<Arc<ThreadPool>>,
     random: Random,
     hands: Vec<(Arc<Record>, JoinHandle<Tracked>)>,
@@ -284,7 +287,7 @@ impl Actor {
                 }
             }
             30 if self.world.settings.shuts && self.random.one_in(2) => self.shut(),
-            // Where another one keeps it this does nothing much.
+            // If the test keeps the pool, this changes little.
             31 if !self.is_job && self.random.one_in(3) => self.pool = None,
             31 | 32 => self.look(),
             33..=35 => self.submit_and_join(),
@@ -293,11 +296,11 @@ impl Actor {
         }
     }
 
-    /// Waits for all that it still has a handle of. A handle that never resolves hangs here.
+    /// Waits for all jobs whose handles it still has. A handle that never resolves hangs here.
     fn end(mut self) {
         let hands = std::mem::take(&mut self.hands);
         match self.random.below(4) {
-            // In a job it could wait for a worker that waits for a job further back in the queue.
+            // In a job this wait could block on a worker that waits for a later job in the queue.
             0 if !(self.is_job && self.world.settings.pairs) => {
                 let tagged = hands.into_iter().map(|(record, handle)| handle.tag(record));
                 let mut completed = 0..tagged.len();
@@ -329,7 +332,7 @@ impl Actor {
         }
     }
 
-    /// A job that does a little, and may do what an actor does.
+    /// Returns a job that spins a little, and may act as an actor.
     fn job(&mut self) -> (Arc<Record>, Closure) {
         let record = Arc::new(Record {
             panics: self.random.one_in(6),
@@ -338,7 +341,7 @@ impl Actor {
         let jobs = &self.world.jobs;
         jobs.lock().unwrap().push(Arc::clone(&record));
         let captured = self.world.tracked(&record, true);
-        // Weak, or a job that is queued would keep its own pool.
+        // Weak, since otherwise a queued job would keep its own pool alive.
         let pool = self.pool.as_ref().map_or_else(Weak::new, Arc::downgrade);
         let mut random = Random(self.random.next());
         let depth = self.depth;
@@ -374,7 +377,7 @@ impl Actor {
             let product = world.tracked(record, false);
             if record.panics {
                 record.panicked.store(true, SeqCst);
-                // No hook hears of a panic that is resumed, so nothing is printed.
+                // A resumed panic does not reach the hook, so nothing is printed.
                 resume_unwind(Box::new(product));
             }
             record.returned.store(true, SeqCst);
@@ -392,7 +395,8 @@ impl Actor {
         }
     }
 
-    /// One after the other, each when the worker of the one before is about to sleep, or to leave.
+    /// Submits one job after the other, each when the worker of the previous job is about to park
+    /// or exit.
     fn submit_and_join(&mut self) {
         for _ in 0..self.random.below(8) {
             self.submit();
@@ -403,8 +407,9 @@ impl Actor {
         }
     }
 
-    /// Two jobs, of which the first waits until the second starts, or is dropped. So the pool must give them a worker
-    /// each. There are always fewer of them than workers, or there would be none for the second.
+    /// Submits two jobs; the first waits until the second starts or is dropped. So the pool must
+    /// give each of them a worker. There are always fewer pairs than workers, so the second job
+    /// always gets one.
     fn submit_pair(&mut self) {
         let (world, settings) = (Arc::clone(&self.world), self.world.settings);
         let Some(pool) = self.pool.clone() else {
@@ -444,8 +449,8 @@ impl Actor {
         }
     }
 
-    /// Half of them are dropped when they have waited for a while. Meanwhile this thread does nothing that may block: a
-    /// place may have been given to it already.
+    /// Drops half of the futures after they have waited for a while. Meanwhile this thread does
+    /// nothing that may block: a future may already hold a permit.
     fn submit_async(&mut self) {
         let Some(pool) = self.pool.clone() else {
             return;
@@ -463,13 +468,13 @@ impl Actor {
             return;
         }
         if !self.is_job && self.random.one_in(8) {
-            // The future goes on, and finds the pool shut down if this was the last who held it.
+            // The future continues, and finds the pool shut down if this was the last reference.
             if !self.world.settings.keeps {
                 self.world.shut.store(true, SeqCst);
             }
             self.pool = None;
         }
-        // In a worker only this crate's waits can go over the capacity.
+        // In a worker only the waits of this crate may exceed the capacity.
         let answer = match self.is_job || self.random.one_in(2) {
             true => block_on(future),
             false => futures::executor::block_on(future),
@@ -585,7 +590,7 @@ impl Actor {
             });
             world.check_outcome(record, outcome);
             if submits {
-                // One that blocks could wait for a worker that waits for this job.
+                // An actor that blocks could wait for a worker that waits for this job.
                 let mut actor = Actor {
                     world: Arc::clone(world),
                     pool: pool.upgrade(),
@@ -618,7 +623,7 @@ impl Actor {
             }
         };
         match self.random.below(3) {
-            // In a job this could wait for another one that waits for this one.
+            // In a job this could wait for another job that waits for this one.
             0 if !self.is_job => end.join(),
             1 => drop(end.join_timeout(Duration::from_micros(50))),
             _ => drop(poll_once(&mut end)),
@@ -637,12 +642,12 @@ impl Actor {
         self.world.check(possible, || format!("{now:?}"));
     }
 
-    /// Waits for one, without a limit: the whole round has one.
+    /// Waits for one job, without a timeout: the whole round has one.
     fn finish(&mut self, record: Arc<Record>, handle: JoinHandle<Tracked>) {
         let outcome = match self.random.below(5) {
             0 | 1 => handle.join(),
             2 | 3 => block_on(handle),
-            // Foreign waits do not help, so a worker could wait for itself.
+            // Waits of other crates run no jobs, so a worker could wait for itself.
             _ if self.is_job => handle.join(),
             _ => futures::executor::block_on(handle),
         };
@@ -694,7 +699,7 @@ fn spin(time: Duration) {
     }
 }
 
-// ---- A round --------------------------------------------------------------------------------------------------------
+// ---- A round ------------------------------------------------------------------------------------
 
 fn play(seed: u64) {
     let mut random = Random(seed);
@@ -731,7 +736,7 @@ fn play(seed: u64) {
             let live = world.live.load(SeqCst);
             world.check(live == 0, || format!("{live} things are not dropped"));
         }
-        // A worker may have dropped it, and then nobody waits for the threads.
+        // A worker may have dropped the pool, and then no thread waits for the others.
         None => eventually("all is dropped", || world.live.load(SeqCst) == 0),
     }
     for record in &*world.jobs.lock().unwrap() {
@@ -745,15 +750,15 @@ fn play(seed: u64) {
     );
 }
 
-/// The end of a pool that the test kept; its counts against those of the test.
+/// Ends a pool that the test kept, and compares its metrics with the records.
 fn settle(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
     if !random.one_in(4) {
-        // Also without a shutdown all jobs come to their end.
+        // All jobs finish without a shutdown, too.
         eventually("the pool is quiet", || {
             let now = pool.metrics();
             now.submitted == now.completed + now.panicked + now.cancelled
         });
-        // One that may break yet would leave jobs behind that wait for those it refused.
+        // If the pool broke now, jobs that it rejects would leave behind jobs that wait for them.
         if !world.shut.load(SeqCst) && world.settings.fails_at.is_none() {
             try_out(world, pool, random);
         }
@@ -787,8 +792,8 @@ fn settle(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
     });
 }
 
-/// A pool that has been through all this is as good as a new one: it has all its workers, and they come when they are
-/// needed. Nobody else is there who could wake one by chance.
+/// Tests that the pool still works as a new one: all its workers start when they are needed. No
+/// other thread is left that could wake a worker by chance.
 fn try_out(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
     let mut actor = Actor {
         world: Arc::clone(world),
@@ -814,12 +819,12 @@ fn try_out(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
         for (record, handle) in std::mem::take(&mut actor.hands) {
             actor.finish(record, handle);
         }
-        // Long enough for some workers to leave.
+        // Long enough for some workers to exit.
         spin(Duration::from_micros(random.below(200) as u64));
     }
 }
 
-/// What has become of a job, now that nothing happens any more.
+/// Checks the final state of a job after all threads have stopped.
 fn audit(world: &World, record: &Record) {
     let runs = record.runs.load(SeqCst);
     let ends = [&record.returned, &record.panicked].map(|end| usize::from(end.load(SeqCst)));

@@ -1,7 +1,8 @@
 //! Guarantee 4: no user code runs while a lock of the crate is held.
 //!
-//! Every place where user code can run gets a probe that uses the pool and the handle in every way. A lock that was held
-//! there would be taken twice by one thread, or in two orders, and the watchdog would find the hang.
+//! Every call of user code gets a probe that uses the pool and the handle in every way. A lock held
+//! at that moment would be locked twice by one thread, or in two orders, and the watchdog would
+//! detect the hang.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,12 +16,12 @@ use futurepool::{JoinHandle, ThreadPool, cancel_requested};
 /// What the probes use.
 struct Target {
     pool: ThreadPool,
-    /// Of the job that is tested. A `Weak`, so that the test can drop it.
+    /// The handle of the tested job. A `Weak`, so that the test can drop the handle.
     handle: Mutex<Weak<JoinHandle<Probe>>>,
-    /// Where the probes were.
+    /// Where the probes ran.
     seen: Mutex<Vec<&'static str>>,
     probes: AtomicUsize,
-    /// One whose pool is full: it is used in fewer ways.
+    /// A target whose pool is full: it is used in fewer ways.
     full: OnceLock<Weak<Target>>,
 }
 
@@ -41,13 +42,13 @@ impl Target {
         })
     }
 
-    /// Calls everything that takes a lock.
+    /// Calls every method that takes a lock.
     fn probe(&self, place: &'static str) {
         thread_local! {
             static INSIDE: Cell<bool> = const { Cell::new(false) };
         }
         if INSIDE.replace(true) {
-            return; // a probe inside a probe: once is enough
+            return; // no probe inside a probe
         }
         self.probes.fetch_add(1, SeqCst);
         let handle = self.handle.lock().unwrap().upgrade();
@@ -60,7 +61,7 @@ impl Target {
             let _ = format!("{handle:?}");
             handle.cancel();
         }
-        // Of the job whose code this is, if its handle is gone, too.
+        // The job whose code this is, if its handle is gone, too.
         let _ = cancel_requested();
         let pool = &self.pool;
         drop(pool.submit(|| ()));
@@ -86,7 +87,7 @@ impl Target {
     }
 }
 
-/// Probes when it is dropped.
+/// Probes when dropped.
 struct Probe(Arc<Target>, &'static str);
 
 impl Drop for Probe {
@@ -95,7 +96,7 @@ impl Drop for Probe {
     }
 }
 
-/// A waker that probes at each of its functions.
+/// Returns a waker that probes in each of its functions.
 fn probing_waker(target: &Arc<Target>) -> Waker {
     fn raw(target: Arc<Target>) -> RawWaker {
         RawWaker::new(Arc::into_raw(target).cast(), &TABLE)
@@ -116,19 +117,21 @@ fn probing_waker(target: &Arc<Target>) -> Waker {
     );
     #[allow(unsafe_code)]
     fn take(data: *const ()) -> Arc<Target> {
-        // SAFETY: it comes from `into_raw` in `raw`, and this is a function that gives the waker up.
+        // SAFETY: the pointer comes from `into_raw` in `raw`, and the caller consumes the waker.
         unsafe { Arc::from_raw(data.cast()) }
     }
     #[allow(unsafe_code)]
     fn borrow(data: *const ()) -> Arc<Target> {
-        // SAFETY: it comes from `into_raw` in `raw`, and the waker is still there; its count stays.
+        // SAFETY: the pointer comes from `into_raw` in `raw`, and the waker still exists; its
+        // reference stays.
         unsafe {
             Arc::increment_strong_count(data.cast::<Target>());
             Arc::from_raw(data.cast())
         }
     }
     #[allow(unsafe_code)]
-    // SAFETY: the table keeps the contract: each waker owns one count, and `Target` can be used from any thread.
+    // SAFETY: the table upholds the contract: each waker owns one reference, and `Target` is `Send`
+    // and `Sync`.
     unsafe {
         Waker::from_raw(raw(Arc::clone(target)))
     }
@@ -180,7 +183,7 @@ fn guarantee_4_no_user_code_runs_under_a_lock() {
         });
         assert!(initialized.set(Arc::clone(&target)).is_ok());
 
-        // A job that runs: closure, captures, callbacks, waker, result.
+        // A running job: closure, captures, callbacks, waker, result.
         let blocked = block_workers(&target.pool, 2);
         let (captured, in_job) = (
             Probe(Arc::clone(&target), "captures of a job that ran"),
@@ -195,7 +198,7 @@ fn guarantee_4_no_user_code_runs_under_a_lock() {
         target.assert_seen("initializer");
         let in_callback = Arc::clone(&target);
         handle.add_done_callback(move |_| in_callback.probe("callback"));
-        // The probes cancel whatever they find queued, so they must not find it yet.
+        // The probes cancel every queued job, so they must not find this one yet.
         *target.handle.lock().unwrap() = Weak::new();
         let mut handle = Arc::into_inner(handle).unwrap();
         let waker = probing_waker(&target);
@@ -217,12 +220,12 @@ fn guarantee_4_no_user_code_runs_under_a_lock() {
         drop(handle);
         target.assert_seen("result of a dropped handle");
 
-        // A result that nobody wants.
+        // A result that no handle takes.
         let in_job = Arc::clone(&target);
         drop(target.pool.submit(move || Probe(in_job, "unwanted result")));
         target.assert_seen("unwanted result");
 
-        // A waker that is replaced, one of a handle that is dropped.
+        // A replaced waker, and the waker of a dropped handle.
         let blocked = block_workers(&target.pool, 2);
         let mut handle = target.pool.submit(|| ());
         assert!(poll_with(&mut handle, &waker).is_pending());
@@ -287,7 +290,7 @@ fn guarantee_4_nor_when_jobs_are_cancelled_or_refused() {
             for place in ["captures", "callback"] {
                 target.assert_seen(place);
             }
-            // Refused at the door.
+            // Rejected at submit.
             if name.starts_with("shutdown") {
                 let captured = Probe(Arc::clone(&target), "captures of a refused job");
                 assert!(

@@ -1,4 +1,4 @@
-//! What happens at odd moments and in odd places: each of these once hung, or might have.
+//! Rare interleavings and reentrant calls: each of these once hung, or could have.
 
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -27,7 +27,7 @@ fn a_callback_may_wait_for_another_job_that_is_cancelled_with_its_own() {
             let (tell, told) = mpsc::channel();
             first.add_done_callback(move |outcome| {
                 assert!(outcome.unwrap_err().is_cancelled());
-                // No worker is free, and this thread has not come to the second one yet.
+                // No worker is free, and this thread has not reached the second job yet.
                 tell.send(second.join()).unwrap();
             });
             end(&pool);
@@ -52,7 +52,7 @@ fn a_callback_may_wait_for_another_job_that_is_refused_by_a_broken_pool() {
         let (tell, told) = mpsc::channel();
         let first = pool.submit(|| ());
         first.add_done_callback(move |_| {
-            // One is joined and one awaited, in the only worker, which has not come to either yet.
+            // One is joined and one awaited, in the only worker, which has not reached either yet.
             tell.send(take.recv().unwrap().join().unwrap_err()).unwrap();
             tell.send(block_on(take.recv().unwrap()).unwrap_err())
                 .unwrap();
@@ -75,7 +75,7 @@ fn a_callback_in_cancel_pending_may_submit_to_the_full_queue() {
         let (inside, (tell, told)) = (Arc::clone(&pool), mpsc::channel());
         let gate = Gate::new();
         let wait = gate.clone();
-        // A worker may go over the capacity, by two here.
+        // A worker may exceed the capacity, by two here.
         let busy = pool.submit(move || {
             let queued = [
                 inside.submit(|| ()),
@@ -88,7 +88,7 @@ fn a_callback_in_cancel_pending_may_submit_to_the_full_queue() {
         let queued = told.recv_timeout(LONG).unwrap();
         let again = Arc::clone(&pool);
         let (tell, told) = mpsc::channel();
-        // Only then, or the worker could be there before the cancel, and run it.
+        // Not earlier: the worker could take and run the job before the cancel.
         let go = gate.clone();
         queued[0].add_done_callback(move |_| {
             go.open();
@@ -96,7 +96,7 @@ fn a_callback_in_cancel_pending_may_submit_to_the_full_queue() {
         });
         pool.cancel_pending();
         busy.join().unwrap();
-        // It was submitted after the call, so it is not cancelled by it.
+        // The job was submitted after the call, so the call does not cancel it.
         assert_eq!(told.recv_timeout(LONG).unwrap().join().unwrap(), "again");
     });
 }
@@ -146,7 +146,7 @@ fn nothing_runs_that_was_queued_when_all_was_cancelled() {
             std::thread::scope(|scope| {
                 let ending = scope.spawn(|| end(&pool));
                 told.recv_timeout(LONG).unwrap();
-                // The call is held up by that callback, and the worker is free now.
+                // That callback delays the call, and the worker is free now.
                 blocked.release();
                 let later = pool.submit(|| ());
                 assert!(
@@ -193,7 +193,8 @@ fn guarantee_2_a_job_that_was_cancelled_with_all_others_is_not_run_by_who_waits_
         let worker = is_queued.recv_timeout(LONG).unwrap();
         std::thread::scope(|scope| {
             let ending = scope.spawn(|| pool.cancel_pending());
-            // Both are cancelled, the callback of the first holds up that of the other, and the scope waits for it.
+            // Both are cancelled. The callback of the first delays that of the other, and the scope
+            // waits for it.
             let callback_runs = || format!("{first:?}").contains("Cancelling");
             eventually("all is cancelled", callback_runs);
             eventually("the scope waits", || worker.sleeps());
@@ -277,7 +278,7 @@ fn thread_locals_of_workers_may_wait_for_each_other() {
 
 #[test]
 fn threads_that_come_and_go_do_not_pile_up() {
-    // The mappings of memory are those of the process.
+    // Memory mappings are counted for the whole process.
     child::alone(
         "regressions::threads_that_come_and_go_do_not_pile_up",
         || {
@@ -291,7 +292,8 @@ fn threads_that_come_and_go_do_not_pile_up() {
                 eventually("it has left", || pool.metrics().workers == 0);
                 most = most.max(threads_named("churn"));
             }
-            // A thread that was not joined shows no more here, but its stack is still mapped: see the count of those.
+            // A thread that was not joined is no longer listed, but its stack is still mapped:
+            // hence the second count.
             assert!(most <= 3, "{most} threads at once");
             let before = mappings();
             for _ in 0..300 {
@@ -338,7 +340,7 @@ fn a_job_that_is_just_being_cancelled_asks_for_no_thread() {
             let queued = inside.metrics().queued;
             gate.open();
             eventually("both have left", || inside.metrics().workers == 0);
-            // One worker is enough for one job after the other, although this cancel is not over.
+            // One worker is enough for sequential jobs, although this cancel is still in progress.
             for _ in 0..10 {
                 inside.submit(|| ()).join().unwrap();
             }
@@ -391,11 +393,11 @@ fn a_waker_whose_destructor_panics_harms_nobody() {
         let builder = ThreadPool::builder().max_workers(1).queue_capacity(1);
         let pool = builder.build().unwrap();
         let blocked = block_workers(&pool, 1);
-        // Of a handle: replaced, dropped.
+        // The waker of a handle: replaced, dropped.
         let mut handle = pool.submit(|| ());
         assert!(poll_with(&mut handle, &panics_in_drop()).is_pending());
         assert!(poll_with(&mut handle, &panics_in_drop()).is_pending());
-        // Of one who waits for room: replaced, dropped.
+        // The waker of a waiting submitter: replaced, dropped.
         let mut waits = pool.submit_async(|| ());
         assert!(poll_with(&mut waits, &panics_in_drop()).is_pending());
         assert!(poll_with(&mut waits, &panics_in_drop()).is_pending());
@@ -403,7 +405,7 @@ fn a_waker_whose_destructor_panics_harms_nobody() {
         assert!(handle.cancel());
         drop(handle);
         assert!(pool.try_submit(|| ()).is_ok(), "no place is lost");
-        // Of one who waits for the end: replaced, dropped.
+        // The waker of a `Shutdown` future: replaced, dropped.
         let mut end = pool.shutdown();
         assert!(poll_with(&mut end, &panics_in_drop()).is_pending());
         assert!(poll_with(&mut end, &panics_in_drop()).is_pending());

@@ -1,4 +1,4 @@
-//! The same handle in every runtime and in none.
+//! The same handle in every runtime, and without one.
 
 use std::future::Future;
 use std::io;
@@ -7,7 +7,8 @@ use std::thread;
 use crate::common::{LONG, within};
 use futurepool::{JoinHandle, ThreadPool};
 
-/// What every runtime has to manage: results, panics, cancels, many handles at once, tags, waiting for room, the end.
+/// Covers what must work in every runtime: results, panics, cancels, many handles at once, tags, a
+/// wait for a permit, shutdown.
 async fn story(pool: &ThreadPool) {
     let here = thread::current().id();
     let there = pool.submit(|| thread::current().id()).await.unwrap();
@@ -60,7 +61,7 @@ async fn story(pool: &ThreadPool) {
     assert_eq!((metrics.submitted, metrics.workers), (ended, 0));
 }
 
-/// Runs the story with pools of several shapes, each time in a runtime that `block_on` makes.
+/// Runs the story with several pool configurations, each time in a runtime that `block_on` creates.
 fn in_runtime<B>(name: &'static str, block_on: B)
 where
     B: Fn(std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) + Send + 'static,
@@ -176,7 +177,7 @@ fn jobs_run_inside_the_runtime_that_was_current_when_the_pool_was_built() {
         assert_eq!(outside.submit(id).join().unwrap(), None);
         assert_eq!(current.submit(id).join().unwrap(), Some(one.handle().id()));
         assert_eq!(given.submit(id).join().unwrap(), Some(other.handle().id()));
-        // The process-wide pool captures none, although one is current at its first use.
+        // The global pool captures no runtime, although one is current at its first use.
         let global = one.block_on(async { futurepool::submit(id).join() });
         assert_eq!(global.unwrap(), None);
         let spawned = current.submit(|| tokio::spawn(async { 5 })).join().unwrap();

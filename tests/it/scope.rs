@@ -1,4 +1,4 @@
-//! Jobs that borrow: all of them have ended when the scope returns, whatever happens.
+//! Scoped jobs: all of them have ended when the scope returns, in every case.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use std::thread;
 use crate::common::{Gate, LONG, ThreadState, block_workers, eventually, within};
 use futurepool::{ScopedJoinHandle, ThreadPool, cancel_requested};
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn message_of(run: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
     match payload.downcast::<String>() {
@@ -27,7 +27,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Panics when it is dropped, after it has counted.
+/// Counts its drop, and then panics.
 struct Fragile<'a>(&'a AtomicUsize);
 
 impl Drop for Fragile<'_> {
@@ -82,7 +82,7 @@ fn guarantee_11_all_jobs_have_ended_when_the_scope_returns() {
                     });
                     match n % 3 {
                         0 => drop(handle),
-                        // Leaked, and the scope waits all the same.
+                        // The handle is leaked, and the scope still waits.
                         1 => mem::forget(handle),
                         _ => handle.join().unwrap(),
                     }
@@ -103,7 +103,7 @@ fn guarantee_11_all_jobs_have_ended_when_the_body_panics() {
                 for _ in 0..50 {
                     drop(scope.submit(|| ran.fetch_add(1, SeqCst)));
                 }
-                // Its failure is not what comes out.
+                // This failure is not the panic that comes out.
                 drop(scope.submit(|| panic!("a job")));
                 panic!("the body");
             })
@@ -113,7 +113,7 @@ fn guarantee_11_all_jobs_have_ended_when_the_body_panics() {
     });
 }
 
-/// Waits when it is dropped, and says so.
+/// Reports that its drop has begun, and then waits for the gate.
 struct SlowDrop(Gate, mpsc::Sender<()>);
 
 impl Drop for SlowDrop {
@@ -123,8 +123,9 @@ impl Drop for SlowDrop {
     }
 }
 
-/// Runs a scope whose one job is leaked, and, when `begun` says that it has got to its slow part, looks whether the scope
-/// waits for that. Nothing is borrowed, so a scope that does not wait harms nothing but this test.
+/// Runs a scope whose only job is leaked. When `begun` reports that the slow part has begun, checks
+/// that the scope waits for it. Nothing is borrowed, so a scope that does not wait harms only this
+/// test.
 fn waits_for_a_leaked_job(pool: &Arc<ThreadPool>, cancel: bool) -> thread::Result<()> {
     let gate = Gate::new();
     let ((tell, begun), (asks, asked)) = (mpsc::channel(), mpsc::channel());
@@ -184,7 +185,7 @@ fn a_panic_of_a_job_that_was_not_joined_comes_out_of_the_scope() {
         let leaked =
             message_of(|| pool.scope(|scope| mem::forget(scope.submit(|| panic!("leaked")))));
         assert!(leaked.contains("leaked"), "{leaked}");
-        // The pool takes no harm, and counts.
+        // The pool still works, and counts the panics.
         crate::common::eventually("counted", || pool.metrics().panicked == 5);
         assert_eq!(pool.submit(|| 7).join().unwrap(), 7);
     });
@@ -220,7 +221,7 @@ fn no_work_is_skipped_in_silence() {
             })
         });
         assert!(by_pool.contains("did not run"), "{by_pool}");
-        // By its own handle it was meant, and an error that was seen is not silent.
+        // The job was cancelled through its own handle, and the join saw the error.
         pool.scope(|scope| {
             let counted = Counted(&dropped);
             let handle = scope.submit(move || drop(counted));
@@ -251,7 +252,7 @@ fn a_cancel_that_took_no_effect_excuses_nothing() {
         });
         assert!(text.contains("did not run"), "{text}");
         blocked.release();
-        // A job that runs is not cancelled; its panic is a panic.
+        // A running job is not cancelled; its panic is reported.
         let text = message_of(|| {
             pool.scope(|scope| {
                 let (begun, begins) = std::sync::mpsc::channel();
@@ -296,7 +297,8 @@ fn guarantee_11_closure_and_result_are_gone_when_the_scope_returns() {
             let drops = AtomicUsize::new(0);
             let blocked = block_workers(&pool, 1);
             pool.scope(|scope| {
-                // Captured, and dropped after the run; returned to nobody; returned and not taken; cancelled.
+                // Captured, and dropped after the run; returned without a handle; returned and not
+                // taken; cancelled.
                 let captured = Counted(&drops);
                 drop(scope.submit(move || {
                     let _captured = &captured;
@@ -325,7 +327,7 @@ fn guarantee_11_destructors_that_panic_hold_nothing_up() {
     within(LONG, "fragile", || {
         let pool = ThreadPool::new(1);
         let drops = AtomicUsize::new(0);
-        // In a closure that is cancelled: contained.
+        // In a closure that is cancelled: caught.
         let blocked = block_workers(&pool, 1);
         pool.scope(|scope| {
             let fragile = Fragile(&drops);
@@ -333,7 +335,7 @@ fn guarantee_11_destructors_that_panic_hold_nothing_up() {
         });
         blocked.release();
         assert_eq!(drops.load(SeqCst), 1);
-        // In a result that nobody takes: contained.
+        // In a result that no handle takes: caught.
         let gate = Gate::new();
         pool.scope(|scope| {
             let fragile = Fragile(&drops);
@@ -449,7 +451,7 @@ fn a_job_that_comes_when_the_end_of_the_scope_sleeps_is_run_by_it() {
                 drop(scope.submit(move || {
                     begun.send(()).unwrap();
                     crate::common::eventually("the end of the scope sleeps", || state.sleeps());
-                    // This worker is busy with its own until that one has run.
+                    // This worker is busy with its own job until the other one has run.
                     drop(scope.submit(move || {
                         *asleep.lock().unwrap() = Some(thread::current().id());
                         late.store(true, SeqCst);
@@ -480,7 +482,7 @@ fn handles_move_between_jobs_and_into_threads() {
                     .unwrap()
             });
             assert_eq!(three, 6);
-            // A result that holds a handle, whose result holds what counts.
+            // A result that holds a handle, whose result holds the counter.
             let counted = Counted(&drops);
             let nested: ScopedJoinHandle<'_, ScopedJoinHandle<'_, Counted<'_>>> =
                 scope.submit(move || scope.submit(move || counted));

@@ -1,5 +1,5 @@
-//! The end of a pool: `shutdown`, `shutdown_now`, `cancel_pending`, `Shutdown` in all its forms, and the drop of a pool,
-//! from outside, from workers, and in the middle of everything else.
+//! The end of a pool: `shutdown`, `shutdown_now`, `cancel_pending`, every form of `Shutdown`, and
+//! the drop of a pool: from outside, from workers, and during other operations.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -19,10 +19,10 @@ use crate::common::{
     spawn_until_asleep, threads_named, within,
 };
 
-/// Enough to be still at it when the end is called for.
+/// Enough jobs to still be running when the shutdown starts.
 const BACKLOG: usize = 10_000;
 
-/// Too short for anything to happen that must not happen.
+/// Long enough to see that nothing happens.
 const MOMENT: Duration = Duration::from_millis(20);
 
 fn pool(workers: usize) -> Arc<ThreadPool> {
@@ -62,7 +62,7 @@ impl Backlog {
         assert_eq!(self.ran.load(Ordering::SeqCst), jobs);
     }
 
-    /// All have run by now: nothing is waited for.
+    /// Asserts that all jobs have run by now, without waiting.
     fn assert_done(self) {
         assert_eq!(self.ran(), self.handles.len());
         for mut handle in self.handles {
@@ -71,7 +71,7 @@ impl Backlog {
         }
     }
 
-    /// Each has run or was cancelled by now: nothing is waited for.
+    /// Asserts that each job has run or was cancelled by now, without waiting.
     fn assert_done_or_cancelled(self) -> usize {
         let (ran, jobs) = (self.ran(), self.handles.len());
         let results = self.handles.into_iter().map(|mut handle| handle.try_join());
@@ -84,7 +84,7 @@ impl Backlog {
     }
 }
 
-/// What the metrics of a pool say once it is over.
+/// Asserts the metrics of a terminated pool.
 fn assert_settled(pool: &ThreadPool) {
     let metrics = pool.metrics();
     let ended = metrics.completed + metrics.panicked + metrics.cancelled;
@@ -142,7 +142,7 @@ fn at_thread_end(f: impl FnOnce() + 'static) {
     AT_THREAD_END.with_borrow_mut(|list| list.push(AtThreadEnd(Some(Box::new(f)))));
 }
 
-/// Makes a worker of `pool` say when it drops its thread-locals, and wait there for the gate.
+/// Makes a worker of `pool` report when it drops its thread-locals, and then wait for the gate.
 struct SlowEnd {
     gate: Gate,
     begins: Receiver<()>,
@@ -189,7 +189,7 @@ impl Drop for SlowEnd {
     }
 }
 
-// The backlog, and who ends the pool.
+// The backlog, and where the pool is ended.
 
 #[test]
 fn shutdown_runs_the_backlog() {
@@ -211,7 +211,7 @@ fn shutdown_that_nobody_waits_for_runs_the_backlog() {
         let pool = pool(3);
         let blocked = block_workers(&pool, 3);
         let jobs = backlog(&pool, BACKLOG);
-        // It returns although nothing can run.
+        // It returns although no job can run.
         drop(pool.shutdown());
         assert_eq!(jobs.ran(), 0);
         blocked.release();
@@ -341,7 +341,7 @@ fn drop_of_the_last_reference_in_a_job_does_not_wait() {
             let gate = gate.clone();
             pool.submit(move || {
                 gate.wait();
-                // The backlog has no other worker: to wait for it here would be to wait for ever.
+                // The backlog has no other worker: waiting for it here would block forever.
                 drop(Arc::into_inner(inside).expect("the last one"));
             })
         };
@@ -399,7 +399,7 @@ fn cancel_that_drops_the_last_reference_ends() {
         let inside = Arc::clone(&pool);
         let handle = pool.submit(move || drop(inside));
         drop(pool);
-        // The closure goes within `cancel`, and the pool with it, which waits for the backlog.
+        // `cancel` drops the closure and the pool with it, which waits for the backlog.
         let canceller = spawn_until_asleep(move || handle.cancel());
         assert!(!canceller.is_finished());
         drop(blocked);
@@ -465,7 +465,8 @@ fn shutdown_awaited_in_every_executor_is_over_when_all_jobs_are() {
         pool.shutdown().await;
         assert_eq!(ran.load(Ordering::SeqCst), BACKLOG);
         assert_eq!(pool.metrics().workers, 0);
-        // What would have blocked the executor's thread is instant now.
+        // This would have blocked the executor's thread before the shutdown; now it returns at
+        // once.
         drop(pool);
     }
     fn tokio(mut builder: tokio::runtime::Builder) -> tokio::runtime::Runtime {
@@ -609,7 +610,7 @@ fn job_that_submits_itself_for_ever_does_not_stop_a_shutdown() {
     });
 }
 
-// What is waited for.
+// What a shutdown waits for.
 
 #[test]
 fn join_waits_for_the_thread_locals_of_the_workers() {
@@ -617,7 +618,7 @@ fn join_waits_for_the_thread_locals_of_the_workers() {
         let pool = pool(3);
         let slow = SlowEnd::new(&pool, 3);
         let mut end = pool.shutdown();
-        // The loops are left; that is all the future and the time limit speak of.
+        // The workers have left their loops; the future and the timeout wait for no more than that.
         end.join_timeout(LONG).unwrap();
         block_on(pool.shutdown());
         assert_eq!(pool.metrics().workers, 0);
@@ -685,7 +686,7 @@ fn join_waits_for_the_thread_locals_of_workers_that_left_long_ago() {
         let slow = SlowEnd::new(&pool, 2);
         slow.begins.recv().unwrap();
         eventually("the workers leave", || pool.metrics().workers == 0);
-        // The pool carries on, with threads of its own.
+        // The pool continues, with threads of its own.
         pool.submit(|| ()).join().unwrap();
 
         let (inside, ended) = (Arc::clone(&pool), Arc::clone(&slow.ended));
@@ -711,7 +712,7 @@ fn no_thread_is_left_after_join() {
         assert_eq!(threads_named("leftover-"), 4);
         blocked.release();
         pool.shutdown().join();
-        // A joined thread has nothing more to run; the system may list it for a moment longer.
+        // A joined thread runs no more code; the system may list it for a moment longer.
         eventually("no thread is listed", || threads_named("leftover-") == 0);
     });
 }
@@ -814,7 +815,7 @@ fn pool_ends_when_its_last_worker_leaves_past_a_job_that_is_just_cancelled() {
             let builder = ThreadPool::builder().max_workers(1);
             let pool = builder.keep_alive(Duration::ZERO).build().unwrap();
             pool.submit(|| ()).join().unwrap();
-            // Now the worker leaves, sooner or later.
+            // Now the worker exits, sooner or later.
             let start = Instant::now();
             while start.elapsed() < Duration::from_micros(round % 200) {
                 std::hint::spin_loop();
@@ -916,7 +917,8 @@ fn dropped_shutdown_waits_for_nothing_and_wakes_nobody() {
     });
 }
 
-/// Asks the pool in every way while it is called and while it is dropped: a lock held then would hang the test.
+/// A waker that uses the pool in every way when it is called and when it is dropped: a lock held at
+/// that moment would hang the test.
 struct NosyWaker {
     pool: Arc<ThreadPool>,
     looks: Sender<()>,
@@ -955,7 +957,8 @@ fn no_lock_is_held_while_the_waker_of_a_shutdown_is_called_or_dropped() {
             Waker::from(Arc::new(NosyWaker { pool, looks }))
         };
         let mut end = pool.shutdown();
-        // The last reference is with the pool, and so it drops them: one replaced, one dropped with its future.
+        // The pool holds the last references, so it drops these wakers: one is replaced, one is
+        // dropped with its future.
         assert!(poll_with(&mut end, &nosy()).is_pending());
         assert!(poll_once(&mut end).is_pending());
         looked.try_recv().expect("dropped by that poll");
@@ -972,7 +975,7 @@ fn no_lock_is_held_while_the_waker_of_a_shutdown_is_called_or_dropped() {
     });
 }
 
-// With a time limit.
+// With a timeout.
 
 #[test]
 fn join_timeout_tells_how_many_workers_are_left_and_may_be_tried_again() {
@@ -1186,7 +1189,7 @@ fn cancel_pending_cancels_what_is_queued_and_leaves_the_pool_open() {
         };
         told.recv().unwrap();
         let jobs = backlog(&pool, BACKLOG);
-        // These are not queued any more.
+        // These are no longer queued.
         for handle in jobs.handles.iter().step_by(4) {
             assert!(handle.cancel());
         }
@@ -1231,7 +1234,7 @@ fn cancel_pending_from_many_threads_and_a_worker_counts_each_job_once() {
         gate.open();
         let by_threads: usize = threads.into_iter().map(|t| t.join().unwrap()).sum();
         let by_worker = worker.join().unwrap();
-        // The worker is free now, and takes what the others have left, if anything.
+        // The worker is free now, and takes the jobs that are left, if any.
         pool.shutdown();
         blocked.release();
         pool.shutdown().join();
@@ -1364,7 +1367,8 @@ fn worker_that_waits_waits_for_a_long_job_and_for_the_queue() {
             eventually("it waits", || state.sleeps());
             assert!(waiter.is_running());
             blocked.release();
-            // It is the only one that is still in its loop; the other one has run the queue and left.
+            // It is the only worker still in its loop; the other one has run the queued jobs and
+            // exited.
             assert_eq!(waiter.join().unwrap(), 1);
             jobs.assert_done();
             pool.shutdown().join();
@@ -1459,7 +1463,8 @@ fn shutdown_polled_in_a_worker_and_then_outside_waits_for_the_end() {
         start.open();
         told.recv().unwrap();
         told.recv().unwrap();
-        // Both workers have waited, for each other, and go on. That does not end a wait out here.
+        // Both workers have waited for each other, and continue. That does not end a wait outside
+        // the pool.
         let is_pending = poll_once(&mut end).is_pending();
         go_on.open();
         assert!(is_pending);
@@ -1510,7 +1515,7 @@ fn shutdown_waited_for_in_a_thread_local_of_a_worker_ends() {
             blocked.release();
             end.join();
             jobs.assert_done();
-            // And it had waited for the last worker, too.
+            // The wait also included the last worker.
             assert_eq!(told.try_recv(), Ok(0));
         });
     }
@@ -1527,7 +1532,8 @@ fn shutdown_racing_with_submits_loses_no_job() {
     });
 }
 
-/// Three threads submit, from outside and in jobs, until they are refused; this one ends the pool meanwhile.
+/// Three threads submit, from outside and in jobs, until they are rejected; this thread ends the
+/// pool meanwhile.
 fn race(round: usize) {
     let builder = ThreadPool::builder().max_workers(1 + round % 3);
     let builder = match round % 4 {

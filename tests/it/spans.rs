@@ -1,4 +1,4 @@
-//! Guarantee 9: the span and the runtime that are current at the submit are current in the job.
+//! Guarantee 9: the span and the runtime that are current at submit are current in the job.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use tracing::subscriber::with_default;
 use tracing::{Dispatch, Event, Metadata, Span, Subscriber, info_span, span};
 use tracing_core::span::Current;
 
-/// Knows which span is current in each thread, and how many handles of each there are.
+/// Knows the current span of each thread, and how many handles of each span exist.
 #[derive(Default)]
 struct Spans {
     next: AtomicU64,
     handles: Mutex<BTreeMap<u64, (usize, &'static Metadata<'static>)>>,
-    /// What entering or leaving does besides.
+    /// Entering and leaving a span panics.
     panics: bool,
 }
 
@@ -76,7 +76,7 @@ fn current() -> Option<u64> {
     Span::current().id().map(|id| id.into_u64())
 }
 
-/// With a subscriber that only the calling thread knows.
+/// Runs `run` with a subscriber that only the calling thread has.
 fn subscribed<R>(run: impl FnOnce(&Spans) -> R) -> R {
     let spans = Subscribed::default();
     with_default(spans.clone(), || run(&spans.0))
@@ -101,7 +101,7 @@ fn guarantee_9_the_span_at_submit_is_current_in_the_job() {
             let inline = InlineExecutor.submit(current);
             let dynamic = ExecutorExt::submit(&pool as &dyn futurepool::Executor, current);
             drop(entered);
-            // Polled outside of it.
+            // Polled outside the span.
             let later = block_on(later).unwrap();
             let handles = [submitted, tried, later, inline, dynamic];
             for seen in as_completed(handles) {
@@ -113,7 +113,7 @@ fn guarantee_9_the_span_at_submit_is_current_in_the_job() {
                 assert_eq!(seen.unwrap(), id);
             }
             assert_eq!(scoped, id);
-            // It is left behind after the job.
+            // The span is left after the job.
             assert_eq!(pool.submit(current).join().unwrap(), None);
             assert_eq!(
                 pool.submit(|| ENTERED.with_borrow(Vec::len))
@@ -211,7 +211,7 @@ fn guarantee_9_the_runtime_is_entered() {
         };
         let spawned = pool.submit(|| tokio::spawn(async { 7 })).join().unwrap();
         assert_eq!(runtime.block_on(spawned).unwrap(), 7);
-        // A job that a waiter runs is in it, too.
+        // A job that its waiting thread runs is inside the span, too.
         let pool = Arc::new(pool);
         let inner = Arc::clone(&pool);
         let nested = pool.submit(move || {

@@ -1,5 +1,5 @@
-//! Any thread may be unparked for nothing, and any code may park its thread and so take somebody else's call. No wait ends
-//! early by that, none ends late, and no job is lost.
+//! Any thread may be unparked spuriously, and any code may park its thread and so consume a wake-up
+//! that was meant for other code. No wait ends early or late because of that, and no job is lost.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Gate, LONG, block_workers, eventually, spawn_until_asleep, within};
 use futurepool::{ReturnWhen, ThreadPool, as_completed, block_on, wait};
 
-/// Often enough for each thread to wake up for nothing many times.
+/// Enough rounds for many spurious wake-ups of each thread.
 const OFTEN: usize = 2_000;
 
 fn unpark_often(thread: &Thread) {
@@ -21,7 +21,7 @@ fn unpark_often(thread: &Thread) {
     }
 }
 
-/// Runs `f` in a thread that is unparked all the while.
+/// Runs `f` in a thread that is unparked all the time.
 fn unparked_all_along<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| {
         let thread = scope.spawn(f);
@@ -33,7 +33,8 @@ fn unparked_all_along<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     })
 }
 
-/// `waits` does not end before `end` is called, however often its thread is unparked.
+/// Asserts that `waits` does not return before `end` is called, however often its thread is
+/// unparked.
 #[track_caller]
 fn assert_waits<R: Send + 'static>(
     waits: impl FnOnce() -> R + Send + 'static,
@@ -160,7 +161,7 @@ fn workers_that_are_unparked_for_nothing_run_each_job_once() {
                     thread::yield_now();
                 }
             });
-            // One at a time, so that they go to bed again and again; and several at once.
+            // One at a time, so that the workers park again and again; and several at once.
             for round in 0..OFTEN {
                 let jobs = if round % 8 == 0 { WORKERS } else { 1 };
                 let job = |_| {
@@ -178,7 +179,7 @@ fn workers_that_are_unparked_for_nothing_run_each_job_once() {
         assert_eq!(metrics.workers, WORKERS as u64);
         assert_eq!(runs.load(SeqCst) + WORKERS as u64, metrics.completed);
         eventually("they sleep again", || pool.metrics().idle == WORKERS as u64);
-        // Each can still be reached.
+        // Each worker can still be woken.
         block_workers(&pool, WORKERS).release();
     });
 }
@@ -231,7 +232,7 @@ fn a_future_that_parks_in_its_poll_is_polled_again_when_its_waker_was_called() {
             if polls == 10 {
                 return Poll::Ready(());
             }
-            // Takes the call that was meant for `block_on`.
+            // Consumes the wake-up that was meant for `block_on`.
             context.waker().wake_by_ref();
             thread::park_timeout(Duration::from_millis(1));
             Poll::Pending

@@ -1,4 +1,4 @@
-//! `wait` and `wait_results`: who is done, and results stay in the handles.
+//! `wait` and `wait_results`: which handles are done; results stay in the handles.
 
 use std::sync::mpsc;
 use std::thread;
@@ -21,14 +21,15 @@ const ALL_MODES: [ReturnWhen; 3] = [
 ];
 
 type Handle = JoinHandle<usize>;
-/// Runs to the end: the sync and the async way.
+/// Runs the wait to its end: the blocking and the async way.
 type End<H> = fn(Wait<H>) -> Waited<H>;
 
 fn ends<H: WaitHandle>() -> [End<H>; 2] {
     [Wait::join, block_on]
 }
 
-/// Jobs that wait for a gate each and then do what `then` says of their number. The pool needs `n` free workers.
+/// Submits `n` jobs; each waits for its own gate and then returns `then` of its number. The pool
+/// needs `n` free workers.
 fn gated<T: Send + 'static>(
     pool: &ThreadPool,
     n: usize,
@@ -55,7 +56,7 @@ fn finished<T: Send + 'static>(handle: &JoinHandle<T>) {
     eventually("the job is done", || handle.is_finished());
 }
 
-/// Of jobs that returned.
+/// Returns the results of jobs that returned.
 fn values(handles: Vec<Handle>) -> Vec<usize> {
     let join = |handle: Handle| handle.join().unwrap();
     handles.into_iter().map(join).collect()
@@ -305,7 +306,7 @@ fn a_cancelled_job_counts_as_done_at_once() {
         let blocked = block_workers(&pool, 1);
         let (count, waker) = CountingWaker::new();
         let mut waiting = wait([pool.submit(|| 1)], mode);
-        // The first poll may wake for nothing, and the next one then has nothing to do.
+        // The first poll may cause a spurious wake-up; then the second has nothing to do.
         for _ in 0..2 {
             assert!(poll_with(&mut waiting, &waker).is_pending());
         }
@@ -353,7 +354,7 @@ fn a_timeout_parts_the_done_from_the_others_in_every_mode() {
                     assert!(start.elapsed() >= limit, "{mode:?}: it ends too early");
                     assert!(waited.done.iter().all(JoinHandle::is_finished));
                     assert_eq!((waited.done.len(), waited.not_done.len()), (2, 2));
-                    // Back as they were: 0, 1, 2, 3.
+                    // Back in their order: 0, 1, 2, 3.
                     let [mut done, mut not_done] =
                         [waited.done, waited.not_done].map(Vec::into_iter);
                     let (one, two) = (done.next().unwrap(), done.next().unwrap());
@@ -393,7 +394,7 @@ fn the_limit_counts_from_the_call_of_timeout() {
         let limit = Duration::from_millis(20);
         let mut waiting = wait([pool.submit(|| ())], mode).timeout(limit);
         thread::sleep(2 * limit);
-        // The first poll of all, and the time is up.
+        // This is the very first poll, and the timeout has already elapsed.
         assert!(poll_once(&mut waiting).is_ready(), "{mode:?}");
         drop(blocked);
     }
@@ -542,7 +543,7 @@ fn handles_of_several_pools_go_together() {
     }
 }
 
-/// All modes, and a limit.
+/// Covers all modes, and a timeout.
 async fn story() {
     let pool = ThreadPool::new(2);
     for mode in ALL_MODES {
@@ -564,7 +565,7 @@ async fn story() {
 #[test]
 fn it_works_in_every_runtime_and_in_none() {
     within(LONG, "tokio", || {
-        // Its own timer is not enabled.
+        // The timer of the runtime is disabled.
         let one = tokio::runtime::Builder::new_current_thread();
         let mut two = tokio::runtime::Builder::new_multi_thread();
         two.worker_threads(2);

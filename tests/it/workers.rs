@@ -1,4 +1,5 @@
-//! How many threads there are, what they are called, when they come and go, and in which order they take jobs.
+//! How many threads there are, their names, when they start and exit, and in which order they take
+//! jobs.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -77,7 +78,7 @@ fn as_many_threads_as_jobs_that_run_and_no_more_than_allowed() {
             .map(|i: u64| {
                 let gate = gate.clone();
                 let handle = pool.submit(move || gate.wait());
-                // At once, not some time later.
+                // Immediately, not some time later.
                 assert_eq!(pool.metrics().workers, (i + 1).min(4));
                 handle
             })
@@ -118,7 +119,8 @@ fn a_job_goes_to_an_idle_worker_before_a_thread_is_started() {
 #[test]
 fn every_free_worker_is_used() {
     within(LONG, "barriers", || {
-        // Each round needs all workers at the same time: one that was not woken would hold up all.
+        // Each round needs all workers at the same time: a worker that was not woken would block
+        // all others.
         for workers in [2, 3, 8] {
             let pool = ThreadPool::new(workers);
             let start = Instant::now();
@@ -151,7 +153,8 @@ fn jobs_start_in_the_order_in_which_they_were_submitted() {
                 pool.submit(move || order.lock().unwrap().push(i))
             })
             .collect();
-        // Cancelling most of them sweeps the queue, again and again; the rest keeps its order.
+        // Cancelling most of them compacts the queue, again and again; the remaining jobs keep
+        // their order.
         for (i, handle) in handles.iter().enumerate() {
             assert!(i % 7 == 0 || handle.cancel());
         }
@@ -254,7 +257,7 @@ fn idle_workers_leave_after_keep_alive_and_others_come_when_needed() {
             eventually("all have left", || pool.metrics().workers == 0);
             assert_eq!(pool.metrics().idle, 0);
         }
-        // Numbers of those who left are used again.
+        // The numbers of exited workers are reused.
         assert_eq!(pool.submit(name_of_this_thread).join().unwrap(), "brief-0");
     });
 }
@@ -346,7 +349,7 @@ fn the_stack_size_is_what_was_asked_for() {
                 _ => deep(levels - 1) + usize::from(page[0] == levels as u8),
             }
         }
-        // Some 40 MiB of stack, which no default has.
+        // Some 40 MiB of stack, which is more than any default.
         let builder = ThreadPool::builder().max_workers(1);
         let pool = builder.stack_size(128 * 1024 * 1024).build().unwrap();
         assert_eq!(pool.submit(|| deep(10_000)).join().unwrap(), 10_000);
@@ -400,7 +403,7 @@ fn a_worker_in_a_slow_waker_does_not_hold_up_a_job() {
             drop(blocked);
             start.open();
             told.recv_timeout(LONG).unwrap();
-            // One of two workers is in the waker; the other one, or a new one, does these.
+            // One of two workers is in the waker; the other one, or a new one, runs these jobs.
             for i in 0..50 {
                 assert_eq!(pool.submit(move || i).join().unwrap(), i);
             }
@@ -459,11 +462,11 @@ fn metrics_add_up_whatever_happened() {
 
 #[test]
 fn the_global_pool_has_the_default_size_and_no_runtime() {
-    // No other test may use that pool before or meanwhile.
+    // No other test may use the global pool before or at the same time.
     child::alone(
         "workers::the_global_pool_has_the_default_size_and_no_runtime",
         || {
-            // It is made here, where a runtime is current.
+            // The pool is created here, where a runtime is current.
             #[cfg(feature = "tokio")]
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .build()
@@ -502,7 +505,7 @@ fn the_global_pool_has_the_default_size_and_no_runtime() {
     );
 }
 
-/// Needs a stack of some 100 bytes for each level.
+/// Needs about 100 bytes of stack per level.
 #[cfg(unix)]
 fn deep(levels: u64) -> u64 {
     let frame = std::hint::black_box([levels; 8]);

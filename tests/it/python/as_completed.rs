@@ -84,9 +84,9 @@ fn test_future_times_out() {
     });
 }
 
-// DIFFERENCE: a handle is one of its kind, its result is taken once. What can be there several times, a clone of a
-// shared future, is a future of its own, and each gives its result. Of Python's test remains that any iterator
-// will do.
+// DIFFERENCE: a handle cannot be cloned, and its result is taken once. A clone of a shared future
+// is a future of its own, and each clone yields the result. What remains of Python's test is that
+// any iterator is accepted.
 #[test]
 fn test_duplicate_futures() {
     with_watchdog(|| {

@@ -28,14 +28,14 @@ fn test_run_in_executor() {
 fn test_run_in_executor_cancel() {
     with_watchdog(|| {
         let pool = ThreadPool::new(1);
-        // Nobody awaits any more: nobody is called.
+        // The future is no longer awaited, so no waker is called.
         let (go, mut handle) = told_job(&pool);
         let (task, waker) = CountingWaker::new();
         assert!(poll_with(&mut handle, &waker).is_pending());
         drop((handle, waker));
         assert_eq!(Arc::strong_count(&task), 1, "its waker is gone");
         go.send(Ok(1)).unwrap();
-        // The loop is gone: a call does no harm, and the result is still to be had.
+        // The event loop is gone: a wake-up does no harm, and the result is still available.
         let (go, mut handle) = told_job(&pool);
         let event_loop = event_loop();
         event_loop.block_on(async {
@@ -49,8 +49,8 @@ fn test_run_in_executor_cancel() {
     });
 }
 
-// DIFFERENCE: no runtime lets its blocking pool be replaced. Code that leaves the choice open takes an `Executor`,
-// and tokio's pool is one, too.
+// DIFFERENCE: no runtime lets its blocking pool be replaced. Code that leaves the choice open takes
+// an `Executor`, and tokio's pool is one, too.
 #[test]
 fn test_default_executor() {
     with_watchdog(|| {
@@ -68,7 +68,8 @@ fn test_default_executor() {
     });
 }
 
-// DIFFERENCE: only what says so is cancelled by being dropped. A handle that is dropped detaches.
+// DIFFERENCE: only a `CancelOnDrop` handle cancels when dropped. Dropping a plain handle detaches
+// the job.
 #[test]
 fn test_wrap_future_cancel() {
     with_watchdog(|| {

@@ -28,7 +28,8 @@ fn test_error_during_func_exec_on_worker() {
     });
 }
 
-// DIFFERENCE: no exception leaves a thread. What comes nearest is a panic past the hook with a payload of one's own.
+// DIFFERENCE: no exception leaves a thread. The closest equivalent is a panic that skips the hook,
+// with a custom payload.
 #[test]
 fn test_exit_during_func_exec_on_worker() {
     with_watchdog(|| {

@@ -1,4 +1,4 @@
-//! Where CPython's suite pins what is known as a defect there, or where its tracker has an open one.
+//! Promises where CPython's suite pins a known defect, or where its tracker has an open issue.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -13,8 +13,9 @@ use crate::common::event_log::EventLog;
 use crate::common::{CountingWaker, poll_once, poll_with, spawn_until_asleep};
 use crate::common::{Gate, block_workers, eventually};
 
-// DIFFERENCE: for CPython a cancelled future is not done until a worker has come by; a wait for it may hang. Here it
-// is done when `cancel` returns, and all who wait for it are called, while every worker is busy.
+// DIFFERENCE: in CPython a cancelled future is not done until a worker has seen it; a wait for it
+// may hang. Here it is done when `cancel` returns, and all its waiters are woken, even if every
+// worker is busy.
 #[test]
 fn cancelled_counts_as_done_at_once() {
     with_watchdog(|| {
@@ -33,7 +34,7 @@ fn cancelled_counts_as_done_at_once() {
             let (mut streamed, mut awaited) = (as_completed([job()]), job());
             let tasks = [(); 2].map(|()| CountingWaker::new());
             assert!(poll_with(&mut awaited, &tasks[0].1).is_pending());
-            // Twice: a stream may ask for one more poll at first.
+            // Polled twice: a stream may request one more poll at first.
             assert!(poll_with(&mut streamed.next(), &tasks[1].1).is_pending());
             assert!(poll_with(&mut streamed.next(), &tasks[1].1).is_pending());
             let calls = || tasks.each_ref().map(|(task, _)| task.count());
@@ -81,8 +82,8 @@ fn a_cancel_through_the_handle_ends_each_wait_that_follows() {
     });
 }
 
-// DIFFERENCE: CPython's waiter does not count the failures that end it. Here each wait counts for itself, and what
-// is left can be waited for again.
+// DIFFERENCE: CPython's waiter does not count the failures that end it. Here each wait counts for
+// itself, and another wait can take the unfinished handles.
 #[test]
 fn a_wait_that_a_failure_ended_can_be_taken_up_again() {
     with_watchdog(|| {
@@ -100,8 +101,9 @@ fn a_wait_that_a_failure_ended_can_be_taken_up_again() {
     });
 }
 
-// DIFFERENCE: in CPython dropping a map cancels if somebody had begun to iterate. Here it cancels what has not
-// started, however it began; one that never began has nothing to cancel.
+// DIFFERENCE: in CPython dropping a map cancels only if the iteration had begun. Here it cancels
+// the jobs that have not started, however the map was started; a map that was never started has
+// nothing to cancel.
 #[test]
 fn dropping_a_map_cancels_however_it_began() {
     with_watchdog(|| {
@@ -125,8 +127,8 @@ fn dropping_a_map_cancels_however_it_began() {
     });
 }
 
-// DIFFERENCE: in CPython a shutdown cuts a buffered map short without a word, or raises, depending on whether the
-// iteration had begun.
+// DIFFERENCE: in CPython a shutdown ends a buffered map early without an error, or raises,
+// depending on whether the iteration had begun.
 #[test]
 fn a_map_cut_short_by_a_shutdown_says_so_once() {
     with_watchdog(|| {
@@ -139,7 +141,7 @@ fn a_map_cut_short_by_a_shutdown_says_so_once() {
             pool.shutdown();
             let mut results: Vec<_> = map.into_iter().collect();
             assert!(results.pop().unwrap().unwrap_err().is_shutdown());
-            // Two are ahead, or one if the last step did not submit the next.
+            // Two jobs are ahead, or one if the last step did not submit the next.
             assert!([1, 2].contains(&results.len()));
             let rest = results.into_iter().map(Result::unwrap);
             assert!(rest.enumerate().all(|(i, result)| result == consumed + i));
@@ -152,8 +154,8 @@ fn a_map_cut_short_by_a_shutdown_says_so_once() {
     });
 }
 
-// DIFFERENCE: CPython's shutdown in a signal handler can find its own lock taken. Safe code has no such handlers;
-// it does have callbacks and destructors, which run in the midst of things, and may shut the pool down.
+// DIFFERENCE: in CPython a shutdown in a signal handler may find its own lock held. Safe Rust has
+// no such handlers; but callbacks and destructors may run at any point, and may shut the pool down.
 #[test]
 fn a_shutdown_from_callbacks_and_destructors_does_not_hang() {
     with_watchdog(|| {
@@ -165,13 +167,13 @@ fn a_shutdown_from_callbacks_and_destructors_does_not_hang() {
             }
         }
         let places: [fn(&Arc<ThreadPool>, ShutsDown); 4] = [
-            // A closure that is dropped by a cancel, or never accepted.
+            // A closure dropped by a cancel, or never accepted.
             |pool, shuts| {
                 pool.submit(move || drop(shuts)).cancel();
             },
-            // A result that nobody wants.
+            // A result that no handle takes.
             |pool, shuts| drop(pool.submit(move || shuts)),
-            // A callback in a worker, or here.
+            // A callback in a worker, or in this thread.
             |pool, shuts| pool.submit(|| ()).add_done_callback(move |_| drop(shuts)),
             // The unwinding of a job.
             |pool, shuts| {
@@ -194,8 +196,8 @@ fn a_shutdown_from_callbacks_and_destructors_does_not_hang() {
     });
 }
 
-// DIFFERENCE: in CPython a thread that cannot start takes the future along: the job is queued, and the exception is
-// all that comes back. Here the handle comes back and tells.
+// DIFFERENCE: in CPython a failed thread spawn loses the future: the job is queued, and the caller
+// only gets the exception. Here the caller gets the handle, which resolves with the error.
 #[cfg(all(unix, target_pointer_width = "64"))]
 #[test]
 fn a_refused_thread_loses_no_handle() {
@@ -214,7 +216,8 @@ fn a_refused_thread_loses_no_handle() {
     });
 }
 
-// DIFFERENCE: CPython wakes those who wait first, so `result()` may return before the callbacks have run.
+// DIFFERENCE: CPython wakes the waiters first, so `result()` may return before the callbacks have
+// run.
 #[test]
 fn callbacks_have_run_when_the_result_is_seen() {
     with_watchdog(|| {
@@ -237,7 +240,8 @@ fn callbacks_have_run_when_the_result_is_seen() {
     });
 }
 
-// DIFFERENCE: in CPython a failure whose future was dropped is lost. Here it is counted, and told through `tracing`.
+// DIFFERENCE: in CPython a failure whose future was dropped is lost. Here it is counted, and
+// reported through `tracing`.
 #[test]
 fn a_failure_that_nobody_looks_at_is_told() {
     child::alone(

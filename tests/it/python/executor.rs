@@ -118,7 +118,7 @@ fn test_map_timeout() {
                 true => block_on(map.next()),
             };
             told.recv().unwrap();
-            // What is done by now comes, however long it took.
+            // A finished result is yielded, however long it took.
             assert_eq!(next().unwrap().unwrap(), 0);
             assert_eq!(next().unwrap().unwrap(), 1);
             assert!(next().unwrap().unwrap_err().is_timeout());
@@ -131,7 +131,7 @@ fn test_map_timeout() {
     });
 }
 
-// DIFFERENCE: there is no `close`; dropping the map, or its iterator, is the same.
+// DIFFERENCE: there is no `close`; dropping the map or its iterator does the same.
 #[test]
 fn test_map_close() {
     with_watchdog(|| {
@@ -165,8 +165,7 @@ fn test_map_close() {
     });
 }
 
-// DIFFERENCE: a number that makes no sense is a mistake of the program, so this panics. A negative one does not
-// compile.
+// DIFFERENCE: a size of 0 is a bug in the program, so it panics. A negative size does not compile.
 #[test]
 fn test_map_buffersize_value_validation() {
     with_watchdog(|| {
@@ -192,7 +191,8 @@ fn test_map_buffersize() {
     });
 }
 
-// DIFFERENCE: there is one input; `zip` makes one of several. So in the other test of this kind.
+// DIFFERENCE: a map has one input; `zip` combines several. The same holds in the other test with
+// several inputs.
 #[test]
 fn test_map_buffersize_on_multiple_iterables() {
     with_watchdog(|| {
@@ -240,7 +240,7 @@ fn test_map_buffersize_on_empty_iterable() {
     });
 }
 
-// DIFFERENCE: a map begins when it is told to, or is asked for the first result; hence `start`.
+// DIFFERENCE: a map starts at `start` or at the first request for a result; hence `start`.
 #[test]
 fn test_map_buffersize_when_buffer_is_full() {
     with_watchdog(|| {
@@ -278,7 +278,7 @@ fn test_no_stale_references() {
     });
 }
 
-// DIFFERENCE: a negative number does not compile; 0 is refused likewise.
+// DIFFERENCE: a negative number does not compile; 0 is rejected likewise.
 #[test]
 fn test_max_workers_negative() {
     let error = ThreadPool::builder().max_workers(0).build().unwrap_err();

@@ -10,7 +10,7 @@ use crate::common::child;
 use crate::common::event_log::EventLog;
 use crate::common::{CountingWaker, block_workers, eventually, poll_with, spawn_until_asleep};
 
-/// What a callback was given: the result, or what kind of error it was. And where it ran.
+/// What a callback received: the result, or the kind of error; and the thread it ran in.
 type Seen = (Result<u32, &'static str>, thread::ThreadId);
 
 fn kind(error: &JoinError) -> &'static str {
@@ -22,7 +22,7 @@ fn kind(error: &JoinError) -> &'static str {
     }
 }
 
-/// What a callback on this handle sees.
+/// Returns a channel with what a callback on this handle receives.
 fn watch(handle: &JoinHandle<u32>) -> mpsc::Receiver<Seen> {
     let (tell, told) = mpsc::channel();
     handle.add_done_callback(move |outcome| {
@@ -128,7 +128,7 @@ fn test_done_callback_raises_already_succeeded() {
         || {
             EventLog::install();
             let states = States::new();
-            // It does not unwind into this thread.
+            // The panic does not unwind into this thread.
             states.returned.add_done_callback(|_| panic!("a late one"));
             assert!(EventLog::contains("a late one"));
             assert_eq!(states.returned.join().unwrap(), 42);
@@ -249,7 +249,8 @@ fn test_result_with_success() {
     });
 }
 
-// DIFFERENCE: a handle that is joined, or moved into a task, is nobody else's to cancel; the pool cancels it.
+// DIFFERENCE: a handle that is joined, or moved into a task, cannot be cancelled elsewhere; the
+// pool can cancel the job.
 #[test]
 fn test_result_with_cancel() {
     with_watchdog(|| {
@@ -276,7 +277,7 @@ fn test_result_with_cancel() {
     });
 }
 
-// DIFFERENCE: there is no `exception()`; an error is looked at by a callback, which takes nothing.
+// DIFFERENCE: there is no `exception()`; a callback inspects the error without taking it.
 #[test]
 fn test_exception_with_timeout() {
     with_watchdog(|| {
@@ -291,7 +292,7 @@ fn test_exception_with_timeout() {
             Some(Ok(42)),
         ];
         assert_eq!(outcomes, wanted);
-        // All is still there to be taken.
+        // All outcomes can still be taken.
         assert!(states.cancelled.join().unwrap_err().is_cancelled());
         assert!(states.panicked.join().unwrap_err().is_panic());
         assert_eq!(states.returned.join().unwrap(), 42);
@@ -310,8 +311,8 @@ fn test_exception_with_success() {
     });
 }
 
-// DIFFERENCE: a result is not set but comes from the job, which is used up by running: what would set it twice does
-// not compile. Afterwards nothing changes it.
+// DIFFERENCE: a result is not set but returned by the job, which running consumes: code that sets
+// it twice does not compile. Afterwards the result does not change.
 #[test]
 fn test_multiple_set_result() {
     with_watchdog(|| {
@@ -338,8 +339,8 @@ fn test_multiple_set_exception() {
     });
 }
 
-// DIFFERENCE: there is no snapshot; each question is answered by one look at the state, and a state never goes
-// back. `Debug` tells state and outcome in one.
+// DIFFERENCE: there is no snapshot; each query reads the state once, and a state never goes back.
+// `Debug` shows state and outcome in one read.
 #[test]
 fn test_get_snapshot() {
     with_watchdog(|| {
@@ -359,7 +360,7 @@ fn test_get_snapshot() {
                             last = now;
                         }
                         assert!(handle.is_finished() && !handle.is_running());
-                        // The outcome is there.
+                        // The outcome is available.
                         assert_eq!(watch(&handle).recv().unwrap().0, Ok(1));
                     });
                 }

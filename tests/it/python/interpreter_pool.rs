@@ -74,7 +74,8 @@ fn test_saturation() {
     });
 }
 
-/// Ten jobs say that they are ready, each in its time, and wait to be let go, one for each that is ready.
+/// Ten jobs report that they are ready, each in its time, and then wait for a permission to
+/// continue, one for each ready job.
 fn ready_and_go(workers: usize) {
     let pool = ThreadPool::new(workers);
     let (tell, ready) = mpsc::channel();

@@ -1,9 +1,10 @@
-//! What Python's test suite of `concurrent.futures` asserts, asserted of this crate: each test carries the name of the
-//! one in CPython whose promise it takes over, in a module called as the file there. No code is taken from there.
+//! What Python's test suite of `concurrent.futures` asserts, asserted of this crate. Each test has
+//! the name of the CPython test whose promise it covers, in a module named after CPython's file. No
+//! code is taken from CPython.
 //!
-//! Where this crate promises something else on purpose, a comment that begins with `DIFFERENCE` says what and why. Two
-//! modules more: `deviations` has the promises that replace known defects of CPython, `stated` those that its
-//! documentation makes and its suite does not test.
+//! Where this crate promises something else on purpose, a comment that begins with `DIFFERENCE`
+//! says what and why. Two more modules: `deviations` has the promises that replace known defects of
+//! CPython, `stated` those that its documentation makes and its suite does not test.
 
 // Python's class names are part of the names.
 #![allow(non_snake_case)]
@@ -39,7 +40,7 @@ fn with_watchdog(f: impl FnOnce() + Send + 'static) {
     within(LONG, &name, f);
 }
 
-/// Drives what `make` gives in every runtime and in none.
+/// Drives the futures that `make` returns in every runtime, and without one.
 fn in_every_runtime<F>(make: impl Fn() -> F) -> Vec<F::Output>
 where
     F: Future + Send + 'static,
@@ -59,14 +60,15 @@ where
     ]
 }
 
-/// All the results; none of them may be an error.
+/// Returns all results; none of them may be an error.
 fn all<U>(results: impl IntoIterator<Item = Result<U, JoinError>>) -> Vec<U> {
     results.into_iter().map(Result::unwrap).collect()
 }
 
-/// A job in each of its states. The running one ends when `go` is dropped, or gets something; the pending one follows.
+/// A job in each state. The running job ends when `go` is dropped or sends; then the pending job
+/// runs.
 struct States {
-    // First, so that the pool's drop need not wait.
+    // Declared first, so that the drop of the pool does not block.
     go: mpsc::Sender<()>,
     pending: JoinHandle<u32>,
     running: JoinHandle<u32>,
@@ -88,7 +90,7 @@ impl States {
             let _ = wait.recv();
             43
         });
-        // One worker: the first two are done now.
+        // There is one worker, so the first two jobs have finished now.
         told.recv().unwrap();
         let cancelled = pool.submit(|| 0);
         assert!(cancelled.cancel());
@@ -103,7 +105,7 @@ impl States {
         }
     }
 
-    /// In the order of their declaration.
+    /// Returns the handles in declaration order.
     fn all(&self) -> [&JoinHandle<u32>; 5] {
         [
             &self.pending,
@@ -115,7 +117,7 @@ impl States {
     }
 }
 
-/// A job that ends when told to: by `Ok`, or by a panic with that text.
+/// Submits a job that ends when the sender says so: with `Ok`, or with a panic with that message.
 fn told_job(pool: &ThreadPool) -> (mpsc::Sender<Result<u32, String>>, JoinHandle<u32>) {
     let (go, wait) = mpsc::channel::<Result<u32, String>>();
     let handle = pool.submit(move || match wait.recv() {
@@ -130,7 +132,7 @@ fn keys<K: Copy, T>(handles: &[Tagged<K, JoinHandle<T>>]) -> Vec<K> {
     handles.iter().map(|handle| *handle.key()).collect()
 }
 
-/// What a panic of `f` says.
+/// Returns the message of a panic of `f`.
 fn text_of_panic(f: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("it should panic");
     match payload.downcast::<String>() {
@@ -139,7 +141,7 @@ fn text_of_panic(f: impl FnOnce()) -> String {
     }
 }
 
-/// An executor that keeps its jobs until somebody takes them.
+/// An executor that keeps its jobs until the test takes them.
 #[derive(Default)]
 struct Kept(Mutex<VecDeque<Job>>);
 

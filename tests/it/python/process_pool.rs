@@ -10,7 +10,8 @@ use futurepool::{ThreadPool, ThreadPoolBuilder, cancel_requested};
 use super::{all, text_of_panic, with_watchdog};
 use crate::common::{Gate, block_workers, eventually};
 
-// DIFFERENCE: a chunk of 0 panics, as a buffer of 0 does. A negative one does not compile.
+// DIFFERENCE: a chunk size of 0 panics, as a buffer size of 0 does. A negative size does not
+// compile.
 #[test]
 fn test_map_chunksize() {
     with_watchdog(|| {
@@ -27,8 +28,8 @@ fn test_map_chunksize() {
     });
 }
 
-// DIFFERENCE: the error names the message and the place where the job was submitted; where it panicked is the
-// business of the process's panic hook, which stays as it is.
+// DIFFERENCE: the error contains the message and where the job was submitted. Where it panicked is
+// reported by the panic hook of the process, which stays as it is.
 #[test]
 fn test_traceback() {
     with_watchdog(|| {
@@ -41,7 +42,7 @@ fn test_traceback() {
     });
 }
 
-/// Breaks when the gate opens.
+/// Returns a pool that breaks when the gate opens.
 fn breaking(gate: &Gate) -> ThreadPool {
     let wait = gate.clone();
     let builder = ThreadPool::builder().max_workers(1);
@@ -60,7 +61,7 @@ fn test_broken_process_pool_traceback() {
         let handles = [(); 3].map(|()| pool.submit(|| ()));
         gate.open();
         let [first, second, third] = handles.map(|handle| handle.join().unwrap_err());
-        // Whatever becomes of one of them, the others have all there is.
+        // Whatever is done with one error, the other errors keep all their information.
         assert!(first.try_into_panic().is_err());
         drop(io::Error::from(second));
         drop(pool);
@@ -85,8 +86,9 @@ fn test_ressources_gced_in_workers() {
     });
 }
 
-// DIFFERENCE: no worker is replaced for the number of its jobs, threads have no leaks to be rid of. They are for
-// being idle: `keep_alive`. That must keep what Python keeps: never more threads than allowed, no job lost.
+// DIFFERENCE: no worker is replaced after a number of jobs: threads have no leaks to get rid of.
+// Idle workers do exit: `keep_alive`. That must keep Python's promises: never more threads than
+// allowed, no job lost.
 fn short_lived(workers: usize) -> ThreadPoolBuilder {
     let builder = ThreadPool::builder().max_workers(workers);
     builder.keep_alive(Duration::ZERO)
@@ -163,13 +165,13 @@ fn test_shutdown_no_wait_max_tasks_gh119592() {
     });
 }
 
-// DIFFERENCE: the pool is not broken by it, the next submit asks the system again. (With one worker alive nothing
-// fails at all: refused_threads.rs.)
+// DIFFERENCE: a failed spawn does not break the pool; the next submit tries again. (With one worker
+// alive no job fails at all: see refused_threads.rs.)
 #[cfg(all(unix, target_pointer_width = "64"))]
 #[test]
 fn test_failed_worker_replacement_breaks_pool() {
     with_watchdog(|| {
-        // No address space holds such a stack, so no thread can start.
+        // No address space can hold such a stack, so no thread can start.
         let builder = ThreadPool::builder().stack_size(1 << 60);
         let pool = builder.build().unwrap();
         for refusals in 1..=3 {
@@ -183,7 +185,7 @@ fn test_failed_worker_replacement_breaks_pool() {
     });
 }
 
-// DIFFERENCE: a thread cannot be killed: what runs is asked to end.
+// DIFFERENCE: a thread cannot be killed: running jobs are asked to end.
 #[test]
 fn test_force_shutdown_workers_stops_pool() {
     with_watchdog(|| {

@@ -16,7 +16,8 @@ thread_local! {
     static ALIVE: RefCell<Option<Arc<()>>> = const { RefCell::new(None) };
 }
 
-/// A pool whose threads hold a count of the [`Arc`] until they are truly gone, thread-locals and all.
+/// Returns a builder of pools whose threads hold a reference of the [`Arc`] until their
+/// thread-locals are dropped.
 fn counted(workers: usize) -> (Arc<()>, ThreadPoolBuilder) {
     let alive = Arc::new(());
     let held = Arc::downgrade(&alive);
@@ -46,12 +47,12 @@ fn test_run_after_shutdown() {
     });
 }
 
-// DIFFERENCE: it is the pool's drop that waits, nothing runs at the end of the process. So what the process-wide
-// pool, which is never dropped, has not done by then is lost.
+// DIFFERENCE: the drop of the pool waits; no code runs at the end of the process. So the unfinished
+// jobs of the global pool, which is never dropped, are lost.
 #[test]
 fn test_interpreter_shutdown() {
     if child::is_child() {
-        // It never ends, and holds nobody up.
+        // This job never ends, and does not delay the exit.
         let (tell, told) = mpsc::channel();
         drop(futurepool::submit(move || {
             tell.send(()).unwrap();
@@ -117,8 +118,8 @@ fn test_cancel_futures() {
     });
 }
 
-// DIFFERENCE: as in `test_interpreter_shutdown`, a pool that is dropped at the end of `main` is waited for, and one
-// that is leaked is not; it never hangs.
+// DIFFERENCE: as in `test_interpreter_shutdown`, the end of `main` waits for a pool that is dropped
+// there, and not for a leaked one; it never hangs.
 #[test]
 fn test_hang_gh83386() {
     if child::is_child() {
@@ -173,7 +174,7 @@ fn ThreadPool_test_threads_terminate() {
     });
 }
 
-// DIFFERENCE: the block of `with` is the scope of the variable.
+// DIFFERENCE: the scope of the variable is the block of Python's `with`.
 #[test]
 fn ThreadPool_test_context_manager_shutdown() {
     with_watchdog(|| {
@@ -191,7 +192,7 @@ fn ThreadPool_test_context_manager_shutdown() {
     });
 }
 
-// DIFFERENCE: dropping it is the end of the block, too, and waits, where Python's `del` does not.
+// DIFFERENCE: a drop also is the end of the block, and waits; Python's `del` does not.
 #[test]
 fn ThreadPool_test_del_shutdown() {
     with_watchdog(|| {
@@ -242,7 +243,7 @@ fn names_of_five(builder: ThreadPoolBuilder) -> BTreeSet<String> {
     handles.map(|handle| handle.join().unwrap()).into()
 }
 
-// DIFFERENCE: the number follows a hyphen, not an underscore.
+// DIFFERENCE: a hyphen precedes the number, not an underscore.
 #[test]
 fn ThreadPool_test_thread_names_assigned() {
     with_watchdog(|| {
@@ -284,7 +285,7 @@ fn ThreadPool_test_cancel_futures_wait_false() {
     assert_eq!(stderr, "");
 }
 
-// A job that submits itself again for ever must not keep a pool from its end.
+// A job that resubmits itself forever must not keep a pool from terminating.
 #[test]
 fn test_hang_global_shutdown_lock() {
     with_watchdog(|| {

@@ -1,4 +1,5 @@
-//! What CPython's documentation says, or its tracker asks for, and its suite does not test.
+//! Promises that CPython's documentation makes, or its tracker asks for, and its suite does not
+//! test.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, mpsc};
@@ -35,7 +36,7 @@ fn the_time_limit_of_a_map_counts_from_its_call() {
                 .map(Result::unwrap)
                 .is_ready()
         );
-        // The limit is over, and the second has no limit of its own.
+        // The timeout has elapsed, and the second map has none.
         let std::task::Poll::Ready(Some(Err(error))) = poll_once(&mut map.next()) else {
             panic!("the time is over");
         };
@@ -64,8 +65,8 @@ fn callbacks_run_in_the_order_added_in_the_thread_that_completes() {
     });
 }
 
-// DIFFERENCE: in CPython a worker that waits for the shutdown gets an error, as it would join itself. Here the wait
-// ends when all the others have ended.
+// DIFFERENCE: in CPython a worker that waits for the shutdown gets an error, as it would join
+// itself. Here the wait ends when all other workers have ended.
 #[test]
 fn shutdown_may_be_called_twice_and_by_a_worker() {
     with_watchdog(|| {
@@ -74,7 +75,7 @@ fn shutdown_may_be_called_twice_and_by_a_worker() {
         let handle = pool.submit(move || inner.shutdown().join());
         let queued = pool.submit(|| ());
         handle.join().unwrap();
-        // It was accepted, or came too late; it does not hang.
+        // The job was accepted or rejected; it does not hang.
         let accepted = queued.join().is_ok();
         thread::scope(|scope| {
             for _ in 0..3 {
@@ -104,7 +105,7 @@ fn a_worker_is_idle_before_its_result_is_seen() {
     });
 }
 
-// DIFFERENCE: CPython's documentation has these as its examples of deadlocks.
+// DIFFERENCE: CPython's documentation has these waits as its examples of deadlocks.
 #[test]
 fn a_worker_that_joins_a_job_of_its_own_pool_does_not_hang() {
     with_watchdog(|| {
@@ -184,7 +185,7 @@ fn two_jobs_that_join_each_other_are_told() {
         let (to_other, other) = joins_what_it_gets();
         to_one.send(other).unwrap();
         to_other.send(one).unwrap();
-        // The one that is told ends, and so the other's wait does.
+        // The job whose join fails ends, and so the other join returns.
         assert_eq!((told.recv(), told.recv()), (Ok(true), Ok(false)));
     });
 }
@@ -209,8 +210,8 @@ fn handles_of_several_executors_are_waited_for_together() {
     });
 }
 
-// DIFFERENCE: CPython's executors are told at run time that a future runs or was cancelled already. Here a job is
-// used up by whatever becomes of it, and no handle hangs.
+// DIFFERENCE: CPython's executors learn at run time that a future runs or was cancelled already.
+// Here running, refusing or dropping a job consumes it, and no handle hangs.
 #[test]
 fn a_job_in_anybodys_executor_runs_once_or_is_reported() {
     with_watchdog(|| {
@@ -249,8 +250,8 @@ fn a_job_in_anybodys_executor_runs_once_or_is_reported() {
     });
 }
 
-// DIFFERENCE: CPython's workers may each have an interpreter. Here they are threads, and what one has for itself is
-// thread-local, made by the initializer.
+// DIFFERENCE: CPython's workers may each have an interpreter. Here they are threads, and the state
+// of a worker is thread-local, created by the initializer.
 #[test]
 fn each_worker_may_have_a_state_of_its_own() {
     with_watchdog(|| {
@@ -260,7 +261,7 @@ fn each_worker_may_have_a_state_of_its_own() {
         let builder = ThreadPool::builder().max_workers(2);
         let pool = builder.initializer(|| JOBS.set(100)).build().unwrap();
         let job = || JOBS.replace(JOBS.get() + 1);
-        // One worker is held while the other one counts.
+        // One worker is blocked while the other one counts.
         let blocked = block_workers(&pool, 1);
         let counts = [(); 3].map(|()| pool.submit(job).join().unwrap());
         assert_eq!(counts, [100, 101, 102]);
@@ -269,7 +270,8 @@ fn each_worker_may_have_a_state_of_its_own() {
     });
 }
 
-// DIFFERENCE: CPython can kill its processes. A thread can only be asked; who does not listen is told of.
+// DIFFERENCE: CPython can kill its processes. A thread can only be asked to end; `join_timeout`
+// reports the workers that are left.
 #[test]
 fn a_shutdown_with_a_time_limit_tells_what_is_left() {
     with_watchdog(|| {

@@ -8,7 +8,8 @@ use futurepool::ThreadPool;
 use super::with_watchdog;
 use crate::common::{Gate, block_workers, eventually};
 
-// DIFFERENCE: a map is lazy, as iterators and streams are; `start` is Python's call.
+// DIFFERENCE: a map is lazy, as iterators and streams are; `start` is the equivalent of Python's
+// call.
 #[test]
 fn test_map_submits_without_iteration() {
     with_watchdog(|| {

@@ -10,7 +10,7 @@ use crate::common::{Gate, spawn_until_asleep};
 
 type Handles = Vec<Tagged<&'static str, JoinHandle<u32>>>;
 
-/// Waits in another thread, and returns when that sleeps. It must not have ended.
+/// Waits in another thread, and returns when that thread sleeps. The wait must not have ended.
 fn sleeping_wait(
     handles: Handles,
     when: ReturnWhen,
@@ -20,7 +20,8 @@ fn sleeping_wait(
     waiter
 }
 
-// DIFFERENCE: a handle cannot be in the list twice. It can be waited for twice, and the second wait is no hang.
+// DIFFERENCE: a handle cannot be in the list twice. It can be waited for twice, and the second wait
+// does not hang.
 #[test]
 fn test_20369() {
     with_watchdog(|| {
@@ -36,7 +37,8 @@ fn test_20369() {
     });
 }
 
-// DIFFERENCE: Python's has a cancelled future in the list and pins that it is not done; see `deviations`.
+// DIFFERENCE: Python's test has a cancelled future in the list and pins that it is not done; see
+// `deviations`.
 #[test]
 fn test_first_completed() {
     with_watchdog(|| {
@@ -70,7 +72,7 @@ fn test_first_completed_some_already_completed() {
 #[test]
 fn test_first_exception() {
     with_watchdog(|| {
-        // One worker for two: the second ends after the result of the first is there.
+        // One worker for two jobs: the second ends after the result of the first is there.
         let (pool, other) = (ThreadPool::new(1), ThreadPool::new(1));
         let (first, succeeds) = told_job(&pool);
         let (second, fails) = told_job(&pool);
@@ -91,7 +93,7 @@ fn test_first_exception() {
     });
 }
 
-// DIFFERENCE: an `Err` that a job returns is a result, so it ends only the wait that looks for it.
+// DIFFERENCE: an `Err` returned by a job is a result, so it only ends the wait that checks results.
 #[test]
 fn test_first_exception_of_results() {
     with_watchdog(|| {
@@ -129,11 +131,11 @@ fn test_first_exception_some_already_complete() {
             states.cancelled.tag("cancelled"),
             fails.tag("fails"),
         ];
-        // Neither the result nor the cancel ends it.
+        // Neither the result nor the cancel ends the wait.
         let waiter = sleeping_wait(handles, ReturnWhen::FirstException);
         go.send(Err("as it should".into())).unwrap();
         let waited = waiter.join().unwrap();
-        // DIFFERENCE: a cancelled one is done; Python's is not until a worker has seen it.
+        // DIFFERENCE: a cancelled job is done; Python's is not until a worker has seen it.
         assert_eq!(keys(&waited.done), ["returned", "cancelled", "fails"]);
         assert_eq!(keys(&waited.not_done), ["pending"]);
     });
