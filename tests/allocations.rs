@@ -150,7 +150,7 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
                 wait_for(n);
                 most = most.max(LIVE.load(Relaxed).saturating_sub(before));
             }
-            println!("20,000 jobs run by who waits for them, {what}: {most} bytes at the most");
+            println!("20,000 jobs run by their waiting job, {what}: {most} bytes at the most");
             most
         };
         let joined = grows("join", &|n| {

@@ -40,14 +40,14 @@ fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
         status = waitpid_nohang(child).unwrap();
         status.is_some()
     });
-    assert_ne!(status, Some(3), "the forked process hung");
+    assert_ne!(status, Some(3), "the forked process hangs");
     status == Some(0)
 }
 
 #[test]
-fn in_a_forked_process_an_old_pool_can_be_dropped_and_new_ones_work_with_limits_and_nested_joins() {
+fn in_a_forked_process_old_pools_can_be_dropped_and_new_pools_work() {
     an_old_pool_can_be_dropped_and_a_new_one_works();
-    time_limits_and_nested_joins_work();
+    timeouts_and_nested_joins_work();
 }
 
 fn an_old_pool_can_be_dropped_and_a_new_one_works() {
@@ -68,7 +68,7 @@ fn an_old_pool_can_be_dropped_and_a_new_one_works() {
 }
 
 /// A wait that ends by its timeout.
-fn limit() -> bool {
+fn timeout_elapses() -> bool {
     let mut results = as_completed([pending::<()>()]).timeout(Duration::from_millis(1));
     block_on(results.next()).is_some_and(|result| result.is_err())
 }
@@ -88,14 +88,14 @@ impl Pools {
     }
 }
 
-fn time_limits_and_nested_joins_work() {
+fn timeouts_and_nested_joins_work() {
     within(4 * LONG, "fork", || {
         // The threads of this process may do anything at the moment of the fork, and hold any
         // locks. But no thread may start or end: that takes a lock of the standard library, which
         // would keep the child process from starting threads.
         let over = AtomicBool::new(false);
         let busy = [Pools::new(), Pools::new()];
-        assert!(limit() && busy.iter().all(Pools::nested_join));
+        assert!(timeout_elapses() && busy.iter().all(Pools::nested_join));
         let ready = Barrier::new(5);
         thread::scope(|scope| {
             let (over, ready) = (&over, &ready);
@@ -109,12 +109,12 @@ fn time_limits_and_nested_joins_work() {
                 scope.spawn(move || {
                     ready.wait();
                     while !over.load(SeqCst) {
-                        assert!(limit());
+                        assert!(timeout_elapses());
                     }
                 });
             }
             ready.wait();
-            let in_child = || limit() && Pools::new().nested_join();
+            let in_child = || timeout_elapses() && Pools::new().nested_join();
             let ended = catch_unwind(|| (0..30).all(|_| in_forked_process(in_child)));
             over.store(true, SeqCst);
             assert!(ended.unwrap_or_else(|panic| resume_unwind(panic)));

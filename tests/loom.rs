@@ -139,7 +139,7 @@ fn cancel_and_start_a_job_is_cancelled_or_runs_and_never_both() {
 }
 
 #[test]
-fn cancel_and_finish_who_waits_gets_one_outcome_and_callbacks_run_once() {
+fn cancel_and_finish_the_waiter_gets_one_outcome_and_callbacks_run_once() {
     check(OF_A_JOB, || {
         let called = Count::default();
         let (mut handle, job) = job(|| 7);
@@ -220,7 +220,7 @@ fn drop_of_handle_and_finish_the_result_is_dropped_once() {
         drop(handle);
         runner.join().unwrap();
         assert_eq!(dropped.get(), 1);
-        assert_eq!(called.get(), 1, "it runs although nobody wants the result");
+        assert_eq!(called.get(), 1, "it runs although the handle was dropped");
     });
 }
 
@@ -294,7 +294,7 @@ fn two_late_callbacks_both_run() {
 }
 
 #[test]
-fn submit_and_going_to_sleep_each_job_runs() {
+fn submit_and_park_each_job_runs() {
     check(OF_A_POOL, || {
         let pool = ThreadPool::new(1);
         assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
@@ -304,7 +304,7 @@ fn submit_and_going_to_sleep_each_job_runs() {
 }
 
 #[test]
-fn two_submits_and_going_to_sleep_both_jobs_run_at_once() {
+fn two_submits_and_park_both_jobs_run_concurrently() {
     check(OF_TWO_WORKERS, || {
         let pool = Arc::new(ThreadPool::new(2));
         let go = Arc::new(Notify::new());
@@ -383,7 +383,7 @@ fn submit_and_keep_alive_expiry_the_job_runs() {
 }
 
 #[test]
-fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
+fn bounded_push_pop_and_a_dropped_submit_async_leak_no_permit() {
     check(AND_ANOTHER_THREAD, || {
         let pool = ThreadPool::builder()
             .max_workers(1)
@@ -426,7 +426,7 @@ fn one_runs_and_one_is_queued() -> (Arc<ThreadPool>, Arc<Notify>, JoinHandle<()>
 }
 
 #[test]
-fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled() {
+fn cancel_pending_and_join_the_permit_is_free_before_the_cancel_is_seen() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = beside(&pool, move |pool| {
@@ -444,7 +444,7 @@ fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled
 }
 
 #[test]
-fn cancel_pending_and_cancel_the_place_is_free_when_cancel_returns() {
+fn cancel_pending_and_cancel_the_permit_is_free_when_cancel_returns() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = beside(&pool, move |pool| {

@@ -124,14 +124,14 @@ fn guarantee_7_the_pool_carries_on_with_the_threads_it_got() {
         .collect();
     let metrics = pool.metrics();
     println!(
-        "{} workers, {} refusals",
+        "{} workers, {} spawn failures",
         metrics.workers, metrics.spawn_failures
     );
     assert!((1..5_000).contains(&metrics.workers), "{metrics:?}");
     assert!(metrics.spawn_failures > 0, "{metrics:?}");
     assert!(
         metrics.spawn_failures < 5_000,
-        "the system is asked again and again: {metrics:?}"
+        "the pool keeps trying to spawn: {metrics:?}"
     );
     gate.open();
     for (i, handle) in handles.into_iter().enumerate() {
@@ -144,9 +144,9 @@ fn guarantee_7_the_pool_carries_on_with_the_threads_it_got() {
 }
 
 #[test]
-fn guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error() {
+fn guarantee_7_with_no_thread_handles_resolve_with_the_systems_error() {
     if !in_child(
-        "guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error",
+        "guarantee_7_with_no_thread_handles_resolve_with_the_systems_error",
         0,
     ) {
         return;
@@ -175,7 +175,7 @@ fn guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error() {
         assert_eq!(pool.metrics().spawn_failures, i);
         assert_eq!(pool.metrics().cancelled, i);
     }
-    let accepted = pool.try_submit(|| ()).expect("there is room");
+    let accepted = pool.try_submit(|| ()).expect("a permit is free");
     assert!(accepted.join().unwrap_err().is_spawn_failed());
     assert_eq!(pool.metrics().workers, 0);
     pool.shutdown().join();
@@ -207,8 +207,8 @@ impl Subscriber for Warnings {
 }
 
 #[test]
-fn guarantee_7_a_refusal_is_told_to_tracing() {
-    if !in_child("guarantee_7_a_refusal_is_told_to_tracing", 0) {
+fn guarantee_7_a_spawn_failure_is_reported_through_tracing() {
+    if !in_child("guarantee_7_a_spawn_failure_is_reported_through_tracing", 0) {
         return;
     }
     let pool = ThreadPool::builder()
@@ -221,7 +221,7 @@ fn guarantee_7_a_refusal_is_told_to_tracing() {
     let error = outcome.unwrap_err();
     let warnings = warnings.0.lock().unwrap();
     let [warning] = &warnings[..] else {
-        panic!("one refusal, and these: {warnings:?}");
+        panic!("one spawn failure, but these warnings: {warnings:?}");
     };
     let system = error.source().unwrap().to_string();
     assert!(warning.contains("pool=refused"), "{warning}");
@@ -229,22 +229,22 @@ fn guarantee_7_a_refusal_is_told_to_tracing() {
 }
 
 #[test]
-fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
+fn guarantee_7_the_pool_recovers_when_threads_are_available_again() {
     if !is_root() && env::var_os(LIMIT).is_none() {
         eprintln!(
-            "left out: this user's other threads come and go, and only root can be another user"
+            "skipped: other threads of this user start and exit, and only root can switch to another user"
         );
         return;
     }
     if !in_child(
-        "guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again",
+        "guarantee_7_the_pool_recovers_when_threads_are_available_again",
         3,
     ) {
         return;
     }
     // Three threads more: one for this watchdog, one for a pool that takes up a thread, one for the
     // tested pool.
-    within(LONG, "refused and had", || {
+    within(LONG, "refused, then available", || {
         let pool = ThreadPool::new(3);
         let other = ThreadPool::new(1);
         other.submit(|| ()).join().unwrap();
@@ -271,8 +271,8 @@ fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
 }
 
 #[test]
-fn a_limit_is_over_at_once_if_the_timer_gets_no_thread() {
-    if !in_child("a_limit_is_over_at_once_if_the_timer_gets_no_thread", 0) {
+fn a_timeout_elapses_at_once_if_the_timer_gets_no_thread() {
+    if !in_child("a_timeout_elapses_at_once_if_the_timer_gets_no_thread", 0) {
         return;
     }
     let mut results = as_completed([pending::<()>()]).timeout(10 * LONG);

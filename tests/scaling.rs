@@ -121,7 +121,7 @@ fn stream(handles: Vec<JoinHandle<usize>>) {
 }
 
 #[test]
-fn as_completed_takes_time_in_proportion() {
+fn as_completed_takes_linear_time() {
     let _turn = turn();
     within(10 * LONG, "as_completed", || {
         for (what, consume) in [
@@ -143,7 +143,7 @@ fn as_completed_takes_time_in_proportion() {
 }
 
 #[test]
-fn as_completed_in_a_worker_of_the_pool_takes_time_in_proportion() {
+fn as_completed_in_a_worker_of_the_pool_takes_linear_time() {
     let _turn = turn();
     within(10 * LONG, "in a worker", || {
         for workers in [1, 2] {
@@ -163,7 +163,7 @@ fn as_completed_in_a_worker_of_the_pool_takes_time_in_proportion() {
 }
 
 #[test]
-fn wait_takes_time_in_proportion_in_every_mode() {
+fn wait_takes_linear_time_in_every_mode() {
     let _turn = turn();
     within(10 * LONG, "wait", || {
         let (few, many) = (5_000, 50_000);
@@ -200,7 +200,7 @@ fn wait_takes_time_in_proportion_in_every_mode() {
 }
 
 #[test]
-fn map_takes_time_in_proportion() {
+fn map_takes_linear_time() {
     let _turn = turn();
     within(10 * LONG, "map", || {
         assert_at_most(LOOSE_FACTOR, "map", FEW, MANY, |n| {
@@ -230,7 +230,7 @@ impl Executor for Keeps {
 }
 
 #[test]
-fn memory_is_in_proportion_and_comes_back() {
+fn memory_is_linear_and_is_released() {
     let _turn = turn();
     // The memory that `as_completed` needs for `n` handles that it waits for, and what is left
     // after all were yielded.
@@ -292,7 +292,7 @@ fn a_map_with_a_buffer_needs_no_more_memory_for_a_longer_input() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn all_limits_share_one_timer_thread_and_blocking_waits_need_none() {
+fn all_timeouts_share_one_timer_thread_and_blocking_waits_need_none() {
     /// The system truncates names to 15 bytes.
     fn timers() -> usize {
         let tasks = std::fs::read_dir("/proc/self/task").expect("the threads of this process");

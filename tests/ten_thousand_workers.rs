@@ -9,7 +9,7 @@ use futurepool::ThreadPool;
 
 #[test]
 fn ten_thousand_workers_start_block_and_end() {
-    within(LONG, "a crowd", || {
+    within(LONG, "ten thousand workers", || {
         const WORKERS: usize = 10_000;
         let pool = ThreadPool::new(WORKERS);
         let gate = Gate::new();
@@ -20,7 +20,7 @@ fn ten_thousand_workers_start_block_and_end() {
             })
             .collect();
         // Where the system refuses some of the threads, the others must do.
-        eventually("all that may come block", || {
+        eventually("all workers that could start are blocked", || {
             let metrics = pool.metrics();
             let all = metrics.workers == WORKERS as u64 || metrics.spawn_failures > 0;
             all && metrics.running == metrics.workers

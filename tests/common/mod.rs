@@ -41,7 +41,7 @@ pub(crate) fn within<R: Send + 'static>(
         .expect("a thread for the test");
     match receive.recv_timeout(limit) {
         Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("{what}: not done within {limit:?}"),
+        Err(RecvTimeoutError::Timeout) => panic!("{what}: did not return within {limit:?}"),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Err(payload) => resume_unwind(payload),
             Ok(()) => unreachable!("it sends before it ends"),
@@ -57,7 +57,7 @@ pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     let start = Instant::now();
     let mut turns = 0_u32;
     while !fact() {
-        assert!(start.elapsed() < LONG, "{what}: not so after {LONG:?}");
+        assert!(start.elapsed() < LONG, "{what}: not true after {LONG:?}");
         turns += 1;
         if turns < 100 {
             thread::yield_now();
@@ -117,7 +117,7 @@ impl ThreadState {
 
     /// Returns how often the thread has gone to sleep so far; 0 where the system does not report
     /// it.
-    pub(crate) fn naps(&self) -> u64 {
+    pub(crate) fn voluntary_switches(&self) -> u64 {
         let status = self.stat.as_ref().map(|stat| stat.with_file_name("status"));
         let status = status.and_then(|status| fs::read_to_string(status).ok());
         let status = status.unwrap_or_default();
@@ -165,7 +165,7 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner);
         let is_open = *guard;
         drop(guard);
-        assert!(is_open, "nobody opened the gate within {LONG:?}");
+        assert!(is_open, "the gate was not opened within {LONG:?}");
     }
 }
 

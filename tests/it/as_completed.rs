@@ -53,7 +53,7 @@ fn finished<T: Send + 'static>(handle: &JoinHandle<T>) {
 }
 
 #[test]
-fn outputs_come_in_the_order_in_which_the_jobs_are_done() {
+fn outputs_are_yielded_in_completion_order() {
     for next in NEXT {
         within(LONG, "outputs in order", move || {
             let pool = ThreadPool::new(3);
@@ -81,7 +81,7 @@ fn a_for_loop_takes_all() {
 }
 
 #[test]
-fn nothing_given_ends_at_once_and_for_ever() {
+fn an_empty_set_ends_at_once_and_stays_ended() {
     for next in NEXT {
         let mut outputs: Handles = as_completed([]);
         assert!(outputs.is_terminated());
@@ -94,7 +94,7 @@ fn nothing_given_ends_at_once_and_for_ever() {
 }
 
 #[test]
-fn the_size_hint_is_exact_all_along() {
+fn the_size_hint_is_always_exact() {
     for next in NEXT {
         within(LONG, "size hint", move || {
             let pool = ThreadPool::new(2);
@@ -125,7 +125,7 @@ fn the_blocking_iterator_knows_its_length() {
 }
 
 #[test]
-fn one_can_be_pushed_while_it_runs_and_after_the_end() {
+fn a_future_can_be_pushed_during_the_iteration_and_after_its_end() {
     for next in NEXT {
         within(LONG, "push", move || {
             let pool = ThreadPool::new(2);
@@ -144,7 +144,7 @@ fn one_can_be_pushed_while_it_runs_and_after_the_end() {
 }
 
 #[test]
-fn a_sync_loop_can_push_what_its_results_ask_for() {
+fn a_blocking_loop_can_push_follow_up_jobs() {
     within(LONG, "crawl", || {
         let pool = ThreadPool::new(2);
         let visit = |n: u32| pool.submit(move || n);
@@ -165,7 +165,7 @@ fn a_sync_loop_can_push_what_its_results_ask_for() {
 }
 
 #[test]
-fn a_push_between_two_polls_is_polled_though_nobody_woke() {
+fn a_push_between_two_polls_is_polled_without_a_wake_up() {
     let mut outputs = as_completed([]);
     outputs.push(ready(1));
     assert_eq!(poll_once(&mut outputs.next()), Poll::Ready(Some(1)));
@@ -174,7 +174,7 @@ fn a_push_between_two_polls_is_polled_though_nobody_woke() {
 }
 
 #[test]
-fn into_pending_gives_what_was_not_handed_out_in_the_order_added() {
+fn into_pending_returns_the_unyielded_futures_in_insertion_order() {
     for next in NEXT {
         within(LONG, "into_pending", move || {
             let pool = ThreadPool::new(6);
@@ -194,7 +194,7 @@ fn into_pending_gives_what_was_not_handed_out_in_the_order_added() {
 }
 
 #[test]
-fn after_a_timeout_into_pending_gives_the_rest_in_order_done_or_not() {
+fn after_a_timeout_into_pending_returns_the_rest_in_order_done_or_not() {
     for next in NEXT_TIMED {
         within(LONG, "into_pending after a timeout", move || {
             let pool = ThreadPool::new(5);
@@ -218,7 +218,7 @@ fn after_a_timeout_into_pending_gives_the_rest_in_order_done_or_not() {
 }
 
 #[test]
-fn into_pending_before_the_error_gives_done_ones_that_were_not_handed_out() {
+fn into_pending_before_the_error_includes_done_but_unyielded_futures() {
     let pool = ThreadPool::new(3);
     let (gates, handles) = gated(&pool, 3);
     for gate in &gates[..2] {
@@ -234,7 +234,7 @@ fn into_pending_before_the_error_gives_done_ones_that_were_not_handed_out() {
 }
 
 #[test]
-fn at_the_timeout_comes_what_is_done_then_one_error_then_the_end_for_ever() {
+fn a_timeout_yields_done_outputs_then_one_error_then_the_end() {
     for limit in [0, 50].map(Duration::from_millis) {
         for next in NEXT_TIMED {
             within(LONG, "timed", move || {
@@ -295,7 +295,7 @@ fn a_timed_form_whose_futures_are_all_done_ends_without_an_error() {
 }
 
 #[test]
-fn the_limit_counts_from_the_call_of_timeout() {
+fn the_timeout_counts_from_the_call_of_timeout() {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let limit = Duration::from_millis(20);
@@ -303,16 +303,16 @@ fn the_limit_counts_from_the_call_of_timeout() {
     thread::sleep(2 * limit);
     // This is the very first poll, and the timeout has already elapsed.
     let Poll::Ready(Some(Err(error))) = poll_once(&mut outputs.next()) else {
-        panic!("the limit counts from the first poll");
+        panic!("the timeout counts from the first poll");
     };
     assert_eq!((error.pending(), error.total()), (1, 1));
     drop(blocked);
 }
 
 #[test]
-fn a_limit_too_long_for_the_clock_is_none() {
+fn a_timeout_too_long_for_the_clock_is_no_timeout() {
     for next in NEXT_TIMED {
-        within(LONG, "no limit", move || {
+        within(LONG, "no timeout", move || {
             let pool = ThreadPool::new(1);
             let (gates, handles) = gated(&pool, 1);
             let mut outputs = as_completed(handles).timeout(Duration::MAX);
@@ -339,7 +339,7 @@ fn busy() -> Boxed {
     Box::pin(poll_fn(move |context| {
         assert!(
             start.elapsed() < LONG / 6,
-            "it is polled long after the limit"
+            "it is polled long after the timeout"
         );
         context.waker().wake_by_ref();
         Poll::Pending
@@ -347,7 +347,7 @@ fn busy() -> Boxed {
 }
 
 #[test]
-fn a_limit_ends_the_wait_for_a_future_that_wakes_itself_all_the_time() {
+fn a_timeout_ends_the_wait_for_a_future_that_always_wakes_itself() {
     for next in NEXT_BOXED {
         within(LONG, "busy future", move || {
             let mut outputs = as_completed([busy()]).timeout(Duration::from_millis(20));
@@ -371,21 +371,21 @@ fn done_behind_busy_ones(next: NextBoxed) {
 }
 
 #[test]
-fn what_is_done_comes_before_the_error_though_others_wake_themselves_sync() {
+fn done_outputs_precede_the_error_despite_busy_futures_blocking() {
     within(LONG, "busy neighbours", || {
         done_behind_busy_ones(NEXT_BOXED[0])
     });
 }
 
 #[test]
-fn what_is_done_comes_before_the_error_though_others_wake_themselves_async() {
+fn done_outputs_precede_the_error_despite_busy_futures_async() {
     within(LONG, "busy neighbours", || {
         done_behind_busy_ones(NEXT_BOXED[1])
     });
 }
 
 #[test]
-fn the_timed_form_keeps_push_and_counts_what_is_pushed() {
+fn the_timed_form_has_push_and_counts_pushed_futures() {
     for next in NEXT_TIMED {
         within(LONG, "timed push", move || {
             let pool = ThreadPool::new(2);
@@ -409,7 +409,7 @@ fn the_timed_form_keeps_push_and_counts_what_is_pushed() {
 }
 
 #[test]
-fn the_limit_wakes_who_polled_last() {
+fn the_timeout_wakes_the_last_waker() {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let mut outputs = as_completed([pool.submit(|| ())]).timeout(Duration::from_millis(500));
@@ -419,7 +419,7 @@ fn the_limit_wakes_who_polled_last() {
     assert!(poll_with(&mut outputs.next(), &last).is_pending());
     // One spurious wake-up of a poll is allowed.
     let before = [first_count.count(), last_count.count()];
-    eventually("the limit wakes", || last_count.count() > before[1]);
+    eventually("the timeout wakes", || last_count.count() > before[1]);
     assert_eq!(first_count.count(), before[0]);
     assert!(poll_with(&mut outputs.next(), &last).is_ready());
     drop(blocked);
@@ -486,7 +486,7 @@ fn with_tokio(mut builder: tokio::runtime::Builder) {
 }
 
 #[test]
-fn a_time_limit_needs_no_timer_of_the_runtime() {
+fn a_timeout_needs_no_timer_of_the_runtime() {
     within(LONG, "no timer", || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -499,7 +499,7 @@ fn a_time_limit_needs_no_timer_of_the_runtime() {
             assert_eq!(
                 outputs.next().await.unwrap().unwrap_err().pending(),
                 1,
-                "the limit ends it"
+                "the timeout ends it"
             );
             drop(blocked);
         });
@@ -507,7 +507,7 @@ fn a_time_limit_needs_no_timer_of_the_runtime() {
 }
 
 #[test]
-fn handles_of_several_pools_and_executors_go_together() {
+fn handles_of_several_pools_and_executors_can_be_mixed() {
     within(LONG, "several pools", || {
         let (one, two) = (ThreadPool::new(1), ThreadPool::new(1));
         let handles = [
@@ -523,7 +523,7 @@ fn handles_of_several_pools_and_executors_go_together() {
 }
 
 #[test]
-fn tagged_handles_come_with_their_keys() {
+fn tagged_handles_are_yielded_with_their_keys() {
     within(LONG, "tagged", || {
         let pool = ThreadPool::new(2);
         let words = ["spam", "eggs", "", "ham"];
@@ -539,7 +539,7 @@ fn tagged_handles_come_with_their_keys() {
 }
 
 #[test]
-fn cancel_on_drop_handles_cancel_when_it_is_dropped_and_do_not_when_handed_out() {
+fn cancel_on_drop_handles_cancel_when_dropped_but_not_when_yielded() {
     within(LONG, "cancel_on_drop", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -561,7 +561,7 @@ fn cancel_on_drop_handles_cancel_when_it_is_dropped_and_do_not_when_handed_out()
 }
 
 #[test]
-fn futures_that_are_no_handles_and_cannot_move_go_too() {
+fn other_futures_are_accepted_even_if_not_unpin() {
     within(LONG, "other futures", || {
         let pool = ThreadPool::new(2);
         let ask = |number: usize| {
@@ -640,7 +640,7 @@ fn cancelled_panicked_and_refused_jobs_are_outputs_like_others() {
 }
 
 #[test]
-fn a_cancel_while_it_waits_is_handed_out_at_once() {
+fn a_cancel_during_the_wait_is_yielded_at_once() {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let (count, waker) = CountingWaker::new();
@@ -662,7 +662,7 @@ fn a_cancel_while_it_waits_is_handed_out_at_once() {
 }
 
 #[test]
-fn a_future_that_panics_when_it_is_polled_loses_nobody_else() {
+fn a_future_that_panics_in_its_poll_loses_no_other_future() {
     within(LONG, "panicking future", || {
         let pool = ThreadPool::new(1);
         let good = pool.submit(|| 1);

@@ -47,7 +47,7 @@ fn full_pool(capacity: usize) -> Full {
 
 impl Full {
     /// Cancels the oldest job that `full_pool` queued, which releases a permit.
-    fn make_room(&mut self) {
+    fn release_permit(&mut self) {
         let oldest = self.queued.pop_front().expect("a queued job is left");
         assert!(oldest.cancel());
     }
@@ -95,14 +95,14 @@ enum End {
 impl End {
     const ALL: [Self; 3] = [Self::Shutdown, Self::ShutdownNow, Self::Broken];
 
-    fn is_told_by(self, error: &JoinError) -> bool {
+    fn matches(self, error: &JoinError) -> bool {
         match self {
             Self::Shutdown | Self::ShutdownNow => error.is_shutdown(),
             Self::Broken => error.is_broken() && error.to_string().contains("no licence"),
         }
     }
 
-    fn is_told_by_submit<F>(self, error: &SubmitError<F>) -> bool {
+    fn matches_submit<F>(self, error: &SubmitError<F>) -> bool {
         assert!(!error.is_full());
         match self {
             Self::Shutdown | Self::ShutdownNow => error.is_shutdown() && !error.is_broken(),
@@ -117,12 +117,12 @@ impl End {
 
 /// A full pool of capacity 1 that can be shut down or broken while its first worker is still
 /// blocked: its second worker is in the initializer, which fails as soon as the gate opens.
-struct Doomed {
+struct EndablePool {
     full: Full,
     fails: Gate,
 }
 
-impl Doomed {
+impl EndablePool {
     fn new() -> Self {
         let fails = Gate::new();
         let initializer = {
@@ -163,14 +163,14 @@ impl Doomed {
     }
 }
 
-impl Drop for Doomed {
+impl Drop for EndablePool {
     fn drop(&mut self) {
         self.fails.open();
     }
 }
 
 #[test]
-fn capacity_of_0_is_refused() {
+fn capacity_of_0_is_rejected() {
     let error = ThreadPool::builder().queue_capacity(0).build().unwrap_err();
     assert_eq!(error.field(), "queue_capacity");
 }
@@ -190,7 +190,7 @@ fn capacity_counts_only_jobs_that_have_not_started() {
 }
 
 #[test]
-fn submit_blocks_until_there_is_room() {
+fn submit_blocks_until_a_permit_is_free() {
     within(LONG, "submit blocks", || {
         let mut full = full_pool(2);
         let pool = Arc::clone(&full.pool);
@@ -198,7 +198,7 @@ fn submit_blocks_until_there_is_room() {
         assert!(!submitter.is_finished());
         assert_eq!(full.pool.metrics().queued, 2);
 
-        full.make_room();
+        full.release_permit();
         let handle = submitter.join().unwrap();
         assert_eq!(full.pool.metrics().queued, 2);
         full.blocked.release();
@@ -295,10 +295,10 @@ fn submit_async_is_send_unpin_and_static() {
 }
 
 #[test]
-fn submit_async_is_ready_at_once_while_there_is_room() {
-    within(LONG, "room", || {
+fn submit_async_is_ready_at_once_while_a_permit_is_free() {
+    within(LONG, "permit", || {
         let mut full = full_pool(2);
-        full.make_room();
+        full.release_permit();
         let handle = ready(poll_once(&mut full.pool.submit_async(|| 5)));
         assert!(is_full(&full.pool));
         full.blocked.release();
@@ -307,7 +307,7 @@ fn submit_async_is_ready_at_once_while_there_is_room() {
 }
 
 #[test]
-fn submit_async_waits_for_room() {
+fn submit_async_waits_for_a_permit() {
     within(LONG, "submit_async waits", || {
         let mut full = full_pool(1);
         let (wakes, waker) = CountingWaker::new();
@@ -317,7 +317,7 @@ fn submit_async_waits_for_room() {
         assert_eq!(wakes.count(), 0);
         assert_eq!(full.pool.metrics().queued, 1);
 
-        full.make_room();
+        full.release_permit();
         assert_eq!(wakes.count(), 1);
         let handle = ready(poll_with(&mut waiting, &waker));
         full.blocked.release();
@@ -327,14 +327,14 @@ fn submit_async_waits_for_room() {
 }
 
 #[test]
-fn submit_async_that_was_never_polled_neither_submits_nor_stands_in_line() {
+fn submit_async_that_was_never_polled_neither_submits_nor_queues() {
     within(LONG, "never polled", || {
         let mut full = full_pool(1);
         let (wakes, waker) = CountingWaker::new();
         let mut early = full.pool.submit_async(|| ());
         let mut late = full.pool.submit_async(|| ());
         assert!(poll_with(&mut late, &waker).is_pending());
-        full.make_room();
+        full.release_permit();
         assert_eq!(wakes.count(), 1);
         assert!(poll_once(&mut early).is_pending());
         drop(ready(poll_once(&mut late)));
@@ -346,27 +346,27 @@ fn submit_async_that_was_never_polled_neither_submits_nor_stands_in_line() {
 }
 
 #[test]
-fn submit_async_serves_first_who_polled_first() {
+fn submit_async_serves_futures_in_the_order_of_their_first_poll() {
     within(LONG, "first polled", || {
-        const LINE: [usize; 5] = [3, 0, 4, 1, 2];
-        let mut full = full_pool(LINE.len());
+        const ORDER: [usize; 5] = [3, 0, 4, 1, 2];
+        let mut full = full_pool(ORDER.len());
         let log = mpsc::channel();
-        let mut futures: Vec<_> = (0..LINE.len())
+        let mut futures: Vec<_> = (0..ORDER.len())
             .map(|n| full.pool.submit_async(note(&log.0, n)))
             .collect();
-        let wakers: Vec<_> = LINE.iter().map(|_| CountingWaker::new()).collect();
-        for n in LINE {
+        let wakers: Vec<_> = ORDER.iter().map(|_| CountingWaker::new()).collect();
+        for n in ORDER {
             assert!(poll_with(&mut futures[n], &wakers[n].1).is_pending());
         }
         // A second poll does not change the order.
-        for n in 0..LINE.len() {
+        for n in 0..ORDER.len() {
             assert!(poll_with(&mut futures[n], &wakers[n].1).is_pending());
         }
-        for (served, n) in LINE.into_iter().enumerate() {
-            full.make_room();
-            for (place, m) in LINE.into_iter().enumerate() {
-                assert_eq!(wakers[m].0.count(), usize::from(place <= served));
-                if place > served {
+        for (served, n) in ORDER.into_iter().enumerate() {
+            full.release_permit();
+            for (position, m) in ORDER.into_iter().enumerate() {
+                assert_eq!(wakers[m].0.count(), usize::from(position <= served));
+                if position > served {
                     assert!(poll_with(&mut futures[m], &wakers[m].1).is_pending());
                 }
             }
@@ -374,17 +374,17 @@ fn submit_async_serves_first_who_polled_first() {
         }
         drop(futures);
         full.blocked.release();
-        assert_eq!(order(log), LINE);
+        assert_eq!(order(log), ORDER);
     });
 }
 
 #[test]
-fn try_submit_does_not_overtake_who_waits() {
+fn try_submit_does_not_overtake_a_waiting_future() {
     within(LONG, "try_submit overtakes", || {
         let mut full = full_pool(2);
         let mut waiting = full.pool.submit_async(|| ());
         assert!(poll_once(&mut waiting).is_pending());
-        full.make_room();
+        full.release_permit();
         // The permit belongs to the waiting future, which has not been polled since.
         assert_eq!(full.pool.metrics().queued, 1);
         assert!(is_full(&full.pool));
@@ -405,12 +405,12 @@ fn submit_does_not_overtake_submit_async() {
             let (pool, job) = (Arc::clone(&full.pool), note(&log.0, "sync"));
             spawn_until_asleep(move || drop(pool.submit(job)))
         };
-        full.make_room();
+        full.release_permit();
         assert_eq!(wakes.count(), 1);
         assert_eq!(full.pool.metrics().queued, 1);
         drop(ready(poll_with(&mut waiting, &waker)));
         assert!(!submitter.is_finished());
-        full.make_room();
+        full.release_permit();
         submitter.join().unwrap();
         full.blocked.release();
         drop(waiting);
@@ -430,11 +430,11 @@ fn submit_async_does_not_overtake_submit() {
         let (wakes, waker) = CountingWaker::new();
         let mut waiting = full.pool.submit_async(note(&log.0, "async"));
         assert!(poll_with(&mut waiting, &waker).is_pending());
-        full.make_room();
+        full.release_permit();
         submitter.join().unwrap();
         assert_eq!(wakes.count(), 0);
         assert!(poll_with(&mut waiting, &waker).is_pending());
-        full.make_room();
+        full.release_permit();
         assert_eq!(wakes.count(), 1);
         drop(ready(poll_with(&mut waiting, &waker)));
         full.blocked.release();
@@ -444,7 +444,7 @@ fn submit_async_does_not_overtake_submit() {
 }
 
 #[test]
-fn blocked_submits_are_served_in_the_order_they_came() {
+fn blocked_submits_are_served_in_fifo_order() {
     within(LONG, "blocked submits in order", || {
         let full = full_pool(1);
         let log = mpsc::channel();
@@ -463,7 +463,7 @@ fn blocked_submits_are_served_in_the_order_they_came() {
 }
 
 #[test]
-fn submit_async_dropped_while_it_waits_submits_nothing_and_loses_no_place() {
+fn submit_async_dropped_while_waiting_submits_nothing_and_leaks_no_permit() {
     within(LONG, "dropped while waiting", || {
         let mut full = full_pool(1);
         let before = full.pool.metrics();
@@ -481,14 +481,14 @@ fn submit_async_dropped_while_it_waits_submits_nothing_and_loses_no_place() {
         assert_eq!(full.pool.metrics(), before);
         assert_eq!(wakes.count(), 0);
 
-        full.make_room();
+        full.release_permit();
         assert_eq!(wakes.count(), 1);
         drop(ready(poll_with(&mut second, &waker)));
     });
 }
 
 #[test]
-fn submit_async_dropped_with_a_granted_place_passes_it_on() {
+fn submit_async_dropped_with_a_granted_permit_passes_it_on() {
     within(LONG, "granted and dropped", || {
         let mut full = full_pool(1);
         let (first_wakes, first_waker) = CountingWaker::new();
@@ -497,7 +497,7 @@ fn submit_async_dropped_with_a_granted_place_passes_it_on() {
         let mut second = full.pool.submit_async(|| ());
         assert!(poll_with(&mut first, &first_waker).is_pending());
         assert!(poll_with(&mut second, &second_waker).is_pending());
-        full.make_room();
+        full.release_permit();
         assert_eq!((first_wakes.count(), second_wakes.count()), (1, 0));
         drop(first);
         assert_eq!((first_wakes.count(), second_wakes.count()), (1, 1));
@@ -510,14 +510,14 @@ fn submit_async_dropped_with_a_granted_place_passes_it_on() {
 }
 
 #[test]
-fn granted_place_that_is_dropped_goes_to_a_blocked_submit() {
+fn granted_permit_that_is_dropped_goes_to_a_blocked_submit() {
     within(LONG, "granted to a blocked submit", || {
         let mut full = full_pool(1);
         let mut waiting = full.pool.submit_async(|| ());
         assert!(poll_once(&mut waiting).is_pending());
         let pool = Arc::clone(&full.pool);
         let submitter = spawn_until_asleep(move || pool.submit(|| "ran"));
-        full.make_room();
+        full.release_permit();
         drop(waiting);
         let handle = submitter.join().unwrap();
         full.blocked.release();
@@ -526,7 +526,7 @@ fn granted_place_that_is_dropped_goes_to_a_blocked_submit() {
 }
 
 #[test]
-fn replaced_waker_is_dropped_and_only_the_last_one_is_called() {
+fn replaced_waker_is_dropped_and_only_the_last_waker_is_called() {
     within(LONG, "wakers replaced", || {
         let mut full = full_pool(1);
         let (first_wakes, first_waker) = CountingWaker::new();
@@ -537,7 +537,7 @@ fn replaced_waker_is_dropped_and_only_the_last_one_is_called() {
         assert!(Arc::strong_count(&first_wakes) > unused);
         assert!(poll_with(&mut waiting, &second_waker).is_pending());
         assert_eq!(Arc::strong_count(&first_wakes), unused);
-        full.make_room();
+        full.release_permit();
         assert_eq!((first_wakes.count(), second_wakes.count()), (0, 1));
         drop(ready(poll_once(&mut waiting)));
         assert_eq!(Arc::strong_count(&second_wakes), unused);
@@ -582,13 +582,13 @@ fn assert_panics_as_polled_again<F: FnOnce() + Send + 'static>(future: &mut Subm
 
 /// A waker that uses the pool in every way when it is woken and when it is dropped: a lock held at
 /// that moment would hang the test.
-struct NosyWaker {
+struct ProbingWaker {
     pool: Arc<ThreadPool>,
     looks: AtomicUsize,
 }
 
-impl NosyWaker {
-    fn look(&self) {
+impl ProbingWaker {
+    fn probe(&self) {
         assert!(is_full(&self.pool));
         let mut waiting = self.pool.submit_async(|| ());
         assert!(poll_once(&mut waiting).is_pending());
@@ -598,24 +598,24 @@ impl NosyWaker {
     }
 }
 
-impl Wake for NosyWaker {
+impl Wake for ProbingWaker {
     fn wake(self: Arc<Self>) {
-        self.look();
+        self.probe();
     }
 }
 
-impl Drop for NosyWaker {
+impl Drop for ProbingWaker {
     fn drop(&mut self) {
-        self.look();
+        self.probe();
     }
 }
 
 #[test]
 fn no_lock_is_held_while_the_waker_of_a_submit_async_is_called_or_dropped() {
-    within(LONG, "nosy wakers", || {
+    within(LONG, "probing wakers", || {
         let mut full = full_pool(1);
-        let nosy = || {
-            Arc::new(NosyWaker {
+        let probing = || {
+            Arc::new(ProbingWaker {
                 pool: Arc::clone(&full.pool),
                 looks: AtomicUsize::new(0),
             })
@@ -623,16 +623,16 @@ fn no_lock_is_held_while_the_waker_of_a_submit_async_is_called_or_dropped() {
         let mut waiting = full.pool.submit_async(|| ());
         // The pool holds the last references, so it drops these wakers: one is replaced, one is
         // dropped with its future.
-        assert!(poll_with(&mut waiting, &Waker::from(nosy())).is_pending());
+        assert!(poll_with(&mut waiting, &Waker::from(probing())).is_pending());
         assert!(poll_once(&mut waiting).is_pending());
-        assert!(poll_with(&mut waiting, &Waker::from(nosy())).is_pending());
+        assert!(poll_with(&mut waiting, &Waker::from(probing())).is_pending());
         drop(waiting);
 
-        let called = nosy();
+        let called = probing();
         let mut waiting = full.pool.submit_async(|| ());
         let waker = Waker::from(Arc::clone(&called));
         assert!(poll_with(&mut waiting, &waker).is_pending());
-        full.make_room();
+        full.release_permit();
         assert_eq!(called.looks.load(Ordering::SeqCst), 1);
         drop(ready(poll_once(&mut waiting)));
     });
@@ -647,12 +647,12 @@ impl Wake for PanickingWaker {
 }
 
 #[test]
-fn waker_that_panics_harms_neither_the_cancel_nor_the_line() {
+fn waker_that_panics_harms_neither_the_cancel_nor_later_submitters() {
     within(LONG, "panicking waker", || {
         let mut full = full_pool(1);
         let mut waiting = full.pool.submit_async(|| "ran");
         assert!(poll_with(&mut waiting, &Waker::from(Arc::new(PanickingWaker))).is_pending());
-        full.make_room();
+        full.release_permit();
         let handle = ready(poll_once(&mut waiting));
         full.blocked.release();
         assert_eq!(handle.join().unwrap(), "ran");
@@ -660,8 +660,8 @@ fn waker_that_panics_harms_neither_the_cancel_nor_the_line() {
 }
 
 #[test]
-fn place_comes_back_when_a_job_starts_not_when_it_ends() {
-    within(LONG, "place at start", || {
+fn permit_is_released_when_a_job_starts_not_when_it_ends() {
+    within(LONG, "permit at start", || {
         let pool = shared_pool(1, 1);
         let blocked = block_workers(&pool, 1);
         let (started, starts) = mpsc::channel();
@@ -687,8 +687,8 @@ fn place_comes_back_when_a_job_starts_not_when_it_ends() {
 }
 
 #[test]
-fn place_comes_back_before_cancel_returns() {
-    within(LONG, "place at cancel", || {
+fn permit_is_released_before_cancel_returns() {
+    within(LONG, "permit at cancel", || {
         let mut full = full_pool(3);
         // A job in the middle of the queue, which is not the next to run.
         let middle = full.queued.remove(1).unwrap();
@@ -706,7 +706,7 @@ fn place_comes_back_before_cancel_returns() {
 }
 
 #[test]
-fn cancel_that_comes_too_late_frees_no_place() {
+fn cancel_that_comes_too_late_releases_no_permit() {
     within(LONG, "late cancel", || {
         let pool = shared_pool(1, 1);
         let gate = Gate::new();
@@ -727,8 +727,8 @@ fn cancel_that_comes_too_late_frees_no_place() {
 }
 
 #[test]
-fn places_come_back_with_cancel_pending() {
-    within(LONG, "places at cancel_pending", || {
+fn permits_are_released_by_cancel_pending() {
+    within(LONG, "permits at cancel_pending", || {
         let full = full_pool(3);
         let waiting: Vec<_> = (0..5)
             .map(|_| {
@@ -751,7 +751,7 @@ fn places_come_back_with_cancel_pending() {
 }
 
 #[test]
-fn places_come_back_when_no_thread_can_start() {
+fn permits_are_released_when_no_thread_can_start() {
     within(LONG, "no thread", || {
         // No system has that much memory for a stack.
         let builder = ThreadPool::builder().max_workers(2).queue_capacity(1);
@@ -771,7 +771,7 @@ fn places_come_back_when_no_thread_can_start() {
 }
 
 #[test]
-fn submit_in_an_own_worker_goes_over_the_capacity() {
+fn submit_in_a_worker_of_the_pool_exceeds_the_capacity() {
     within(LONG, "submit in a worker", || {
         let pool = shared_pool(1, 2);
         let inside = Arc::clone(&pool);
@@ -800,7 +800,7 @@ fn submit_in_an_own_worker_goes_over_the_capacity() {
 }
 
 #[test]
-fn no_place_is_free_until_the_queue_is_below_its_capacity_again() {
+fn no_permit_is_free_until_the_queue_is_below_its_capacity_again() {
     within(LONG, "over the capacity", || {
         let pool = shared_pool(1, 1);
         let (gate, inside) = (Gate::new(), Arc::clone(&pool));
@@ -840,7 +840,7 @@ fn chain(pool: &Arc<ThreadPool>, stop: &Arc<AtomicBool>) {
 }
 
 #[test]
-fn job_that_submits_itself_for_ever_does_not_keep_out_who_waits() {
+fn job_that_resubmits_itself_forever_does_not_starve_waiting_submitters() {
     within(LONG, "chain", || {
         let pool = shared_pool(1, 1);
         let stop = Arc::new(AtomicBool::new(false));
@@ -892,7 +892,7 @@ fn submit_in_the_worker_of_another_pool_blocks() {
         eventually("the other pool's worker blocks", || worker.sleeps());
         assert!(outer.is_running());
         assert_eq!(full.pool.metrics().queued, 1);
-        full.make_room();
+        full.release_permit();
         let inner = outer.join().unwrap();
         full.blocked.release();
         assert_eq!(inner.join().unwrap(), "ran");
@@ -900,7 +900,7 @@ fn submit_in_the_worker_of_another_pool_blocks() {
 }
 
 #[test]
-fn block_on_of_submit_async_in_an_own_worker_goes_over_the_capacity() {
+fn block_on_of_submit_async_in_a_worker_of_the_pool_exceeds_the_capacity() {
     within(LONG, "block_on in a worker", || {
         let pool = shared_pool(1, 1);
         let inside = Arc::clone(&pool);
@@ -921,7 +921,7 @@ fn block_on_of_submit_async_in_an_own_worker_goes_over_the_capacity() {
 }
 
 #[test]
-fn block_on_of_many_submit_asyncs_in_an_own_worker_goes_over_the_capacity() {
+fn block_on_of_many_submit_asyncs_in_a_worker_exceeds_the_capacity() {
     within(LONG, "block_on of many in a worker", || {
         let pool = shared_pool(1, 1);
         let inside = Arc::clone(&pool);
@@ -937,7 +937,7 @@ fn block_on_of_many_submit_asyncs_in_an_own_worker_goes_over_the_capacity() {
 }
 
 #[test]
-fn submit_async_that_waited_elsewhere_goes_over_the_capacity_in_block_on_in_a_worker() {
+fn submit_async_first_polled_elsewhere_exceeds_the_capacity_in_a_worker() {
     within(LONG, "waited elsewhere", || {
         let pool = shared_pool(1, 1);
         let (give, given) = mpsc::channel::<SubmitAsync<_, _>>();
@@ -971,7 +971,7 @@ fn submit_async_that_waited_elsewhere_goes_over_the_capacity_in_block_on_in_a_wo
 }
 
 #[test]
-fn submit_async_under_a_foreign_executor_in_an_own_worker_waits() {
+fn submit_async_under_a_foreign_executor_in_a_worker_of_the_pool_waits() {
     within(LONG, "foreign executor in a worker", || {
         let pool = shared_pool(2, 1);
         let blocked = block_workers(&pool, 1);
@@ -999,23 +999,23 @@ fn submit_async_under_a_foreign_executor_in_an_own_worker_waits() {
 fn blocked_submits_are_released_by_the_end_of_the_pool() {
     for end in End::ALL {
         within(LONG, "blocked submits released", move || {
-            let doomed = Doomed::new();
+            let ending = EndablePool::new();
             let submitters: Vec<_> = (0..3)
                 .map(|_| {
-                    let pool = Arc::clone(&doomed.full.pool);
+                    let pool = Arc::clone(&ending.full.pool);
                     spawn_until_asleep(move || pool.submit(|| ()))
                 })
                 .collect();
-            let accepted = doomed.full.pool.metrics().submitted;
-            doomed.end(end);
+            let accepted = ending.full.pool.metrics().submitted;
+            ending.end(end);
             for submitter in submitters {
                 // The workers are still blocked.
                 let mut handle = submitter.join().unwrap();
                 assert!(handle.is_finished() && !handle.is_cancelled());
                 let error = handle.try_join().unwrap().unwrap_err();
-                assert!(end.is_told_by(&error), "{end:?}: {error:?}");
+                assert!(end.matches(&error), "{end:?}: {error:?}");
             }
-            assert_eq!(doomed.full.pool.metrics().submitted, accepted);
+            assert_eq!(ending.full.pool.metrics().submitted, accepted);
         });
     }
 }
@@ -1024,8 +1024,8 @@ fn blocked_submits_are_released_by_the_end_of_the_pool() {
 fn submit_asyncs_are_released_by_the_end_of_the_pool_with_their_closures() {
     for end in End::ALL {
         within(LONG, "submit_asyncs released", move || {
-            let mut doomed = Doomed::new();
-            let pool = Arc::clone(&doomed.full.pool);
+            let mut ending = EndablePool::new();
+            let pool = Arc::clone(&ending.full.pool);
             let mut waiting: Vec<_> = (0..3)
                 .map(|n| (pool.submit_async(move || n), CountingWaker::new()))
                 .collect();
@@ -1034,8 +1034,8 @@ fn submit_asyncs_are_released_by_the_end_of_the_pool_with_their_closures() {
             }
             // The first future has been granted a permit, but was not polled since, when the pool
             // ends.
-            doomed.full.make_room();
-            doomed.end(end);
+            ending.full.release_permit();
+            ending.end(end);
             for (n, (mut future, (wakes, waker))) in waiting.into_iter().enumerate() {
                 if let End::Broken = end {
                     // A worker does that: it starts to reject jobs a moment before it wakes the
@@ -1044,9 +1044,9 @@ fn submit_asyncs_are_released_by_the_end_of_the_pool_with_their_closures() {
                 }
                 assert_eq!(wakes.count(), 1);
                 let Poll::Ready(Err(error)) = poll_with(&mut future, &waker) else {
-                    panic!("{end:?}: it should have been refused");
+                    panic!("{end:?}: it should have been rejected");
                 };
-                assert!(end.is_told_by_submit(&error), "{end:?}: {error:?}");
+                assert!(end.matches_submit(&error), "{end:?}: {error:?}");
                 assert_eq!(error.into_inner()(), n);
             }
         });
@@ -1074,29 +1074,29 @@ fn submit_async_is_released_when_the_pool_is_dropped() {
 }
 
 #[test]
-fn nobody_waits_for_room_after_the_end_of_the_pool() {
+fn no_submitter_waits_for_a_permit_after_the_end_of_the_pool() {
     for end in End::ALL {
         within(LONG, "after the end", move || {
-            let doomed = Doomed::new();
-            let pool = &doomed.full.pool;
-            doomed.end(end);
+            let ending = EndablePool::new();
+            let pool = &ending.full.pool;
+            ending.end(end);
             let mut handle = pool.submit(|| ());
             let error = handle.try_join().expect("resolved already").unwrap_err();
-            assert!(end.is_told_by(&error), "{end:?}: {error:?}");
+            assert!(end.matches(&error), "{end:?}: {error:?}");
             let error = pool.try_submit(|| 1).unwrap_err();
-            assert!(end.is_told_by_submit(&error), "{end:?}: {error:?}");
+            assert!(end.matches_submit(&error), "{end:?}: {error:?}");
             assert_eq!(error.into_inner()(), 1);
             let Poll::Ready(Err(error)) = poll_once(&mut pool.submit_async(|| 2)) else {
-                panic!("{end:?}: it should have been refused");
+                panic!("{end:?}: it should have been rejected");
             };
-            assert!(end.is_told_by_submit(&error), "{end:?}: {error:?}");
+            assert!(end.matches_submit(&error), "{end:?}: {error:?}");
             assert_eq!(error.into_inner()(), 2);
         });
     }
 }
 
 #[test]
-fn rejected_counts_every_refused_call() {
+fn rejected_counts_every_rejected_call() {
     within(LONG, "rejected", || {
         let mut full = full_pool(1);
         let pool = Arc::clone(&full.pool);
@@ -1114,7 +1114,7 @@ fn rejected_counts_every_refused_call() {
             let pool = Arc::clone(&pool);
             spawn_until_asleep(move || pool.submit(|| ()))
         };
-        full.make_room();
+        full.release_permit();
         assert_eq!(rejected(), 1);
 
         let accepted = pool.metrics().submitted;
@@ -1138,7 +1138,7 @@ fn rejected_counts_every_refused_call() {
     });
 }
 
-const CROWD: usize = 8;
+const SUBMITTERS: usize = 8;
 const JOBS_EACH: usize = 600;
 
 /// What concurrent submitters did, by their own counts.
@@ -1154,12 +1154,12 @@ type Counted = (JoinHandle<()>, Arc<AtomicUsize>);
 
 /// Starts eight threads that submit in all ways at once. Calls `accepted` for each accepted job, in
 /// the thread that submitted it.
-fn crowd(
+fn submit_concurrently(
     pool: &Arc<ThreadPool>,
     tally: &Arc<Tally>,
     accepted: impl Fn(&JoinHandle<()>) + Clone + Send + 'static,
 ) -> Vec<Counted> {
-    let submitters: Vec<_> = (0..CROWD)
+    let submitters: Vec<_> = (0..SUBMITTERS)
         .map(|thread| {
             let (pool, tally, accepted) = (Arc::clone(pool), Arc::clone(tally), accepted.clone());
             thread::spawn(move || {
@@ -1216,19 +1216,19 @@ fn submit_somehow(pool: &ThreadPool, tally: &Arc<Tally>, how: usize) -> Counted 
 }
 
 /// Samples a value in a thread of its own until stopped; returns the largest sample.
-struct Lookout {
+struct Sampler {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<u64>,
 }
 
-impl Lookout {
-    fn post(look: impl Fn() -> u64 + Send + 'static) -> Self {
+impl Sampler {
+    fn start(sample: impl Fn() -> u64 + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut largest = 0;
             while !is_over.load(Ordering::SeqCst) {
-                largest = largest.max(look());
+                largest = largest.max(sample());
             }
             largest
         });
@@ -1242,31 +1242,31 @@ impl Lookout {
 }
 
 #[test]
-fn accepted_jobs_of_a_crowd_run_once_each_and_never_wait_in_more_than_the_places() {
+fn accepted_jobs_run_once_and_the_queue_never_exceeds_its_capacity() {
     const WORKERS: usize = 4;
     const CAPACITY: usize = 3;
-    within(LONG, "crowd", || {
+    within(LONG, "concurrent submits", || {
         let pool = shared_pool(WORKERS, CAPACITY);
         let tally = Arc::new(Tally::default());
-        let lookout = {
+        let sampler = {
             let tally = Arc::clone(&tally);
-            Lookout::post(move || {
+            Sampler::start(move || {
                 let accepted = tally.accepted.load(Ordering::SeqCst);
                 // This is read later, so jobs that started in between only make the difference
                 // smaller.
                 accepted.saturating_sub(tally.started.load(Ordering::SeqCst)) as u64
             })
         };
-        let jobs = crowd(&pool, &tally, |_| ());
+        let jobs = submit_concurrently(&pool, &tally, |_| ());
         for (handle, runs) in jobs {
             handle.join().unwrap();
             assert_eq!(runs.load(Ordering::SeqCst), 1);
         }
         // Each worker may have taken a job that has not counted itself yet.
-        assert!(lookout.largest() <= (CAPACITY + WORKERS) as u64);
+        assert!(sampler.largest() <= (CAPACITY + WORKERS) as u64);
 
         let metrics = pool.metrics();
-        let all = (CROWD * JOBS_EACH) as u64;
+        let all = (SUBMITTERS * JOBS_EACH) as u64;
         assert_eq!((metrics.submitted, metrics.completed), (all, all));
         assert_eq!((metrics.queued, metrics.running), (0, 0));
         let refused = tally.refused.load(Ordering::SeqCst) as u64;
@@ -1278,14 +1278,14 @@ fn accepted_jobs_of_a_crowd_run_once_each_and_never_wait_in_more_than_the_places
 fn queued_in_the_metrics_never_exceeds_the_capacity() {
     within(LONG, "queued in the metrics", || {
         let pool = shared_pool(4, 3);
-        let lookout = {
+        let sampler = {
             let pool = Arc::clone(&pool);
-            Lookout::post(move || pool.metrics().queued)
+            Sampler::start(move || pool.metrics().queued)
         };
-        for (handle, _) in crowd(&pool, &Arc::default(), |_| ()) {
+        for (handle, _) in submit_concurrently(&pool, &Arc::default(), |_| ()) {
             handle.join().unwrap();
         }
-        let largest = lookout.largest();
+        let largest = sampler.largest();
         assert!(largest <= 3, "{largest} jobs seen in a queue for 3");
     });
 }
@@ -1311,8 +1311,8 @@ fn job_that_is_being_cancelled_is_not_counted_as_queued() {
 }
 
 #[test]
-fn cancels_in_a_crowd_lose_no_place() {
-    within(LONG, "cancels in a crowd", || {
+fn concurrent_cancels_leak_no_permit() {
+    within(LONG, "concurrent cancels", || {
         let pool = shared_pool(2, 3);
         let cancelled = Arc::new(AtomicUsize::new(0));
         let cancel = {
@@ -1323,14 +1323,14 @@ fn cancels_in_a_crowd_lose_no_place() {
                 }
             }
         };
-        for (handle, runs) in crowd(&pool, &Arc::default(), cancel) {
+        for (handle, runs) in submit_concurrently(&pool, &Arc::default(), cancel) {
             let ran = handle.join().is_ok();
             assert_eq!(runs.load(Ordering::SeqCst), usize::from(ran));
         }
         let metrics = pool.metrics();
         let cancelled = cancelled.load(Ordering::SeqCst) as u64;
         assert_eq!(metrics.cancelled, cancelled);
-        assert_eq!(metrics.submitted, (CROWD * JOBS_EACH) as u64);
+        assert_eq!(metrics.submitted, (SUBMITTERS * JOBS_EACH) as u64);
         assert_eq!(metrics.completed + cancelled, metrics.submitted);
         // All permits are back.
         let blocked = block_workers(&pool, 2);
@@ -1343,8 +1343,8 @@ fn cancels_in_a_crowd_lose_no_place() {
 }
 
 #[test]
-fn worker_submits_in_a_crowd_lose_no_place() {
-    within(LONG, "worker submits in a crowd", || {
+fn concurrent_submits_in_workers_leak_no_permit() {
+    within(LONG, "concurrent submits in workers", || {
         let pool = shared_pool(2, 3);
         let ran = Arc::new(AtomicUsize::new(0));
         let submitters: Vec<_> = (0..4)
@@ -1381,7 +1381,7 @@ fn worker_submits_in_a_crowd_lose_no_place() {
 }
 
 #[test]
-fn who_waits_for_room_sleeps_until_there_is_some() {
+fn waiting_submitters_sleep_until_a_permit_is_free() {
     within(LONG, "idle waiters", || {
         let full = full_pool(1);
         let (wakes, waker) = CountingWaker::new();
@@ -1399,10 +1399,15 @@ fn who_waits_for_room_sleeps_until_there_is_some() {
                 (thread, told.recv().unwrap())
             })
             .collect();
-        let naps = || -> Vec<_> { submitters.iter().map(|(_, s)| s.naps()).collect() };
-        let before = naps();
+        let switches = || -> Vec<_> {
+            submitters
+                .iter()
+                .map(|(_, s)| s.voluntary_switches())
+                .collect()
+        };
+        let before = switches();
         thread::sleep(Duration::from_millis(50));
-        assert_eq!(naps(), before);
+        assert_eq!(switches(), before);
         assert_eq!(wakes.count(), 0);
         drop(waiting);
         full.blocked.release();

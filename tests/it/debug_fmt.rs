@@ -34,7 +34,7 @@ fn pools_and_their_builders_name_their_options() {
 }
 
 #[test]
-fn who_waits_for_room_says_how_far_it_is() {
+fn a_waiting_submit_async_shows_its_state() {
     within(LONG, "submit_async", || {
         let pool = bounded_pool(1, 1);
         let blocked = block_workers(&pool, 1);
@@ -54,7 +54,7 @@ fn who_waits_for_room_says_how_far_it_is() {
 }
 
 #[test]
-fn what_waits_for_many_says_so() {
+fn waits_for_many_handles_show_their_progress() {
     within(LONG, "many", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -128,7 +128,7 @@ fn errors_name_their_kind_and_turn_into_io_errors() {
 }
 
 #[test]
-fn the_process_wide_pool_is_an_executor_and_maps_both_ways() {
+fn the_global_pool_is_an_executor_and_maps_both_ways() {
     within(LONG, "global", || {
         let executor: &dyn futurepool::Executor = global();
         assert_eq!(executor.submit(|| 6 * 7).join().unwrap(), 42);

@@ -14,32 +14,38 @@ fn heard(level: Level, words: &[&str]) {
 }
 
 #[test]
-fn a_worker_starts_and_ends() {
-    child::alone("events::a_worker_starts_and_ends", || {
-        EventLog::install();
-        let pool = ThreadPool::builder()
-            .max_workers(1)
-            .thread_name_prefix("told")
-            .build()
-            .unwrap();
-        pool.submit(|| ()).join().unwrap();
-        heard(Level::DEBUG, &["a worker starts", "pool=told", "worker=0"]);
-        pool.shutdown().join();
-        heard(Level::DEBUG, &["a worker ends", "pool=told", "worker=0"]);
-    });
+fn the_start_and_the_end_of_a_worker_are_reported() {
+    child::alone(
+        "events::the_start_and_the_end_of_a_worker_are_reported",
+        || {
+            EventLog::install();
+            let pool = ThreadPool::builder()
+                .max_workers(1)
+                .thread_name_prefix("told")
+                .build()
+                .unwrap();
+            pool.submit(|| ()).join().unwrap();
+            heard(Level::DEBUG, &["a worker starts", "pool=told", "worker=0"]);
+            pool.shutdown().join();
+            heard(Level::DEBUG, &["a worker ends", "pool=told", "worker=0"]);
+        },
+    );
 }
 
 #[test]
-fn a_job_panicked_with_its_message_and_place() {
-    child::alone("events::a_job_panicked_with_its_message_and_place", || {
-        EventLog::install();
-        let pool = ThreadPool::new(1);
-        let line = line!() + 1;
-        let job = pool.submit(|| panic!("event of a job"));
-        job.join().unwrap_err();
-        let place = format!("events.rs:{line}:");
-        heard(Level::ERROR, &["panicked", "event of a job", &place]);
-    });
+fn a_panicked_job_is_reported_with_its_message_and_location() {
+    child::alone(
+        "events::a_panicked_job_is_reported_with_its_message_and_location",
+        || {
+            EventLog::install();
+            let pool = ThreadPool::new(1);
+            let line = line!() + 1;
+            let job = pool.submit(|| panic!("event of a job"));
+            job.join().unwrap_err();
+            let place = format!("events.rs:{line}:");
+            heard(Level::ERROR, &["panicked", "event of a job", &place]);
+        },
+    );
 }
 
 #[test]
@@ -90,8 +96,8 @@ fn a_callback_a_waker_and_a_destructor_that_panic_are_reported() {
 }
 
 #[test]
-fn a_broken_pool_tells_its_cause() {
-    child::alone("events::a_broken_pool_tells_its_cause", || {
+fn a_broken_pool_is_reported_with_its_cause() {
+    child::alone("events::a_broken_pool_is_reported_with_its_cause", || {
         EventLog::install();
         let builder = ThreadPool::builder().thread_name_prefix("cracked");
         let pool = builder

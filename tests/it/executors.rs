@@ -97,7 +97,7 @@ fn a_job_runs_when_its_executor_runs_it() {
 }
 
 #[test]
-fn a_job_runs_though_its_handle_is_gone() {
+fn a_job_runs_although_its_handle_was_dropped() {
     let queue = Queue::default();
     let (tell, told) = mpsc::channel();
     drop(queue.submit(move || tell.send(1).unwrap()));
@@ -130,7 +130,7 @@ fn a_job_that_is_dropped_resolves_as_cancelled() {
 }
 
 #[test]
-fn an_executor_that_drops_everything_leaves_no_handle_hanging() {
+fn an_executor_that_drops_all_jobs_leaves_no_handle_hanging() {
     within(LONG, "drops", || {
         let drops = With(drop);
         assert!(drops.submit(|| 1).join().unwrap_err().is_cancelled());
@@ -164,7 +164,7 @@ fn a_job_that_is_refused_resolves_with_that_error() {
 }
 
 #[test]
-fn a_job_may_be_refused_with_whatever_error_while_somebody_joins_it() {
+fn a_job_may_be_refused_with_any_error_during_a_join() {
     let queue = Queue::default();
     let mut handle = queue.submit(|| 1);
     let error = handle.join_timeout(Duration::ZERO).unwrap_err();
@@ -175,7 +175,7 @@ fn a_job_may_be_refused_with_whatever_error_while_somebody_joins_it() {
 }
 
 #[test]
-fn what_a_job_captured_is_gone_however_it_ends() {
+fn captures_of_a_job_are_dropped_however_it_ends() {
     let ends: [fn(Job, &JoinHandle<()>); 4] = [
         |job, _| job.run(),
         |job, _| drop(job),
@@ -328,7 +328,7 @@ fn pointers_to_executors_are_executors_and_so_are_trait_objects() {
 }
 
 #[test]
-fn an_executor_of_ones_own_runs_the_whole_story() {
+fn a_custom_executor_supports_the_whole_story() {
     within(LONG, "one thread", || {
         let (jobs, queue) = mpsc::channel::<Job>();
         let runner = thread::spawn(move || queue.into_iter().for_each(Job::run));
@@ -352,7 +352,7 @@ fn jobs_can_be_sent_and_executors_shared() {
 }
 
 #[test]
-fn a_panic_says_where_submit_was_called_also_through_the_trait() {
+fn a_panic_names_the_submit_location_also_through_the_trait() {
     let executor: &dyn Executor = &InlineExecutor;
     let handle = executor.submit(|| panic!("expected"));
     let line = line!() - 1;
@@ -367,7 +367,7 @@ mod a_pool_through_the_trait {
     use super::*;
 
     #[test]
-    fn counts_as_it_does_itself() {
+    fn counts_as_a_direct_submit_does() {
         within(LONG, "counts", || {
             let pool = ThreadPool::new(1);
             let executor: &dyn Executor = &pool;
@@ -383,7 +383,7 @@ mod a_pool_through_the_trait {
     }
 
     #[test]
-    fn blocks_while_it_is_full_and_a_cancel_makes_room() {
+    fn blocks_while_it_is_full_and_a_cancel_releases_a_permit() {
         within(LONG, "full", || {
             let pool = Arc::new(bounded_pool(1, 1));
             let blocked = block_workers(&pool, 1);
@@ -396,13 +396,13 @@ mod a_pool_through_the_trait {
             assert!(queued.cancel());
             let handle = waiter.join().unwrap();
             assert!(handle.cancel());
-            assert!(pool.try_submit(|| ()).is_ok(), "its place is free");
+            assert!(pool.try_submit(|| ()).is_ok(), "its permit is free");
             drop(blocked);
         });
     }
 
     #[test]
-    fn goes_over_its_capacity_in_its_own_worker() {
+    fn exceeds_its_capacity_in_its_own_worker() {
         within(LONG, "own worker", || {
             let pool = Arc::new(bounded_pool(1, 1));
             let own: Arc<dyn Executor> = pool.clone();
@@ -468,7 +468,7 @@ mod a_pool_behind_an_executor {
 
     #[test]
     fn a_join_outside_of_the_pool_waits_for_a_worker_to_run_it() {
-        within(LONG, "the job that was handed on", || {
+        within(LONG, "the forwarded job", || {
             let pool = ThreadPool::new(1);
             let blocked = block_workers(&pool, 1);
             let handle = forwarding(&pool).submit(|| thread::current().id());
@@ -481,8 +481,8 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn a_cancelled_one_is_not_queued_any_more() {
-        within(LONG, "the job that was handed on", || {
+    fn a_cancelled_job_is_no_longer_queued() {
+        within(LONG, "the forwarded job", || {
             let pool = ThreadPool::new(1);
             let blocked = block_workers(&pool, 1);
             let handle = forwarding(&pool).submit(|| ());
@@ -495,7 +495,7 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn a_queued_job_is_cancelled_at_once_and_its_place_is_free() {
+    fn a_queued_job_is_cancelled_at_once_and_its_permit_is_released() {
         within(LONG, "cancel", || {
             let pool = bounded_pool(1, 1);
             let blocked = block_workers(&pool, 1);
@@ -511,13 +511,13 @@ mod a_pool_behind_an_executor {
             assert!(handle.join().unwrap_err().is_cancelled());
             assert_eq!(pool.metrics().queued, 0);
             assert_eq!(counts(&pool), [2, 0, 0, 1, 1]);
-            let _next = pool.try_submit(|| ()).expect("there is room");
+            let _next = pool.try_submit(|| ()).expect("a permit is free");
             drop(blocked);
         });
     }
 
     #[test]
-    fn it_blocks_while_the_pool_is_full_until_there_is_room() {
+    fn it_blocks_while_the_pool_is_full_until_a_permit_is_free() {
         within(LONG, "full", || {
             let pool = Arc::new(bounded_pool(1, 1));
             let blocked = block_workers(&pool, 1);
@@ -533,7 +533,7 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn who_waits_for_room_is_released_by_a_shutdown() {
+    fn a_waiting_submitter_is_released_by_a_shutdown() {
         within(LONG, "released", || {
             let pool = Arc::new(bounded_pool(1, 1));
             let blocked = block_workers(&pool, 1);
@@ -549,7 +549,7 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn in_a_worker_of_the_pool_it_goes_over_the_capacity() {
+    fn in_a_worker_of_the_pool_it_exceeds_the_capacity() {
         within(LONG, "own worker", || {
             let pool = Arc::new(bounded_pool(1, 1));
             let own = Arc::clone(&pool);
@@ -563,7 +563,7 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn a_job_that_was_cancelled_before_it_is_handed_on_takes_no_place_and_is_not_counted() {
+    fn a_job_cancelled_before_it_is_forwarded_takes_no_permit_nor_counts() {
         within(LONG, "cancelled before", || {
             let pool = bounded_pool(1, 1);
             let blocked = block_workers(&pool, 1);
@@ -574,7 +574,7 @@ mod a_pool_behind_an_executor {
                 pool.execute(queue.take());
             }
             assert_eq!(counts(&pool), [1, 0, 0, 0, 0]);
-            let _next = pool.try_submit(|| ()).expect("there is room");
+            let _next = pool.try_submit(|| ()).expect("a permit is free");
             drop(blocked);
         });
     }
@@ -598,7 +598,7 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn shutdown_now_cancels_the_queued_and_asks_the_running_to_stop() {
+    fn shutdown_now_cancels_queued_jobs_and_asks_running_jobs_to_stop() {
         within(LONG, "shutdown_now", || {
             let pool = ThreadPool::new(1);
             let executor = forwarding(&pool);
@@ -640,7 +640,7 @@ mod a_pool_behind_an_executor {
     }
 
     #[test]
-    fn many_of_every_kind_leave_the_counts_in_order() {
+    fn many_jobs_of_every_kind_leave_the_counts_consistent() {
         within(LONG, "many", || {
             let pool = bounded_pool(2, 8);
             let executor = forwarding(&pool);
@@ -694,7 +694,7 @@ mod tokio_handle {
     }
 
     #[test]
-    fn no_handle_hangs_when_the_runtime_is_shut_down_and_later_jobs_are_cancelled() {
+    fn a_runtime_shutdown_leaves_no_handle_hanging_and_cancels_later_jobs() {
         within(LONG, "tokio, shut down", || {
             let runtime = runtime(1);
             let handle = runtime.handle().clone();

@@ -85,7 +85,7 @@ fn guarantee_1_every_handle_resolves_whatever_happens() {
         let captured = Panics;
         let blocked = block_workers(&pool, 1);
         let handle = pool.submit(move || drop(captured));
-        assert!(handle.cancel(), "the cancel stays a cancel");
+        assert!(handle.cancel(), "it stays cancelled");
         assert!(handle.join().unwrap_err().is_cancelled());
         drop(pool.submit(|| Panics));
         blocked.release();
@@ -167,7 +167,7 @@ impl Drop for Tells {
 }
 
 #[test]
-fn guarantee_3_the_last_waker_wins_and_a_dropped_handle_wakes_nobody() {
+fn guarantee_3_the_last_waker_wins_and_a_dropped_handle_wakes_no_task() {
     within(LONG, "wakers", || {
         let pool = ThreadPool::new(1);
         let (tell, told) = mpsc::channel();
@@ -194,7 +194,7 @@ fn guarantee_3_the_last_waker_wins_and_a_dropped_handle_wakes_nobody() {
         assert_eq!(told.try_recv(), Ok("third dropped"), "nothing is kept");
         blocked.release();
         pool.submit(|| ()).join().unwrap();
-        assert_eq!(told.try_recv().ok(), None, "and nobody woken");
+        assert_eq!(told.try_recv().ok(), None, "and no task is woken");
 
         // The same while the job runs.
         let (gate, (started, starts)) = (Gate::new(), mpsc::channel());
@@ -232,7 +232,7 @@ fn guarantee_3_no_wakeup_is_lost_between_poll_and_end() {
 }
 
 #[test]
-fn guarantee_5_after_it_resolved_the_pool_keeps_nothing_of_a_job() {
+fn guarantee_5_the_pool_keeps_nothing_of_a_resolved_job() {
     within(LONG, "nothing is kept", || {
         let pool = ThreadPool::new(1);
         let gone = |value: &Weak<()>| value.strong_count() == 0;
@@ -294,19 +294,19 @@ fn cancelling_every_second_of_a_hundred_thousand_frees_them_at_once() {
                 })
             })
             .collect();
-        let (doomed, kept): (Vec<_>, Vec<_>) = handles
+        let (cancelled, kept): (Vec<_>, Vec<_>) = handles
             .into_iter()
             .enumerate()
             .partition(|(i, _)| i % 2 == 1);
         let before = Instant::now();
-        for (n, (_, handle)) in doomed.iter().enumerate() {
+        for (n, (_, handle)) in cancelled.iter().enumerate() {
             assert!(handle.cancel());
             // The last reference is that of this test.
             assert_eq!(Arc::strong_count(&live), JOBS - n);
         }
         println!("a cancel took {:?}", before.elapsed() / 50_000);
         // The only worker is still blocked, and all waiters of these jobs were woken.
-        for (_, handle) in doomed {
+        for (_, handle) in cancelled {
             assert!(block_on(handle).unwrap_err().is_cancelled());
         }
         assert_eq!(pool.metrics().completed, 0);
@@ -347,7 +347,7 @@ fn guarantee_8_an_initializer_that_fails_breaks_the_pool() {
             assert_eq!(error.into_inner()(), 6);
             let error = block_on(pool.submit_async(|| 7)).unwrap_err();
             assert_eq!((error.is_broken(), error.into_inner()()), (true, 7));
-            eventually("its worker has left", || pool.metrics().workers == 0);
+            eventually("its worker has exited", || pool.metrics().workers == 0);
             // The pool shuts down as any other, and stays broken.
             pool.shutdown_now().join();
             assert!(broken(&pool.submit(|| ()).join().unwrap_err(), cause));
@@ -356,7 +356,7 @@ fn guarantee_8_an_initializer_that_fails_breaks_the_pool() {
 }
 
 #[test]
-fn guarantee_8_what_runs_when_the_pool_breaks_ends_well() {
+fn guarantee_8_jobs_that_run_when_the_pool_breaks_end_normally() {
     within(LONG, "broken beside a job", || {
         let starts = AtomicUsize::new(0);
         let pool = ThreadPool::builder()
@@ -418,7 +418,7 @@ fn used_by(prefix: &str) -> (u64, u64) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn guarantee_10_an_idle_pool_uses_no_processor_time() {
+fn guarantee_10_an_idle_pool_uses_no_cpu_time() {
     within(LONG, "idle", || {
         let builder = ThreadPool::builder().max_workers(64);
         let pool = builder.thread_name_prefix("dormant").build().unwrap();
@@ -435,7 +435,7 @@ fn guarantee_10_an_idle_pool_uses_no_processor_time() {
 }
 
 #[test]
-fn jobs_that_all_end_at_the_same_moment_wake_all_who_wait() {
+fn jobs_that_all_end_at_the_same_moment_wake_all_waiters() {
     within(2 * LONG, "one moment", || {
         let pool = Arc::new(ThreadPool::new(8));
         for _ in 0..300 {

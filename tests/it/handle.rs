@@ -94,7 +94,7 @@ fn join_inside_a_runtime_does_not_panic() {
 }
 
 #[test]
-fn after_a_timeout_the_handle_is_as_it_was() {
+fn after_a_timeout_the_handle_is_unchanged() {
     within(LONG, "timeouts", || {
         let pool = ThreadPool::new(1);
         let gate = Gate::new();
@@ -111,7 +111,7 @@ fn after_a_timeout_the_handle_is_as_it_was() {
         let started = Instant::now();
         let limit = Duration::from_millis(30);
         assert!(handle.join_timeout(limit).unwrap_err().is_timeout());
-        assert!(started.elapsed() >= limit, "it gave up early");
+        assert!(started.elapsed() >= limit, "it timed out early");
         // A timeout does not cancel a job that is still queued either.
         let mut queued = pool.submit(|| "later");
         let error = queued.join_timeout(Duration::from_millis(2)).unwrap_err();
@@ -124,7 +124,7 @@ fn after_a_timeout_the_handle_is_as_it_was() {
 }
 
 #[test]
-fn a_timeout_does_not_take_the_waker_of_a_task_away() {
+fn a_timeout_leaves_the_waker_of_a_task_in_place() {
     within(LONG, "waker stays", || {
         let pool = ThreadPool::new(1);
         let gate = Gate::new();
@@ -140,7 +140,7 @@ fn a_timeout_does_not_take_the_waker_of_a_task_away() {
 }
 
 #[test]
-fn try_join_takes_what_is_there_and_never_panics() {
+fn try_join_takes_an_available_result_and_never_panics() {
     within(LONG, "try_join", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -206,8 +206,8 @@ fn a_panic_is_an_error_with_its_payload_message_and_origin() {
 }
 
 #[test]
-fn whatever_is_thrown_is_a_panic_and_the_worker_lives_on() {
-    within(LONG, "odd panics", || {
+fn every_payload_is_a_panic_and_the_worker_survives() {
+    within(LONG, "unusual payloads", || {
         let pool = ThreadPool::new(1);
         let id = pool.submit(|| thread::current().id()).join().unwrap();
         assert!(
@@ -233,7 +233,7 @@ fn whatever_is_thrown_is_a_panic_and_the_worker_lives_on() {
 }
 
 #[test]
-fn into_panic_of_another_error_panics_and_try_into_panic_gives_it_back() {
+fn into_panic_of_other_errors_panics_and_try_into_panic_returns_them() {
     within(LONG, "into_panic", || {
         let pool = ThreadPool::new(1);
         pool.shutdown();
@@ -245,7 +245,7 @@ fn into_panic_of_another_error_panics_and_try_into_panic_gives_it_back() {
 }
 
 #[test]
-fn errors_turn_into_io_errors_and_stay_inside() {
+fn errors_turn_into_io_errors_that_contain_them() {
     within(LONG, "io errors", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -281,7 +281,7 @@ fn a_cancelled_job_never_runs_and_is_cancelled_again_and_again() {
 }
 
 #[test]
-fn cancel_of_a_running_job_is_a_request_and_of_a_finished_one_nothing() {
+fn cancel_of_a_running_job_is_a_request_and_of_a_finished_job_a_no_op() {
     within(LONG, "cancel late", || {
         let pool = ThreadPool::new(1);
         assert!(!cancel_requested());
@@ -347,7 +347,7 @@ fn waker_that(f: impl Fn() + Send + Sync + 'static) -> std::task::Waker {
 }
 
 #[test]
-fn until_the_callbacks_have_ended_a_cancel_is_not_seen() {
+fn a_cancel_is_not_visible_until_its_callbacks_have_ended() {
     within(LONG, "a cancel in the making", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -428,7 +428,7 @@ fn a_slow_callback_delays_the_join_and_the_job_runs_until_then() {
 }
 
 #[test]
-fn a_result_that_nobody_wants_is_dropped_by_the_worker_before_it_is_free() {
+fn a_detached_result_is_dropped_by_the_worker_before_the_worker_is_free() {
     within(LONG, "unwanted", || {
         let pool = Arc::new(ThreadPool::new(1));
         let blocked = block_workers(&pool, 1);
@@ -637,7 +637,7 @@ fn a_handle_works_in_select_and_is_fused() {
 }
 
 #[test]
-fn a_job_that_joins_itself_is_told() {
+fn a_job_that_joins_itself_gets_an_error() {
     within(LONG, "self join", || {
         let pool = ThreadPool::new(1);
         let (give, take) = mpsc::channel::<JoinHandle<bool>>();
@@ -653,7 +653,7 @@ fn a_job_that_joins_itself_is_told() {
 }
 
 #[test]
-fn a_callback_that_joins_its_own_job_is_told() {
+fn a_callback_that_joins_its_own_job_gets_an_error() {
     within(LONG, "join in a callback", || {
         for cancelled in [false, true] {
             let pool = ThreadPool::new(1);
@@ -674,7 +674,7 @@ fn a_callback_that_joins_its_own_job_is_told() {
 }
 
 #[test]
-fn waits_inside_waits_do_not_take_each_others_wakeups() {
+fn nested_waits_do_not_consume_each_others_wake_ups() {
     within(LONG, "nested block_on", || {
         let pool = ThreadPool::new(2);
         for _ in 0..200 {
@@ -700,8 +700,8 @@ fn waits_inside_waits_do_not_take_each_others_wakeups() {
 }
 
 #[test]
-fn many_threads_ask_one_handle_and_see_it_end_once() {
-    within(LONG, "many askers", || {
+fn many_threads_query_one_handle_and_see_it_end_once() {
+    within(LONG, "many queries", || {
         let pool = ThreadPool::new(2);
         for round in 0..200 {
             let handle = pool.submit(move || round);

@@ -111,7 +111,7 @@ mod with_all_of_them {
     use super::*;
 
     #[test]
-    fn blocking_iterators_are_used_as_ever() {
+    fn blocking_iterators_are_plain_iterators() {
         within(LONG, "iterators", || {
             let pool = ThreadPool::new(2);
             let mut outputs = as_completed(handles(&pool)).into_iter();
@@ -130,7 +130,7 @@ mod with_all_of_them {
     }
 
     #[test]
-    fn methods_of_this_crate_are_meant_where_both_have_one() {
+    fn methods_of_this_crate_win_where_both_crates_have_one() {
         within(LONG, "methods", || {
             let pool = ThreadPool::new(2);
             let results = pool.map(1..4_u32, |n| n).timeout(LONG).chunk_size(2);

@@ -148,7 +148,7 @@ both!(it_is_lazy_until_started_polled_or_iterated, |map| {
     );
 });
 
-both!(options_after_the_beginning_panic_and_say_so, |map| {
+both!(options_after_the_start_panic_with_a_clear_message, |map| {
     let pool = ThreadPool::new(1);
     let begun = || map!(pool, 0..3, |n: usize| n).start();
     for (option, message) in [
@@ -166,12 +166,15 @@ both!(options_after_the_beginning_panic_and_say_so, |map| {
     assert!(panic_message(|| polled.buffer_size(9)).contains("begun"));
 });
 
-both!(a_buffer_or_a_chunk_of_0_panics_and_says_so, |map| {
-    let pool = ThreadPool::new(1);
-    let lazy = || map!(pool, 0..3, |n: usize| n);
-    assert!(panic_message(|| lazy().buffer_size(0)).contains("buffer_size"));
-    assert!(panic_message(|| lazy().chunk_size(0)).contains("chunk_size"));
-});
+both!(
+    a_buffer_or_a_chunk_of_0_panics_with_a_clear_message,
+    |map| {
+        let pool = ThreadPool::new(1);
+        let lazy = || map!(pool, 0..3, |n: usize| n);
+        assert!(panic_message(|| lazy().buffer_size(0)).contains("buffer_size"));
+        assert!(panic_message(|| lazy().chunk_size(0)).contains("chunk_size"));
+    }
+);
 
 both!(no_input_gives_no_result, |map| {
     let pool = ThreadPool::new(1);
@@ -195,7 +198,7 @@ both!(every_form_gives_every_result, |map| {
         assert_eq!(sorted(block_on(new().collect::<Vec<_>>())), all);
         let mut blocking = new();
         assert_eq!(sorted(std::iter::from_fn(|| blocking.wait_next())), all);
-        assert!(blocking.wait_next().is_none(), "the end is for ever");
+        assert!(blocking.wait_next().is_none(), "the end is final");
         assert!(blocking.is_terminated());
     }
 });
@@ -222,7 +225,7 @@ fn map_keeps_the_order_of_the_items() {
 }
 
 #[test]
-fn map_unordered_gives_them_as_they_are_done() {
+fn map_unordered_yields_results_in_completion_order() {
     within(LONG, "order of completion", || {
         let pool = ThreadPool::new(3);
         let gates: [Gate; 3] = Default::default();
@@ -246,7 +249,7 @@ fn map_unordered_gives_them_as_they_are_done() {
 }
 
 both!(
-    a_buffer_takes_exactly_so_many_ahead_of_what_was_consumed,
+    a_buffer_takes_exactly_its_size_ahead_of_the_consumed_items,
     |map| {
         let pool = ThreadPool::new(2);
         for buffer in [1, 2, 5] {
@@ -269,7 +272,7 @@ both!(
     }
 );
 
-both!(polls_that_find_nothing_take_nothing, |map| {
+both!(polls_that_are_pending_take_no_items, |map| {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let (pulls, items) = counted(0..);
@@ -325,7 +328,7 @@ both!(a_chunk_is_one_job_and_never_larger_than_the_buffer, |map| {
 });
 
 #[test]
-fn a_bad_item_never_loses_its_chunk_mates_and_iteration_goes_on() {
+fn a_bad_item_loses_no_other_item_of_its_chunk_and_iteration_continues() {
     within(LONG, "bad items", || {
         let pool = ThreadPool::new(2);
         for chunk in [1, 2, 3, 10] {
@@ -387,7 +390,7 @@ both!(a_cancelled_chunk_is_an_error_for_each_of_its_items, |map| {
 });
 
 #[test]
-fn a_panic_says_where_map_was_called() {
+fn a_panic_names_the_location_of_the_map_call() {
     within(LONG, "origin", || {
         let pool = ThreadPool::new(1);
         let executor: &dyn Executor = &pool;
@@ -413,7 +416,7 @@ fn a_panic_says_where_map_was_called() {
 }
 
 #[test]
-fn at_the_timeout_comes_what_is_done_then_one_error_then_the_end_and_the_rest_never_runs() {
+fn a_timeout_yields_done_results_then_one_error_and_cancels_the_rest() {
     for limit in [100, 300].map(Duration::from_millis) {
         for blocking in [true, false] {
             within(LONG, "timed", move || {
@@ -452,7 +455,7 @@ fn at_the_timeout_comes_what_is_done_then_one_error_then_the_end_and_the_rest_ne
     }
 }
 
-both!(a_limit_ends_a_wait_for_a_result, |map| {
+both!(a_timeout_ends_a_wait_for_a_result, |map| {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let limit = Duration::from_millis(30);
@@ -474,7 +477,7 @@ both!(a_limit_ends_a_wait_for_a_result, |map| {
     drop(blocked);
 });
 
-both!(the_limit_counts_from_the_call_of_timeout, |map| {
+both!(the_timeout_counts_from_the_call_of_timeout, |map| {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let limit = Duration::from_millis(20);
@@ -482,14 +485,14 @@ both!(the_limit_counts_from_the_call_of_timeout, |map| {
     thread::sleep(2 * limit);
     // This is the very first poll, and the timeout has already elapsed.
     let Poll::Ready(Some(Err(error))) = poll_next(&mut results) else {
-        panic!("the limit counts from the first poll");
+        panic!("the timeout counts from the first poll");
     };
     assert!(error.is_timeout());
     drop(blocked);
 });
 
 both!(
-    a_limit_ends_it_though_the_next_result_is_always_there,
+    a_timeout_ends_a_map_whose_next_result_is_always_there,
     |map| {
         for blocking in [true, false] {
             let pool = ThreadPool::new(1);
@@ -524,14 +527,14 @@ both!(
     }
 );
 
-both!(a_limit_too_long_for_the_clock_is_none, |map| {
+both!(a_timeout_too_long_for_the_clock_is_no_timeout, |map| {
     let pool = ThreadPool::new(2);
     let all = || map!(pool, 0..20, |n: usize| n).timeout(Duration::MAX);
     assert_eq!(sorted(all()).len(), 20);
     assert_eq!(sorted(block_on(all().collect::<Vec<_>>())).len(), 20);
 });
 
-both!(dropping_it_cancels_what_has_not_started, |map| {
+both!(dropping_it_cancels_jobs_that_have_not_started, |map| {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     drop(map!(pool, 0..3, |n: usize| n).start());
@@ -594,7 +597,7 @@ both!(
 
 /// A job that is running when the map is dropped, or when its timeout elapses, runs to its end.
 #[test]
-fn what_runs_when_it_is_dropped_runs_to_its_end() {
+fn a_job_that_runs_when_the_map_is_dropped_runs_to_its_end() {
     within(LONG, "runs on", || {
         let pool = ThreadPool::new(1);
         let gate = Gate::new();
@@ -619,7 +622,7 @@ both!(on_a_full_pool_start_and_into_iter_do_not_block, |map| {
     let started = map!(pool, items, |n: usize| n).start();
     let iterator = map!(pool, 0..5, |n: usize| n).into_iter();
     assert!(pulls.load(SeqCst) <= 5);
-    assert_eq!(pool.metrics().submitted, 2, "nothing had room");
+    assert_eq!(pool.metrics().submitted, 2, "no permit was free");
     blocked.release();
     queued.join().unwrap();
     assert_eq!(sorted(started), [0, 1, 2, 3, 4]);
@@ -638,7 +641,9 @@ both!(on_a_full_pool_the_stream_waits_without_blocking, |map| {
     let before = count.count();
     blocked.release();
     queued.join().unwrap();
-    eventually("it is woken when there is room", || count.count() > before);
+    eventually("it is woken when a permit is free", || {
+        count.count() > before
+    });
     assert_eq!(
         sorted(block_on(results.collect::<Vec<_>>())),
         [0, 1, 2, 3, 4]
@@ -646,7 +651,7 @@ both!(on_a_full_pool_the_stream_waits_without_blocking, |map| {
 });
 
 both!(
-    on_a_full_pool_a_blocking_wait_blocks_until_there_is_room,
+    on_a_full_pool_a_blocking_wait_blocks_until_a_permit_is_free,
     |map| {
         let (pool, blocked, queued) = full_pool();
         let pool = Arc::new(pool);
@@ -660,18 +665,21 @@ both!(
     }
 );
 
-both!(a_last_chunk_that_is_not_full_waits_for_room_too, |map| {
-    for (items, chunk) in [(1, 2), (5, 3), (100, 64)] {
-        let (pool, blocked, queued) = full_pool();
-        let results = map!(pool, 0..items, |n: usize| n);
-        let results = results.chunk_size(chunk).start();
-        blocked.release();
-        queued.join().unwrap();
-        assert_eq!(sorted(results), (0..items).collect::<Vec<_>>());
+both!(
+    a_last_chunk_that_is_not_full_waits_for_a_permit_too,
+    |map| {
+        for (items, chunk) in [(1, 2), (5, 3), (100, 64)] {
+            let (pool, blocked, queued) = full_pool();
+            let results = map!(pool, 0..items, |n: usize| n);
+            let results = results.chunk_size(chunk).start();
+            blocked.release();
+            queued.join().unwrap();
+            assert_eq!(sorted(results), (0..items).collect::<Vec<_>>());
+        }
     }
-});
+);
 
-both!(a_limit_ends_the_wait_for_room, |map| {
+both!(a_timeout_ends_the_wait_for_a_permit, |map| {
     let (pool, blocked, _queued) = full_pool();
     let limit = Duration::from_millis(20);
     let mut results = map!(pool, 0..5, |n: usize| n).timeout(limit);
@@ -684,11 +692,11 @@ both!(a_limit_ends_the_wait_for_room, |map| {
     drop(blocked);
     pool.submit(|| ()).join().unwrap();
     assert!(block_on(results.next()).is_none());
-    eventually("there is room", || pool.try_submit(|| ()).is_ok());
+    eventually("a permit is free", || pool.try_submit(|| ()).is_ok());
 });
 
 both!(
-    who_waits_for_room_is_served_in_turn_with_submit_async,
+    a_map_that_waits_for_a_permit_is_served_in_turn_with_submit_async,
     |map| {
         let (pool, blocked, _queued) = full_pool();
         let (ran, runs) = mpsc::channel();
@@ -723,7 +731,7 @@ both!(
     }
 );
 
-both!(a_map_lets_others_in_between_its_items, |map| {
+both!(a_map_lets_other_submitters_in_between_its_items, |map| {
     let (pool, blocked, _queued) = full_pool();
     let order = Arc::new(Mutex::new(Vec::new()));
     let own = Arc::clone(&order);
@@ -748,7 +756,7 @@ both!(a_map_lets_others_in_between_its_items, |map| {
 });
 
 both!(
-    a_map_that_is_dropped_while_it_waits_for_room_passes_its_turn_on,
+    a_map_dropped_while_it_waits_for_a_permit_passes_its_turn_on,
     |map| {
         let (pool, blocked, queued) = full_pool();
         let mut results = map!(pool, 0..3, |n: usize| n);
@@ -765,7 +773,7 @@ both!(
 );
 
 both!(
-    shut_down_half_way_there_is_the_rest_then_one_error_then_the_end,
+    a_shutdown_half_way_yields_the_rest_then_one_error_then_the_end,
     |map| {
         for chunk in [1, 2] {
             let pool = ThreadPool::new(1);
@@ -792,7 +800,7 @@ both!(
 );
 
 both!(
-    on_a_pool_that_was_shut_down_before_there_is_one_error,
+    on_a_pool_that_was_already_shut_down_it_yields_one_error,
     |map| {
         let pool = ThreadPool::new(1);
         pool.shutdown().join();
@@ -802,7 +810,7 @@ both!(
     }
 );
 
-both!(shutdown_now_cancels_what_was_submitted, |map| {
+both!(shutdown_now_cancels_submitted_items, |map| {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let mut results = map!(pool, 0.., |n: usize| n).buffer_size(3).start();
@@ -815,7 +823,7 @@ both!(shutdown_now_cancels_what_was_submitted, |map| {
     drop(blocked);
 });
 
-both!(a_shutdown_releases_who_waits_for_room, |map| {
+both!(a_shutdown_releases_a_map_that_waits_for_a_permit, |map| {
     let (pool, blocked, _queued) = full_pool();
     let pool = Arc::new(pool);
     let own = Arc::clone(&pool);
@@ -895,7 +903,7 @@ both!(
 );
 
 both!(
-    in_an_own_worker_it_goes_over_the_capacity_instead_of_waiting,
+    in_a_worker_of_the_pool_it_exceeds_the_capacity_instead_of_waiting,
     |map| {
         let pool = Arc::new(bounded_pool(1, 1));
         for limited in [false, true] {

@@ -162,7 +162,7 @@ fn thread_ids(pool: &ThreadPool, n: usize) -> Vec<JoinHandle<ThreadId>> {
 }
 
 #[test]
-fn guarantee_6_waits_for_one_and_for_all_run_the_job_at_once_in_the_waiter() {
+fn guarantee_6_waits_for_one_or_all_run_the_jobs_at_once_in_the_waiter() {
     within(LONG, "at once", || {
         // The other worker is busy, not waiting: it could run the jobs later.
         let pool = pool_of(2);
@@ -305,7 +305,7 @@ fn any_of_waits_help_last(
 }
 
 #[test]
-fn guarantee_6_waits_for_any_help_only_when_no_worker_can_and_oldest_first() {
+fn guarantee_6_waits_for_any_help_only_if_no_worker_can_oldest_first() {
     any_of_waits_help_last("as_completed", |_, handles| {
         as_completed(handles)
             .into_iter()
@@ -395,7 +395,7 @@ fn guarantee_6_no_other_job_is_run_in_a_waiter() {
 }
 
 #[test]
-fn guarantee_6_a_wait_with_a_time_limit_runs_nothing_and_ends_by_it() {
+fn guarantee_6_a_wait_with_a_timeout_runs_no_job_and_ends_by_it() {
     in_a_job("timed", 1, |pool| {
         let limit = Duration::from_millis(20);
         let ran = Arc::new(AtomicUsize::new(0));
@@ -424,7 +424,7 @@ fn guarantee_6_a_wait_with_a_time_limit_runs_nothing_and_ends_by_it() {
 }
 
 #[test]
-fn guarantee_6_a_worker_in_a_timed_wait_counts_as_one_that_can() {
+fn guarantee_6_a_worker_in_a_timed_wait_counts_as_available() {
     within(LONG, "timed", || {
         let pool = pool_of(2);
         let (tell, told) = channel();
@@ -447,7 +447,7 @@ fn guarantee_6_a_worker_in_a_timed_wait_counts_as_one_that_can() {
 }
 
 #[test]
-fn guarantee_6_over_the_capacity_instead_of_waiting_for_room() {
+fn guarantee_6_workers_exceed_the_capacity_instead_of_waiting() {
     within(LONG, "bounded", || {
         let pool = ThreadPool::builder()
             .max_workers(1)
@@ -467,8 +467,8 @@ fn guarantee_6_over_the_capacity_instead_of_waiting_for_room() {
 }
 
 #[test]
-fn guarantee_6_what_the_queue_holds_of_helped_jobs_is_bounded() {
-    in_a_job("husks", 1, |pool| {
+fn guarantee_6_tombstones_of_helped_jobs_are_bounded() {
+    in_a_job("tombstones", 1, |pool| {
         // Each leaves a tombstone in a queue that no worker reads; the queue is compacted.
         for n in 0..20_000_u32 {
             assert_eq!(pool.submit(move || n).join().unwrap(), n);
@@ -478,7 +478,7 @@ fn guarantee_6_what_the_queue_holds_of_helped_jobs_is_bounded() {
 }
 
 #[test]
-fn guarantee_6_a_helped_job_is_a_job_as_any_other() {
+fn guarantee_6_a_helped_job_behaves_as_any_other_job() {
     in_a_job("as any other", 1, |pool| {
         let error = pool.submit(|| panic!("inside")).join().unwrap_err();
         assert!(error.to_string().contains("inside"), "{error}");
@@ -497,7 +497,7 @@ fn guarantee_6_a_helped_job_is_a_job_as_any_other() {
 }
 
 #[test]
-fn guarantee_6_oldest_first_though_new_ones_come() {
+fn guarantee_6_the_oldest_job_runs_first_although_new_jobs_arrive() {
     in_a_job("as_completed", 1, |pool| {
         let submit = |n| pool.submit(move || n);
         let mut all = as_completed((0..3).map(submit));
@@ -554,7 +554,7 @@ impl Executor for Late {
 }
 
 #[test]
-fn guarantee_6_jobs_that_come_to_the_pool_when_their_waiter_sleeps() {
+fn guarantee_6_jobs_that_reach_the_pool_while_their_waiter_sleeps_run() {
     let kinds: [fn(JoinHandle<u32>) -> u32; 5] = [
         |handle| handle.join().unwrap(),
         |handle| block_on(async { handle.await.unwrap() }),
@@ -620,7 +620,7 @@ fn initializer_that_waits_for_a_job(in_waiter: bool) {
                 thread::current().id()
             });
             if !in_waiter {
-                eventually("somebody else runs it", || job.is_running());
+                eventually("another worker runs it", || job.is_running());
             }
             let ran_by = job.join().unwrap();
             assert_eq!(ran_by == thread::current().id(), in_waiter);
@@ -656,17 +656,17 @@ fn initializer_that_waits_for_a_job(in_waiter: bool) {
 }
 
 #[test]
-fn a_job_that_an_initializer_waits_for_and_runs_keeps_no_other_worker_away() {
+fn an_initializer_that_runs_its_awaited_job_lets_other_workers_start() {
     initializer_that_waits_for_a_job(true);
 }
 
 #[test]
-fn a_job_that_an_initializer_waits_for_keeps_no_other_worker_away() {
+fn an_initializer_that_waits_for_a_job_lets_other_workers_start() {
     initializer_that_waits_for_a_job(false);
 }
 
 #[test]
-fn an_initializer_that_waits_for_another_pool_starts_no_worker_more() {
+fn an_initializer_that_waits_for_another_pool_starts_no_extra_worker() {
     within(LONG, "initializer", || {
         let other = Arc::new(ThreadPool::new(1));
         let (gate, in_initializer) = (Gate::new(), Arc::clone(&other));
@@ -744,7 +744,7 @@ fn a_waker_may_wait_in_the_thread_of_a_worker_that_waits() {
 }
 
 #[test]
-fn a_callback_of_a_refused_job_may_wait_for_who_waits_for_the_next() {
+fn a_callback_of_a_refused_job_may_wait_for_the_waiter_of_the_next_job() {
     within(LONG, "refused", || {
         let (pool, other) = (pool_of(1), pool_of(1));
         let blocked = block_workers(&pool, 1);
@@ -768,7 +768,7 @@ fn a_callback_of_a_refused_job_may_wait_for_who_waits_for_the_next() {
 }
 
 #[test]
-fn guarantee_6_a_set_that_was_polled_elsewhere_comes_after_a_stall() {
+fn guarantee_6_a_set_that_was_polled_elsewhere_ends_after_a_stall() {
     in_a_job("after a stall", 1, |pool| {
         let mut set: FuturesUnordered<_> = numbers(pool).into_iter().collect();
         let set = thread::spawn(move || {
@@ -792,7 +792,7 @@ fn guarantee_6_a_set_that_was_polled_elsewhere_comes_after_a_stall() {
 }
 
 #[test]
-fn a_future_that_only_looks_at_jobs_runs_none_and_does_not_spin() {
+fn a_future_that_only_inspects_jobs_runs_none_and_does_not_spin() {
     in_a_job("looks", 1, |pool| {
         let lock = Arc::new(Mutex::new(()));
         let submit = || {
@@ -827,7 +827,7 @@ fn a_future_that_only_looks_at_jobs_runs_none_and_does_not_spin() {
 }
 
 #[test]
-fn a_callback_may_refuse_jobs_of_another_pool_and_wait_for_who_waits_for_this_one() {
+fn a_callback_may_cancel_jobs_of_another_pool_and_join_their_waiter() {
     within(LONG, "refusals", || {
         let (outer, inner, other) = (pool_of(1), pool_of(1), pool_of(1));
         let (held, also_held) = (block_workers(&outer, 1), block_workers(&inner, 1));
@@ -854,7 +854,7 @@ fn a_callback_may_refuse_jobs_of_another_pool_and_wait_for_who_waits_for_this_on
 }
 
 #[test]
-fn guarantee_8_jobs_of_a_broken_pool_say_so_whatever_a_callback_does_meanwhile() {
+fn guarantee_8_jobs_of_a_broken_pool_say_so_whatever_a_callback_does() {
     within(LONG, "broken", || {
         let gate = Gate::new();
         let held = gate.clone();
@@ -884,7 +884,7 @@ type Job = JoinHandle<Option<JoinError>>;
 /// Submits one job to each of `pools`. Each joins the job of the next pool, and the last one joins
 /// the first: one of the joins must return an error.
 #[track_caller]
-fn circle(pools: &[&ThreadPool], join: fn(Job) -> Option<JoinError>) {
+fn cycle(pools: &[&ThreadPool], join: fn(Job) -> Option<JoinError>) {
     let (give, jobs): (Vec<_>, Vec<_>) = pools
         .iter()
         .map(|pool| {
@@ -934,25 +934,25 @@ fn by_block_on(job: Job) -> Option<JoinError> {
 }
 
 #[test]
-fn guarantee_6_a_circle_of_joins_is_an_error_for_one_of_them() {
-    within(LONG, "circles", || {
+fn guarantee_6_a_cycle_of_joins_is_an_error_for_one_of_them() {
+    within(LONG, "cycles", || {
         for _ in 0..50 {
             let pool = ThreadPool::new(3);
-            circle(&[&pool, &pool], by_join);
-            circle(&[&pool, &pool, &pool], by_join);
-            circle(&[&pool, &pool, &pool], by_block_on);
+            cycle(&[&pool, &pool], by_join);
+            cycle(&[&pool, &pool, &pool], by_join);
+            cycle(&[&pool, &pool, &pool], by_block_on);
             let one = ThreadPool::new(1);
-            circle(&[&one], by_join);
-            circle(&[&one], by_block_on);
+            cycle(&[&one], by_join);
+            cycle(&[&one], by_block_on);
             let other = ThreadPool::new(1);
-            circle(&[&one, &other], by_join);
-            circle(&[&pool, &one, &pool, &other], by_block_on);
+            cycle(&[&one, &other], by_join);
+            cycle(&[&pool, &one, &pool, &other], by_block_on);
         }
     });
 }
 
 #[test]
-fn guarantee_6_a_circle_on_one_worker_is_an_error_too() {
+fn guarantee_6_a_cycle_on_one_worker_is_an_error_too() {
     within(LONG, "on one worker", || {
         let pool = ThreadPool::new(1);
         let (give_b, take_b) = channel::<Job>();
@@ -973,7 +973,7 @@ fn guarantee_6_a_circle_on_one_worker_is_an_error_too() {
 }
 
 #[test]
-fn guarantee_6_a_circle_through_the_end_of_a_scope_is_an_error_for_the_join() {
+fn guarantee_6_a_cycle_through_the_end_of_a_scope_fails_the_join() {
     // The last to block is either the join, or the end of the scope, which then must fail the join.
     for scope_is_last in [false, true] {
         within(LONG, "scope", move || {
@@ -1013,7 +1013,7 @@ fn guarantee_6_a_circle_through_the_end_of_a_scope_is_an_error_for_the_join() {
 }
 
 #[test]
-fn a_chain_of_joins_that_is_no_circle_is_no_error() {
+fn a_chain_of_joins_without_a_cycle_is_no_error() {
     within(LONG, "chain", || {
         for _ in 0..200 {
             let pools: Vec<_> = (0..3).map(|_| ThreadPool::new(2)).collect();
@@ -1027,8 +1027,8 @@ fn a_chain_of_joins_that_is_no_circle_is_no_error() {
 }
 
 #[test]
-fn a_timed_wait_in_a_circle_ends_by_its_limit() {
-    within(LONG, "timed circle", || {
+fn a_timed_wait_in_a_cycle_ends_by_its_timeout() {
+    within(LONG, "timed cycle", || {
         let pool = ThreadPool::new(1);
         let (give, take) = channel::<JoinHandle<bool>>();
         let (tell, told) = channel();
@@ -1198,7 +1198,7 @@ impl<F: Future + Unpin> Future for Watched<F> {
 }
 
 #[test]
-fn guarantee_6_a_job_that_comes_when_all_workers_sleep() {
+fn guarantee_6_a_job_that_is_submitted_while_all_workers_sleep_runs() {
     within(LONG, "comes later", || {
         let pool = pool_of(1);
         let (asleep, sleeps) = channel::<crate::common::ThreadState>();
@@ -1229,7 +1229,7 @@ fn guarantee_6_a_job_that_comes_when_all_workers_sleep() {
 }
 
 #[test]
-fn a_pool_that_waits_for_others_looks_through_its_queue_ever_more_seldom() {
+fn a_pool_that_waits_for_others_scans_its_queue_ever_less_often() {
     within(LONG, "seldom", || {
         let (pool, other) = (pool_of(1), pool_of(1));
         let blocked = block_workers(&pool, 1);

@@ -41,7 +41,7 @@ enum Op {
     JoinTimeout,
     /// Only if the job is finished: no other thread could finish it while this thread waits.
     Join,
-    Look,
+    Inspect,
     DropHandle,
     CancelOnDrop,
     // On neither.
@@ -70,7 +70,7 @@ enum Event {
     // Answers.
     Cancelled(bool),
     CancelRequested(bool),
-    Looked {
+    Inspected {
         finished: bool,
         running: bool,
         cancelled: bool,
@@ -217,7 +217,7 @@ impl Random {
             23 | 24 => Op::TryJoin,
             25 | 26 => Op::JoinTimeout,
             27 => Op::Join,
-            28..=31 => Op::Look,
+            28..=31 => Op::Inspect,
             32 => Op::DropHandle,
             33 => Op::CancelOnDrop,
             _ => Op::CancelRequested,
@@ -236,10 +236,10 @@ enum Stage {
         cancel_requested: bool,
     },
     /// The job never starts; until the callbacks have ended.
-    Withdrawn(Outcome),
+    Cancelling(Outcome),
     Finished(Outcome),
     /// As finished. A late callback borrows the outcome.
-    Shown(Outcome),
+    InCallback(Outcome),
     Taken(Outcome),
 }
 
@@ -305,7 +305,7 @@ impl<'a> Model<'a> {
             Op::Refuse(outcome) => {
                 self.has_job = false;
                 match self.stage {
-                    Stage::Queued => self.withdraw(*outcome),
+                    Stage::Queued => self.cancel_with(*outcome),
                     _ => self.drop_outcome(*outcome),
                 }
                 Event::Done
@@ -313,12 +313,12 @@ impl<'a> Model<'a> {
             Op::DropJob => {
                 self.has_job = false;
                 if let Stage::Queued = self.stage {
-                    self.withdraw(Outcome::Cancelled);
+                    self.cancel_with(Outcome::Cancelled);
                 }
                 Event::Done
             }
 
-            Op::Cancel | Op::Callback { .. } | Op::Look if !self.has_handle => Event::Skipped,
+            Op::Cancel | Op::Callback { .. } | Op::Inspect if !self.has_handle => Event::Skipped,
             Op::Cancel => {
                 self.borrowed += 1;
                 let cancelled = self.cancel();
@@ -326,12 +326,15 @@ impl<'a> Model<'a> {
                 Event::Cancelled(cancelled)
             }
             Op::Callback { id, .. } => match self.stage {
-                Stage::Queued | Stage::Running { .. } | Stage::Withdrawn(_) | Stage::Shown(_) => {
+                Stage::Queued
+                | Stage::Running { .. }
+                | Stage::Cancelling(_)
+                | Stage::InCallback(_) => {
                     self.callbacks.push_back(op);
                     Event::Done
                 }
                 Stage::Finished(outcome) => {
-                    self.stage = Stage::Shown(outcome);
+                    self.stage = Stage::InCallback(outcome);
                     self.borrowed += 1;
                     self.callbacks.push_back(op);
                     self.call_back(outcome);
@@ -344,11 +347,11 @@ impl<'a> Model<'a> {
                     taken
                 }
             },
-            Op::Look => match self.stage {
-                Stage::Queued | Stage::Withdrawn(_) => looked(false, false, false),
-                Stage::Running { .. } => looked(false, true, false),
-                Stage::Finished(outcome) | Stage::Shown(outcome) | Stage::Taken(outcome) => {
-                    looked(true, false, outcome == Outcome::Cancelled)
+            Op::Inspect => match self.stage {
+                Stage::Queued | Stage::Cancelling(_) => inspected(false, false, false),
+                Stage::Running { .. } => inspected(false, true, false),
+                Stage::Finished(outcome) | Stage::InCallback(outcome) | Stage::Taken(outcome) => {
+                    inspected(true, false, outcome == Outcome::Cancelled)
                 }
             },
 
@@ -420,22 +423,22 @@ impl<'a> Model<'a> {
     fn cancel(&mut self) -> bool {
         match &mut self.stage {
             Stage::Queued => {
-                self.withdraw(Outcome::Cancelled);
+                self.cancel_with(Outcome::Cancelled);
                 true
             }
             Stage::Running { cancel_requested } => {
                 *cancel_requested = true;
                 false
             }
-            Stage::Withdrawn(outcome)
+            Stage::Cancelling(outcome)
             | Stage::Finished(outcome)
-            | Stage::Shown(outcome)
+            | Stage::InCallback(outcome)
             | Stage::Taken(outcome) => *outcome == Outcome::Cancelled,
         }
     }
 
-    fn withdraw(&mut self, outcome: Outcome) {
-        self.stage = Stage::Withdrawn(outcome);
+    fn cancel_with(&mut self, outcome: Outcome) {
+        self.stage = Stage::Cancelling(outcome);
         self.drop_closure();
         self.end(outcome);
     }
@@ -496,8 +499,8 @@ impl<'a> Model<'a> {
     }
 }
 
-fn looked(finished: bool, running: bool, cancelled: bool) -> Event {
-    Event::Looked {
+fn inspected(finished: bool, running: bool, cancelled: bool) -> Event {
+    Event::Inspected {
         finished,
         running,
         cancelled,
@@ -512,7 +515,7 @@ struct World {
     case: Case,
     executor: Keeps,
     handle: Mutex<Option<Arc<JoinHandle<Tracked>>>>,
-    bells: [Arc<Bell>; 2],
+    wakers: [Arc<TestWaker>; 2],
     waking: Mutex<usize>,
     log: Mutex<Vec<Event>>,
 }
@@ -528,12 +531,12 @@ impl Executor for Keeps {
 }
 
 /// A waker that keeps nothing alive.
-struct Bell {
+struct TestWaker {
     world: Weak<World>,
     index: usize,
 }
 
-impl Wake for Bell {
+impl Wake for TestWaker {
     fn wake(self: Arc<Self>) {
         let world = self.world.upgrade().expect("a job that is not ended yet");
         world.note(Event::Woken(self.index));
@@ -592,9 +595,9 @@ impl World {
             case: case.clone(),
             executor: Keeps::default(),
             handle: Mutex::default(),
-            bells: [0, 1].map(|index| {
+            wakers: [0, 1].map(|index| {
                 let world = Weak::clone(world);
-                Arc::new(Bell { world, index })
+                Arc::new(TestWaker { world, index })
             }),
             waking: Mutex::new(0),
             log: Mutex::default(),
@@ -639,8 +642,8 @@ impl World {
             Err(text) => Event::Panicked(text),
         });
         if *self.waking.lock().unwrap() == 0 {
-            let held = |bell: &Arc<Bell>| Arc::strong_count(bell) > 1;
-            self.note(Event::Held([held(&self.bells[0]), held(&self.bells[1])]));
+            let held = |waker: &Arc<TestWaker>| Arc::strong_count(waker) > 1;
+            self.note(Event::Held([held(&self.wakers[0]), held(&self.wakers[1])]));
         }
     }
 
@@ -678,9 +681,9 @@ impl World {
                 });
                 Event::Done
             }
-            Op::Look => {
+            Op::Inspect => {
                 let handle = self.handle()?;
-                looked(
+                inspected(
                     handle.is_finished(),
                     handle.is_running(),
                     handle.is_cancelled(),
@@ -689,7 +692,7 @@ impl World {
             Op::Poll(waker) => {
                 // Two clones wake the same target, and a poll with the same waker keeps one
                 // reference only.
-                let waker = Waker::from(Arc::clone(&self.bells[*waker]));
+                let waker = Waker::from(Arc::clone(&self.wakers[*waker]));
                 match self.with_handle(|handle| poll_with(handle, &waker))? {
                     Poll::Ready(outcome) => got(outcome),
                     Poll::Pending => Event::Pending,
@@ -852,7 +855,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_handle_does_what_its_documentation_says_whatever_is_done_in_which_order() {
+fn a_handle_matches_its_model_in_every_order_of_operations() {
     let seeds = match (number("FUTUREPOOL_SEED"), number("FUTUREPOOL_ROUNDS")) {
         (Some(seed), _) => seed..seed + 1,
         (None, rounds) => 0..rounds.unwrap_or(20_000),

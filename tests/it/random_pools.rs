@@ -40,7 +40,7 @@ struct World {
     /// Calls that the pool has answered, with a handle or an error.
     calls: AtomicU64,
     /// The sum of all results of `cancel_pending`.
-    swept: AtomicU64,
+    bulk_cancelled: AtomicU64,
     /// Jobs for which a cancel was requested through their handle.
     asked: AtomicU64,
     pairs: AtomicUsize,
@@ -60,7 +60,7 @@ struct Settings {
     fails_at: Option<usize>,
     threads: usize,
     /// Some actor may cancel all queued jobs or shut the pool down.
-    sweeps: bool,
+    cancels_all: bool,
     shuts: bool,
     /// Some jobs wait for others in a way that the pool does not know of.
     pairs: bool,
@@ -79,7 +79,7 @@ impl Settings {
             initializes: fails_at.is_some() || random.one_in(2),
             fails_at,
             threads: 2 + random.below(3),
-            sweeps: random.one_in(3),
+            cancels_all: random.one_in(3),
             shuts: random.one_in(3),
             pairs: random.one_in(2),
             keeps: !random.one_in(4),
@@ -177,7 +177,7 @@ impl World {
             faults: Mutex::default(),
             live: AtomicI64::new(0),
             calls: AtomicU64::new(0),
-            swept: AtomicU64::new(0),
+            bulk_cancelled: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             pairs: AtomicUsize::new(0),
             shut: AtomicBool::new(false),
@@ -251,7 +251,7 @@ struct Actor {
     /// Until the actor drops it.
     pool: Option<Arc<ThreadPool>>,
     random: Random,
-    hands: Vec<(Arc<Record>, JoinHandle<Tracked>)>,
+    handles: Vec<(Arc<Record>, JoinHandle<Tracked>)>,
     /// How deep its jobs may nest.
     depth: usize,
     is_job: bool,
@@ -265,14 +265,14 @@ impl Actor {
             10..=12 => self.submit_async(),
             13..=15 => self.cancel(),
             16 => {
-                if let Some((record, handle)) = self.any_hand() {
+                if let Some((record, handle)) = self.any_handle() {
                     self.world.ask(&record);
                     drop(handle.cancel_on_drop());
                 }
             }
-            17 | 18 => drop(self.any_hand()),
+            17 | 18 => drop(self.any_handle()),
             19..=21 => {
-                if let Some((record, handle)) = self.any_hand() {
+                if let Some((record, handle)) = self.any_handle() {
                     self.finish(record, handle);
                 }
             }
@@ -280,16 +280,16 @@ impl Actor {
             24..=27 => self.add_callback(),
             28 => self.poll(),
             29 => {
-                if let (Some(pool), true) = (&self.pool, self.world.settings.sweeps) {
+                if let (Some(pool), true) = (&self.pool, self.world.settings.cancels_all) {
                     self.world.all_cancelled.store(true, SeqCst);
-                    let swept = pool.cancel_pending() as u64;
-                    self.world.swept.fetch_add(swept, SeqCst);
+                    let bulk_cancelled = pool.cancel_pending() as u64;
+                    self.world.bulk_cancelled.fetch_add(bulk_cancelled, SeqCst);
                 }
             }
             30 if self.world.settings.shuts && self.random.one_in(2) => self.shut(),
             // If the test keeps the pool, this changes little.
             31 if !self.is_job && self.random.one_in(3) => self.pool = None,
-            31 | 32 => self.look(),
+            31 | 32 => self.inspect(),
             33..=35 => self.submit_and_join(),
             36 => self.submit_pair(),
             _ => thread::yield_now(),
@@ -298,11 +298,13 @@ impl Actor {
 
     /// Waits for all jobs whose handles it still has. A handle that never resolves hangs here.
     fn end(mut self) {
-        let hands = std::mem::take(&mut self.hands);
+        let handles = std::mem::take(&mut self.handles);
         match self.random.below(4) {
             // In a job this wait could block on a worker that waits for a later job in the queue.
             0 if !(self.is_job && self.world.settings.pairs) => {
-                let tagged = hands.into_iter().map(|(record, handle)| handle.tag(record));
+                let tagged = handles
+                    .into_iter()
+                    .map(|(record, handle)| handle.tag(record));
                 let mut completed = 0..tagged.len();
                 for (record, outcome) in as_completed(tagged) {
                     completed.next();
@@ -312,7 +314,9 @@ impl Actor {
                     .check(completed.is_empty(), || "one is missing".to_owned());
             }
             1 => {
-                let tagged = hands.into_iter().map(|(record, handle)| handle.tag(record));
+                let tagged = handles
+                    .into_iter()
+                    .map(|(record, handle)| handle.tag(record));
                 let waited = wait(tagged, ReturnWhen::AllCompleted).join();
                 let is_all = waited.not_done.is_empty();
                 self.world.check(is_all, || "it waits for all".to_owned());
@@ -325,7 +329,7 @@ impl Actor {
                 }
             }
             _ => {
-                for (record, handle) in hands {
+                for (record, handle) in handles {
                     self.finish(record, handle);
                 }
             }
@@ -357,7 +361,9 @@ impl Actor {
                 1 => spin(Duration::from_micros(random.below(200) as u64)),
                 2 if cancel_requested() => {
                     let possible = record.asked.load(SeqCst) || world.stopped.load(SeqCst);
-                    world.check(possible, || format!("nobody asked it to end: {record:?}"));
+                    world.check(possible, || {
+                        format!("a job saw a cancel request without a cancel: {record:?}")
+                    });
                 }
                 _ => {}
             }
@@ -367,7 +373,7 @@ impl Actor {
                     world: Arc::clone(world),
                     pool: pool.upgrade(),
                     random,
-                    hands: Vec::new(),
+                    handles: Vec::new(),
                     depth: depth - 1,
                     is_job: true,
                 };
@@ -400,7 +406,7 @@ impl Actor {
     fn submit_and_join(&mut self) {
         for _ in 0..self.random.below(8) {
             self.submit();
-            if let Some((record, handle)) = self.hands.pop() {
+            if let Some((record, handle)) = self.handles.pop() {
                 self.finish(record, handle);
             }
             spin(Duration::from_nanos(self.random.below(60_000) as u64));
@@ -444,7 +450,7 @@ impl Actor {
             self.world.calls.fetch_add(1, SeqCst);
             match pool.try_submit(closure) {
                 Ok(handle) => self.given(record, handle),
-                Err(error) => self.refused(&record, error, self.world.settings.capacity.is_some()),
+                Err(error) => self.rejected(&record, error, self.world.settings.capacity.is_some()),
             }
         }
     }
@@ -490,16 +496,16 @@ impl Actor {
         self.world.calls.fetch_add(1, SeqCst);
         match answer {
             Ok(handle) => self.given(record, handle),
-            Err(error) => self.refused(&record, error, false),
+            Err(error) => self.rejected(&record, error, false),
         }
     }
 
     fn given(&mut self, record: Arc<Record>, handle: JoinHandle<Tracked>) {
         record.has_handle.store(true, SeqCst);
-        self.hands.push((record, handle));
+        self.handles.push((record, handle));
     }
 
-    fn refused(&self, record: &Record, error: SubmitError<Closure>, may_be_full: bool) {
+    fn rejected(&self, record: &Record, error: SubmitError<Closure>, may_be_full: bool) {
         let world = &self.world;
         let is_why = [error.is_full(), error.is_shutdown(), error.is_broken()];
         let may_be = [
@@ -509,7 +515,7 @@ impl Actor {
         ];
         let reasons = is_why.iter().filter(|is| **is).count();
         let possible = is_why.iter().zip(may_be).all(|(is, may)| may || !is);
-        world.check(reasons == 1 && possible, || format!("refused: {error:?}"));
+        world.check(reasons == 1 && possible, || format!("rejected: {error:?}"));
         let early = record.closures_dropped.load(SeqCst);
         drop(error.into_inner());
         let late = record.closures_dropped.load(SeqCst);
@@ -518,13 +524,13 @@ impl Actor {
         });
     }
 
-    fn any_hand(&mut self) -> Option<(Arc<Record>, JoinHandle<Tracked>)> {
-        let hands = self.hands.len();
-        (hands > 0).then(|| self.hands.swap_remove(self.random.below(hands)))
+    fn any_handle(&mut self) -> Option<(Arc<Record>, JoinHandle<Tracked>)> {
+        let handles = self.handles.len();
+        (handles > 0).then(|| self.handles.swap_remove(self.random.below(handles)))
     }
 
     fn cancel(&mut self) {
-        let Some((record, handle)) = self.any_hand() else {
+        let Some((record, handle)) = self.any_handle() else {
             return;
         };
         self.world.ask(&record);
@@ -543,33 +549,33 @@ impl Actor {
                     format!("cancel cannot say false: {record:?}")
                 });
         }
-        self.hands.push((record, handle));
+        self.handles.push((record, handle));
     }
 
     fn join_timeout(&mut self) {
-        let Some((record, mut handle)) = self.any_hand() else {
+        let Some((record, mut handle)) = self.any_handle() else {
             return;
         };
         let limit = Duration::from_micros(self.random.below(300) as u64);
         match handle.join_timeout(limit) {
-            Err(error) if error.is_timeout() => self.hands.push((record, handle)),
+            Err(error) if error.is_timeout() => self.handles.push((record, handle)),
             outcome => self.resolved(&record, outcome),
         }
     }
 
     fn poll(&mut self) {
-        let Some((record, mut handle)) = self.any_hand() else {
+        let Some((record, mut handle)) = self.any_handle() else {
             return;
         };
         let (_, waker): (_, Waker) = CountingWaker::new();
         match poll_with(&mut handle, &waker) {
             Poll::Ready(outcome) => self.resolved(&record, outcome),
-            Poll::Pending => self.hands.push((record, handle)),
+            Poll::Pending => self.handles.push((record, handle)),
         }
     }
 
     fn add_callback(&mut self) {
-        let Some((record, handle)) = self.any_hand() else {
+        let Some((record, handle)) = self.any_handle() else {
             return;
         };
         let index = record.callbacks_added.fetch_add(1, SeqCst);
@@ -586,7 +592,7 @@ impl Actor {
             });
             let told = record.told.lock().unwrap().replace(outcome);
             world.check(told.is_none_or(|told| told == outcome), || {
-                format!("callbacks were told {told:?} and {outcome:?}: {record:?}")
+                format!("callbacks received {told:?} and {outcome:?}: {record:?}")
             });
             world.check_outcome(record, outcome);
             if submits {
@@ -595,7 +601,7 @@ impl Actor {
                     world: Arc::clone(world),
                     pool: pool.upgrade(),
                     random,
-                    hands: Vec::new(),
+                    handles: Vec::new(),
                     depth: 0,
                     is_job: true,
                 };
@@ -605,7 +611,7 @@ impl Actor {
                 resume_unwind(Box::new(()));
             }
         });
-        self.hands.push((record, handle));
+        self.handles.push((record, handle));
     }
 
     fn shut(&mut self) {
@@ -630,7 +636,7 @@ impl Actor {
         }
     }
 
-    fn look(&self) {
+    fn inspect(&self) {
         let Some(pool) = &self.pool else {
             return;
         };
@@ -664,14 +670,14 @@ impl Actor {
         });
         let told = *record.told.lock().unwrap();
         world.check(told.is_none_or(|told| told == kind), || {
-            format!("callbacks were told {told:?}, and it is {kind:?}: {record:?}")
+            format!("callbacks received {told:?}, and it is {kind:?}: {record:?}")
         });
         if let Err(Ok(payload)) = outcome.map_err(JoinError::try_into_panic) {
             let payload: Box<dyn Any> = payload;
             let is_own = payload
                 .downcast_ref::<Tracked>()
                 .is_some_and(|payload| Arc::ptr_eq(&payload.record, record));
-            world.check(is_own, || format!("a strange payload: {record:?}"));
+            world.check(is_own, || format!("an unexpected payload: {record:?}"));
         }
     }
 }
@@ -713,7 +719,7 @@ fn play(seed: u64) {
             world: Arc::clone(&world),
             pool: Some(Arc::clone(&pool)),
             random: Random(random.next()),
-            hands: Vec::new(),
+            handles: Vec::new(),
             depth: 2,
             is_job: false,
         })
@@ -784,11 +790,12 @@ fn settle(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
     world.check(balanced, || {
         format!("{calls} calls, {returned} returned, {panicked} panicked: {now:?}")
     });
-    let (swept, asked) = (world.swept.load(SeqCst), world.asked.load(SeqCst));
+    let (bulk_cancelled, asked) = (world.bulk_cancelled.load(SeqCst), world.asked.load(SeqCst));
     let unlimited = world.stopped.load(SeqCst) || world.broken.load(SeqCst);
-    let possible = swept <= now.cancelled && (unlimited || now.cancelled <= swept + asked);
+    let possible =
+        bulk_cancelled <= now.cancelled && (unlimited || now.cancelled <= bulk_cancelled + asked);
     world.check(possible, || {
-        format!("cancel_pending counted {swept}, {asked} handles were asked: {now:?}")
+        format!("cancel_pending counted {bulk_cancelled}, {asked} handles were cancelled: {now:?}")
     });
 }
 
@@ -799,7 +806,7 @@ fn try_out(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
         world: Arc::clone(world),
         pool: Some(Arc::clone(pool)),
         random: Random(random.next()),
-        hands: Vec::new(),
+        handles: Vec::new(),
         depth: 0,
         is_job: false,
     };
@@ -816,7 +823,7 @@ fn try_out(world: &Arc<World>, pool: &Arc<ThreadPool>, random: &mut Random) {
             });
             actor.given(record, handle);
         }
-        for (record, handle) in std::mem::take(&mut actor.hands) {
+        for (record, handle) in std::mem::take(&mut actor.handles) {
             actor.finish(record, handle);
         }
         // Long enough for some workers to exit.
@@ -861,7 +868,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn the_books_of_a_pool_balance_whatever_is_done_with_it() {
+fn the_counts_of_a_pool_add_up_after_any_operations() {
     let rounds: Range<u64> = 0..number("FUTUREPOOL_ROUNDS").unwrap_or(200);
     let (seed, rounds) = match number("FUTUREPOOL_SEED") {
         Some(seed) => (Some(seed), 0..number("FUTUREPOOL_ROUNDS").unwrap_or(1)),

@@ -264,7 +264,7 @@ fn guarantee_4_a_waker_may_use_the_handle_that_it_was_polled_with() {
 }
 
 #[test]
-fn guarantee_4_nor_when_jobs_are_cancelled_or_refused() {
+fn guarantee_4_no_code_of_a_cancelled_or_refused_job_runs_under_a_lock() {
     within(LONG, "probes in a cancel", || {
         type End = fn(&Target, JoinHandle<()>);
         let ends: [(&str, End); 4] = [
@@ -308,7 +308,7 @@ fn guarantee_4_nor_when_jobs_are_cancelled_or_refused() {
 }
 
 #[test]
-fn guarantee_4_nor_for_those_who_wait_for_room_or_for_the_end() {
+fn guarantee_4_no_waker_of_a_submit_or_a_shutdown_runs_under_a_lock() {
     within(LONG, "probes in waits", || {
         let pool = ThreadPool::builder()
             .max_workers(1)
@@ -351,9 +351,9 @@ fn guarantee_4_nor_for_those_who_wait_for_room_or_for_the_end() {
 }
 
 #[test]
-fn guarantee_4_nor_in_the_subscriber_whose_panics_harm_nothing() {
+fn guarantee_4_no_subscriber_runs_under_a_lock_and_its_panics_do_no_harm() {
     child::alone(
-        "reentrancy::guarantee_4_nor_in_the_subscriber_whose_panics_harm_nothing",
+        "reentrancy::guarantee_4_no_subscriber_runs_under_a_lock_and_its_panics_do_no_harm",
         || {
             let target = Target::new(|builder| builder.thread_name_prefix("probed"));
             assert!(LISTENS.set(Arc::clone(&target)).is_ok());

@@ -39,7 +39,7 @@ fn a_callback_may_wait_for_another_job_that_is_cancelled_with_its_own() {
 }
 
 #[test]
-fn a_callback_may_wait_for_another_job_that_is_refused_by_a_broken_pool() {
+fn a_callback_may_wait_for_another_job_that_a_broken_pool_refuses() {
     within(LONG, "broken, in a callback", || {
         let gate = Gate::new();
         let wait = gate.clone();
@@ -102,7 +102,7 @@ fn a_callback_in_cancel_pending_may_submit_to_the_full_queue() {
 }
 
 #[test]
-fn cancel_pending_leaves_alone_what_its_callbacks_submit() {
+fn cancel_pending_spares_the_jobs_that_its_callbacks_submit() {
     within(LONG, "retries", || {
         let pool = Arc::new(ThreadPool::new(1));
         let blocked = block_workers(&pool, 1);
@@ -125,7 +125,7 @@ fn cancel_pending_leaves_alone_what_its_callbacks_submit() {
 }
 
 #[test]
-fn nothing_runs_that_was_queued_when_all_was_cancelled() {
+fn no_job_runs_that_was_queued_when_all_were_cancelled() {
     let ends: [fn(&ThreadPool); 2] = [
         |pool| assert_eq!(pool.cancel_pending(), 2),
         |pool| drop(pool.shutdown_now()),
@@ -165,7 +165,7 @@ fn nothing_runs_that_was_queued_when_all_was_cancelled() {
 }
 
 #[test]
-fn guarantee_2_a_job_that_was_cancelled_with_all_others_is_not_run_by_who_waits_for_it() {
+fn guarantee_2_a_job_cancelled_with_all_others_is_not_run_by_its_waiter() {
     within(LONG, "a scope of cancelled jobs", || {
         let pool = Arc::new(ThreadPool::new(1));
         let (begin, gate) = (Gate::new(), Gate::new());
@@ -209,7 +209,7 @@ fn guarantee_2_a_job_that_was_cancelled_with_all_others_is_not_run_by_who_waits_
 }
 
 #[test]
-fn a_shutdown_that_was_ready_in_a_worker_is_joined_outside() {
+fn a_shutdown_that_was_ready_in_a_worker_can_be_joined_outside() {
     within(LONG, "shutdown moved out", || {
         let pool = Arc::new(ThreadPool::new(1));
         let (inside, gate) = (Arc::clone(&pool), Gate::new());
@@ -219,7 +219,7 @@ fn a_shutdown_that_was_ready_in_a_worker_is_joined_outside() {
             assert!(poll_once(&mut end).is_ready(), "there is no other worker");
             assert!(
                 poll_once(&mut end).is_ready(),
-                "and once is for good, in here"
+                "and stays ready in the worker"
             );
             drop(inside);
             give.send(end).unwrap();
@@ -229,7 +229,7 @@ fn a_shutdown_that_was_ready_in_a_worker_is_joined_outside() {
         let (task, waker) = CountingWaker::new();
         assert!(
             poll_with(&mut end, &waker).is_pending(),
-            "out here there is one"
+            "outside there is another worker"
         );
         gate.open();
         eventually("it is woken", || task.count() == 1);
@@ -277,10 +277,10 @@ fn thread_locals_of_workers_may_wait_for_each_other() {
 }
 
 #[test]
-fn threads_that_come_and_go_do_not_pile_up() {
+fn threads_that_start_and_exit_do_not_pile_up() {
     // Memory mappings are counted for the whole process.
     child::alone(
-        "regressions::threads_that_come_and_go_do_not_pile_up",
+        "regressions::threads_that_start_and_exit_do_not_pile_up",
         || {
             let builder = ThreadPool::builder()
                 .max_workers(1)
@@ -289,7 +289,7 @@ fn threads_that_come_and_go_do_not_pile_up() {
             let mut most = 0;
             for _ in 0..300 {
                 pool.submit(|| ()).join().unwrap();
-                eventually("it has left", || pool.metrics().workers == 0);
+                eventually("the worker has exited", || pool.metrics().workers == 0);
                 most = most.max(threads_named("churn"));
             }
             // A thread that was not joined is no longer listed, but its stack is still mapped:
@@ -298,7 +298,7 @@ fn threads_that_come_and_go_do_not_pile_up() {
             let before = mappings();
             for _ in 0..300 {
                 pool.submit(|| ()).join().unwrap();
-                eventually("it has left", || pool.metrics().workers == 0);
+                eventually("the worker has exited", || pool.metrics().workers == 0);
             }
             assert!(
                 mappings() < before + 100,
@@ -323,7 +323,7 @@ fn mappings() -> usize {
 }
 
 #[test]
-fn a_job_that_is_just_being_cancelled_asks_for_no_thread() {
+fn a_job_that_is_just_being_cancelled_starts_no_thread() {
     within(LONG, "idle beside a cancel", || {
         let builder = ThreadPool::builder().max_workers(2);
         let pool = Arc::new(
@@ -339,7 +339,7 @@ fn a_job_that_is_just_being_cancelled_asks_for_no_thread() {
         cancelled.add_done_callback(move |_| {
             let queued = inside.metrics().queued;
             gate.open();
-            eventually("both have left", || inside.metrics().workers == 0);
+            eventually("both workers have exited", || inside.metrics().workers == 0);
             // One worker is enough for sequential jobs, although this cancel is still in progress.
             for _ in 0..10 {
                 inside.submit(|| ()).join().unwrap();
@@ -352,7 +352,7 @@ fn a_job_that_is_just_being_cancelled_asks_for_no_thread() {
 }
 
 #[test]
-fn an_error_may_be_shown_while_it_is_shown() {
+fn an_error_may_be_formatted_while_it_is_formatted() {
     within(LONG, "display", || {
         struct Nests<'a>(&'a futurepool::JoinError, String);
         impl fmt::Write for Nests<'_> {
@@ -388,7 +388,7 @@ fn panics_in_drop() -> Waker {
 }
 
 #[test]
-fn a_waker_whose_destructor_panics_harms_nobody() {
+fn a_waker_whose_destructor_panics_does_no_harm() {
     within(LONG, "destructors of wakers", || {
         let builder = ThreadPool::builder().max_workers(1).queue_capacity(1);
         let pool = builder.build().unwrap();
@@ -404,7 +404,7 @@ fn a_waker_whose_destructor_panics_harms_nobody() {
         drop(waits);
         assert!(handle.cancel());
         drop(handle);
-        assert!(pool.try_submit(|| ()).is_ok(), "no place is lost");
+        assert!(pool.try_submit(|| ()).is_ok(), "no permit is lost");
         // The waker of a `Shutdown` future: replaced, dropped.
         let mut end = pool.shutdown();
         assert!(poll_with(&mut end, &panics_in_drop()).is_pending());
@@ -416,8 +416,8 @@ fn a_waker_whose_destructor_panics_harms_nobody() {
 }
 
 #[test]
-fn a_job_submitted_while_the_last_worker_leaves_past_a_husk_runs() {
-    within(LONG, "husks and leaving", || {
+fn a_job_submitted_while_the_last_worker_exits_past_a_tombstone_runs() {
+    within(LONG, "tombstones and exits", || {
         let start = Instant::now();
         let mut round = 0_u64;
         while start.elapsed() < Duration::from_secs(2) {

@@ -125,7 +125,7 @@ fn no_runtime() {
 }
 
 #[test]
-fn a_result_that_comes_after_its_runtime_is_gone_harms_nothing() {
+fn a_result_that_arrives_after_its_runtime_is_gone_does_no_harm() {
     within(LONG, "late result", || {
         let pool = ThreadPool::new(1);
         let (go, wait) = std::sync::mpsc::channel::<()>();

@@ -160,7 +160,7 @@ fn guarantee_11_a_job_whose_handle_was_leaked_has_ended_too() {
 }
 
 #[test]
-fn guarantee_11_a_leaked_job_that_is_cancelled_is_gone_when_the_scope_ends() {
+fn guarantee_11_a_leaked_cancelled_job_is_dropped_when_the_scope_ends() {
     within(LONG, "leaked and cancelled", || {
         let pool = Arc::new(ThreadPool::new(1));
         let blocked = block_workers(&pool, 1);
@@ -192,7 +192,7 @@ fn a_panic_of_a_job_that_was_not_joined_comes_out_of_the_scope() {
 }
 
 #[test]
-fn a_panic_of_a_job_that_was_joined_is_an_error_and_no_more() {
+fn a_panic_of_a_job_that_was_joined_is_only_an_error() {
     within(LONG, "joined", || {
         let pool = ThreadPool::new(1);
         let error = pool.scope(|scope| scope.submit(|| panic!("boo")).join().unwrap_err());
@@ -208,7 +208,7 @@ fn a_panic_of_a_job_that_was_joined_is_an_error_and_no_more() {
 }
 
 #[test]
-fn no_work_is_skipped_in_silence() {
+fn no_work_is_skipped_silently() {
     within(LONG, "skipped", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -221,7 +221,7 @@ fn no_work_is_skipped_in_silence() {
             })
         });
         assert!(by_pool.contains("did not run"), "{by_pool}");
-        // The job was cancelled through its own handle, and the join saw the error.
+        // A cancel through the job's own handle is intended, and an error seen by a join is not silent.
         pool.scope(|scope| {
             let counted = Counted(&dropped);
             let handle = scope.submit(move || drop(counted));
@@ -239,7 +239,7 @@ fn no_work_is_skipped_in_silence() {
 }
 
 #[test]
-fn a_cancel_that_took_no_effect_excuses_nothing() {
+fn a_cancel_without_effect_silences_neither_a_skip_nor_a_panic() {
     within(LONG, "excuse", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -323,7 +323,7 @@ fn guarantee_11_closure_and_result_are_gone_when_the_scope_returns() {
 }
 
 #[test]
-fn guarantee_11_destructors_that_panic_hold_nothing_up() {
+fn guarantee_11_destructors_that_panic_delay_nothing() {
     within(LONG, "fragile", || {
         let pool = ThreadPool::new(1);
         let drops = AtomicUsize::new(0);
@@ -369,7 +369,7 @@ fn guarantee_11_destructors_that_panic_hold_nothing_up() {
 }
 
 #[test]
-fn a_panic_whose_payload_panics_when_dropped_harms_nobody() {
+fn a_panic_whose_payload_panics_when_dropped_does_no_harm() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -436,7 +436,7 @@ fn guarantee_6_scopes_nest_in_jobs_down_to_one_worker() {
 }
 
 #[test]
-fn a_job_that_comes_when_the_end_of_the_scope_sleeps_is_run_by_it() {
+fn a_job_submitted_while_the_end_of_the_scope_sleeps_is_run_by_it() {
     within(LONG, "late", || {
         let pool = Arc::new(ThreadPool::new(2));
         let inner = Arc::clone(&pool);
@@ -521,7 +521,7 @@ fn many_scopes_at_once_from_many_threads() {
 }
 
 #[test]
-fn a_scope_and_its_handles_can_be_shown() {
+fn a_scope_and_its_handles_implement_debug() {
     let pool = ThreadPool::new(1);
     let shown = pool.scope(|scope| {
         let handle = scope.submit(|| ());

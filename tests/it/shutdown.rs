@@ -206,7 +206,7 @@ fn shutdown_runs_the_backlog() {
 }
 
 #[test]
-fn shutdown_that_nobody_waits_for_runs_the_backlog() {
+fn shutdown_that_is_dropped_runs_the_backlog() {
     within(LONG, "not waited for", || {
         let pool = pool(3);
         let blocked = block_workers(&pool, 3);
@@ -255,7 +255,7 @@ fn shutdown_counts_panics_and_cancels_of_the_backlog() {
 }
 
 #[test]
-fn shutdown_may_come_twice() {
+fn shutdown_may_be_called_twice() {
     within(LONG, "twice", || {
         let pool = pool(2);
         let jobs = backlog(&pool, BACKLOG);
@@ -271,7 +271,7 @@ fn shutdown_may_come_twice() {
 }
 
 #[test]
-fn shutdown_may_come_from_many_threads_at_once() {
+fn shutdown_may_be_called_from_many_threads_at_once() {
     within(LONG, "from many threads", || {
         let pool = pool(3);
         let jobs = backlog(&pool, BACKLOG);
@@ -372,7 +372,7 @@ fn drop_of_the_last_reference_in_a_job_does_not_wait_for_other_workers() {
 }
 
 #[test]
-fn drop_of_the_last_reference_as_an_unwanted_result_does_not_wait() {
+fn drop_of_the_last_reference_as_a_detached_result_does_not_wait() {
     within(LONG, "drop of a result", || {
         let pool = pool(1);
         let (gate, inside) = (Gate::new(), Arc::clone(&pool));
@@ -521,7 +521,7 @@ fn shutdown_joined_inside_a_runtime_blocks_and_does_not_panic() {
 // After the end.
 
 #[test]
-fn submit_after_shutdown_gives_a_handle_that_is_resolved_already() {
+fn submit_after_shutdown_returns_a_handle_that_is_already_resolved() {
     within(LONG, "submit after shutdown", || {
         let pool = pool(1);
         let blocked = block_workers(&pool, 1);
@@ -591,19 +591,21 @@ fn running_job_cannot_submit_after_shutdown() {
 }
 
 #[test]
-fn job_that_submits_itself_for_ever_does_not_stop_a_shutdown() {
+fn job_that_resubmits_itself_forever_does_not_stop_a_shutdown() {
     fn again(pool: &Arc<ThreadPool>, rounds: &Arc<AtomicUsize>) {
         rounds.fetch_add(1, Ordering::SeqCst);
         let (next, rounds) = (Arc::clone(pool), Arc::clone(rounds));
         drop(pool.submit(move || again(&next, &rounds)));
     }
-    within(LONG, "submits itself", || {
+    within(LONG, "resubmits itself", || {
         let pool = pool(2);
         let rounds = Arc::new(AtomicUsize::new(0));
         for _ in 0..3 {
             again(&pool, &rounds);
         }
-        eventually("they go round", || rounds.load(Ordering::SeqCst) > 100);
+        eventually("the jobs resubmit themselves", || {
+            rounds.load(Ordering::SeqCst) > 100
+        });
         pool.shutdown().join();
         assert_settled(&pool);
         assert_eq!(pool.metrics().rejected, 3);
@@ -679,13 +681,13 @@ fn drop_of_a_pool_waits_for_the_thread_locals_of_the_workers() {
 }
 
 #[test]
-fn join_waits_for_the_thread_locals_of_workers_that_left_long_ago() {
-    within(LONG, "left long ago", || {
+fn join_waits_for_the_thread_locals_of_workers_that_exited_long_ago() {
+    within(LONG, "exited long ago", || {
         let builder = ThreadPool::builder().max_workers(2).keep_alive(MOMENT);
         let pool = Arc::new(builder.build().unwrap());
         let slow = SlowEnd::new(&pool, 2);
         slow.begins.recv().unwrap();
-        eventually("the workers leave", || pool.metrics().workers == 0);
+        eventually("the workers exit", || pool.metrics().workers == 0);
         // The pool continues, with threads of its own.
         pool.submit(|| ()).join().unwrap();
 
@@ -771,8 +773,8 @@ fn broken_pool_can_be_shut_down_and_stays_broken() {
 }
 
 #[test]
-fn drop_after_a_shutdown_that_was_given_up_waits_all_the_same() {
-    within(LONG, "drop after a limit", || {
+fn drop_after_a_shutdown_that_was_given_up_still_waits() {
+    within(LONG, "drop after a timeout", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
         assert!(pool.shutdown_now().join_timeout(Duration::ZERO).is_err());
@@ -809,7 +811,7 @@ fn pool_that_breaks_during_its_shutdown_ends() {
 }
 
 #[test]
-fn pool_ends_when_its_last_worker_leaves_past_a_job_that_is_just_cancelled() {
+fn pool_ends_when_its_last_worker_exits_past_a_job_just_being_cancelled() {
     within(LONG, "workers come and go", || {
         for round in 0..2_000 {
             let builder = ThreadPool::builder().max_workers(1);
@@ -863,8 +865,8 @@ fn shutdown_is_not_ready_while_a_job_runs() {
 }
 
 #[test]
-fn shutdown_wakes_each_who_waits() {
-    within(LONG, "each who waits", || {
+fn shutdown_wakes_each_waiter() {
+    within(LONG, "each waiter", || {
         let pool = pool(1);
         let blocked = block_workers(&pool, 1);
         let mut waiting: Vec<_> = (0..5)
@@ -901,7 +903,7 @@ fn shutdown_calls_only_the_waker_of_the_last_poll() {
 }
 
 #[test]
-fn dropped_shutdown_waits_for_nothing_and_wakes_nobody() {
+fn dropped_shutdown_neither_waits_nor_wakes() {
     within(LONG, "dropped", || {
         let pool = pool(1);
         let blocked = block_workers(&pool, 1);
@@ -919,66 +921,66 @@ fn dropped_shutdown_waits_for_nothing_and_wakes_nobody() {
 
 /// A waker that uses the pool in every way when it is called and when it is dropped: a lock held at
 /// that moment would hang the test.
-struct NosyWaker {
+struct ProbingWaker {
     pool: Arc<ThreadPool>,
-    looks: Sender<()>,
+    probes: Sender<()>,
 }
 
-impl NosyWaker {
-    fn look(&self) {
+impl ProbingWaker {
+    fn probe(&self) {
         let _ = self.pool.metrics();
         let _ = poll_once(&mut self.pool.shutdown());
         drop(self.pool.shutdown_now());
         assert!(self.pool.try_submit(|| ()).unwrap_err().is_shutdown());
-        let _ = self.looks.send(());
+        let _ = self.probes.send(());
     }
 }
 
-impl Wake for NosyWaker {
+impl Wake for ProbingWaker {
     fn wake(self: Arc<Self>) {
-        self.look();
+        self.probe();
     }
 }
 
-impl Drop for NosyWaker {
+impl Drop for ProbingWaker {
     fn drop(&mut self) {
-        self.look();
+        self.probe();
     }
 }
 
 #[test]
 fn no_lock_is_held_while_the_waker_of_a_shutdown_is_called_or_dropped() {
-    within(LONG, "nosy wakers", || {
+    within(LONG, "probing wakers", || {
         let pool = pool(1);
         let blocked = block_workers(&pool, 1);
-        let (looks, looked) = mpsc::channel();
-        let nosy = || {
-            let (pool, looks) = (Arc::clone(&pool), looks.clone());
-            Waker::from(Arc::new(NosyWaker { pool, looks }))
+        let (probes, probed) = mpsc::channel();
+        let probing = || {
+            let (pool, probes) = (Arc::clone(&pool), probes.clone());
+            Waker::from(Arc::new(ProbingWaker { pool, probes }))
         };
         let mut end = pool.shutdown();
         // The pool holds the last references, so it drops these wakers: one is replaced, one is
         // dropped with its future.
-        assert!(poll_with(&mut end, &nosy()).is_pending());
+        assert!(poll_with(&mut end, &probing()).is_pending());
         assert!(poll_once(&mut end).is_pending());
-        looked.try_recv().expect("dropped by that poll");
-        assert!(poll_with(&mut end, &nosy()).is_pending());
+        probed.try_recv().expect("dropped by that poll");
+        assert!(poll_with(&mut end, &probing()).is_pending());
         drop(end);
-        looked.try_recv().expect("dropped with its future");
+        probed.try_recv().expect("dropped with its future");
         let mut end = pool.shutdown();
-        assert!(poll_with(&mut end, &nosy()).is_pending());
+        assert!(poll_with(&mut end, &probing()).is_pending());
         blocked.release();
         pool.shutdown().join();
         // Called, and dropped after that.
-        looked.recv().unwrap();
-        looked.recv().unwrap();
+        probed.recv().unwrap();
+        probed.recv().unwrap();
     });
 }
 
 // With a timeout.
 
 #[test]
-fn join_timeout_tells_how_many_workers_are_left_and_may_be_tried_again() {
+fn join_timeout_reports_the_workers_left_and_may_be_repeated() {
     within(LONG, "join_timeout", || {
         let pool = pool(3);
         let gates: Vec<_> = (0..3).map(|_| block_workers(&pool, 1)).collect();
@@ -993,7 +995,7 @@ fn join_timeout_tells_how_many_workers_are_left_and_may_be_tried_again() {
             assert!(text.contains("worker"), "{text}");
             let _: &dyn Error = &error;
             gate.release();
-            eventually("it leaves", || pool.metrics().workers == left as u64 - 1);
+            eventually("it exits", || pool.metrics().workers == left as u64 - 1);
         }
         end.join_timeout(LONG).unwrap();
         end.join_timeout(Duration::ZERO).unwrap();
@@ -1003,9 +1005,9 @@ fn join_timeout_tells_how_many_workers_are_left_and_may_be_tried_again() {
 }
 
 #[test]
-fn join_timeout_ends_with_the_last_worker_not_with_its_limit() {
+fn join_timeout_ends_with_the_last_worker_not_with_its_timeout() {
     for limit in [LONG * 10, Duration::MAX] {
-        within(LONG, "long limit", move || {
+        within(LONG, "long timeout", move || {
             let pool = pool(1);
             let blocked = block_workers(&pool, 1);
             let mut end = pool.shutdown();
@@ -1018,7 +1020,7 @@ fn join_timeout_ends_with_the_last_worker_not_with_its_limit() {
 }
 
 #[test]
-fn join_timeout_that_failed_leaves_the_future_as_it_was() {
+fn join_timeout_that_failed_leaves_the_future_unchanged() {
     within(LONG, "after a timeout", || {
         let pool = pool(1);
         let blocked = block_workers(&pool, 1);
@@ -1035,7 +1037,7 @@ fn join_timeout_that_failed_leaves_the_future_as_it_was() {
 // shutdown_now and cancel_pending.
 
 #[test]
-fn shutdown_now_cancels_what_is_queued_before_it_returns() {
+fn shutdown_now_cancels_queued_jobs_before_it_returns() {
     within(LONG, "shutdown_now", || {
         let pool = pool(2);
         let blocked = block_workers(&pool, 2);
@@ -1060,7 +1062,7 @@ fn shutdown_now_cancels_what_is_queued_before_it_returns() {
 }
 
 #[test]
-fn running_job_sees_the_cancel_request_of_shutdown_now_and_its_result_counts() {
+fn running_job_sees_the_request_of_shutdown_now_and_its_result_counts() {
     within(LONG, "cancel request", || {
         let pool = pool(2);
         let (tell, told) = mpsc::channel();
@@ -1123,7 +1125,7 @@ fn shutdown_now_after_shutdown_cancels_the_rest() {
 }
 
 #[test]
-fn shutdown_now_in_a_worker_cancels_the_backlog_and_asks_its_own_job_to_end() {
+fn shutdown_now_in_a_worker_cancels_the_backlog_and_asks_its_own_job() {
     for form in Form::ALL {
         within(LONG, "shutdown_now in a worker", move || {
             let pool = pool(1);
@@ -1175,7 +1177,7 @@ fn shutdown_now_from_many_threads_resolves_each_job_once() {
 }
 
 #[test]
-fn cancel_pending_cancels_what_is_queued_and_leaves_the_pool_open() {
+fn cancel_pending_cancels_queued_jobs_and_leaves_the_pool_open() {
     within(LONG, "cancel_pending", || {
         let pool = pool(1);
         let (gate, (tell, told)) = (Gate::new(), mpsc::channel());
@@ -1298,7 +1300,7 @@ fn closure_whose_drop_panics_does_not_stop_shutdown_now() {
 // In a worker of the same pool.
 
 #[test]
-fn only_worker_that_waits_goes_on_and_then_runs_what_is_queued() {
+fn only_worker_that_waits_continues_and_then_runs_the_queue() {
     for form in Form::ALL {
         within(LONG, "the only worker waits", move || {
             let pool = pool(1);
@@ -1318,7 +1320,7 @@ fn only_worker_that_waits_goes_on_and_then_runs_what_is_queued() {
 }
 
 #[test]
-fn workers_that_all_wait_go_on() {
+fn workers_that_all_wait_continue() {
     within(LONG, "all workers wait", || {
         let pool = pool(4);
         let gate = Gate::new();
@@ -1378,7 +1380,7 @@ fn worker_that_waits_waits_for_a_long_job_and_for_the_queue() {
 }
 
 #[test]
-fn join_timeout_in_a_worker_ends_by_its_limit_while_another_one_works() {
+fn join_timeout_in_a_worker_times_out_while_another_worker_is_busy() {
     within(LONG, "join_timeout in a worker", || {
         let pool = pool(2);
         let blocked = block_workers(&pool, 1);
@@ -1397,7 +1399,7 @@ fn join_timeout_in_a_worker_ends_by_its_limit_while_another_one_works() {
 }
 
 #[test]
-fn who_waits_outside_is_not_let_go_when_all_workers_wait() {
+fn a_wait_outside_the_pool_does_not_end_when_all_workers_wait() {
     within(LONG, "outside and inside", || {
         let pool = pool(2);
         let (start, go_on) = (Gate::new(), Gate::new());

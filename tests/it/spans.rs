@@ -175,7 +175,7 @@ fn guarantee_9_a_job_that_ended_keeps_nothing_of_its_span() {
 }
 
 #[test]
-fn a_subscriber_that_panics_harms_no_job() {
+fn a_subscriber_that_panics_does_not_affect_jobs() {
     within(LONG, "panics", || {
         let pool = ThreadPool::new(1);
         let spans = Subscribed(Arc::new(Spans {

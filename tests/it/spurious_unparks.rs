@@ -42,13 +42,13 @@ fn assert_waits<R: Send + 'static>(
 ) -> R {
     let waiting = spawn_until_asleep(waits);
     unpark_often(waiting.thread());
-    assert!(!waiting.is_finished(), "it ended for nothing");
+    assert!(!waiting.is_finished(), "it ended by a spurious unpark");
     end();
     within(LONG, "the wait", move || waiting.join().unwrap())
 }
 
 #[test]
-fn blocking_waits_go_on_when_their_thread_is_unparked_for_nothing() {
+fn blocking_waits_survive_spurious_unparks() {
     let gate = Gate::new();
     let pool = Arc::new(
         ThreadPool::builder()
@@ -97,9 +97,9 @@ fn blocking_waits_go_on_when_their_thread_is_unparked_for_nothing() {
 }
 
 #[test]
-fn a_time_limit_is_kept_when_the_thread_is_unparked_all_along() {
+fn a_timeout_is_kept_when_the_thread_is_unparked_all_the_time() {
     const LIMIT: Duration = Duration::from_millis(100);
-    within(LONG, "the limits", || {
+    within(LONG, "the timeouts", || {
         let pool = ThreadPool::new(1);
         let running = block_workers(&pool, 1);
         let mut handle = pool.submit(|| ());
@@ -130,7 +130,7 @@ fn a_time_limit_is_kept_when_the_thread_is_unparked_all_along() {
 }
 
 #[test]
-fn workers_that_are_unparked_for_nothing_run_each_job_once() {
+fn workers_that_are_unparked_spuriously_run_each_job_once() {
     const WORKERS: usize = 3;
     within(LONG, "the jobs", || {
         let pool = ThreadPool::new(WORKERS);
@@ -185,7 +185,7 @@ fn workers_that_are_unparked_for_nothing_run_each_job_once() {
 }
 
 #[test]
-fn a_worker_unparked_for_nothing_stays_for_its_time() {
+fn a_worker_unparked_spuriously_stays_for_its_keep_alive() {
     const TIME: Duration = Duration::from_millis(100);
     within(LONG, "the worker", || {
         let pool = ThreadPool::builder()
@@ -201,14 +201,14 @@ fn a_worker_unparked_for_nothing_stays_for_its_time() {
         }
         assert!(
             start.elapsed() >= TIME,
-            "it left after {:?}",
+            "it exited after {:?}",
             start.elapsed()
         );
     });
 }
 
 #[test]
-fn a_job_that_parks_or_unparks_its_own_thread_harms_nothing() {
+fn a_job_that_parks_or_unparks_its_own_thread_does_no_harm() {
     within(LONG, "the jobs", || {
         let pool = ThreadPool::new(1);
         for _ in 0..OFTEN {
@@ -224,7 +224,7 @@ fn a_job_that_parks_or_unparks_its_own_thread_harms_nothing() {
 }
 
 #[test]
-fn a_future_that_parks_in_its_poll_is_polled_again_when_its_waker_was_called() {
+fn a_future_that_parks_in_its_poll_is_polled_again_when_it_was_woken() {
     within(LONG, "block_on", || {
         let mut polls = 0;
         block_on(poll_fn(|context| {

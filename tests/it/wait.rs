@@ -90,7 +90,7 @@ fn all_completed_waits_for_all_and_keeps_the_order_given() {
 }
 
 #[test]
-fn first_completed_ends_with_the_first_one_in_whatever_place() {
+fn first_completed_ends_with_the_first_handle_in_any_position() {
     for end in ends() {
         within(LONG, "first", move || {
             let pool = ThreadPool::new(3);
@@ -106,7 +106,7 @@ fn first_completed_ends_with_the_first_one_in_whatever_place() {
 }
 
 #[test]
-fn all_that_are_done_at_the_end_are_in_done_in_the_order_given() {
+fn all_handles_done_at_the_end_are_in_done_in_the_order_given() {
     for end in ends() {
         for mode in [ReturnWhen::FirstCompleted, ReturnWhen::FirstException] {
             within(LONG, "several done", move || {
@@ -128,7 +128,7 @@ fn all_that_are_done_at_the_end_are_in_done_in_the_order_given() {
 }
 
 #[test]
-fn nothing_to_wait_for_is_done_at_once() {
+fn a_wait_for_no_handles_ends_at_once() {
     for end in ends::<Handle>() {
         for mode in ALL_MODES {
             let waited = within(LONG, "nothing", move || end(wait([], mode)));
@@ -138,7 +138,7 @@ fn nothing_to_wait_for_is_done_at_once() {
 }
 
 #[test]
-fn what_was_done_before_ends_it_without_a_wait() {
+fn handles_done_before_end_it_without_blocking() {
     let pool = ThreadPool::new(1);
     for mode in ALL_MODES {
         let handle = pool.submit(|| 1);
@@ -283,7 +283,7 @@ fn a_join_error_ends_wait_results_too() {
 }
 
 #[test]
-fn the_other_modes_of_wait_results_do_not_look_at_the_result() {
+fn the_other_modes_of_wait_results_do_not_inspect_the_result() {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let handles = || {
@@ -336,7 +336,7 @@ fn a_running_job_that_was_asked_to_stop_is_not_done() {
 }
 
 #[test]
-fn a_timeout_parts_the_done_from_the_others_in_every_mode() {
+fn a_timeout_separates_done_from_not_done_in_every_mode() {
     for end in ends() {
         for limit in [0, 30].map(Duration::from_millis) {
             within(LONG, "timeout", move || {
@@ -387,7 +387,7 @@ fn a_timeout_that_is_not_reached_changes_nothing() {
 }
 
 #[test]
-fn the_limit_counts_from_the_call_of_timeout() {
+fn the_timeout_counts_from_the_call_of_timeout() {
     for mode in ALL_MODES {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
@@ -401,7 +401,7 @@ fn the_limit_counts_from_the_call_of_timeout() {
 }
 
 #[test]
-fn into_handles_gives_all_back_in_the_order_given() {
+fn into_handles_returns_all_in_the_order_given() {
     for mode in ALL_MODES {
         within(LONG, "into_handles", move || {
             let pool = ThreadPool::new(4);
@@ -459,7 +459,7 @@ fn a_handle_whose_result_was_taken_counts_as_done() {
 }
 
 #[test]
-fn a_failure_that_was_taken_still_is_one() {
+fn a_failure_that_was_taken_still_is_a_failure() {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let mut failed = InlineExecutor.submit(|| panic!("expected"));
@@ -470,7 +470,7 @@ fn a_failure_that_was_taken_still_is_one() {
 }
 
 #[test]
-fn tagged_handles_come_back_with_their_keys() {
+fn tagged_handles_are_returned_with_their_keys() {
     for end in ends() {
         within(LONG, "tagged", move || {
             let pool = ThreadPool::new(2);
@@ -527,7 +527,7 @@ fn dropping_it_detaches_and_cancels_cancel_on_drop_handles() {
 }
 
 #[test]
-fn handles_of_several_pools_go_together() {
+fn handles_of_several_pools_can_be_mixed() {
     for end in ends() {
         for mode in [ReturnWhen::AllCompleted, ReturnWhen::FirstException] {
             within(LONG, "pools", move || {
@@ -581,7 +581,7 @@ fn it_works_in_every_runtime_and_in_none() {
 }
 
 #[test]
-fn it_says_that_it_has_ended() {
+fn it_reports_that_it_has_ended() {
     let handle = InlineExecutor.submit(|| 1);
     let mut waiting = wait([handle], ReturnWhen::AllCompleted);
     assert!(!waiting.is_terminated());

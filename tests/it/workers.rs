@@ -17,7 +17,7 @@ fn name_of_this_thread() -> String {
 }
 
 #[test]
-fn the_default_size_is_as_python_has_it() {
+fn the_default_size_is_that_of_python() {
     let processors = thread::available_parallelism().unwrap().get();
     let size = (processors + 4).min(32);
     assert_eq!(ThreadPool::default().max_workers(), size);
@@ -54,7 +54,7 @@ fn submit_and_join_in_a_loop_uses_one_thread() {
 }
 
 #[test]
-fn a_job_is_counted_and_its_worker_idle_before_the_result_can_be_seen() {
+fn a_job_is_counted_and_its_worker_idle_before_the_result_is_visible() {
     within(LONG, "counted first", || {
         let pool = ThreadPool::new(2);
         for jobs in 1..=20_000 {
@@ -70,7 +70,7 @@ fn a_job_is_counted_and_its_worker_idle_before_the_result_can_be_seen() {
 }
 
 #[test]
-fn as_many_threads_as_jobs_that_run_and_no_more_than_allowed() {
+fn there_are_as_many_threads_as_running_jobs_and_at_most_max_workers() {
     within(LONG, "saturation", || {
         let pool = ThreadPool::new(4);
         let gate = Gate::new();
@@ -171,7 +171,7 @@ fn jobs_start_in_the_order_in_which_they_were_submitted() {
 
 #[test]
 fn jobs_keep_their_order_while_others_are_cancelled_and_submitted() {
-    within(LONG, "FIFO under sweeps", || {
+    within(LONG, "FIFO under compaction", || {
         let pool = Arc::new(ThreadPool::new(1));
         for _ in 0..30 {
             let order = Arc::new(Mutex::new(Vec::new()));
@@ -244,7 +244,7 @@ fn default_names_are_unique_for_each_pool() {
 }
 
 #[test]
-fn idle_workers_leave_after_keep_alive_and_others_come_when_needed() {
+fn idle_workers_exit_after_keep_alive_and_new_workers_start_when_needed() {
     within(LONG, "keep_alive", || {
         let pool = ThreadPool::builder()
             .max_workers(4)
@@ -254,7 +254,7 @@ fn idle_workers_leave_after_keep_alive_and_others_come_when_needed() {
             .unwrap();
         for _ in 0..3 {
             block_workers(&pool, 4).release();
-            eventually("all have left", || pool.metrics().workers == 0);
+            eventually("all workers have exited", || pool.metrics().workers == 0);
             assert_eq!(pool.metrics().idle, 0);
         }
         // The numbers of exited workers are reused.
@@ -264,7 +264,7 @@ fn idle_workers_leave_after_keep_alive_and_others_come_when_needed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_burst_leaves_no_thread_behind_when_the_keep_alive_is_over() {
+fn a_burst_leaves_no_thread_behind_after_the_keep_alive() {
     within(LONG, "after a burst", || {
         let keep_alive = Duration::from_secs(1);
         let pool = ThreadPool::builder()
@@ -297,7 +297,7 @@ fn by_default_idle_workers_stay() {
 }
 
 #[test]
-fn a_job_that_comes_while_the_last_worker_leaves_is_not_left_behind() {
+fn a_job_submitted_while_the_last_worker_exits_is_not_left_behind() {
     for keep_alive in [Duration::ZERO, Duration::from_micros(30)] {
         within(LONG, "leaving and coming", move || {
             let pool = ThreadPool::builder()
@@ -357,7 +357,7 @@ fn the_stack_size_is_what_was_asked_for() {
 }
 
 #[test]
-fn wrong_options_are_refused_by_name() {
+fn invalid_options_are_rejected_by_name() {
     let wrong = [
         ("max_workers", ThreadPool::builder().max_workers(0)),
         ("queue_capacity", ThreadPool::builder().queue_capacity(0)),
@@ -382,7 +382,7 @@ fn a_pool_of_no_workers_panics() {
 }
 
 #[test]
-fn a_worker_in_a_slow_waker_does_not_hold_up_a_job() {
+fn a_worker_in_a_slow_waker_does_not_delay_a_job() {
     within(LONG, "slow waker", || {
         struct Slow(Gate, mpsc::Sender<()>);
         impl std::task::Wake for Slow {
@@ -494,7 +494,7 @@ fn the_global_pool_has_the_default_size_and_no_runtime() {
             };
             let held: Vec<_> = (0..=size).map(hold).collect();
             let running = || futurepool::global().metrics().running;
-            eventually("all run that may", || running() >= size as u64);
+            eventually("all workers are busy", || running() >= size as u64);
             let metrics = futurepool::global().metrics();
             assert_eq!((metrics.workers, metrics.queued), (size as u64, 1));
             gate.open();
@@ -517,19 +517,18 @@ fn deep(levels: u64) -> u64 {
 
 #[test]
 #[cfg(unix)]
-fn a_job_that_needs_more_stack_than_there_is_ends_the_process_and_says_where() {
+fn a_stack_overflow_in_a_job_ends_the_process_and_names_the_thread() {
     let overflow = || {
         let builder = ThreadPool::builder().thread_name_prefix("deep");
         let pool = builder.stack_size(256 * 1024).build().unwrap();
         pool.submit(|| deep(1 << 30)).join()
     };
     if child::is_child() {
-        println!("it ended by {:?}", overflow());
+        println!("it ended with {:?}", overflow());
         return;
     }
-    let output = child::output(
-        "workers::a_job_that_needs_more_stack_than_there_is_ends_the_process_and_says_where",
-    );
+    let output =
+        child::output("workers::a_stack_overflow_in_a_job_ends_the_process_and_names_the_thread");
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(
         std::os::unix::process::ExitStatusExt::signal(&output.status).is_some(),

@@ -17,7 +17,7 @@ use crate::common::{Gate, block_workers, eventually};
 // may hang. Here it is done when `cancel` returns, and all its waiters are woken, even if every
 // worker is busy.
 #[test]
-fn cancelled_counts_as_done_at_once() {
+fn a_cancelled_job_is_done_at_once() {
     with_watchdog(|| {
         let cancels: [fn(&ThreadPool); 2] = [
             |pool| assert_eq!(pool.cancel_pending(), 5),
@@ -61,7 +61,7 @@ fn cancelled_counts_as_done_at_once() {
 }
 
 #[test]
-fn a_cancel_through_the_handle_ends_each_wait_that_follows() {
+fn a_cancel_through_the_handle_ends_each_later_wait() {
     with_watchdog(|| {
         let pool = ThreadPool::new(1);
         let _blocked = block_workers(&pool, 1);
@@ -85,7 +85,7 @@ fn a_cancel_through_the_handle_ends_each_wait_that_follows() {
 // DIFFERENCE: CPython's waiter does not count the failures that end it. Here each wait counts for
 // itself, and another wait can take the unfinished handles.
 #[test]
-fn a_wait_that_a_failure_ended_can_be_taken_up_again() {
+fn a_wait_that_a_failure_ended_can_be_repeated() {
     with_watchdog(|| {
         let pool = ThreadPool::new(3);
         let (jobs, handles): (Vec<_>, Vec<_>) = (0..3).map(|_| super::told_job(&pool)).unzip();
@@ -200,7 +200,7 @@ fn a_shutdown_from_callbacks_and_destructors_does_not_hang() {
 // only gets the exception. Here the caller gets the handle, which resolves with the error.
 #[cfg(all(unix, target_pointer_width = "64"))]
 #[test]
-fn a_refused_thread_loses_no_handle() {
+fn a_failed_thread_spawn_loses_no_handle() {
     with_watchdog(|| {
         let pool = ThreadPool::builder().stack_size(1 << 60).build().unwrap();
         let captured = Arc::new(());
@@ -243,15 +243,15 @@ fn callbacks_have_run_when_the_result_is_seen() {
 // DIFFERENCE: in CPython a failure whose future was dropped is lost. Here it is counted, and
 // reported through `tracing`.
 #[test]
-fn a_failure_that_nobody_looks_at_is_told() {
+fn a_failure_of_a_dropped_handle_is_reported() {
     child::alone(
-        "python::deviations::a_failure_that_nobody_looks_at_is_told",
+        "python::deviations::a_failure_of_a_dropped_handle_is_reported",
         || {
             EventLog::install();
             let pool = ThreadPool::new(1);
-            drop(pool.submit(|| panic!("nobody listens")));
+            drop(pool.submit(|| panic!("a dropped handle")));
             pool.shutdown().join();
-            assert!(EventLog::contains("nobody listens"));
+            assert!(EventLog::contains("a dropped handle"));
             assert_eq!(pool.metrics().panicked, 1);
         },
     );

@@ -273,7 +273,7 @@ fn test_no_stale_references() {
         let captured = Arc::new(());
         let weak = Arc::downgrade(&captured);
         drop(pool.submit(move || captured));
-        eventually("the pool lets go", || weak.upgrade().is_none());
+        eventually("the pool drops it", || weak.upgrade().is_none());
         assert_eq!(pool.metrics().workers, 1);
     });
 }

@@ -106,7 +106,7 @@ fn test_max_tasks_per_child() {
         let pool = short_lived(1).initializer(count).build().unwrap();
         let id = || pool.submit(|| thread::current().id()).join().unwrap();
         let first = id();
-        eventually("the worker leaves", || pool.metrics().workers == 0);
+        eventually("the worker exits", || pool.metrics().workers == 0);
         assert_ne!(id(), first);
         assert_eq!(initialized.load(SeqCst), 2);
     });

@@ -94,7 +94,7 @@ fn test_cancel_futures() {
             let ready = Arc::clone(&ready);
             pool.submit(move || {
                 ready.wait();
-                eventually("they are told", cancel_requested);
+                eventually("the waiters get the error", cancel_requested);
             })
         });
         ready.wait();
@@ -295,7 +295,7 @@ fn test_hang_global_shutdown_lock() {
         }
         let pool = Arc::new(ThreadPool::new(2));
         again(&pool);
-        eventually("it goes round", || pool.metrics().completed > 100);
+        eventually("it resubmits itself", || pool.metrics().completed > 100);
         pool.shutdown().join();
         assert_eq!(pool.metrics().workers, 0);
     });

@@ -16,7 +16,7 @@ use crate::common::poll_once;
 use crate::common::{Gate, block_workers, eventually};
 
 #[test]
-fn the_time_limit_of_a_map_counts_from_its_call() {
+fn the_timeout_of_a_map_counts_from_its_call() {
     with_watchdog(|| {
         let pool = ThreadPool::new(1);
         let gate = Gate::new();
@@ -149,7 +149,7 @@ fn a_worker_that_waits_for_many_jobs_of_its_own_pool_does_not_hang() {
 }
 
 #[test]
-fn a_worker_that_waits_for_the_end_of_a_scope_of_its_own_pool_does_not_hang() {
+fn a_worker_that_waits_for_a_scope_of_its_own_pool_does_not_hang() {
     with_watchdog(|| {
         let pool = Arc::new(ThreadPool::new(1));
         let inner = Arc::clone(&pool);
@@ -167,7 +167,7 @@ fn a_worker_that_waits_for_the_end_of_a_scope_of_its_own_pool_does_not_hang() {
 
 // DIFFERENCE: CPython hangs; its documentation says so.
 #[test]
-fn two_jobs_that_join_each_other_are_told() {
+fn two_jobs_that_join_each_other_get_an_error() {
     with_watchdog(|| {
         let pool = ThreadPool::new(2);
         let (tell, told) = mpsc::channel();
@@ -213,7 +213,7 @@ fn handles_of_several_executors_are_waited_for_together() {
 // DIFFERENCE: CPython's executors learn at run time that a future runs or was cancelled already.
 // Here running, refusing or dropping a job consumes it, and no handle hangs.
 #[test]
-fn a_job_in_anybodys_executor_runs_once_or_is_reported() {
+fn a_job_in_any_executor_runs_once_or_is_reported() {
     with_watchdog(|| {
         let jobs = Kept::default();
         let captured = Arc::new(());
@@ -273,7 +273,7 @@ fn each_worker_may_have_a_state_of_its_own() {
 // DIFFERENCE: CPython can kill its processes. A thread can only be asked to end; `join_timeout`
 // reports the workers that are left.
 #[test]
-fn a_shutdown_with_a_time_limit_tells_what_is_left() {
+fn a_shutdown_with_a_timeout_reports_what_is_left() {
     with_watchdog(|| {
         let pool = ThreadPool::new(3);
         let blocked = block_workers(&pool, 2);
@@ -319,7 +319,7 @@ fn a_queue_may_have_a_capacity() {
 
 // Python's tracker asks for a `with` block that does not wait when an error leaves it.
 #[test]
-fn a_panic_that_leaves_the_block_is_not_held_up_by_the_pool() {
+fn a_panic_that_leaves_the_block_is_not_delayed_by_the_pool() {
     with_watchdog(|| {
         let gate = Gate::new();
         let (wait, (tell, told)) = (gate.clone(), mpsc::channel());
@@ -333,7 +333,7 @@ fn a_panic_that_leaves_the_block_is_not_held_up_by_the_pool() {
             panic!("as it should");
         });
         assert!(block.join().is_err());
-        assert!(told.try_recv().is_err(), "nobody waited for it");
+        assert!(told.try_recv().is_err(), "the block did not wait for it");
         gate.open();
         told.recv().unwrap();
     });
