@@ -831,7 +831,7 @@ fn play(case: &Case) -> Result<Vec<Event>, String> {
     // Everything that was given to the job holds a reference to the world.
     match Arc::try_unwrap(world) {
         Ok(world) => Ok(world.log.into_inner().unwrap()),
-        Err(_) => Err(format!("after {ops:?}:\n  something is kept for ever")),
+        Err(_) => Err(format!("after {ops:?}:\n  something is never dropped")),
     }
 }
 

@@ -221,7 +221,8 @@ fn no_work_is_skipped_silently() {
             })
         });
         assert!(by_pool.contains("did not run"), "{by_pool}");
-        // A cancel through the job's own handle is intended, and an error seen by a join is not silent.
+        // A cancel through the job's own handle is intended, and an error seen by a join is not
+        // silent.
         pool.scope(|scope| {
             let counted = Counted(&dropped);
             let handle = scope.submit(move || drop(counted));
