@@ -1,5 +1,5 @@
-//! What a job costs on the heap. A test binary of its own, since it counts every allocation of the process, and a test
-//! that runs beside it would be counted, too.
+//! Heap cost of a job. A test binary of its own: it counts every allocation of the process, so no
+//! other test may run beside it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -13,13 +13,14 @@ static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 #[allow(unsafe_code)]
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed on to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
         ALLOCATED.fetch_add(layout.size() as u64, Relaxed);
         LIVE.fetch_add(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of the trait, which is the system allocator's own.
+        // SAFETY: the caller upholds the contract of the trait, which is that of the system
+        // allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -35,12 +36,14 @@ static COUNTING: Counting = Counting;
 
 const JOBS: u64 = 10_000;
 
-/// What a job may take on top of the larger one of closure and result: its cell, and 24 bytes in a block of the queue.
+/// The most bytes that a job may take in addition to the larger of closure and result: its cell,
+/// and 24 bytes in a block of the queue.
 const BYTES: f64 = 97.0;
 
-/// Allocations and bytes a job, over many jobs.
+/// Returns allocations and bytes per job, averaged over many jobs.
 fn cost_of(mut each: impl FnMut(u64)) -> (f64, f64) {
-    // What is made once (threads, thread-locals, the first block of the queue) is not a job's cost.
+    // Threads, thread-locals and the first block of the queue are allocated once; they are not the
+    // cost of a job.
     for i in 0..100 {
         each(i);
     }
@@ -53,12 +56,12 @@ fn cost_of(mut each: impl FnMut(u64)) -> (f64, f64) {
     (count, per_job(ALLOCATED.load(Relaxed), bytes))
 }
 
-/// One test, for the reason at the head.
+/// One test only: see the top of the file.
 #[test]
 fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     let pool = ThreadPool::new(2);
 
-    // The queue takes a block for 63 jobs now and then: that is what may come on top of the one.
+    // The queue allocates a block for every 63 jobs, in addition to the one allocation per job.
     let (joined, bytes) = cost_of(|i| {
         assert_eq!(pool.submit(move || i + 1).join().unwrap(), i + 1);
     });
@@ -87,8 +90,8 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(wide < 1.05, "{wide} allocations a wide job");
     assert!(bytes <= BYTES + 1024.0, "{bytes} bytes a job of 1024");
 
-    // Cancelled jobs do not pile up behind a job that takes long: what the queue holds of them stays below a constant
-    // and the number of those that really wait.
+    // Cancelled jobs do not pile up behind a long-running job: the queue holds at most a constant
+    // number of tombstones, plus one for each job that is still queued.
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let single = ThreadPool::new(1);
     let slow = single.submit(move || wait.recv());
@@ -107,8 +110,8 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
         handle.join().unwrap();
     }
 
-    // Nor do they stay when the jobs around them have gone: here as many wait as were cancelled, so nothing is swept out
-    // at first, and then all run but one that takes long.
+    // Nor do tombstones stay after the jobs around them are gone. Here as many jobs are queued as
+    // were cancelled, so the queue is not compacted at first. Then all jobs run except a long one.
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let first = single.submit(move || wait.recv());
     let before = LIVE.load(Relaxed);
@@ -134,7 +137,8 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     drop((go_on, first));
     assert!(slow.join().unwrap().is_err());
 
-    // The same for jobs that are run by a job that waits for them, whatever the wait is, with the worker never coming by.
+    // The same holds for jobs that their waiting job runs itself, in each kind of wait, while no
+    // worker takes anything from the queue.
     let alone = std::sync::Arc::new(ThreadPool::new(1));
     let inner = std::sync::Arc::clone(&alone);
     let growth = alone.submit(move || {
@@ -146,7 +150,7 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
                 wait_for(n);
                 most = most.max(LIVE.load(Relaxed).saturating_sub(before));
             }
-            println!("20,000 jobs run by who waits for them, {what}: {most} bytes at the most");
+            println!("20,000 jobs run by their waiting job, {what}: {most} bytes at the most");
             most
         };
         let joined = grows("join", &|n| {
@@ -168,7 +172,7 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(awaited < 64 * 1024, "{awaited} bytes of awaited jobs");
     assert!(scoped < 64 * 1024, "{scoped} bytes of scoped jobs");
 
-    // A million jobs, each kind of end, leave memory where it was.
+    // A million jobs, with each kind of outcome, leave memory use where it was.
     let round = |jobs: u64| {
         for i in 0..jobs / 10 {
             let kept: Vec<_> = (0..10).map(|j| pool.submit(move || i + j)).collect();
@@ -180,7 +184,7 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
                 }
             }
         }
-        // The last ones may still run.
+        // The last jobs may still be running.
         pool.submit(|| ()).join().unwrap();
     };
     round(1_000);

@@ -1,9 +1,10 @@
-//! A process that is copied by `fork` has the pools of the first one, and none of their threads.
+//! A forked process has copies of its parent's pools, but none of their threads.
 //!
-//! One test, and a binary of its own: where another test starts or ends a thread at that moment, the standard library
-//! starts no threads in the new process.
+//! One test in a binary of its own: if another thread were just starting or ending, the standard
+//! library could not start threads in the child process.
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
 
 use std::panic::{catch_unwind, resume_unwind};
@@ -21,12 +22,12 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::pending;
 
-/// Runs `f` in a copy of this process, and says what it returned.
+/// Runs `f` in a forked child process and returns what `f` returned.
 fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
     let child = match fork().unwrap() {
         Fork::Parent(child) => child,
         Fork::Child => {
-            // So that it ends in any case.
+            // Ends the child process in any case.
             thread::spawn(|| {
                 thread::sleep(LONG / 3);
                 process::exit(3);
@@ -39,14 +40,14 @@ fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
         status = waitpid_nohang(child).unwrap();
         status.is_some()
     });
-    assert_ne!(status, Some(3), "the forked process hung");
+    assert_ne!(status, Some(3), "the forked process hangs");
     status == Some(0)
 }
 
 #[test]
-fn in_a_forked_process_an_old_pool_can_be_dropped_and_new_ones_work_with_limits_and_nested_joins() {
+fn in_a_forked_process_old_pools_can_be_dropped_and_new_pools_work() {
     an_old_pool_can_be_dropped_and_a_new_one_works();
-    time_limits_and_nested_joins_work();
+    timeouts_and_nested_joins_work();
 }
 
 fn an_old_pool_can_be_dropped_and_a_new_one_works() {
@@ -57,7 +58,7 @@ fn an_old_pool_can_be_dropped_and_a_new_one_works() {
         assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
         let mut of_the_child = Some(pool);
         assert!(in_forked_process(|| {
-            // One worker of it runs a job in the other process, for as long as that likes.
+            // In the child process, a worker of the old pool counts as running that job forever.
             of_the_child = None;
             ThreadPool::new(2).submit(|| 40 + 2).join().unwrap() == 42
         }));
@@ -66,13 +67,13 @@ fn an_old_pool_can_be_dropped_and_a_new_one_works() {
     });
 }
 
-/// A wait that its limit ends.
-fn limit() -> bool {
+/// A wait that ends by its timeout.
+fn timeout_elapses() -> bool {
     let mut results = as_completed([pending::<()>()]).timeout(Duration::from_millis(1));
     block_on(results.next()).is_some_and(|result| result.is_err())
 }
 
-/// Two pools, of which the first one's jobs wait for those of the second.
+/// Two pools; the jobs of the first wait for jobs of the second.
 struct Pools(ThreadPool, Arc<ThreadPool>);
 
 impl Pools {
@@ -87,13 +88,14 @@ impl Pools {
     }
 }
 
-fn time_limits_and_nested_joins_work() {
+fn timeouts_and_nested_joins_work() {
     within(4 * LONG, "fork", || {
-        // Whatever the threads of this process do at that moment, locks that they hold included. But none starts or ends:
-        // that takes a lock of the standard library, without which the new process cannot start threads.
+        // The threads of this process may do anything at the moment of the fork, and hold any
+        // locks. But no thread may start or end: that takes a lock of the standard library, which
+        // would keep the child process from starting threads.
         let over = AtomicBool::new(false);
         let busy = [Pools::new(), Pools::new()];
-        assert!(limit() && busy.iter().all(Pools::nested_join));
+        assert!(timeout_elapses() && busy.iter().all(Pools::nested_join));
         let ready = Barrier::new(5);
         thread::scope(|scope| {
             let (over, ready) = (&over, &ready);
@@ -107,12 +109,12 @@ fn time_limits_and_nested_joins_work() {
                 scope.spawn(move || {
                     ready.wait();
                     while !over.load(SeqCst) {
-                        assert!(limit());
+                        assert!(timeout_elapses());
                     }
                 });
             }
             ready.wait();
-            let in_child = || limit() && Pools::new().nested_join();
+            let in_child = || timeout_elapses() && Pools::new().nested_join();
             let ended = catch_unwind(|| (0..30).all(|_| in_forked_process(in_child)));
             over.store(true, SeqCst);
             assert!(ended.unwrap_or_else(|panic| resume_unwind(panic)));

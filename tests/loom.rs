@@ -1,13 +1,14 @@
-//! The promises that hang on the order in which threads get to things, in all orders: loom runs through every schedule,
-//! or for whole pools every one with so many preemptions at most.
+//! Promises that depend on the order in which threads act, in all orders: loom runs through every
+//! schedule. For whole pools it runs through every schedule with a bounded number of preemptions.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --test loom
 //! ```
 //!
-//! What loom sees: the crate's locks, atomics, fences, parked threads and thread-locals (`src/sync.rs`). Time passes when
-//! a thread waits with a limit, and so at any moment as far as the others can tell. A handle that nobody resolves, or a
-//! pool that does not end, is a deadlock that loom reports.
+//! Loom sees the crate's locks, atomics, fences, parked threads and thread-locals
+//! (`src/util/sync.rs`). A wait with a timeout may time out at any moment, as far as the other
+//! threads can tell. A handle that never resolves, or a pool that does not terminate, is a deadlock
+//! that loom reports.
 
 #![cfg(loom)]
 
@@ -23,14 +24,16 @@ use loom::model::Builder;
 use loom::sync::Notify;
 use loom::thread;
 
-/// A job, who runs it, who waits: all schedules there are.
+/// A job, the thread that runs it, the thread that waits: all schedules.
 const OF_A_JOB: Option<usize> = None;
-/// A pool with one worker, and who submits. One thread more makes for a hundred times as many schedules.
+/// A pool with one worker, and a submitter. One thread more means a hundred times as many
+/// schedules.
 const OF_A_POOL: Option<usize> = Some(3);
 const AND_ANOTHER_THREAD: Option<usize> = Some(2);
 const OF_TWO_WORKERS: Option<usize> = Some(1);
 
-/// Runs `model` in every schedule with so many preemptions at most. (`LOOM_MAX_PREEMPTIONS` is another bound.)
+/// Runs `model` in every schedule with at most `preemptions` preemptions. (`LOOM_MAX_PREEMPTIONS`
+/// overrides it.)
 fn check(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(preemptions);
@@ -54,7 +57,7 @@ impl Executor for Kept {
     }
 }
 
-/// Both halves of a job.
+/// Returns both halves of a job.
 fn job<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> (JoinHandle<T>, Job) {
     let kept = Kept::default();
     let handle = kept.submit(closure);
@@ -62,7 +65,7 @@ fn job<T: Send + 'static>(closure: impl FnOnce() -> T + Send + 'static) -> (Join
     (handle, job)
 }
 
-/// Another thread, that has the pool too.
+/// Starts another thread that also has the pool.
 fn beside<R: 'static>(
     pool: &Arc<ThreadPool>,
     act: impl FnOnce(&ThreadPool) -> R + 'static,
@@ -71,7 +74,7 @@ fn beside<R: 'static>(
     thread::spawn(move || act(&pool))
 }
 
-/// Not loom's, so that looking at it is no point where threads change over.
+/// Not loom's type, so that reading it is no scheduling point.
 #[derive(Clone, Default)]
 struct Count(Arc<AtomicUsize>);
 
@@ -136,7 +139,7 @@ fn cancel_and_start_a_job_is_cancelled_or_runs_and_never_both() {
 }
 
 #[test]
-fn cancel_and_finish_who_waits_gets_one_outcome_and_callbacks_run_once() {
+fn cancel_and_finish_the_waiter_gets_one_outcome_and_callbacks_run_once() {
     check(OF_A_JOB, || {
         let called = Count::default();
         let (mut handle, job) = job(|| 7);
@@ -217,7 +220,7 @@ fn drop_of_handle_and_finish_the_result_is_dropped_once() {
         drop(handle);
         runner.join().unwrap();
         assert_eq!(dropped.get(), 1);
-        assert_eq!(called.get(), 1, "it runs although nobody wants the result");
+        assert_eq!(called.get(), 1, "it runs although the handle was dropped");
     });
 }
 
@@ -226,7 +229,7 @@ fn join_timeout_and_finish_the_result_comes_once_now_or_later() {
     check(OF_A_JOB, || {
         let (mut handle, job) = job(|| 7);
         let woken = Arc::new(Woken::default());
-        // A task awaits it, too; a join with a limit takes its place, and gives it back.
+        // A task awaits the handle, too; a join with a timeout replaces its waker, and restores it.
         assert!(poll(&mut handle, &Waker::from(Arc::clone(&woken))).is_pending());
         let runner = thread::spawn(move || job.run());
         let first = handle.join_timeout(Duration::from_millis(1));
@@ -282,7 +285,8 @@ fn two_late_callbacks_both_run() {
         });
         add(&handle);
         other.join().unwrap();
-        // The one who has the result lent runs the other's callback, before it gives the result back.
+        // The thread that has the borrowed result runs the other callback, before it returns the
+        // result.
         let mut handle = Arc::into_inner(handle).unwrap();
         assert_eq!(handle.try_join().expect("it came back").unwrap(), 7);
         assert_eq!(called.get(), 2);
@@ -290,21 +294,21 @@ fn two_late_callbacks_both_run() {
 }
 
 #[test]
-fn submit_and_going_to_sleep_each_job_runs() {
+fn submit_and_park_each_job_runs() {
     check(OF_A_POOL, || {
         let pool = ThreadPool::new(1);
         assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
-        // The worker is on its way to bed by now, or looks, or sleeps.
+        // The worker is about to park, spinning, or parked by now.
         assert_eq!(pool.submit(|| 2).join().unwrap(), 2);
     });
 }
 
 #[test]
-fn two_submits_and_going_to_sleep_both_jobs_run_at_once() {
+fn two_submits_and_park_both_jobs_run_concurrently() {
     check(OF_TWO_WORKERS, || {
         let pool = Arc::new(ThreadPool::new(2));
         let go = Arc::new(Notify::new());
-        // Each of these needs a worker of its own: one job left behind is a deadlock.
+        // Each of these needs a worker of its own: a job left behind is a deadlock.
         let first = pool.submit({
             let go = Arc::clone(&go);
             move || go.wait()
@@ -379,7 +383,7 @@ fn submit_and_keep_alive_expiry_the_job_runs() {
 }
 
 #[test]
-fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
+fn bounded_push_pop_and_a_dropped_submit_async_leak_no_permit() {
     check(AND_ANOTHER_THREAD, || {
         let pool = ThreadPool::builder()
             .max_workers(1)
@@ -389,14 +393,14 @@ fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
         let pool = Arc::new(pool);
         let first = pool.submit(|| 1);
         let other = beside(&pool, move |pool| {
-            // Stands in line once, and leaves it, with a place or without.
+            // Queues for a permit once, and leaves the queue, with a permit or without.
             let mut waits = pool.submit_async(|| 2);
             match poll(&mut waits, Waker::noop()) {
                 Poll::Ready(handle) => assert_eq!(handle.unwrap().join().unwrap(), 2),
                 Poll::Pending => drop(waits),
             }
         });
-        // Blocks until there is room.
+        // Blocks until a permit is free.
         assert_eq!(pool.submit(|| 3).join().unwrap(), 3);
         assert_eq!(first.join().unwrap(), 1);
         other.join().unwrap();
@@ -404,7 +408,7 @@ fn bounded_push_pop_and_a_dropped_submit_async_no_place_is_lost() {
     });
 }
 
-/// A pool with room for one job, and what the first of its two waits for.
+/// Returns a pool with a queue capacity of 1, and what the first of its two jobs waits for.
 fn one_runs_and_one_is_queued() -> (Arc<ThreadPool>, Arc<Notify>, JoinHandle<()>, JoinHandle<()>) {
     let pool = ThreadPool::builder()
         .max_workers(1)
@@ -416,20 +420,20 @@ fn one_runs_and_one_is_queued() -> (Arc<ThreadPool>, Arc<Notify>, JoinHandle<()>
         let go = Arc::clone(&go);
         move || go.wait()
     });
-    // When there is room for it, the first one runs.
+    // When this gets a permit, the first job is running.
     let second = pool.submit(|| ());
     (Arc::new(pool), go, first, second)
 }
 
 #[test]
-fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled() {
+fn cancel_pending_and_join_the_permit_is_free_before_the_cancel_is_seen() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = beside(&pool, move |pool| {
             pool.cancel_pending();
             go.notify();
         });
-        // Ok if the first one was woken for nothing, and the second has run.
+        // Ok if the first job had a spurious wake-up, and the second has run.
         if let Err(error) = second.join() {
             assert!(error.is_cancelled());
         }
@@ -440,13 +444,13 @@ fn cancel_pending_and_join_the_place_is_free_before_the_job_is_seen_as_cancelled
 }
 
 #[test]
-fn cancel_pending_and_cancel_the_place_is_free_when_cancel_returns() {
+fn cancel_pending_and_cancel_the_permit_is_free_when_cancel_returns() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = beside(&pool, move |pool| {
             pool.cancel_pending();
         });
-        // False if the first one was woken for nothing.
+        // False if the first job had a spurious wake-up.
         if second.cancel() {
             assert_eq!(pool.metrics().queued, 0);
         }

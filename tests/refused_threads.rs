@@ -1,11 +1,13 @@
-//! Guarantee 7: a thread that the system refuses to start harms nothing while one worker lives, and with none handles
-//! resolve with the system's error.
+//! Guarantee 7: a thread that the system refuses to start does no harm while one worker lives.
+//! Without any worker, handles resolve with the system's error.
 //!
-//! The limit on threads is one of a user and a process, so each test runs itself again in a child process with a limit
-//! on the number of threads (`RLIMIT_NPROC`), and as an ordinary user if it is root, whom no such limit binds.
+//! The limit on threads applies to a user and a process. So each test runs itself again in a child
+//! process with a limit on the number of threads (`RLIMIT_NPROC`). If the test runs as root, which
+//! has no such limit, the child runs as an ordinary user.
 
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
 
 use std::env;
@@ -27,17 +29,19 @@ use rlimit::Resource;
 use tracing::field::Field;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Set in a child, to how many threads it may have on top of those there are; 0 is none at all.
+/// Set in the child: how many threads it may start in addition to the existing ones; 0 means none
+/// at all.
 const LIMIT: &str = "FUTUREPOOL_TEST_THREADS";
 
-/// Nobody's numbers, one a test, so that nobody else's threads count.
+/// Unused user ids, one per test, so that no other threads count.
 const ORDINARY_USER: u32 = 54_321;
 
 fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// In the child: sets the limit and says so. In the parent: runs this test in a child and waits for its end.
+/// In the child: sets the limit and returns `true`. In the parent: runs this test in a child and
+/// waits for its end.
 fn in_child(test: &str, more_threads: usize) -> bool {
     if let Ok(more) = env::var(LIMIT) {
         let limit = match more.parse::<u64>().unwrap() {
@@ -47,10 +51,11 @@ fn in_child(test: &str, more_threads: usize) -> bool {
         rlimit::setrlimit(Resource::NPROC, limit, limit).unwrap();
         return true;
     }
-    // A process that starts while the copy is written would hold it open for writing, and then it cannot be run.
+    // A process that starts while the copy is written inherits the open file, and a file open for
+    // writing cannot be executed.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let starting = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // A copy, where an ordinary user may run it.
+    // A copy that an ordinary user may execute.
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let copy = folder.path().join("refused_threads");
@@ -87,7 +92,7 @@ fn in_child(test: &str, more_threads: usize) -> bool {
     false
 }
 
-/// All threads of all processes of this user.
+/// Returns the number of threads of all processes of this user.
 fn threads_of_this_user() -> u64 {
     let user = fs::metadata("/proc/self").unwrap().uid();
     let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
@@ -119,14 +124,14 @@ fn guarantee_7_the_pool_carries_on_with_the_threads_it_got() {
         .collect();
     let metrics = pool.metrics();
     println!(
-        "{} workers, {} refusals",
+        "{} workers, {} spawn failures",
         metrics.workers, metrics.spawn_failures
     );
     assert!((1..5_000).contains(&metrics.workers), "{metrics:?}");
     assert!(metrics.spawn_failures > 0, "{metrics:?}");
     assert!(
         metrics.spawn_failures < 5_000,
-        "the system is asked again and again: {metrics:?}"
+        "the pool keeps trying to spawn: {metrics:?}"
     );
     gate.open();
     for (i, handle) in handles.into_iter().enumerate() {
@@ -139,9 +144,9 @@ fn guarantee_7_the_pool_carries_on_with_the_threads_it_got() {
 }
 
 #[test]
-fn guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error() {
+fn guarantee_7_with_no_thread_handles_resolve_with_the_systems_error() {
     if !in_child(
-        "guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error",
+        "guarantee_7_with_no_thread_handles_resolve_with_the_systems_error",
         0,
     ) {
         return;
@@ -166,18 +171,18 @@ fn guarantee_7_with_no_thread_at_all_handles_resolve_with_the_systems_error() {
             told.recv().is_err(),
             "it ran all the same, or its closure is still there"
         );
-        // The pool is not broken, and asks the system again each time.
+        // The pool is not broken, and tries to spawn again each time.
         assert_eq!(pool.metrics().spawn_failures, i);
         assert_eq!(pool.metrics().cancelled, i);
     }
-    let accepted = pool.try_submit(|| ()).expect("there is room");
+    let accepted = pool.try_submit(|| ()).expect("a permit is free");
     assert!(accepted.join().unwrap_err().is_spawn_failed());
     assert_eq!(pool.metrics().workers, 0);
     pool.shutdown().join();
     assert!(pool.submit(|| ()).join().unwrap_err().is_shutdown());
 }
 
-/// Keeps the warnings that it hears.
+/// Keeps the warnings that it receives.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -202,8 +207,8 @@ impl Subscriber for Warnings {
 }
 
 #[test]
-fn guarantee_7_a_refusal_is_told_to_tracing() {
-    if !in_child("guarantee_7_a_refusal_is_told_to_tracing", 0) {
+fn guarantee_7_a_spawn_failure_is_reported_through_tracing() {
+    if !in_child("guarantee_7_a_spawn_failure_is_reported_through_tracing", 0) {
         return;
     }
     let pool = ThreadPool::builder()
@@ -216,7 +221,7 @@ fn guarantee_7_a_refusal_is_told_to_tracing() {
     let error = outcome.unwrap_err();
     let warnings = warnings.0.lock().unwrap();
     let [warning] = &warnings[..] else {
-        panic!("one refusal, and these: {warnings:?}");
+        panic!("one spawn failure, but these warnings: {warnings:?}");
     };
     let system = error.source().unwrap().to_string();
     assert!(warning.contains("pool=refused"), "{warning}");
@@ -224,21 +229,22 @@ fn guarantee_7_a_refusal_is_told_to_tracing() {
 }
 
 #[test]
-fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
+fn guarantee_7_the_pool_recovers_when_threads_are_available_again() {
     if !is_root() && env::var_os(LIMIT).is_none() {
         eprintln!(
-            "left out: this user's other threads come and go, and only root can be another user"
+            "skipped: other threads of this user start and exit, and only root can switch to another user"
         );
         return;
     }
     if !in_child(
-        "guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again",
+        "guarantee_7_the_pool_recovers_when_threads_are_available_again",
         3,
     ) {
         return;
     }
-    // Three threads more: one of this watchdog, one of a pool that stands in the way, one of the pool that is tested.
-    within(LONG, "refused and had", || {
+    // Three threads more: one for this watchdog, one for a pool that takes up a thread, one for the
+    // tested pool.
+    within(LONG, "refused, then available", || {
         let pool = ThreadPool::new(3);
         let other = ThreadPool::new(1);
         other.submit(|| ()).join().unwrap();
@@ -251,7 +257,7 @@ fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
         assert_eq!(pool.metrics().workers, 1);
         assert!(pool.metrics().spawn_failures > 0);
         other.shutdown().join();
-        // Now there is a thread to be had; a submit finds out, if not the very next one.
+        // Now the system has a thread again; one of the next submits starts it.
         let mut more = Vec::new();
         eventually("another worker", || {
             more.push(pool.submit(|| ()));
@@ -265,12 +271,12 @@ fn guarantee_7_a_refusal_is_undone_when_threads_are_to_be_had_again() {
 }
 
 #[test]
-fn a_limit_is_over_at_once_if_the_timer_gets_no_thread() {
-    if !in_child("a_limit_is_over_at_once_if_the_timer_gets_no_thread", 0) {
+fn a_timeout_elapses_at_once_if_the_timer_gets_no_thread() {
+    if !in_child("a_timeout_elapses_at_once_if_the_timer_gets_no_thread", 0) {
         return;
     }
     let mut results = as_completed([pending::<()>()]).timeout(10 * LONG);
-    // In async code: sync code needs no timer.
+    // In async code: blocking code needs no timer.
     let result = futures::executor::block_on(results.next());
     assert!(result.unwrap().is_err());
 }

@@ -1,7 +1,7 @@
-//! What several test files need: a watchdog, ways to hold workers still, and wakers that count.
+//! Helpers that several test modules use: a watchdog, ways to block workers, and wakers that count.
 
-// Each test file compiles this module for itself and uses only a part of it; `pub` is only for those files.
-#![allow(dead_code, unreachable_pub)]
+pub(crate) mod child;
+pub(crate) mod event_log;
 
 use std::fs;
 use std::future::Future;
@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 
 use futurepool::{JoinHandle, ThreadPool};
 
-/// Longer than anything takes here that is not stuck, on a slow and busy machine, too.
-pub const LONG: Duration = Duration::from_secs(60);
+/// Longer than anything here takes unless it hangs, even on a slow and busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// Runs `f` in a thread of its own and gives what it returns; a panic in it is passed on.
+/// Runs `f` in a new thread and returns its result; resumes a panic of `f` in the caller.
 ///
-/// If it does not end within `limit` this panics, naming `what`, and leaves the thread behind.
+/// If `f` does not return within `limit`, panics with `what` in the message and leaves the thread
+/// running.
 #[track_caller]
-pub fn within<R: Send + 'static>(
+pub(crate) fn within<R: Send + 'static>(
     limit: Duration,
     what: &str,
     f: impl FnOnce() -> R + Send + 'static,
@@ -34,13 +35,13 @@ pub fn within<R: Send + 'static>(
         .name(what.to_owned())
         .spawn(move || {
             let result = f();
-            // Nobody listens any more if it took too long.
+            // The receiver is gone if `f` took too long.
             let _ = send.send(result);
         })
         .expect("a thread for the test");
     match receive.recv_timeout(limit) {
         Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => panic!("{what}: not done within {limit:?}"),
+        Err(RecvTimeoutError::Timeout) => panic!("{what}: did not return within {limit:?}"),
         Err(RecvTimeoutError::Disconnected) => match thread.join() {
             Err(payload) => resume_unwind(payload),
             Ok(()) => unreachable!("it sends before it ends"),
@@ -48,15 +49,15 @@ pub fn within<R: Send + 'static>(
     }
 }
 
-/// Polls `fact` until it is true; panics after [`LONG`], naming `what`.
+/// Polls `fact` until it returns `true`; panics after [`LONG`] with `what` in the message.
 ///
-/// Only for what can be seen in no other way, as metrics can.
+/// Only for state that cannot be observed in another way, such as metrics.
 #[track_caller]
-pub fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     let start = Instant::now();
     let mut turns = 0_u32;
     while !fact() {
-        assert!(start.elapsed() < LONG, "{what}: not so after {LONG:?}");
+        assert!(start.elapsed() < LONG, "{what}: not true after {LONG:?}");
         turns += 1;
         if turns < 100 {
             thread::yield_now();
@@ -66,10 +67,11 @@ pub fn eventually(what: &str, mut fact: impl FnMut() -> bool) {
     }
 }
 
-/// Runs `f` in a thread of its own and returns when that thread sleeps, as it does once `f` blocks. (Or has ended.)
+/// Runs `f` in a new thread and returns when that thread sleeps, which it does once `f` blocks, or
+/// has ended.
 ///
-/// Where the system does not tell, this waits for long enough.
-pub fn spawn_until_asleep<R: Send + 'static>(
+/// Waits for half a second where the system does not report the state of a thread.
+pub(crate) fn spawn_until_asleep<R: Send + 'static>(
     f: impl FnOnce() -> R + Send + 'static,
 ) -> thread::JoinHandle<R> {
     let (tell, told) = mpsc::channel();
@@ -85,16 +87,16 @@ pub fn spawn_until_asleep<R: Send + 'static>(
     thread
 }
 
-/// Whether a thread sleeps, as the system sees it.
+/// Reports whether a thread sleeps, as the system sees it.
 #[derive(Debug)]
-pub struct ThreadState {
-    /// In `/proc`; `None` where there is no such thing.
+pub(crate) struct ThreadState {
+    /// The path in `/proc`; `None` on systems without it.
     stat: Option<PathBuf>,
     since: Instant,
 }
 
 impl ThreadState {
-    pub fn of_this_thread() -> Self {
+    pub(crate) fn of_this_thread() -> Self {
         let link = fs::read_link("/proc/thread-self").ok();
         Self {
             stat: link.map(|link| Path::new("/proc").join(link).join("stat")),
@@ -102,10 +104,10 @@ impl ThreadState {
         }
     }
 
-    pub fn sleeps(&self) -> bool {
+    pub(crate) fn sleeps(&self) -> bool {
         match &self.stat {
             Some(stat) => fs::read_to_string(stat).is_ok_and(|line| {
-                // The state follows the name, which may hold anything.
+                // The state follows the thread name, which may contain anything.
                 line.rsplit_once(") ")
                     .is_some_and(|(_, rest)| rest.starts_with('S'))
             }),
@@ -113,8 +115,9 @@ impl ThreadState {
         }
     }
 
-    /// How often it has gone to sleep so far; 0 where the system does not tell.
-    pub fn naps(&self) -> u64 {
+    /// Returns how often the thread has gone to sleep so far; 0 where the system does not report
+    /// it.
+    pub(crate) fn voluntary_switches(&self) -> u64 {
         let status = self.stat.as_ref().map(|stat| stat.with_file_name("status"));
         let status = status.and_then(|status| fs::read_to_string(status).ok());
         let status = status.unwrap_or_default();
@@ -125,23 +128,36 @@ impl ThreadState {
     }
 }
 
-/// Something to block on until somebody opens it. Clones are the same gate; once open it stays open.
+/// Returns how many threads of this process have a name that starts with `prefix`; 0 where the
+/// system does not report it.
+pub(crate) fn threads_named(prefix: &str) -> usize {
+    if !cfg!(target_os = "linux") {
+        return 0;
+    }
+    let tasks = fs::read_dir("/proc/self/task").expect("the threads of this process");
+    // A thread may end between the two reads.
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+/// A gate that blocks threads until it is opened. Clones share the gate; it stays open.
 #[derive(Clone, Debug, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn open(&self) {
+    pub(crate) fn open(&self) {
         let (open, changed) = &*self.0;
         *open.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
     }
 
-    /// Blocks until it is open; panics after [`LONG`], so that no worker is held for ever.
-    pub fn wait(&self) {
+    /// Blocks until the gate is open; panics after [`LONG`], so that a failed test does not hold
+    /// its workers forever.
+    pub(crate) fn wait(&self) {
         let (open, changed) = &*self.0;
         let guard = open.lock().unwrap_or_else(PoisonError::into_inner);
         let (guard, _) = changed
@@ -149,20 +165,26 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner);
         let is_open = *guard;
         drop(guard);
-        assert!(is_open, "nobody opened the gate within {LONG:?}");
+        assert!(is_open, "the gate was not opened within {LONG:?}");
     }
 }
 
-/// Workers held by jobs that do nothing but wait: see [`block_workers`]. They go on when this is dropped.
+/// Returns a pool whose queue holds at most `capacity` jobs.
+pub(crate) fn bounded_pool(workers: usize, capacity: usize) -> ThreadPool {
+    let builder = ThreadPool::builder().max_workers(workers);
+    builder.queue_capacity(capacity).build().unwrap()
+}
+
+/// Workers held by jobs that only wait: see [`block_workers`]. Dropping this releases the workers.
 #[derive(Debug)]
-pub struct Blocked {
+pub(crate) struct Blocked {
     gate: Gate,
     handles: Vec<JoinHandle<()>>,
 }
 
-/// Holds `n` workers of `pool`, which must be free; returns when all of them are held. One job after the other is
-/// submitted, so a queue with room for one is large enough.
-pub fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
+/// Blocks `n` workers of `pool`, which must be free; returns when all of them are blocked. Submits
+/// one job at a time, so a queue capacity of 1 is enough.
+pub(crate) fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
     let gate = Gate::new();
     let (running, runs) = mpsc::channel();
     let hold = |_| {
@@ -179,16 +201,17 @@ pub fn block_workers(pool: &ThreadPool, n: usize) -> Blocked {
 }
 
 impl Blocked {
-    /// Lets the workers go and waits until these jobs are done. (Dropping it waits for nothing.)
-    pub fn release(mut self) {
+    /// Releases the workers and waits until their jobs have finished. (Dropping `Blocked` does not
+    /// wait.)
+    pub(crate) fn release(mut self) {
         self.gate.open();
         for handle in self.handles.drain(..) {
             handle.join().expect("the job only waited");
         }
     }
 
-    /// What holds them, for whoever wants to open it from elsewhere.
-    pub fn gate(&self) -> Gate {
+    /// Returns the gate that the workers wait for, for tests that open it elsewhere.
+    pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
 }
@@ -199,21 +222,21 @@ impl Drop for Blocked {
     }
 }
 
-/// A waker for polling by hand that counts how often it was called.
+/// A waker that counts how often it is called, for tests that poll by hand.
 #[derive(Debug, Default)]
-pub struct CountingWaker {
+pub(crate) struct CountingWaker {
     wakes: AtomicUsize,
 }
 
 impl CountingWaker {
-    /// The counter, and the waker that counts.
-    pub fn new() -> (Arc<Self>, Waker) {
+    /// Returns the counter and the waker.
+    pub(crate) fn new() -> (Arc<Self>, Waker) {
         let counter = Arc::new(Self::default());
         let waker = Waker::from(Arc::clone(&counter));
         (counter, waker)
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.wakes.load(Ordering::SeqCst)
     }
 }
@@ -228,38 +251,38 @@ impl Wake for CountingWaker {
     }
 }
 
-/// A context whose waker does nothing.
-pub fn noop_context() -> Context<'static> {
+/// Returns a context whose waker does nothing.
+pub(crate) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// Polls once, with this waker.
-pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+/// Polls `future` once with `waker`.
+pub(crate) fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
-/// Polls once, with a waker that does nothing.
-pub fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+/// Polls `future` once with a waker that does nothing.
+pub(crate) fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut noop_context())
 }
 
-/// Splitmix64: small, and good enough to choose what happens.
+/// Splitmix64: a small generator, good enough to choose test operations.
 #[derive(Debug)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    pub fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }

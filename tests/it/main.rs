@@ -1,0 +1,29 @@
+//! The tests of the public API that share one process, a module for each theme.
+//!
+//! Some tests need a process of their own: see `common::child`, and the other binaries in `tests/`.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod as_completed;
+mod bounded;
+mod debug_fmt;
+mod events;
+mod executors;
+mod guarantees;
+mod handle;
+mod iterator_vs_stream;
+mod map;
+mod nested;
+mod python;
+mod random_handles;
+mod random_pools;
+mod reentrancy;
+mod regressions;
+mod runtimes;
+mod scope;
+mod shutdown;
+mod spans;
+mod spurious_unparks;
+mod wait;
+mod workers;

@@ -1,0 +1,1146 @@
+//! `map` and `map_unordered`: lazy, in chunks, with a buffer, with a timeout, on full and closed
+//! pools.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::{
+    Blocked, CountingWaker, Gate, LONG, block_workers, bounded_pool, eventually, noop_context,
+    poll_once, spawn_until_asleep, within,
+};
+use futurepool::{
+    Executor, ExecutorExt, InlineExecutor, Job, JoinError, JoinHandle, Map, MapIter, MapUnordered,
+    MapUnorderedIter, ThreadPool, block_on,
+};
+use futures::StreamExt;
+use futures::stream::{FusedStream, Stream};
+
+/// Generates each test for `map` and for `map_unordered`.
+macro_rules! both {
+    ($name:ident, |$map:ident| $body:block) => {
+        #[allow(unused_macros)]
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn in_order() {
+                macro_rules! $map {
+                    ($pool:expr, $items:expr, $f:expr) => {
+                        $pool.map($items, $f)
+                    };
+                }
+                within(LONG, stringify!($name), || $body);
+            }
+
+            #[test]
+            fn unordered() {
+                macro_rules! $map {
+                    ($pool:expr, $items:expr, $f:expr) => {
+                        $pool.map_unordered($items, $f)
+                    };
+                }
+                within(LONG, stringify!($name), || $body);
+            }
+        }
+    };
+}
+
+/// Returns an input that counts how many items were taken.
+fn counted<I: IntoIterator>(items: I) -> (Arc<AtomicUsize>, impl Iterator<Item = I::Item>) {
+    let pulls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&pulls);
+    let items = items.into_iter().inspect(move |_| {
+        count.fetch_add(1, SeqCst);
+    });
+    (pulls, items)
+}
+
+/// Returns a pool whose only worker is blocked and whose queue is full.
+fn full_pool() -> (ThreadPool, Blocked, JoinHandle<()>) {
+    let pool = bounded_pool(1, 1);
+    let blocked = block_workers(&pool, 1);
+    let queued = pool.submit(|| ());
+    (pool, blocked, queued)
+}
+
+fn sorted(results: impl IntoIterator<Item = Result<usize, JoinError>>) -> Vec<usize> {
+    let mut values: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+    values.sort_unstable();
+    values
+}
+
+fn poll_next<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
+    poll_once(&mut stream.next())
+}
+
+/// Returns the message of a panic in `f`.
+fn panic_message<R>(f: impl FnOnce() -> R) -> String {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(_) => panic!("it does not panic"),
+        Err(payload) => message_of(&*payload),
+    }
+}
+
+fn message_of(payload: &dyn Any) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    let literal = payload.downcast_ref::<&str>().copied();
+    text.or(literal.map(str::to_owned)).expect("a text")
+}
+
+both!(it_is_lazy_until_started_polled_or_iterated, |map| {
+    let pool = ThreadPool::new(1);
+    let untouched = |pulls: &AtomicUsize, before: u64| {
+        assert_eq!(pulls.load(SeqCst), 0, "the input was touched");
+        assert_eq!(pool.metrics().submitted, before, "a job was submitted");
+    };
+    let mut before = 0;
+
+    let (pulls, items) = counted(0..3);
+    let lazy = map!(pool, items, |n: usize| n).chunk_size(1).timeout(LONG);
+    untouched(&pulls, before);
+    drop(lazy);
+    untouched(&pulls, before);
+
+    let (pulls, items) = counted(0..3);
+    let lazy = map!(pool, items, |n: usize| n);
+    untouched(&pulls, before);
+    let started = lazy.start();
+    assert_eq!((pulls.load(SeqCst), pool.metrics().submitted), (3, 3));
+    assert_eq!(sorted(started), [0, 1, 2]);
+    before += 3;
+
+    let (pulls, items) = counted(0..3);
+    let lazy = map!(pool, items, |n: usize| n);
+    untouched(&pulls, before);
+    let iterator = lazy.into_iter();
+    assert_eq!(
+        (pulls.load(SeqCst), pool.metrics().submitted),
+        (3, before + 3)
+    );
+    assert_eq!(sorted(iterator), [0, 1, 2]);
+    before += 3;
+
+    let (pulls, items) = counted(0..3);
+    let mut lazy = map!(pool, items, |n: usize| n);
+    untouched(&pulls, before);
+    assert!(lazy.wait_next().is_some());
+    assert_eq!(
+        (pulls.load(SeqCst), pool.metrics().submitted),
+        (3, before + 3)
+    );
+    before += 3;
+
+    let (pulls, items) = counted(0..3);
+    let mut lazy = map!(pool, items, |n: usize| n);
+    untouched(&pulls, before);
+    let _ = poll_next(&mut lazy);
+    assert_eq!(
+        (pulls.load(SeqCst), pool.metrics().submitted),
+        (3, before + 3)
+    );
+});
+
+both!(options_after_the_start_panic_with_a_clear_message, |map| {
+    let pool = ThreadPool::new(1);
+    let begun = || map!(pool, 0..3, |n: usize| n).start();
+    for (option, message) in [
+        ("buffer_size", panic_message(|| begun().buffer_size(1))),
+        ("chunk_size", panic_message(|| begun().chunk_size(1))),
+        ("timeout", panic_message(|| begun().timeout(LONG))),
+    ] {
+        assert!(
+            message.contains(option) && message.contains("begun"),
+            "{message}"
+        );
+    }
+    let mut polled = map!(pool, 0..3, |n: usize| n);
+    polled.wait_next().unwrap().unwrap();
+    assert!(panic_message(|| polled.buffer_size(9)).contains("begun"));
+});
+
+both!(
+    a_buffer_or_a_chunk_of_0_panics_with_a_clear_message,
+    |map| {
+        let pool = ThreadPool::new(1);
+        let lazy = || map!(pool, 0..3, |n: usize| n);
+        assert!(panic_message(|| lazy().buffer_size(0)).contains("buffer_size"));
+        assert!(panic_message(|| lazy().chunk_size(0)).contains("chunk_size"));
+    }
+);
+
+both!(no_input_gives_no_result, |map| {
+    let pool = ThreadPool::new(1);
+    let nothing = || map!(pool, std::iter::empty::<usize>(), |n: usize| n);
+    assert!(nothing().into_iter().next().is_none());
+    assert!(block_on(nothing().start().next()).is_none());
+    assert!(nothing().chunk_size(3).buffer_size(2).wait_next().is_none());
+    assert_eq!(pool.metrics().submitted, 0);
+});
+
+both!(every_form_gives_every_result, |map| {
+    let pool = ThreadPool::new(3);
+    let all: Vec<_> = (0..100).collect();
+    for (chunk, buffer) in [(1, 1000), (7, 1000), (1, 1), (7, 10), (10, 3), (1000, 1000)] {
+        let new = || {
+            let map = map!(pool, 0..100, |n: usize| n);
+            map.chunk_size(chunk).buffer_size(buffer)
+        };
+        assert_eq!(sorted(new()), all);
+        assert_eq!(sorted(new().start()), all);
+        assert_eq!(sorted(block_on(new().collect::<Vec<_>>())), all);
+        let mut blocking = new();
+        assert_eq!(sorted(std::iter::from_fn(|| blocking.wait_next())), all);
+        assert!(blocking.wait_next().is_none(), "the end is final");
+        assert!(blocking.is_terminated());
+    }
+});
+
+#[test]
+fn map_keeps_the_order_of_the_items() {
+    within(LONG, "order", || {
+        let pool = ThreadPool::new(3);
+        let gates: [Gate; 3] = Default::default();
+        let opened = gates.clone();
+        let mut results = pool.map(0..3, move |n: usize| {
+            opened[n].wait();
+            n
+        });
+        assert!(poll_next(&mut results).is_pending());
+        for n in [2, 1] {
+            gates[n].open();
+            eventually("it is done", || pool.metrics().completed == 3 - n as u64);
+            assert!(poll_next(&mut results).is_pending(), "0 comes first");
+        }
+        gates[0].open();
+        assert!(results.into_iter().map(Result::unwrap).eq(0..3));
+    });
+}
+
+#[test]
+fn map_unordered_yields_results_in_completion_order() {
+    within(LONG, "order of completion", || {
+        let pool = ThreadPool::new(3);
+        let gates: [Gate; 3] = Default::default();
+        let opened = gates.clone();
+        let mut results = pool
+            .map_unordered(0..3, move |n: usize| {
+                opened[n].wait();
+                n
+            })
+            .start();
+        for (turn, n) in [2, 0, 1].into_iter().enumerate() {
+            gates[n].open();
+            let result = match turn {
+                0 => results.wait_next(),
+                _ => block_on(results.next()),
+            };
+            assert_eq!(result.unwrap().unwrap(), n);
+        }
+        assert!(results.wait_next().is_none());
+    });
+}
+
+both!(
+    a_buffer_takes_exactly_its_size_ahead_of_the_consumed_items,
+    |map| {
+        let pool = ThreadPool::new(2);
+        for buffer in [1, 2, 5] {
+            for blocking in [true, false] {
+                let (pulls, items) = counted(0..);
+                let lazy = map!(pool, items, |n: usize| n);
+                let mut results = lazy.buffer_size(buffer).start();
+                assert_eq!(pulls.load(SeqCst), buffer, "after the start");
+                for consumed in 1..50 {
+                    let result = match blocking {
+                        true => results.wait_next(),
+                        false => block_on(results.next()),
+                    };
+                    result.unwrap().unwrap();
+                    let pulls = pulls.load(SeqCst);
+                    assert_eq!(pulls, consumed + buffer, "after {consumed}");
+                }
+            }
+        }
+    }
+);
+
+both!(polls_that_are_pending_take_no_items, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let (pulls, items) = counted(0..);
+    let mut results = map!(pool, items, |n: usize| n).buffer_size(3).start();
+    for _ in 0..10 {
+        assert!(poll_next(&mut results).is_pending());
+    }
+    assert_eq!(pulls.load(SeqCst), 3);
+    drop(blocked);
+});
+
+both!(chunks_in_a_buffer_never_take_more_than_the_buffer, |map| {
+    let pool = ThreadPool::new(2);
+    for (chunk, buffer) in [(2, 2), (2, 5), (3, 4), (9, 4), (usize::MAX, 4)] {
+        let (pulls, items) = counted(0..);
+        let lazy = map!(pool, items, |n: usize| n);
+        let mut results = lazy.chunk_size(chunk).buffer_size(buffer).start();
+        let at_most = pulls.load(SeqCst);
+        assert!(
+            at_most <= buffer && at_most > 0,
+            "{at_most} of {buffer} taken"
+        );
+        for consumed in 1..50 {
+            results.wait_next().unwrap().unwrap();
+            let ahead = pulls.load(SeqCst) - consumed;
+            assert!(ahead <= buffer, "{ahead} of {buffer} ahead");
+        }
+    }
+});
+
+both!(a_chunk_is_one_job_and_never_larger_than_the_buffer, |map| {
+    let pool = ThreadPool::new(1);
+    assert_eq!(
+        sorted(map!(pool, 0..10, |n: usize| n).chunk_size(4)).len(),
+        10
+    );
+    assert_eq!(pool.metrics().submitted, 3);
+    let lazy = map!(pool, 0..10, |n: usize| n)
+        .chunk_size(100)
+        .buffer_size(5);
+    assert_eq!(sorted(lazy).len(), 10);
+    assert_eq!(pool.metrics().submitted, 3 + 2);
+    let lazy = map!(pool, 0..10, |n: usize| n)
+        .buffer_size(5)
+        .chunk_size(usize::MAX);
+    assert_eq!(sorted(lazy).len(), 10);
+    assert_eq!(pool.metrics().submitted, 3 + 2 + 2);
+    assert_eq!(
+        sorted(map!(pool, 0..10, |n: usize| n).chunk_size(usize::MAX)).len(),
+        10
+    );
+    assert_eq!(pool.metrics().submitted, 3 + 2 + 2 + 1);
+});
+
+#[test]
+fn a_bad_item_loses_no_other_item_of_its_chunk_and_iteration_continues() {
+    within(LONG, "bad items", || {
+        let pool = ThreadPool::new(2);
+        for chunk in [1, 2, 3, 10] {
+            let bad = |n: usize| assert!(n % 3 != 1, "bad {n}");
+            let results = pool.map(0..9, move |n| {
+                bad(n);
+                n
+            });
+            for (n, result) in results.chunk_size(chunk).into_iter().enumerate() {
+                match n % 3 {
+                    1 => {
+                        let message = result.unwrap_err().to_string();
+                        assert!(message.contains(&format!("bad {n}")), "{message}");
+                    }
+                    _ => assert_eq!(result.unwrap(), n),
+                }
+            }
+            let results = pool.map_unordered(0..9, move |n| {
+                bad(n);
+                n
+            });
+            let results: Vec<_> = results.chunk_size(chunk).into_iter().collect();
+            let bad = results.iter().flat_map(|result| result.as_ref().err());
+            assert_eq!(bad.filter(|error| error.is_panic()).count(), 3);
+            assert_eq!(
+                sorted(results.into_iter().filter(Result::is_ok)),
+                [0, 2, 3, 5, 6, 8]
+            );
+        }
+    });
+}
+
+both!(the_payload_of_a_panic_comes_through_in_a_chunk_too, |map| {
+    let pool = ThreadPool::new(1);
+    for chunk in [1, 2] {
+        let panics = |n: usize| std::panic::panic_any(n);
+        let results = map!(pool, 0..2, panics).chunk_size(chunk);
+        let payload = |result: Result<(), JoinError>| result.unwrap_err().into_panic();
+        let payloads = results.into_iter().map(payload);
+        let mut payloads: Vec<_> = payloads
+            .map(|payload| *payload.downcast::<usize>().unwrap())
+            .collect();
+        payloads.sort_unstable();
+        assert_eq!(payloads, [0, 1]);
+    }
+});
+
+both!(a_cancelled_chunk_is_an_error_for_each_of_its_items, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let results = map!(pool, 0..5, |n: usize| n).chunk_size(3).start();
+    assert_eq!(pool.cancel_pending(), 2);
+    blocked.release();
+    let results: Vec<_> = results.into_iter().collect();
+    assert_eq!(results.len(), 5);
+    for result in results {
+        assert!(result.unwrap_err().is_cancelled());
+    }
+});
+
+#[test]
+fn a_panic_names_the_location_of_the_map_call() {
+    within(LONG, "origin", || {
+        let pool = ThreadPool::new(1);
+        let executor: &dyn Executor = &pool;
+        let panics = |_: u32| panic!("expected");
+        let check = |result: Option<Result<(), JoinError>>, line: u32| {
+            let message = result.unwrap().unwrap_err().to_string();
+            assert!(message.contains("expected"), "{message}");
+            assert!(
+                message.contains(&format!("{}:{line}", file!())),
+                "{message}"
+            );
+        };
+        check(pool.map([1], panics).wait_next(), line!());
+        check(pool.map_unordered([1], panics).wait_next(), line!());
+        check(pool.map([1, 2], panics).chunk_size(2).wait_next(), line!());
+        check(ExecutorExt::map(&pool, [1], panics).wait_next(), line!());
+        check(executor.map_unordered([1], panics).wait_next(), line!());
+        check(InlineExecutor.map([1], panics).wait_next(), line!());
+        let pool = futurepool::global();
+        check(pool.map([1], panics).wait_next(), line!());
+        check(pool.map_unordered([1], panics).wait_next(), line!());
+    });
+}
+
+#[test]
+fn a_timeout_yields_done_results_then_one_error_and_cancels_the_rest() {
+    for limit in [100, 300].map(Duration::from_millis) {
+        for blocking in [true, false] {
+            within(LONG, "timed", move || {
+                let pool = ThreadPool::new(1);
+                let gate = Gate::new();
+                let opened = gate.clone();
+                let runs = Arc::new(AtomicUsize::new(0));
+                let count = Arc::clone(&runs);
+                let start = Instant::now();
+                let lazy = pool.map(0..10, move |n: usize| {
+                    if n == 2 {
+                        opened.wait();
+                    }
+                    count.fetch_add(1, SeqCst);
+                    n
+                });
+                let mut results = lazy.timeout(limit).start();
+                eventually("two are done", || runs.load(SeqCst) == 2);
+                // The results stay available, however late they are requested.
+                thread::sleep(limit);
+                let mut next = || match blocking {
+                    true => results.wait_next(),
+                    false => block_on(results.next()),
+                };
+                assert_eq!(next().unwrap().unwrap(), 0);
+                assert_eq!(next().unwrap().unwrap(), 1);
+                assert!(next().unwrap().unwrap_err().is_timeout());
+                assert!(start.elapsed() >= limit, "it ends too early");
+                assert_eq!(pool.metrics().cancelled, 7);
+                gate.open();
+                pool.shutdown().join();
+                assert!(next().is_none() && next().is_none());
+                assert_eq!(runs.load(SeqCst), 3, "what was running, and no other");
+            });
+        }
+    }
+}
+
+both!(a_timeout_ends_a_wait_for_a_result, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let limit = Duration::from_millis(30);
+    let start = Instant::now();
+    let mut results = map!(pool, 0..2, |n: usize| n).timeout(limit);
+    assert!(results.wait_next().unwrap().unwrap_err().is_timeout());
+    assert!(start.elapsed() >= limit);
+    assert!(results.wait_next().is_none());
+    let mut results = map!(pool, 0..2, |n: usize| n).timeout(limit);
+    assert!(block_on(results.next()).unwrap().unwrap_err().is_timeout());
+    assert!(block_on(results.next()).is_none());
+    assert!(results.is_terminated());
+    let results: Vec<_> = map!(pool, 0..2, |n: usize| n)
+        .timeout(limit)
+        .into_iter()
+        .collect();
+    assert_eq!(results.len(), 1);
+    assert_eq!(pool.metrics().cancelled, 6);
+    drop(blocked);
+});
+
+both!(the_timeout_counts_from_the_call_of_timeout, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let limit = Duration::from_millis(20);
+    let mut results = map!(pool, 0..2, |n: usize| n).timeout(limit);
+    thread::sleep(2 * limit);
+    // This is the very first poll, and the timeout has already elapsed.
+    let Poll::Ready(Some(Err(error))) = poll_next(&mut results) else {
+        panic!("the timeout counts from the first poll");
+    };
+    assert!(error.is_timeout());
+    drop(blocked);
+});
+
+both!(
+    a_timeout_ends_a_map_whose_next_result_is_always_there,
+    |map| {
+        for blocking in [true, false] {
+            let pool = ThreadPool::new(1);
+            let (pulls, items) = counted(0..);
+            let limit = Duration::from_millis(20);
+            let lazy = map!(pool, items, |n: usize| n);
+            let mut results = lazy.buffer_size(3).timeout(limit).start();
+            let all_done = || {
+                let taken = pulls.load(SeqCst) as u64;
+                eventually("what was taken is done", || {
+                    pool.metrics().completed == taken
+                });
+            };
+            all_done();
+            thread::sleep(2 * limit);
+            for _ in 0..3 {
+                let result = match blocking {
+                    true => results.wait_next(),
+                    false => block_on(results.next()),
+                };
+                result.unwrap().expect("it was done in time");
+                all_done();
+            }
+            // What had finished by then has been yielded.
+            let result = match blocking {
+                true => results.wait_next(),
+                false => block_on(results.next()),
+            };
+            assert!(result.unwrap().is_err_and(|error| error.is_timeout()));
+            assert!(results.wait_next().is_none());
+        }
+    }
+);
+
+both!(a_timeout_too_long_for_the_clock_is_no_timeout, |map| {
+    let pool = ThreadPool::new(2);
+    let all = || map!(pool, 0..20, |n: usize| n).timeout(Duration::MAX);
+    assert_eq!(sorted(all()).len(), 20);
+    assert_eq!(sorted(block_on(all().collect::<Vec<_>>())).len(), 20);
+});
+
+both!(dropping_it_cancels_jobs_that_have_not_started, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    drop(map!(pool, 0..3, |n: usize| n).start());
+    assert_eq!(pool.metrics().cancelled, 3);
+    drop(map!(pool, 0..3, |n: usize| n).chunk_size(2).into_iter());
+    assert_eq!(pool.metrics().cancelled, 5);
+    let mut polled = map!(pool, 0.., |n: usize| n).buffer_size(4);
+    assert!(poll_next(&mut polled).is_pending());
+    drop(polled);
+    assert_eq!(pool.metrics().cancelled, 9);
+    drop(blocked);
+});
+
+both!(
+    dropping_it_cancels_though_the_destructor_of_the_input_panics,
+    |map| {
+        struct Bad(std::ops::RangeFrom<usize>);
+        impl Iterator for Bad {
+            type Item = usize;
+            fn next(&mut self) -> Option<usize> {
+                self.0.next()
+            }
+        }
+        impl Drop for Bad {
+            fn drop(&mut self) {
+                panic!("expected");
+            }
+        }
+        let pool = ThreadPool::new(1);
+        let blocked = block_workers(&pool, 1);
+        let results = map!(pool, Bad(0..), |n: usize| n).buffer_size(3).start();
+        // The panic may reach the caller or not.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(results)));
+        assert_eq!(pool.metrics().cancelled, 3);
+        drop(blocked);
+    }
+);
+
+both!(
+    dropping_it_stops_a_chunk_that_runs_before_its_next_item,
+    |map| {
+        let pool = ThreadPool::new(1);
+        let gate = Gate::new();
+        let opened = gate.clone();
+        let (ran, runs) = mpsc::channel();
+        let job = move |n: usize| {
+            ran.send(n).unwrap();
+            opened.wait();
+        };
+        let results = map!(pool, 0..10, job).chunk_size(5).start();
+        assert_eq!(runs.recv_timeout(LONG), Ok(0));
+        drop(results);
+        gate.open();
+        assert!(runs.iter().next().is_none(), "no other item runs");
+        pool.shutdown().join();
+        let metrics = pool.metrics();
+        assert_eq!((metrics.completed, metrics.cancelled), (1, 1));
+    }
+);
+
+/// A job that is running when the map is dropped, or when its timeout elapses, runs to its end.
+#[test]
+fn a_job_that_runs_when_the_map_is_dropped_runs_to_its_end() {
+    within(LONG, "runs on", || {
+        let pool = ThreadPool::new(1);
+        let gate = Gate::new();
+        let opened = gate.clone();
+        let (tell, told) = mpsc::channel();
+        let results = pool.map([tell], move |tell| {
+            tell.send("begun").unwrap();
+            opened.wait();
+            tell.send("ended").unwrap();
+        });
+        let results = results.start();
+        assert_eq!(told.recv_timeout(LONG), Ok("begun"));
+        drop(results);
+        gate.open();
+        assert_eq!(told.recv_timeout(LONG), Ok("ended"));
+    });
+}
+
+both!(on_a_full_pool_start_and_into_iter_do_not_block, |map| {
+    let (pool, blocked, queued) = full_pool();
+    let (pulls, items) = counted(0..5);
+    let started = map!(pool, items, |n: usize| n).start();
+    let iterator = map!(pool, 0..5, |n: usize| n).into_iter();
+    assert!(pulls.load(SeqCst) <= 5);
+    assert_eq!(pool.metrics().submitted, 2, "no permit was free");
+    blocked.release();
+    queued.join().unwrap();
+    assert_eq!(sorted(started), [0, 1, 2, 3, 4]);
+    assert_eq!(sorted(iterator), [0, 1, 2, 3, 4]);
+});
+
+both!(on_a_full_pool_the_stream_waits_without_blocking, |map| {
+    let (pool, blocked, queued) = full_pool();
+    let mut results = map!(pool, 0..5, |n: usize| n);
+    let (count, waker) = CountingWaker::new();
+    let mut context = Context::from_waker(&waker);
+    for _ in 0..2 {
+        assert!(results.poll_next_unpin(&mut context).is_pending());
+    }
+    assert_eq!(pool.metrics().submitted, 2);
+    let before = count.count();
+    blocked.release();
+    queued.join().unwrap();
+    eventually("it is woken when a permit is free", || {
+        count.count() > before
+    });
+    assert_eq!(
+        sorted(block_on(results.collect::<Vec<_>>())),
+        [0, 1, 2, 3, 4]
+    );
+});
+
+both!(
+    on_a_full_pool_a_blocking_wait_blocks_until_a_permit_is_free,
+    |map| {
+        let (pool, blocked, queued) = full_pool();
+        let pool = Arc::new(pool);
+        let own = Arc::clone(&pool);
+        let waiter = spawn_until_asleep(move || sorted(map!(own, 0..5, |n: usize| n)));
+        assert!(!waiter.is_finished());
+        assert_eq!(pool.metrics().submitted, 2);
+        blocked.release();
+        queued.join().unwrap();
+        assert_eq!(waiter.join().unwrap(), [0, 1, 2, 3, 4]);
+    }
+);
+
+both!(
+    a_last_chunk_that_is_not_full_waits_for_a_permit_too,
+    |map| {
+        for (items, chunk) in [(1, 2), (5, 3), (100, 64)] {
+            let (pool, blocked, queued) = full_pool();
+            let results = map!(pool, 0..items, |n: usize| n);
+            let results = results.chunk_size(chunk).start();
+            blocked.release();
+            queued.join().unwrap();
+            assert_eq!(sorted(results), (0..items).collect::<Vec<_>>());
+        }
+    }
+);
+
+both!(a_timeout_ends_the_wait_for_a_permit, |map| {
+    let (pool, blocked, _queued) = full_pool();
+    let limit = Duration::from_millis(20);
+    let mut results = map!(pool, 0..5, |n: usize| n).timeout(limit);
+    assert!(results.wait_next().unwrap().unwrap_err().is_timeout());
+    assert!(results.wait_next().is_none());
+    let mut results = map!(pool, 0..5, |n: usize| n).timeout(limit);
+    assert!(block_on(results.next()).unwrap().unwrap_err().is_timeout());
+    assert_eq!(pool.metrics().submitted, 2);
+    // Nor does the map stay queued for a permit.
+    drop(blocked);
+    pool.submit(|| ()).join().unwrap();
+    assert!(block_on(results.next()).is_none());
+    eventually("a permit is free", || pool.try_submit(|| ()).is_ok());
+});
+
+both!(
+    a_map_that_waits_for_a_permit_is_served_in_turn_with_submit_async,
+    |map| {
+        let (pool, blocked, _queued) = full_pool();
+        let (ran, runs) = mpsc::channel();
+        let job = |name: &'static str| {
+            let ran = ran.clone();
+            move || ran.send(name).unwrap()
+        };
+        let mut before = pin!(pool.submit_async(job("before")));
+        let own = ran.clone();
+        let mut results = map!(pool, [()], move |()| own.send("map").unwrap());
+        let mut after = pin!(pool.submit_async(job("after")));
+        let mut context = noop_context();
+        assert!(before.as_mut().poll(&mut context).is_pending());
+        assert!(results.poll_next_unpin(&mut context).is_pending());
+        assert!(after.as_mut().poll(&mut context).is_pending());
+        assert!(pool.try_submit(|| ()).unwrap_err().is_full());
+        drop(blocked);
+        drop(ran);
+        let mut open = [true; 3];
+        eventually("all are done", || {
+            open[0] = open[0] && before.as_mut().poll(&mut context).is_pending();
+            open[1] = open[1] && results.poll_next_unpin(&mut context).is_pending();
+            open[2] = open[2] && after.as_mut().poll(&mut context).is_pending();
+            open == [false; 3]
+        });
+        pool.shutdown().join();
+        drop(results);
+        assert_eq!(
+            runs.try_iter().collect::<Vec<_>>(),
+            ["before", "map", "after"]
+        );
+    }
+);
+
+both!(a_map_lets_other_submitters_in_between_its_items, |map| {
+    let (pool, blocked, _queued) = full_pool();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let own = Arc::clone(&order);
+    let mut results = map!(pool, 0..3_u32, move |n| own.lock().unwrap().push(n));
+    let own = Arc::clone(&order);
+    let mut other = pin!(pool.submit_async(move || own.lock().unwrap().push(100)));
+    let mut context = noop_context();
+    assert!(results.poll_next_unpin(&mut context).is_pending());
+    assert!(other.as_mut().poll(&mut context).is_pending());
+    drop(blocked);
+    let mut served = false;
+    let mut left = 3;
+    eventually("all are done", || {
+        if left > 0 && results.poll_next_unpin(&mut context).is_ready() {
+            left -= 1;
+        }
+        served = served || other.as_mut().poll(&mut context).is_ready();
+        served && left == 0
+    });
+    pool.shutdown().join();
+    assert_eq!(*order.lock().unwrap(), [0, 100, 1, 2]);
+});
+
+both!(
+    a_map_dropped_while_it_waits_for_a_permit_passes_its_turn_on,
+    |map| {
+        let (pool, blocked, queued) = full_pool();
+        let mut results = map!(pool, 0..3, |n: usize| n);
+        assert!(poll_next(&mut results).is_pending());
+        blocked.release();
+        queued.join().unwrap();
+        // The map may have been granted the permit without having been polled since.
+        let mut next = pin!(pool.submit_async(|| 7));
+        let _ = next.as_mut().poll(&mut noop_context());
+        drop(results);
+        assert_eq!(block_on(next).unwrap().join().unwrap(), 7);
+        assert_eq!(pool.metrics().submitted, 3);
+    }
+);
+
+both!(
+    a_shutdown_half_way_yields_the_rest_then_one_error_then_the_end,
+    |map| {
+        for chunk in [1, 2] {
+            let pool = ThreadPool::new(1);
+            let lazy = map!(pool, 0.., |n: usize| n);
+            let mut results = lazy.chunk_size(chunk).buffer_size(4).start();
+            pool.shutdown().join();
+            let first: Vec<_> = (0..4).map(|_| results.wait_next().unwrap()).collect();
+            assert_eq!(sorted(first), [0, 1, 2, 3]);
+            assert!(results.wait_next().unwrap().unwrap_err().is_shutdown());
+            assert!(results.wait_next().is_none() && results.wait_next().is_none());
+            assert_eq!(pool.metrics().rejected, 1);
+        }
+    }
+);
+
+both!(
+    a_pool_that_is_shut_down_after_all_was_submitted_gives_no_error,
+    |map| {
+        let pool = ThreadPool::new(1);
+        let results = map!(pool, 0..4, |n: usize| n).start();
+        pool.shutdown().join();
+        assert_eq!(sorted(results), [0, 1, 2, 3]);
+    }
+);
+
+both!(
+    on_a_pool_that_was_already_shut_down_it_yields_one_error,
+    |map| {
+        let pool = ThreadPool::new(1);
+        pool.shutdown().join();
+        let mut results = map!(pool, 0.., |n: usize| n).start();
+        assert!(block_on(results.next()).unwrap().unwrap_err().is_shutdown());
+        assert!(block_on(results.next()).is_none());
+    }
+);
+
+both!(shutdown_now_cancels_submitted_items, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let mut results = map!(pool, 0.., |n: usize| n).buffer_size(3).start();
+    drop(pool.shutdown_now());
+    for _ in 0..3 {
+        assert!(results.wait_next().unwrap().unwrap_err().is_cancelled());
+    }
+    assert!(results.wait_next().unwrap().unwrap_err().is_shutdown());
+    assert!(results.wait_next().is_none());
+    drop(blocked);
+});
+
+both!(a_shutdown_releases_a_map_that_waits_for_a_permit, |map| {
+    let (pool, blocked, _queued) = full_pool();
+    let pool = Arc::new(pool);
+    let own = Arc::clone(&pool);
+    let waiter = spawn_until_asleep(move || {
+        let mut results = map!(own, 0..5, |n: usize| n);
+        assert!(results.wait_next().unwrap().unwrap_err().is_shutdown());
+        assert!(results.wait_next().is_none());
+    });
+    let mut polled = map!(pool, 0..5, |n: usize| n);
+    assert!(poll_next(&mut polled).is_pending());
+    drop(pool.shutdown());
+    waiter.join().unwrap();
+    let Poll::Ready(Some(Err(error))) = poll_next(&mut polled) else {
+        panic!("it still waits");
+    };
+    assert!(error.is_shutdown());
+    drop(blocked);
+});
+
+both!(
+    a_pool_that_breaks_gives_errors_with_the_cause_then_the_end,
+    |map| {
+        let gate = Gate::new();
+        let opened = gate.clone();
+        let initializer = move || {
+            opened.wait();
+            Err::<(), _>("no connection")
+        };
+        let builder = ThreadPool::builder()
+            .max_workers(1)
+            .initializer(initializer);
+        let pool = builder.build().unwrap();
+        let mut results = map!(pool, 0.., |n: usize| n).buffer_size(2).start();
+        gate.open();
+        // Two items that were submitted, and one that was not.
+        for _ in 0..3 {
+            let error = results.wait_next().unwrap().unwrap_err();
+            assert!(error.is_broken());
+            assert!(error.to_string().contains("no connection"), "{error}");
+        }
+        assert!(results.wait_next().is_none() && results.wait_next().is_none());
+    }
+);
+
+both!(
+    an_input_that_panics_reaches_the_caller_and_loses_no_result,
+    |map| {
+        let pool = ThreadPool::new(1);
+        let input = |bad: usize| {
+            (0..).inspect(move |n| {
+                assert!(*n < bad, "bad input");
+            })
+        };
+        for chunk in [1, 2, 3] {
+            let lazy = map!(pool, input(5), |n: usize| n);
+            let mut results = lazy.chunk_size(chunk).buffer_size(3);
+            let (mut values, mut panics) = (Vec::new(), 0);
+            loop {
+                match catch_unwind(AssertUnwindSafe(|| results.wait_next())) {
+                    Ok(Some(result)) => values.push(result.unwrap()),
+                    Ok(None) => break,
+                    Err(payload) => {
+                        assert_eq!(message_of(&*payload), "bad input");
+                        panics += 1;
+                    }
+                }
+                assert!(values.len() <= 5 && panics <= 1);
+            }
+            assert_eq!(panics, 1, "the panic reaches the caller once");
+            values.sort_unstable();
+            assert_eq!(values, [0, 1, 2, 3, 4]);
+        }
+        // The same when the map starts.
+        let message = panic_message(|| map!(pool, input(0), |n: usize| n).start());
+        assert_eq!(message, "bad input");
+    }
+);
+
+both!(
+    in_a_worker_of_the_pool_it_exceeds_the_capacity_instead_of_waiting,
+    |map| {
+        let pool = Arc::new(bounded_pool(1, 1));
+        for limited in [false, true] {
+            let own = Arc::clone(&pool);
+            let queued = pool.submit(move || {
+                // The queue is full, and only this worker could release a permit.
+                let queued = own.submit(|| 100);
+                let blocking = map!(own, 0..5, |n: usize| n);
+                let polled = map!(own, 0..5, |n: usize| n);
+                let before = own.metrics().submitted;
+                if limited {
+                    let limit = Duration::from_millis(20);
+                    let mut blocking = blocking.timeout(limit);
+                    // The only worker is blocked here, so no job finishes; but all of them were
+                    // submitted.
+                    assert!(blocking.wait_next().unwrap().unwrap_err().is_timeout());
+                    assert_eq!(own.metrics().submitted - before, 5);
+                } else {
+                    assert_eq!(sorted(blocking), [0, 1, 2, 3, 4]);
+                    let all = block_on(polled.collect::<Vec<_>>());
+                    assert_eq!(sorted(all), [0, 1, 2, 3, 4]);
+                }
+                queued
+            });
+            assert_eq!(queued.join().unwrap().join().unwrap(), 100);
+        }
+    }
+);
+
+both!(items_and_functions_are_freed, |map| {
+    let pool = ThreadPool::new(1);
+    let token = Arc::new(());
+    let new = || {
+        let (item, function) = (Arc::clone(&token), Arc::clone(&token));
+        let items = std::iter::repeat_n(item, 6);
+        map!(pool, items, move |item: Arc<()>| {
+            let _ = &function;
+            item
+        })
+    };
+    let free = |when: &str| {
+        let free = || Arc::strong_count(&token) == 1;
+        eventually(when, free);
+    };
+    drop(new());
+    free("never begun");
+    for chunk in [1, 4] {
+        for buffer in [2, 100] {
+            let new = || new().chunk_size(chunk).buffer_size(buffer);
+            for result in new() {
+                drop(result.unwrap());
+            }
+            free("all consumed");
+            let blocked = block_workers(&pool, 1);
+            drop(new().start());
+            assert_eq!(Arc::strong_count(&token), 1, "dropped, and all was queued");
+            let mut timed = new().timeout(Duration::ZERO);
+            assert!(timed.wait_next().unwrap().is_err());
+            assert_eq!(
+                Arc::strong_count(&token),
+                1,
+                "timed out, and all was queued"
+            );
+            blocked.release();
+            let mut some = new();
+            drop(some.wait_next().unwrap().unwrap());
+            drop(some);
+            free("some consumed");
+        }
+    }
+    pool.shutdown().join();
+    let mut refused = new();
+    assert!(refused.wait_next().unwrap().is_err());
+    assert_eq!(Arc::strong_count(&token), 1, "refused");
+});
+
+both!(
+    the_function_and_the_results_are_gone_with_the_map_not_with_the_pool,
+    |map| {
+        let pool = ThreadPool::new(2);
+        let token = Arc::new(());
+        let function = Arc::clone(&token);
+        let mut results = map!(pool, 0..8, move |_: usize| Arc::clone(&function)).start();
+        eventually("all are done", || pool.metrics().completed == 8);
+        drop(results.wait_next());
+        drop(results);
+        eventually("all are gone", || Arc::strong_count(&token) == 1);
+    }
+);
+
+#[test]
+fn the_input_may_borrow() {
+    within(LONG, "borrowed", || {
+        let pool = ThreadPool::new(2);
+        let words = [String::from("spam"), String::from("ham")];
+        let mut read = Vec::new();
+        let lengths = words.iter().map(|word| {
+            read.push(word.len());
+            word.clone()
+        });
+        let results = pool.map(lengths, |word| word.len());
+        assert!(results.into_iter().map(Result::unwrap).eq([4, 3]));
+        assert_eq!(read, [4, 3]);
+        let executor: &dyn Executor = &InlineExecutor;
+        let results = executor.map_unordered(words.iter().map(String::len), |n| n);
+        assert_eq!(sorted(results), [3, 4]);
+    });
+}
+
+both!(items_and_results_need_not_be_sync, |map| {
+    let pool = ThreadPool::new(1);
+    let items = [1, 2].map(std::cell::Cell::new);
+    let results = map!(pool, items, |item: std::cell::Cell<usize>| item);
+    let values = results
+        .into_iter()
+        .map(|result| result.map(|cell| cell.get()));
+    assert_eq!(sorted(values), [1, 2]);
+});
+
+#[test]
+fn the_global_pool_maps() {
+    within(LONG, "global", || {
+        let pool = futurepool::global();
+        let results: Map<'static, _> = pool.map(0..10, |n: usize| n).chunk_size(3);
+        assert!(results.into_iter().map(Result::unwrap).eq(0..10));
+        let results = pool.map_unordered(0..10, |n: usize| n).buffer_size(2);
+        assert_eq!(sorted(results), (0..10).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn an_executor_that_drops_or_refuses_jobs_gives_an_error_for_each_item() {
+    struct Drops;
+    impl Executor for Drops {
+        fn execute(&self, job: Job) {
+            drop(job);
+        }
+    }
+    struct Refuses;
+    impl Executor for Refuses {
+        fn execute(&self, job: Job) {
+            job.refuse(JoinError::broken("no"));
+        }
+    }
+    within(LONG, "no results", || {
+        for chunk in [1, 2] {
+            let results: Vec<_> = Drops
+                .map(0..3, |n: u32| n)
+                .chunk_size(chunk)
+                .into_iter()
+                .collect();
+            assert_eq!(results.len(), 3);
+            assert!(
+                results
+                    .iter()
+                    .all(|one| one.as_ref().is_err_and(JoinError::is_cancelled))
+            );
+            let results = Refuses.map_unordered(0..3, |n: u32| n).chunk_size(chunk);
+            let results: Vec<_> = results.into_iter().collect();
+            assert_eq!(results.len(), 3);
+            for result in results {
+                let error = result.unwrap_err();
+                assert!(error.is_broken());
+                assert!(error.to_string().contains("no"), "{error}");
+            }
+        }
+    });
+}
+
+both!(the_size_hint_never_promises_too_much, |map| {
+    let pool = ThreadPool::new(1);
+    for (chunk, buffer) in [(1, 100), (3, 100), (2, 4)] {
+        let lazy = map!(pool, 0..10, |n: usize| n);
+        let mut results = lazy.chunk_size(chunk).buffer_size(buffer);
+        assert_eq!(results.size_hint().1, Some(10));
+        for left in (0..10).rev() {
+            results.wait_next().unwrap().unwrap();
+            let (low, high) = results.size_hint();
+            assert!(low <= left && high.is_some_and(|high| high >= left));
+        }
+        assert!(results.wait_next().is_none());
+        assert_eq!(results.size_hint(), (0, Some(0)));
+    }
+});
+
+/// Drives several kinds of maps, and a timeout.
+async fn story() {
+    let pool = bounded_pool(2, 3);
+    let results = pool.map(0..100, |n: usize| n).chunk_size(3);
+    let values = results.map(Result::unwrap).collect::<Vec<_>>().await;
+    assert!(values.into_iter().eq(0..100));
+    let results = pool
+        .map_unordered(0.., |n: usize| n)
+        .buffer_size(5)
+        .take(50);
+    assert_eq!(
+        results
+            .filter(|one| std::future::ready(one.is_ok()))
+            .count()
+            .await,
+        50
+    );
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let results = pool.map([1], move |_| opened.wait());
+    let mut results = results.timeout(Duration::from_millis(10));
+    assert!(results.next().await.unwrap().unwrap_err().is_timeout());
+    assert!(results.next().await.is_none());
+    gate.open();
+}
+
+#[test]
+fn it_works_in_every_runtime_and_in_none() {
+    within(LONG, "tokio", || {
+        // The timer of the runtime is disabled.
+        let one = tokio::runtime::Builder::new_current_thread();
+        let mut two = tokio::runtime::Builder::new_multi_thread();
+        two.worker_threads(2);
+        for mut builder in [one, two] {
+            let runtime = builder.build().unwrap();
+            runtime.block_on(async { tokio::spawn(story()).await.unwrap() });
+        }
+    });
+    within(LONG, "smol", || smol::block_on(smol::spawn(story())));
+    within(LONG, "futures", || futures::executor::block_on(story()));
+    within(LONG, "pollster", || pollster::block_on(story()));
+    within(LONG, "its own block_on", || block_on(story()));
+}
+
+#[test]
+fn all_forms_are_send_and_unpin() {
+    fn check<T: Send + Unpin>() {}
+    check::<Map<'_, String>>();
+    check::<MapUnordered<'_, String>>();
+    check::<MapIter<'_, String>>();
+    check::<MapUnorderedIter<'_, String>>();
+    // For any result type.
+    check::<Map<'_, (std::cell::Cell<u8>, std::marker::PhantomPinned)>>();
+    check::<MapUnordered<'_, (std::cell::Cell<u8>, std::marker::PhantomPinned)>>();
+}
