@@ -1,4 +1,4 @@
-//! Calls a function when a job is done: completed, panicked or cancelled.
+//! Calls a function when a job has finished: it completed, panicked or was cancelled.
 //! Run with: `cargo run --example callbacks`
 
 use std::error::Error;

@@ -21,10 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(sum_of_squares(&pool)?, 14);
     assert_eq!(futurepool::block_on(sum_of_squares_async(&pool))?, 14);
 
-    // The global pool of the process.
+    // `global` returns the pool that the whole process shares.
     assert_eq!(sum_of_squares(futurepool::global())?, 14);
 
-    // Runs each job at once, in the thread that submits it: for tests.
+    // `InlineExecutor` runs each job at once, in the submitting thread. That suits tests.
     assert_eq!(sum_of_squares(&InlineExecutor)?, 14);
     let handle = InlineExecutor.submit(|| thread::current().id());
     assert!(handle.is_finished());

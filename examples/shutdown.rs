@@ -9,7 +9,7 @@ use std::time::Duration;
 use futurepool::{JoinHandle, ThreadPool};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Accepted jobs still run, later ones are rejected. Dropping a pool does the same.
+    // `shutdown` runs the accepted jobs and rejects later ones. Dropping a pool does the same.
     let pool = ThreadPool::new(1);
     let accepted = pool.submit(|| "still runs");
     pool.shutdown().join();
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let error = pool.submit(|| "too late").join().unwrap_err();
     assert!(error.is_shutdown());
 
-    // Queued jobs are cancelled, running ones are asked to stop.
+    // `shutdown_now` cancels queued jobs and asks running ones to stop.
     let pool = ThreadPool::new(1);
     let running = submit_endless(&pool);
     let queued = pool.submit(|| unreachable!());
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(running.join()?, "stopped");
     assert!(queued.join().unwrap_err().is_cancelled());
 
-    // A grace period, then the rest is cancelled.
+    // This gives jobs a grace period, then asks the rest to stop.
     let pool = ThreadPool::new(1);
     let running = submit_endless(&pool);
     let error = pool.shutdown().join_timeout(Duration::from_millis(50));

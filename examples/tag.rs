@@ -13,14 +13,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (word, length) = tagged.join();
     assert_eq!((word, length?), ("apple", 5));
 
-    // In async code.
+    // Awaiting it returns the same pair.
     futurepool::block_on(async {
         let (word, length) = pool.submit(|| "fig".len()).tag("fig").await;
         assert_eq!((word, length?), ("fig", 3));
         Ok::<_, futurepool::JoinError>(())
     })?;
 
-    // The handle itself is still there, for instance to cancel the job.
+    // The plain handle is still accessible, for instance to cancel the job.
     let tagged = pool.submit(|| "pear".len()).tag(String::from("pear"));
     tagged.get_ref().cancel();
     let (word, handle) = tagged.into_inner();

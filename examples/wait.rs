@@ -27,8 +27,8 @@ fn blocking(pool: &ThreadPool) -> Result<(), Box<dyn Error>> {
         assert!(handle.join()?);
     }
 
-    // Ends when all jobs are done, or with the first failure. For `wait` a failure is a panic;
-    // for `wait_results` it is also an `Err` that the job returned.
+    // This wait ends when all jobs have finished, or with the first failure. For `wait` a failure
+    // is a panic; for `wait_results` it is also an `Err` that the job returned.
     let (_never, signal) = mpsc::channel::<()>();
     let stuck = pool.submit(move || signal.recv().map_err(drop));
     let failing = pool.submit(|| Err(()));
