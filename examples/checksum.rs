@@ -1,18 +1,19 @@
-//! SHA-256 of whole folder trees, hashed in parallel, in the format of `sha256sum`.
+//! Hashes whole directory trees in parallel, in the format of `sha256sum`.
 //!
 //! ```text
-//! cargo run --release --example checksum -- PATH… > list      hash files and folders (default: .)
-//! cargo run --release --example checksum -- --check list      verify a list; `-` is standard input
+//! cargo run --release --example checksum -- PATH… > list    hash files and directories (default: .)
+//! cargo run --release --example checksum -- --check list    verify a list; `-` is standard input
 //!
-//! --sorted       in order of path (with --check: of the list) instead of as files complete
-//! --workers N    threads that hash
+//! --sorted       print in path order (with --check: in list order), not in completion order
+//! --workers N    number of threads that hash
 //! ```
 //!
-//! `sha256sum -c` takes the lines, and `--check` takes all that `sha256sum` writes. Links inside folders and
-//! special files are skipped, as by `find -type f`. A file that cannot be read is a line on standard error
-//! and exit status 1; wrong arguments are status 2.
+//! `sha256sum -c` reads the output, and `--check` reads the output of `sha256sum`. Links inside
+//! directories and special files are skipped, as by `find -type f`. For a file that cannot be read,
+//! the program prints an error and exits with status 1. Wrong arguments are status 2.
 //!
-//! Memory does not grow with tree, list or files: only a few jobs for each worker exist at a time.
+//! Memory use does not depend on the size of the tree, the list or the files: only a few jobs for
+//! each worker exist at a time.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -35,10 +36,10 @@ Usage: checksum [--sorted] [--workers N] [PATH]...
        checksum [--sorted] [--workers N] --check FILE
 ";
 
-/// Jobs at a time for each worker: enough to keep it busy while the main thread walks and prints.
+/// Jobs in flight for each worker: enough to keep it busy while the main thread walks and prints.
 const JOBS_PER_WORKER: usize = 4;
 
-/// What files are read through, and lines are collected in.
+/// The size of the buffers for input and for output, in bytes.
 const BUFFER: usize = 64 * 1024;
 
 fn main() -> ExitCode {
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => {}
-        // The reader has seen enough (`| head`).
+        // The reader has closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => drop(writeln!(io::stderr(), "checksum: {error}")),
     }
@@ -102,7 +103,7 @@ impl Options {
     }
 }
 
-/// Whether all went well. An error is one of standard output: there is no use in going on.
+/// Returns whether every file was read and matched. An error means that standard output failed.
 fn run(options: &Options) -> io::Result<bool> {
     let workers = match options.workers {
         Some(workers) => workers.get(),
@@ -111,7 +112,7 @@ fn run(options: &Options) -> io::Result<bool> {
     let window = workers.saturating_mul(JOBS_PER_WORKER);
     let pool = ThreadPool::builder()
         .max_workers(workers)
-        .queue_capacity(window.saturating_add(1)) // the window, and the job that counts
+        .queue_capacity(window.saturating_add(1)) // the window, and the job that counts files
         .build()
         .map_err(io::Error::other)?;
 
@@ -136,7 +137,7 @@ fn run(options: &Options) -> io::Result<bool> {
     };
     let mut report = hashing.report;
 
-    // All is hashed, or standard output is closed: what still runs does so in vain, and ends when told.
+    // All files are hashed, or standard output has failed. Either way no result is needed now.
     pool.shutdown_now().join();
     report.bar.finish_and_clear();
     match counting.map(JoinHandle::join) {
@@ -146,7 +147,7 @@ fn run(options: &Options) -> io::Result<bool> {
     result.map(|()| !report.failed)
 }
 
-/// Hashes the files of these trees.
+/// Hashes all files of the trees.
 fn hash_trees(roots: &[PathBuf], sorted: bool, hashing: &mut Hashing<'_>) -> io::Result<()> {
     for root in roots {
         for file in files(root, sorted) {
@@ -164,29 +165,30 @@ fn hash_trees(roots: &[PathBuf], sorted: bool, hashing: &mut Hashing<'_>) -> io:
     hashing.finish()
 }
 
-/// The files of one tree, one at a time.
+/// Walks the files of one tree lazily.
 fn files(root: &Path, sorted: bool) -> impl Iterator<Item = walkdir::Result<DirEntry>> + use<> {
     let mut walk = WalkDir::new(root);
     if sorted {
         walk = walk.sort_by(|a, b| sort_key(a).cmp(sort_key(b)));
     }
     walk.into_iter().filter(|entry| match entry {
-        // What the user named is read whatever it is, and through links.
+        // A path that the user named is read whatever its type, and through links.
         Ok(entry) if entry.depth() == 0 => !entry.path().is_dir(),
         Ok(entry) => entry.file_type().is_file(),
         Err(_) => true,
     })
 }
 
-/// Sorts the entries of one folder so that the whole tree comes in order of its paths: those of all that
-/// is in the folder `a` go on with `a/`, which is after `a-b` and `a.txt`.
+/// Returns a key that sorts the entries of one directory so that the whole tree is in path order.
+///
+/// The paths inside the directory `a` start with `a/`, which sorts after `a-b` and `a.txt`.
 fn sort_key(entry: &DirEntry) -> impl Iterator<Item = u8> {
     let name = entry.file_name().as_encoded_bytes();
     let slash = entry.file_type().is_dir().then_some(b'/');
     name.iter().copied().chain(slash)
 }
 
-/// Tells the bar how much there is to do, from a job of its own.
+/// Counts files and bytes for the progress bar, in a job.
 fn count(pool: &ThreadPool, roots: &[PathBuf], bar: &ProgressBar) -> JoinHandle<()> {
     let (roots, bar) = (roots.to_vec(), bar.clone());
     pool.submit(move || {
@@ -203,7 +205,7 @@ fn count(pool: &ThreadPool, roots: &[PathBuf], bar: &ProgressBar) -> JoinHandle<
     })
 }
 
-/// Verifies the files of a list, then warns of what was wrong, in the words of `sha256sum`.
+/// Verifies the files of a list, then prints the same warnings as `sha256sum`.
 fn check(list: &Path, hashing: &mut Hashing<'_>) -> io::Result<()> {
     let name = name_of(list);
     let input = match open(list) {
@@ -251,11 +253,11 @@ fn open(list: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(File::open(list)?)))
 }
 
-/// The lines of a list, one at a time, without their ends.
+/// Reads the lines of a list lazily, without their line endings.
 fn lines(mut input: impl BufRead) -> impl Iterator<Item = io::Result<Vec<u8>>> {
     let mut next = move || {
         let mut line = Vec::new();
-        // Any file can be taken for a list by mistake, one of a single endless line too.
+        // The user may name any file by mistake, even one with a single huge line.
         let read = input
             .by_ref()
             .take(BUFFER as u64)
@@ -273,15 +275,17 @@ fn lines(mut input: impl BufRead) -> impl Iterator<Item = io::Result<Vec<u8>>> {
     iter::from_fn(move || next().transpose())
 }
 
-/// The name and hash in one line, which is `HASH  NAME`, `HASH *NAME` or `SHA256 (NAME) = HASH`, after a
-/// backslash if the name is escaped.
+/// Parses a line into name and hash.
+///
+/// The line is `HASH  NAME`, `HASH *NAME` or `SHA256 (NAME) = HASH`, after a backslash if the name
+/// is escaped.
 fn parse(line: &[u8]) -> Option<(Vec<u8>, String)> {
     let line = line.trim_ascii_start();
     let unmarked = line.strip_prefix(b"\\");
     let line = unmarked.unwrap_or(line);
     let (name, digest) = match line.strip_prefix(b"SHA256 (") {
         Some(line) => {
-            // The last one, since the name may hold others.
+            // The last parenthesis, because the name may contain others.
             let close = line.iter().rposition(|&byte| byte == b')')?;
             let digest = line[close + 1..].trim_ascii_start().strip_prefix(b"=")?;
             (&line[..close], digest.trim_ascii_start())
@@ -302,7 +306,7 @@ fn parse(line: &[u8]) -> Option<(Vec<u8>, String)> {
     Some((name, String::from_utf8(digest.to_ascii_lowercase()).ok()?))
 }
 
-/// What a job is about: the file's name and, if it came from a list, its hash there.
+/// The tag of a job: the file's name and, if it came from a list, the hash in that list.
 struct Task {
     name: Vec<u8>,
     expected: Option<String>,
@@ -311,7 +315,7 @@ struct Task {
 type Job = Tagged<Task, JoinHandle<io::Result<String>>>;
 type Hash = Result<io::Result<String>, JoinError>;
 
-/// The jobs under way, and where their results go.
+/// The jobs in flight, and the report of their results.
 struct Hashing<'a> {
     pool: &'a ThreadPool,
     window: usize,
@@ -320,7 +324,7 @@ struct Hashing<'a> {
 }
 
 impl Hashing<'_> {
-    /// Submits a file, after taking a result when the window is full.
+    /// Submits a file. Takes a result first if the window is full.
     fn submit(&mut self, name: Vec<u8>, expected: Option<String>, path: PathBuf) -> io::Result<()> {
         if self.jobs.size_hint().0 >= self.window {
             self.take_one()?;
@@ -335,7 +339,7 @@ impl Hashing<'_> {
         Ok(())
     }
 
-    /// Prints the next result, waiting for it if need be. `false` when there is none left.
+    /// Waits for the next result and prints it. Returns `false` when no job is left.
     fn take_one(&mut self) -> io::Result<bool> {
         let next = match self.jobs.next().now_or_never() {
             Some(next) => next,
@@ -356,7 +360,7 @@ impl Hashing<'_> {
     }
 }
 
-/// The job: SHA-256 of a file, in hexadecimal.
+/// The job: computes the SHA-256 of a file, in hexadecimal.
 fn hash(path: &Path, bar: &ProgressBar) -> io::Result<String> {
     let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
     let mut hasher = Sha256::new();
@@ -374,11 +378,11 @@ fn hash(path: &Path, bar: &ProgressBar) -> io::Result<String> {
     Err(io::Error::other("cancelled"))
 }
 
-/// Where lines go, and what is remembered of them.
+/// Prints results and errors, and counts them.
 struct Report {
     stdout: StdoutLock<'static>,
     is_terminal: bool,
-    /// Lines not written yet.
+    /// Lines that are not written yet.
     lines: Vec<u8>,
     /// Hidden unless standard error is a terminal.
     bar: ProgressBar,
@@ -413,7 +417,7 @@ impl Report {
         self.done += 1;
         self.bar.set_prefix(format!("{}", self.done));
         let (mark, name) = escape(&task.name);
-        // To the user, a job that panicked is a file that could not be read.
+        // A job that panicked is reported as a file that could not be read.
         let digest = result.unwrap_or_else(|error| Err(error.into()));
         match (digest, &task.expected) {
             (Ok(digest), None) => self.line([mark, digest.as_bytes(), b"  ", &name]),
@@ -443,14 +447,14 @@ impl Report {
         Ok(())
     }
 
-    /// Called before each wait, so that lines are seen as files complete.
+    /// Writes the buffered lines. Called before each wait, so that results appear in time.
     fn flush(&mut self) -> io::Result<()> {
         if self.lines.is_empty() {
             return Ok(());
         }
         let (stdout, lines) = (&mut self.stdout, &self.lines);
         let mut write = || stdout.write_all(lines).and_then(|()| stdout.flush());
-        // On the same terminal, the bar has to step aside.
+        // On a terminal, hide the bar while lines are written.
         let written = match self.is_terminal {
             true => self.bar.suspend(write),
             false => write(),
@@ -459,11 +463,11 @@ impl Report {
         written.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}")))
     }
 
-    /// An error line, below the lines of what came before.
+    /// Prints an error, after the lines of earlier results.
     fn complain(&mut self, name: &[u8], reason: impl Display) -> io::Result<()> {
         self.failed = true;
         self.flush()?;
-        // The message of a panic may have several lines.
+        // A panic message may have several lines.
         let reason = format!(": {reason}").replace('\n', " ");
         self.error_line(&[escape(name).1, reason.into()].concat());
         Ok(())
@@ -480,15 +484,15 @@ impl Report {
 
     fn error_line(&self, text: &[u8]) {
         let line = [b"checksum: ", text, b"\n"].concat();
-        // If standard error is closed, there is nobody to tell.
+        // If standard error is closed, the message is lost.
         let _ = self.bar.suspend(|| io::stderr().write_all(&line));
     }
 }
 
-/// What has to be escaped in a line, and the letter for it.
+/// The bytes that must be escaped, each with its letter.
 const ESCAPES: [(u8, u8); 3] = [(b'\\', b'\\'), (b'\n', b'n'), (b'\r', b'r')];
 
-/// The mark for the front of a line with an escaped name, and the name.
+/// Returns the mark that a line with this name begins with, and the escaped name.
 fn escape(name: &[u8]) -> (&'static [u8], Vec<u8>) {
     let mut escaped = Vec::with_capacity(name.len());
     for &byte in name {
@@ -516,7 +520,9 @@ fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
     Some(name)
 }
 
-/// Byte for byte, since a name need not be text; on Windows with `/`, which no list has to escape.
+/// Returns the bytes of a path, which need not be text.
+///
+/// On Windows, each `\` becomes a `/`, which needs no escape in a list.
 fn name_of(path: &Path) -> Vec<u8> {
     let name = path.as_os_str().as_encoded_bytes().iter();
     name.map(|&byte| {

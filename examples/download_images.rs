@@ -1,14 +1,15 @@
-//! A folder of images over HTTP, first one by one, then with a pool; then the status of many sites, as they answer.
+//! Downloads images over HTTP, first one by one, then on a pool. Then checks sites, as they answer.
 //!
 //! ```text
 //! cargo run --release --example download_images
 //! ```
 //!
-//! Images and sites are those of a small server inside this program. It takes its time, as one that is far away does;
-//! some of the sites refuse the connection, never answer, or break off half-way.
+//! A small server inside this program has the images and the sites. It answers slowly, as a distant
+//! server does. Some sites refuse the connection, never answer, or close the connection early.
 //!
-//! It checks itself: each file has to be what the server has, byte for byte, each site has to be reported once and with
-//! what is wrong with it, and the pool has to be faster. If not, the exit status is 1; wrong arguments are status 2.
+//! The program checks itself: each file must equal the image on the server, each site must be
+//! reported once with its error, and the pool must be faster. Otherwise the exit status is 1.
+//! Wrong arguments are status 2.
 
 mod server;
 
@@ -30,9 +31,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "\
 Usage: download_images [OPTIONS]
 
---images N    how many there are (default: 60)
---latency MS  how long the server takes for each (default: 40)
---workers N   how many calls the pool makes at a time (default: 16)
+--images N    number of images (default: 60)
+--latency MS  time that the server takes for each answer (default: 40)
+--workers N   number of calls at a time (default: 16)
 ";
 
 fn main() -> ExitCode {
@@ -90,13 +91,13 @@ impl Options {
 
 fn run(options: &Options) -> Result<(), Failure> {
     let server = start_server(options)?;
-    // An agent keeps connections open for its next calls, and all its clones share them. It needs room for those of all
-    // workers. The time limit is on each call: a job that runs cannot be stopped from outside.
+    // All clones of an agent share its connections. It must keep an idle one for each worker.
+    // Each call has a timeout, because a running job cannot be stopped from outside.
     let agent: Agent = Agent::config_builder()
         .max_idle_connections(options.workers)
         .max_idle_connections_per_host(options.workers)
         .timeout_global(Some(LIMIT))
-        .proxy(None) // it would not know the server, which is on this machine
+        .proxy(None) // a proxy cannot reach the server inside this program
         .build()
         .into();
     let pool = ThreadPool::builder()
@@ -108,7 +109,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     check_sites(&agent, &pool, server)
 }
 
-// ---- the images -------------------------------------------------------------------------------------------
+// ---- the images ---------------------------------------------------------------------------------
 
 fn compare_downloads(
     options: &Options,
@@ -118,7 +119,7 @@ fn compare_downloads(
 ) -> Result<(), Failure> {
     let names: Vec<String> = (0..options.images).map(|n| format!("{n:03}.ppm")).collect();
 
-    let folder = tempfile::tempdir()?; // gone when it is dropped
+    let folder = tempfile::tempdir()?; // deleted when it is dropped
     let start = Instant::now();
     let bytes = download_one_by_one(&names, agent, server, folder.path())?;
     let one_by_one = start.elapsed();
@@ -144,7 +145,7 @@ fn compare_downloads(
     Ok(())
 }
 
-/// A plain loop.
+/// Downloads all images in a plain loop.
 fn download_one_by_one(
     names: &[String],
     agent: &Agent,
@@ -162,7 +163,7 @@ fn download_one_by_one(
     Ok(bytes)
 }
 
-/// The same with a pool.
+/// Downloads all images on a pool.
 fn download_with_pool(
     names: &[String],
     agent: &Agent,
@@ -170,7 +171,7 @@ fn download_with_pool(
     server: SocketAddr,
     folder: &Path,
 ) -> Result<u64, Failure> {
-    // The function that a map gets lives in the pool's threads, and so owns what it uses.
+    // The workers call the function, so it must own its captures.
     let (agent, folder) = (agent.clone(), folder.to_owned());
     let sizes = pool.map_unordered(names.to_vec(), move |name| {
         download(
@@ -181,20 +182,22 @@ fn download_with_pool(
     });
     let mut bytes = 0;
     for size in sizes {
-        bytes += size??; // the job's error, then its own. To leave the loop cancels what has not started.
+        // The first `?` is for a panic, the second for the download. Leaving the loop drops the
+        // map, which cancels its queued jobs.
+        bytes += size??;
     }
     Ok(bytes)
 }
 
-/// The job: one call, straight into a file.
+/// The job: downloads one image into a file.
 fn download(agent: &Agent, url: &str, path: &Path) -> Result<u64, Failure> {
-    // A status of 400 and above is an `Err` too.
+    // A status of 400 or above is an `Err`, too.
     let body = agent.get(url).call()?.into_body();
     let mut file = File::create(path)?;
     Ok(io::copy(&mut body.into_reader(), &mut file)?)
 }
 
-/// Whether the files are those that the server has, and no others.
+/// Checks that the folder has exactly the images of the server.
 fn check_images(names: &[String], folder: &Path) -> Result<(), Failure> {
     for name in names {
         let file = fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"))?;
@@ -208,12 +211,12 @@ fn check_images(names: &[String], folder: &Path) -> Result<(), Failure> {
     }
 }
 
-// ---- the sites --------------------------------------------------------------------------------------------
+// ---- the sites ----------------------------------------------------------------------------------
 
-/// Of one call. An answer takes some milliseconds here, so this is long even for a machine that is busy.
+/// The timeout of one call. An answer takes some milliseconds here, more on a busy machine.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What there is to be found out of each site.
+/// The sites, and the status that each must have.
 const SITES: [(&str, &str); 8] = [
     ("asleep", "no answer in time"),
     ("cut-short", "broke off"),
@@ -226,16 +229,16 @@ const SITES: [(&str, &str); 8] = [
 ];
 
 fn check_sites(agent: &Agent, pool: &ThreadPool, server: SocketAddr) -> Result<(), Failure> {
-    // The near end of a connection is an address at which nobody listens, and which nobody else gets.
+    // No server listens at the local address of an open connection, and no other socket gets it.
     let connection = TcpStream::connect(server)?;
-    let nobody = connection.local_addr()?;
+    let closed = connection.local_addr()?;
 
     println!("{} sites, as they answer", SITES.len());
     let start = Instant::now();
     let calls = SITES.map(|(site, _)| {
-        let address = if site == "closed" { nobody } else { server };
+        let address = if site == "closed" { closed } else { server };
         let (agent, url) = (agent.clone(), format!("http://{address}/{site}"));
-        // The tag comes back with the result.
+        // The tag is returned with the result.
         pool.submit(move || status(&agent, &url)).tag(site)
     });
     let mut found = BTreeMap::new();
@@ -253,7 +256,7 @@ fn check_sites(agent: &Agent, pool: &ThreadPool, server: SocketAddr) -> Result<(
     }
 }
 
-/// The job: the status of a site whose answer is there to its end.
+/// The job: reads the whole answer of a site, and returns its status or the error.
 fn status(agent: &Agent, url: &str) -> String {
     match fetch(agent, url) {
         Ok(status) => status.to_string(),
@@ -273,11 +276,11 @@ fn fetch(agent: &Agent, url: &str) -> Result<u16, ureq::Error> {
     Ok(answer.status().as_u16())
 }
 
-// ---- the server -------------------------------------------------------------------------------------------
+// ---- the server ---------------------------------------------------------------------------------
 
 fn start_server(options: &Options) -> io::Result<SocketAddr> {
     let latency = options.latency;
-    // One for each site at least: the one that is asleep keeps its connection.
+    // One for each site at least, because the site that is asleep keeps its connection.
     let connections = options.workers + SITES.len();
     server::start(connections, move |path, connection| {
         if path.ends_with(".ppm") {
@@ -310,7 +313,7 @@ fn break_off(mut connection: &TcpStream) -> io::Result<()> {
     Err(io::ErrorKind::ConnectionAborted.into())
 }
 
-/// Noise in a frame, in the format PPM, always the same for the same name.
+/// Makes an image of noise in a black frame, in PPM format, always the same for the same name.
 fn image(name: &str) -> Vec<u8> {
     const SIDE: usize = 96;
     let mut noise = name.bytes().fold(7_u32, |noise, byte| {

@@ -1,15 +1,16 @@
-//! Which hosts are there: one external program a job, with a time limit each.
+//! Pings hosts: each job runs an external program, with a timeout.
 //!
 //! ```text
-//! cargo run --release --example ping_hosts                          names of this machine
-//! cargo run --release --example ping_hosts -- HOST… [--limit MS]    such as 192.0.2.1, which should be nobody's
+//! cargo run --release --example ping_hosts                          addresses of this machine
+//! cargo run --release --example ping_hosts -- HOST… [--limit MS]    such as 192.0.2.1, an unused one
 //! ```
 //!
-//! The program is `ping`. Where there is none, or where it may not be used, it is this example itself, which then
-//! connects by TCP. A child that takes too long is killed, and its remains are collected.
+//! The program is `ping`. If `ping` is missing or not permitted, the example starts itself instead
+//! and connects by TCP. A child that takes too long is killed and reaped.
 //!
-//! It checks itself: addresses of this machine have to answer, and a program that never ends has to be gone after its
-//! limit, or when its job is cancelled. If not, the exit status is 1; wrong arguments are status 2.
+//! The example checks itself: addresses of this machine must answer. A child that never exits must
+//! be gone after its timeout, and after its job was cancelled. Otherwise the exit status is 1.
+//! Wrong arguments are status 2.
 
 use std::error::Error;
 use std::fmt;
@@ -26,11 +27,11 @@ type Failure = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "\
 Usage: ping_hosts [OPTIONS] [HOST]...
 
---limit MS   how long each may take (default: 3000)
---workers N  programs at a time (default: 16)
+--limit MS   timeout of each ping (default: 3000)
+--workers N  number of pings at a time (default: 16)
 ";
 
-/// Of this machine, most of them on most machines.
+/// Addresses of this machine. Most machines have most of them.
 const HOSTS: [&str; 4] = ["127.0.0.1", "127.0.0.2", "localhost", "::1"];
 
 fn main() -> ExitCode {
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     let result = match &options.task {
         Task::Ping => run(&options),
         Task::Connect(host) => return connect(host),
-        // So long, and no longer, should nobody be there any more to kill it.
+        // Exits after a minute, in case its parent died and cannot kill it.
         Task::Hang => {
             thread::sleep(Duration::from_secs(60));
             return ExitCode::SUCCESS;
@@ -68,9 +69,9 @@ struct Options {
 
 enum Task {
     Ping,
-    /// What this program does as its own child: in place of `ping`,
+    /// As a child: connects to a host instead of `ping`.
     Connect(String),
-    /// and to be killed.
+    /// As a child: does nothing until it is killed.
     Hang,
 }
 
@@ -96,7 +97,7 @@ impl Options {
                 Long("workers") => options.workers = arguments.value()?.parse()?,
                 Long("connect-to") => options.task = Task::Connect(arguments.value()?.string()?),
                 Long("hang") => options.task = Task::Hang,
-                // One that begins with a dash would be an option of `ping`.
+                // A name that begins with a dash would be an option of `ping`.
                 Value(host) if !host.to_string_lossy().starts_with('-') => {
                     options.hosts.push(host.string()?);
                 }
@@ -118,14 +119,14 @@ fn run(options: &Options) -> Result<(), Failure> {
     let program = Program::find(options.limit)?;
     println!("{} hosts, by {program}", options.hosts.len());
     ping_all(options, &pool, program)?;
-    check_that_none_outlives_its_job(&pool)?;
-    println!("a program that never ends: killed after its limit, and when its job was cancelled");
+    check_that_children_are_killed(&pool)?;
+    println!("a child that never exits: killed after its timeout, and when its job was cancelled");
     Ok(())
 }
 
-// ---- the job ----------------------------------------------------------------------------------------------
+// ---- the job ------------------------------------------------------------------------------------
 
-/// Results as they come.
+/// Prints results in completion order.
 fn ping_all(options: &Options, pool: &ThreadPool, program: Program) -> Result<(), Failure> {
     let limit = options.limit;
     let pings = options.hosts.iter().map(|host| {
@@ -135,7 +136,7 @@ fn ping_all(options: &Options, pool: &ThreadPool, program: Program) -> Result<()
     });
     let mut missing = Vec::new();
     for (host, finished) in as_completed(pings) {
-        // Two things can go wrong: the job, which may panic, and its child, which may not start.
+        // Two things can fail: the job, which may panic, and its child, which may not start.
         let finished = finished??;
         println!("  {:>8.1?}  {host}: {finished}", finished.time);
         if finished.how != How::Succeeded && is_of_this_machine(host) {
@@ -144,11 +145,15 @@ fn ping_all(options: &Options, pool: &ThreadPool, program: Program) -> Result<()
     }
     match missing.is_empty() {
         true => Ok(()),
-        false => Err(format!("of this machine, but no answer: {}", missing.join(", ")).into()),
+        false => Err(format!(
+            "no answer from an address of this machine: {}",
+            missing.join(", ")
+        )
+        .into()),
     }
 }
 
-/// What became of a child.
+/// How a child ended.
 #[derive(Debug)]
 struct Finished {
     how: How,
@@ -160,22 +165,22 @@ struct Finished {
 enum How {
     Succeeded,
     Failed,
-    /// Killed, when its time was up.
+    /// Killed after its timeout.
     TimedOut,
-    /// Killed, since nobody wanted it any more.
+    /// Killed because its job was cancelled.
     Cancelled,
 }
 
-/// Runs a program to its end, or until its time is up, or until its job is cancelled.
+/// Runs a program until it exits, its timeout expires or its job is cancelled.
 fn finish(mut command: Command, limit: Duration) -> io::Result<Finished> {
     let start = Instant::now();
-    // Nothing is read of what it writes, so it must not be a pipe, which it would wait for once that is full.
+    // The output is not read. A pipe would fill up, and then block the child.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut child = Reaped(command.spawn()?);
-    // The standard library can wait for the end of a child, or look if it has come, but not wait with a limit.
+    let mut child = KillOnDrop(command.spawn()?);
+    // The standard library can wait for a child or poll it, but not wait with a timeout.
     let how = loop {
         match child.0.try_wait()? {
             Some(status) if status.success() => break How::Succeeded,
@@ -189,12 +194,12 @@ fn finish(mut command: Command, limit: Duration) -> io::Result<Finished> {
     Ok(Finished { how, time, pid })
 }
 
-/// A child that is gone when this is dropped, whatever happens.
-struct Reaped(Child);
+/// Kills and reaps a child when it is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Reaped {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Both do no harm to one that has ended. Without the second, what is left of it stays in the system's table.
+        // Both do nothing to a child that was reaped. Without `wait`, the child stays a zombie.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -203,17 +208,17 @@ impl Drop for Reaped {
 impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.how {
-            How::Succeeded => "is there",
-            How::Failed => "is not there",
-            How::TimedOut => "no answer in time",
-            How::Cancelled => "given up",
+            How::Succeeded => "reachable",
+            How::Failed => "unreachable",
+            How::TimedOut => "timed out",
+            How::Cancelled => "cancelled",
         })
     }
 }
 
-// ---- the program ------------------------------------------------------------------------------------------
+// ---- the program --------------------------------------------------------------------------------
 
-/// What asks a host.
+/// The program that a job runs.
 #[derive(Clone, Copy)]
 enum Program {
     Ping,
@@ -221,7 +226,7 @@ enum Program {
 }
 
 impl Program {
-    /// `ping`, if it can be used: some systems have none, or let not everybody use it.
+    /// Returns `Ping` if it works: some systems have no `ping`, or restrict its use.
     fn find(limit: Duration) -> io::Result<Self> {
         let tried = finish(Self::Ping.command("127.0.0.1")?, limit);
         match tried.is_ok_and(|finished| finished.how == How::Succeeded) {
@@ -248,12 +253,12 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ping => "ping",
-            Self::Itself => "TCP, since there is no ping that could be used",
+            Self::Itself => "TCP, because ping cannot be used",
         })
     }
 }
 
-/// What this program does in place of `ping`. Port 7 is the one to ask for an echo. A refusal is an answer, too.
+/// Runs in a child instead of `ping`: connects to the echo port. A refusal is an answer, too.
 fn connect(host: &str) -> ExitCode {
     match TcpStream::connect((host, 7)) {
         Ok(_) => ExitCode::SUCCESS,
@@ -262,14 +267,14 @@ fn connect(host: &str) -> ExitCode {
     }
 }
 
-// ---- the check --------------------------------------------------------------------------------------------
+// ---- the check ----------------------------------------------------------------------------------
 
-/// Whether an address of it can be used here.
+/// Returns whether a socket can be bound to the host's address.
 fn is_of_this_machine(host: &str) -> bool {
     UdpSocket::bind((host, 0)).is_ok()
 }
 
-fn check_that_none_outlives_its_job(pool: &ThreadPool) -> Result<(), Failure> {
+fn check_that_children_are_killed(pool: &ThreadPool) -> Result<(), Failure> {
     let hang = || -> io::Result<Command> {
         let mut command = Command::new(env::current_exe()?);
         command.arg("--hang");
@@ -284,14 +289,14 @@ fn check_that_none_outlives_its_job(pool: &ThreadPool) -> Result<(), Failure> {
     while !unwanted.is_running() {
         thread::yield_now();
     }
-    unwanted.cancel(); // it runs, so this is a request, which `finish` sees
+    unwanted.cancel(); // the job runs, so this is a request, which `finish` checks
     check_gone(&unwanted.join()??, How::Cancelled)
 }
 
 fn check_gone(finished: &Finished, how: How) -> Result<(), Failure> {
-    // Where there is such a folder, one that was not collected is in there.
-    let remains = format!("/proc/{}", finished.pid);
-    match finished.how == how && !std::path::Path::new(&remains).exists() {
+    // On Linux, `/proc` lists a child that was not reaped.
+    let process = format!("/proc/{}", finished.pid);
+    match finished.how == how && !std::path::Path::new(&process).exists() {
         true => Ok(()),
         false => Err(format!("{finished:?} instead of {how:?} and gone").into()),
     }

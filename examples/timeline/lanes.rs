@@ -1,18 +1,18 @@
-//! Which worker ran what.
+//! The lanes of the picture: which worker ran which jobs.
 
 use std::collections::BTreeMap;
 
 use crate::recorder::{Job, Run};
 
-/// The workers, by their names, and what each of them ran, by when it started.
+/// Each worker's name, and the jobs that it ran in order of their start.
 pub(crate) type Lanes<'a> = Vec<(&'a str, Vec<OnLane<'a>>)>;
 
-/// A job as its worker's lane shows it.
+/// A job in the lane of its worker.
 pub(crate) struct OnLane<'a> {
     pub(crate) number: usize,
     pub(crate) job: &'a Job,
     pub(crate) run: &'a Run,
-    /// How many jobs it runs inside of, which wait for it on the same stack.
+    /// How many jobs below it on the worker's stack wait for it.
     pub(crate) depth: usize,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn lanes(jobs: &[Job]) -> Lanes<'_> {
                 number,
                 job,
                 run,
-                depth: 0, // until they are sorted
+                depth: 0, // set below
             });
         }
     }
@@ -38,6 +38,6 @@ pub(crate) fn lanes(jobs: &[Job]) -> Lanes<'_> {
         }
     }
     let mut lanes: Lanes<'_> = lanes.into_iter().collect();
-    lanes.sort_by_key(|(worker, _)| worker.len()); // else worker-10 would be before worker-2
+    lanes.sort_by_key(|(worker, _)| worker.len()); // so that worker-2 comes before worker-10
     lanes
 }

@@ -1,19 +1,23 @@
-//! What a pool does, as a picture: which worker ran which job when, and how long the jobs waited for it.
+//! Draws what a pool does: which worker ran which job when, and how long each job was queued.
 //!
 //! ```text
 //! cargo run --release --example timeline
 //! cargo run --release --example timeline -- --trace trace.json --svg timeline.svg
 //! ```
 //!
-//! The trace is in the format of Chrome's trace viewer: open it in <https://ui.perfetto.dev> or `chrome://tracing`. The
-//! other file is a picture to look at in a browser.
+//! The trace is in Chrome's format: open it in <https://ui.perfetto.dev> or `chrome://tracing`. The
+//! other file is a picture for a browser.
 //!
-//! All comes from `tracing`. A pool runs each job inside the span that was current at its submit. So with a span for
-//! each job, a subscriber sees when it was made (the job is submitted), when it is entered in a worker (the job starts)
-//! and when it is left there (the job ends).
+//! All data comes from `tracing`. A pool runs each job inside the span that was current at its
+//! submit. Each job here has its own span, so a subscriber sees:
 //!
-//! It checks itself: the exit status is 1 if what was recorded is not what the pool counted, or if a worker seems to
-//! have run two jobs at once; wrong arguments are status 2. The panics "on purpose" that it prints are meant to be there.
+//! - when the span is created: the job is submitted;
+//! - when a worker enters the span: the job starts;
+//! - when the worker exits the span: the job ends.
+//!
+//! The example checks itself. The exit status is 1 if the recorded jobs differ from the pool's
+//! metrics, or if two jobs overlap on one worker. Wrong arguments are status 2. It prints panics
+//! "on purpose".
 
 mod lanes;
 mod picture;
@@ -39,9 +43,9 @@ type Failure = Box<dyn Error + Send + Sync>;
 const USAGE: &str = "\
 Usage: timeline [OPTIONS]
 
---trace FILE   for Perfetto or chrome://tracing (default: timeline.json in the folder for temporary files)
---svg FILE     the picture (default: timeline.svg there)
---workers N    (default: 4)
+--trace FILE   for Perfetto or chrome://tracing (default: timeline.json in the temporary folder)
+--svg FILE     the picture (default: timeline.svg in the temporary folder)
+--workers N    number of workers (default: 4)
 ";
 
 fn main() -> ExitCode {
@@ -102,7 +106,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let builder = ThreadPool::builder().max_workers(options.workers);
     let pool = Arc::new(builder.thread_name_prefix("worker").build()?);
     mixed_load(&pool);
-    pool.shutdown().join(); // so that all has ended, callbacks too, and the figures are final
+    pool.shutdown().join(); // all jobs and callbacks have finished, so the metrics are final
     let jobs = recorder.jobs();
 
     check_totals(&jobs, &pool.metrics())?;
@@ -127,9 +131,9 @@ fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-// ---- the load ---------------------------------------------------------------------------------------------
+// ---- the load -----------------------------------------------------------------------------------
 
-/// More jobs at once than there are workers, then a job now and then, then jobs that wait for jobs.
+/// Submits a burst of jobs, then a job now and then, then jobs that wait for jobs.
 fn mixed_load(pool: &Arc<ThreadPool>) {
     let mut handles = Vec::new();
     for n in 0..24 {
@@ -166,7 +170,7 @@ fn mixed_load(pool: &Arc<ThreadPool>) {
     wait(nested, ReturnWhen::AllCompleted).join();
 }
 
-/// A job in a span of its own, which is told how it ended.
+/// Submits a job in its own span. A callback records the outcome in that span.
 fn submit(
     pool: &ThreadPool,
     kind: &'static str,
@@ -180,7 +184,7 @@ fn submit(
     handle
 }
 
-/// A job that waits for others. If no worker is free for them, it runs them itself meanwhile.
+/// Submits a job that waits for others. Its worker runs those that no other worker has taken.
 fn submit_nested(pool: &Arc<ThreadPool>, parts: u64) -> JoinHandle<()> {
     let shared = Arc::clone(pool);
     submit(pool, "waits for its parts", move || {
@@ -190,7 +194,7 @@ fn submit_nested(pool: &Arc<ThreadPool>, parts: u64) -> JoinHandle<()> {
     })
 }
 
-/// As a slow disk or a far server would.
+/// Blocks the worker, as a slow disk or a distant server does.
 fn work(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
@@ -204,9 +208,9 @@ fn in_a_word(outcome: Result<&(), &JoinError>) -> &'static str {
     }
 }
 
-// ---- checking it ------------------------------------------------------------------------------------------
+// ---- the check ----------------------------------------------------------------------------------
 
-/// Whether the recorder has seen what the pool has counted.
+/// Checks that the recorded jobs match the metrics of the pool.
 fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
     for (outcome, counted) in [
         ("completed", metrics.completed),
@@ -236,7 +240,7 @@ fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A worker runs one job at a time; and one more while that waits for it.
+/// Checks that a worker ran one job at a time, except jobs that its waiting job submitted.
 fn check_lane(lane: &[OnLane<'_>]) -> Result<(), Failure> {
     let mut stack = Vec::<&OnLane<'_>>::new();
     for next in lane {
@@ -247,9 +251,10 @@ fn check_lane(lane: &[OnLane<'_>]) -> Result<(), Failure> {
                 return Err(format!("job {number} overlaps job {other}").into());
             }
             if next.job.parent != Some(other - 1) {
-                return Err(
-                    format!("job {number} runs inside of job {other}, not of its own").into(),
-                );
+                return Err(format!(
+                    "job {number} runs inside job {other}, which is not its parent"
+                )
+                .into());
             }
         }
         stack.push(next);

@@ -16,13 +16,13 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 const WIDTH: f64 = 960.0;
-/// Where the time axis begins and ends.
+/// The start and the end of the time axis.
 const LEFT: f64 = 84.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const ROW: f64 = 15.0;
 const THIN_ROW: f64 = 6.0;
 
-/// Lanes of workers above, below them the jobs that wait, and an axis.
+/// Draws the lanes of the workers, below them the queued jobs, and a time axis.
 pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     let end = jobs
         .iter()
@@ -57,7 +57,7 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     text(&mut body, "name", LEFT - 10.0, y + 6.0, "queue");
     let mut ends = Vec::new();
     for (number, job) in (1..).zip(jobs) {
-        // The first row that is free by then.
+        // Takes the first row that is free at that time.
         let free = ends.iter().position(|end| *end <= job.submitted);
         let row = free.unwrap_or(ends.len());
         ends.resize(ends.len().max(row + 1), Duration::ZERO);
@@ -76,7 +76,7 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
 
     let (grid, height) = (scale.grid(56.0, y), y + 30.0);
     let head = head(&format!("{} jobs on {} workers", jobs.len(), lanes.len()));
-    // A background of its own, so that it can be read wherever it is shown.
+    // The background is white, so that the text is readable on any page.
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\
          <style>{STYLE}</style>\n<rect width=\"{WIDTH}\" height=\"{height}\" rx=\"6\" fill=\"#fff\"/>\n{head}{grid}{body}</svg>\n"
@@ -89,7 +89,7 @@ const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#333}.head{font-we
 fn head(title: &str) -> String {
     let mut head = String::new();
     text(&mut head, "head", 16.0, 24.0, title);
-    let note = "Thin bars: in the queue. A bar below another one: run by that job while it waits.";
+    let note = "Thin bars: queued jobs. A bar below another: a job that the upper one runs while it waits.";
     text(&mut head, "name", RIGHT, 24.0, note);
     let mut x = 16.0;
     for (kind, colour) in KINDS {
@@ -105,14 +105,14 @@ fn head(title: &str) -> String {
 
 struct Scale {
     end: f64,
-    /// Between two ticks, in milliseconds.
+    /// The distance between two ticks, in milliseconds.
     step: f64,
 }
 
 impl Scale {
     fn new(end: Duration) -> Self {
         let end = (end.as_secs_f64() * 1e3).max(1.0);
-        // 1, 2 or 5, and zeros: the first one that gives no more than 12 ticks.
+        // 1, 2 or 5 times a power of ten: the first step with at most 12 ticks.
         let steps = (0..).flat_map(|zeros| [1.0, 2.0, 5.0].map(|step| step * 10_f64.powi(zeros)));
         let step = steps.into_iter().find(|step| end / step <= 12.0);
         Self {
@@ -135,7 +135,7 @@ impl Scale {
         job: &Job,
     ) {
         let [from, to] = [from, to].map(|time| self.x(time.as_secs_f64() * 1e3));
-        // A gap, so that two of a kind are not taken for one; but not so thin that it is not seen.
+        // Leaves a gap between adjacent bars, and keeps short bars visible.
         let width = (to - from - 0.8).max(0.5);
         let kind = job.get("kind");
         let colour = KINDS
@@ -166,7 +166,7 @@ impl Scale {
     }
 }
 
-/// What is shown of a bar when one points at it.
+/// Returns the tooltip of a bar.
 fn about(number: usize, job: &Job) -> String {
     let (kind, outcome) = (job.get("kind"), job.get("outcome"));
     let waited = job.unqueued() - job.submitted;

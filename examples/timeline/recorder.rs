@@ -1,4 +1,6 @@
-//! A `tracing` subscriber that keeps the times of jobs: each is a span, entered around its submit and then by the pool.
+//! A `tracing` subscriber that records the times of jobs.
+//!
+//! Each job is a span, which is entered twice: around its submit, and then by a worker.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use tracing_core::span::Current;
 /// The target of the spans that are jobs.
 pub(crate) const TARGET: &str = "job";
 
-/// What is known of a job; times are counted from the start of the recorder.
+/// The record of a job. Times count from the creation of the recorder.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     metadata: &'static Metadata<'static>,
@@ -51,26 +53,27 @@ impl Visit for Words {
 }
 
 impl Job {
-    /// A field of its span, such as `kind`; empty if it was not recorded.
+    /// Returns a field of its span, such as `kind`, or an empty string if it was not recorded.
     pub(crate) fn get(&self, field: &str) -> &str {
         self.words.0.get(field).map_or("", String::as_str)
     }
 
-    /// When it left the queue.
+    /// Returns when it left the queue.
     pub(crate) fn unqueued(&self) -> Duration {
         let started = self.run.as_ref().map(|run| run.start);
         started.or(self.ended).unwrap_or(self.submitted)
     }
 }
 
-/// A `tracing` subscriber that knows spans of jobs and nothing else. The id of a span is the number of its job, from 1.
+/// A `tracing` subscriber for the spans of jobs only. A span's id is the number of its job, from 1.
 pub(crate) struct Recorder {
     epoch: Instant,
     jobs: Mutex<Vec<Job>>,
 }
 
 thread_local! {
-    /// The spans that this thread is in, by their jobs' indices, and whether it runs the job or just submits it.
+    /// The spans that this thread has entered: the index of the job, and whether the thread runs
+    /// the job (or submits it).
     static ENTERED: RefCell<Vec<(usize, bool)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -117,12 +120,12 @@ impl Subscriber for Recorder {
     fn enter(&self, id: &Id) {
         let index = index_of(id);
         let job = &mut self.lock()[index];
-        // It is entered twice: around the submit, then in the worker.
+        // The first enter is around the submit, the second is in the worker.
         let runs = mem::replace(&mut job.submit_seen, true);
         if runs {
             let start = self.epoch.elapsed();
             let worker = thread::current().name().unwrap_or("?").to_owned();
-            let end = start; // until it is left
+            let end = start; // until the exit
             job.run = Some(Run { worker, start, end });
         }
         ENTERED.with_borrow_mut(|entered| entered.push((index, runs)));
@@ -143,11 +146,11 @@ impl Subscriber for Recorder {
     fn record(&self, id: &Id, values: &Record<'_>) {
         let job = &mut self.lock()[index_of(id)];
         values.record(&mut job.words);
-        // Of a job that never ran, this is all there is.
+        // For a job that never ran, this is the end.
         job.ended.get_or_insert_with(|| self.epoch.elapsed());
     }
 
-    /// What a submit asks for, to take the span along.
+    /// Called by a submit, to capture the span.
     fn current_span(&self) -> Current {
         let current = ENTERED.with_borrow(|entered| entered.last().copied());
         current.map_or_else(Current::none, |(index, _)| {

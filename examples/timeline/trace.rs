@@ -1,4 +1,4 @@
-//! A trace for Perfetto or `chrome://tracing`.
+//! The trace for Perfetto or `chrome://tracing`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use crate::lanes::Lanes;
 use crate::recorder::Job;
 
-/// Chrome's trace event format: a list of objects, each an event of a phase (`ph`) at a time (`ts`, in microseconds) in
-/// a thread (`tid`) of a process (`pid`).
+/// Writes Chrome's trace event format: a list of events.
+///
+/// An event has a phase (`ph`), a time (`ts`, in microseconds), a thread (`tid`) and a process
+/// (`pid`).
 pub(crate) fn trace(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     let mut events = vec![
         named("process_name", 1, 0, "workers"),
@@ -21,12 +23,12 @@ pub(crate) fn trace(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     for (number, job) in (1..).zip(jobs) {
         let (kind, outcome) = (json(job.get("kind")), json(job.get("outcome")));
         let about = format!(r#""name":{kind},"args":{{"job":{number},"outcome":{outcome}}}"#);
-        // Waiting jobs overlap as they like, so each wait is a pair of "asynchronous" events with an id.
+        // Queued jobs overlap, so each is a pair of "asynchronous" events with an id.
         let queued = format!(r#""cat":"queued","id":{number},"pid":2,"tid":0,{about}"#);
         let (submitted, unqueued) = (micros(job.submitted), micros(job.unqueued()));
         events.push(format!(r#"{{"ph":"b","ts":{submitted},{queued}}}"#));
         events.push(format!(r#"{{"ph":"e","ts":{unqueued},{queued}}}"#));
-        // The runs of a worker do not overlap, or one is inside of the other: "complete" events of its thread.
+        // Runs on one worker nest or are disjoint, so each is a "complete" event of its thread.
         if let Some(run) = &job.run {
             let (start, time) = (micros(run.start), micros(run.end - run.start));
             let tid = tid_of[&run.worker[..]];
@@ -39,19 +41,19 @@ pub(crate) fn trace(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     format!("{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n{events}\n]}}\n")
 }
 
-/// An event of the phase "metadata": the name of a process or of a thread.
+/// Returns a "metadata" event: the name of a process or of a thread.
 fn named(what: &str, pid: u32, tid: u32, name: &str) -> String {
     let name = json(name);
     format!(r#"{{"ph":"M","name":"{what}","pid":{pid},"tid":{tid},"args":{{"name":{name}}}}}"#)
 }
 
-/// With three places, which is all there is of it: so no rounding makes two events overlap.
+/// Formats microseconds with three decimals, which is exact: no rounding makes two events overlap.
 fn micros(time: Duration) -> String {
     let nanos = time.as_nanos();
     format!("{}.{:03}", nanos / 1_000, nanos % 1_000)
 }
 
-/// A JSON string.
+/// Quotes a JSON string.
 fn json(text: &str) -> String {
     let mut quoted = String::from('"');
     for character in text.chars() {

@@ -1,20 +1,21 @@
-//! The service under the same load on different threads: two pools, one pool, and tokio's `spawn_blocking`.
+//! Compares the service on two pools, on one pool and on tokio's `spawn_blocking`, under load.
 //!
 //! ```text
 //! cargo run --release --example load -- [--rate N]... [--seconds N] [--rounds N]
 //!
-//! --rate N       requests a second; once for each load (default: 60 and 400)
-//! --seconds N    how long each turn takes (default: 10)
-//! --rounds N     turns of each kind of threads, one kind after the other (default: 2)
+//! --rate N       requests per second; can be repeated (default: 60 and 400)
+//! --seconds N    length of each run (default: 10)
+//! --rounds N     number of runs of each kind, which take turns (default: 2)
 //! ```
 //!
-//! Of ten requests, seven are queries, two are hashes and one is a thumbnail. They begin on time, whether or not the
-//! service keeps up, and are timed from the moment they should begin. All kinds of threads get the same requests, have
-//! as many threads in all, and as many places in their queues in all.
+//! Of ten requests, seven are queries, two are hashes and one is a thumbnail. Requests start on
+//! schedule, even if the service falls behind, and latency counts from the scheduled start. All
+//! kinds receive the same requests, and have the same total numbers of threads and queue slots.
 //!
-//! Service and clients are in one process and share its processors. It prints a table in Markdown.
+//! The service and its clients are in one process and share the processors. The program prints a
+//! Markdown table.
 
-#[allow(dead_code)] // the tests look at more of the answers
+#[allow(dead_code)] // the tests use more of it
 #[path = "../tests/end_to_end/client.rs"]
 mod client;
 
@@ -42,7 +43,7 @@ use client::{Client, jpeg};
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const CONNECTIONS: usize = 2;
-/// Of each pool.
+/// The queue capacity of each pool.
 const QUEUE: usize = 32;
 
 fn main() -> Result<()> {
@@ -50,7 +51,7 @@ fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let clients = Builder::new_multi_thread().enable_all().build()?;
     println!(
-        "| requests a second | threads | route | requests | 200 | 503 | p50 of 200, ms | p99 of 200, ms |"
+        "| requests per second | threads | route | requests | 200 | 503 | p50 of 200, ms | p99 of 200, ms |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for &rate in &load.rates {
@@ -121,7 +122,7 @@ impl Threads {
     }
 }
 
-/// With a runtime of its own, which ends with it.
+/// The service, on its own runtime, which is shut down when it is dropped.
 struct Service {
     address: SocketAddr,
     _runtime: Runtime,
@@ -132,14 +133,14 @@ impl Service {
         let path = dir.path().join("users.db");
         database::create(&path)?;
         let processors = available_parallelism()?;
-        let in_all = processors.get() + CONNECTIONS;
+        let threads_in_all = processors.get() + CONNECTIONS;
 
         let mut runtime = Builder::new_multi_thread();
         if let Threads::SpawnBlocking = threads {
-            // There is no initializer for the threads that block alone, and this one cannot fail.
+            // The hook runs on async threads as well, and it cannot return an error.
             let connect = connects_to(&path);
-            runtime.max_blocking_threads(in_all);
-            runtime.on_thread_start(move || connect().expect("the database is there"));
+            runtime.max_blocking_threads(threads_in_all);
+            runtime.on_thread_start(move || connect().expect("the database exists"));
         }
         let runtime = runtime.enable_all().build()?;
 
@@ -152,15 +153,15 @@ impl Service {
             }))?,
             Threads::OnePool => {
                 let pool = ThreadPool::builder()
-                    .max_workers(in_all)
+                    .max_workers(threads_in_all)
                     .queue_capacity(2 * QUEUE)
                     .initializer(connects_to(&path))
                     .build()?;
                 both(Workers::Pool(Arc::new(pool)))
             }
             Threads::SpawnBlocking => {
-                let room = Semaphore::new(in_all + 2 * QUEUE);
-                both(Workers::SpawnBlocking(Arc::new(room)))
+                let permits = Semaphore::new(threads_in_all + 2 * QUEUE);
+                both(Workers::SpawnBlocking(Arc::new(permits)))
             }
         };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -196,9 +197,9 @@ enum Route {
 const ROUTES: [Route; 3] = [Route::User, Route::Hash, Route::Thumbnail];
 
 impl Route {
-    /// That of the request with this number: the same for all kinds of threads.
+    /// Returns the route of the request with this number, the same for all kinds of threads.
     fn of(number: u64) -> Self {
-        // The upper bits of a multiple of an odd number are random enough.
+        // The upper bits of the product are random enough.
         match (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 10 {
             0..7 => Self::User,
             7..9 => Self::Hash,

@@ -1,4 +1,4 @@
-//! How many requests there were, and what became of them.
+//! Counts requests, and how they ended.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use axum::response::Response;
 #[derive(Debug, Default)]
 pub struct Counts(Mutex<Totals>);
 
-/// Every request is in here once it is answered or abandoned; before that, it is in flight.
+/// Totals since the start. A request is in flight until it is answered or abandoned.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     pub requests: u64,
-    /// By status.
+    /// Answers by status.
     pub answers: BTreeMap<u16, u64>,
-    /// The client went away before there was an answer.
+    /// Requests whose client disconnected before the answer.
     pub abandoned: u64,
 }
 
@@ -51,7 +51,8 @@ pub(crate) async fn count(
     response
 }
 
-/// A request without an answer. Dropped as such it was abandoned: this is how a handler ends whose client has gone.
+/// A request without an answer. Dropping it counts the request as abandoned: a handler is dropped
+/// when its client disconnects.
 struct InFlight {
     counts: Arc<Counts>,
     answer: Option<u16>,

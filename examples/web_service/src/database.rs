@@ -1,4 +1,4 @@
-//! The database: one connection for each worker of its pool, made by the pool's initializer.
+//! The database. The pool's initializer opens one connection for each worker.
 
 use std::cell::OnceCell;
 use std::error::Error;
@@ -8,13 +8,13 @@ use std::{fs, io, process};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde::Serialize;
 
-/// How many users [`create`] makes up.
+/// The number of users that [`create`] inserts.
 pub const USERS: i64 = 1_000;
 
 const USER: &str = "SELECT id, name, email FROM users WHERE id = ?1";
 
 thread_local! {
-    /// A connection is for one thread at a time, so each worker has its own, which lives as long as the worker.
+    /// The connection of this worker. SQLite connections cannot be shared between threads.
     static CONNECTION: OnceCell<Connection> = const { OnceCell::new() };
 }
 
@@ -25,16 +25,17 @@ pub struct User {
     email: String,
 }
 
-/// Opens the connection of this thread, and sees to it that it is of use: SQLite itself looks into the file at the
-/// first statement only.
+/// Opens the connection of this thread and prepares a statement.
+///
+/// SQLite does not read the file before the first statement. So this reports a bad file at once.
 pub fn connect(path: &Path) -> rusqlite::Result<()> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.prepare_cached(USER)?;
-    CONNECTION.with(|mine| mine.set(connection).expect("it is opened once"));
+    CONNECTION.with(|mine| mine.set(connection).expect("a worker connects once"));
     Ok(())
 }
 
-/// In a thread that called [`connect`].
+/// Queries a user, in a thread that called [`connect`].
 pub(crate) fn user(id: i64) -> rusqlite::Result<Option<User>> {
     CONNECTION.with(|mine| {
         let connection = mine.get().expect("the pool's initializer connects");
@@ -50,21 +51,23 @@ pub(crate) fn user(id: i64) -> rusqlite::Result<Option<User>> {
     })
 }
 
-/// Makes a database to play with, if there is no file. It is made beside its place and moved there when it is whole: a
-/// start that is killed leaves none that is empty.
+/// Creates a database with example users, unless the file exists.
+///
+/// The database is written to a temporary file and then renamed. So a killed process never leaves a
+/// partial database.
 pub fn create(path: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     if path.exists() {
         return Ok(());
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", process::id())); // two starts at once do not share it
-    let beside = PathBuf::from(beside);
-    match fs::remove_file(&beside) {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", process::id())); // for each process its own
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    fill(&beside)?;
-    Ok(fs::rename(&beside, path)?)
+    fill(&temporary)?;
+    Ok(fs::rename(&temporary, path)?)
 }
 
 fn fill(path: &Path) -> rusqlite::Result<()> {

@@ -1,4 +1,4 @@
-//! Why a request has no result, as an answer.
+//! The errors of requests, as HTTP answers.
 
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
@@ -9,13 +9,13 @@ use crate::log;
 
 #[derive(Debug)]
 pub enum Failure {
-    /// The request is wrong: says how.
+    /// The request is invalid. Holds the status and the reason.
     Request(StatusCode, String),
-    /// The queue is full, or the system gives no thread.
+    /// The queue is full, or the system cannot start a thread.
     Busy,
-    /// The service ends, and the job was cancelled or came too late.
+    /// The service is shutting down: the job was cancelled or rejected.
     Stopping,
-    /// The service is wrong. What it says is for the log alone.
+    /// An internal error. Its message goes to the log only.
     Internal(String),
 }
 
@@ -38,7 +38,7 @@ impl From<JoinError> for Failure {
         } else if error.is_spawn_failed() {
             Self::Busy
         } else {
-            // A panic, or a pool that an initializer broke.
+            // A panic, or an initializer that failed.
             Self::Internal(error.to_string())
         }
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::database::User;
 use crate::{App, Failure, counts, database, jobs, metrics};
 
-/// Of a request, in bytes.
+/// The size limit of a request body, in bytes.
 pub const BODY_LIMIT: usize = 4 << 20;
 
 pub fn router(app: App) -> Router {
@@ -76,8 +76,8 @@ async fn user(State(app): State<App>, Path(id): Path<i64>) -> Result<Json<User>,
         database::user(id).map_err(|error| Failure::Internal(format!("the database: {error}")))
     };
     let user = app.db.run(query).await?;
-    let nobody = || Failure::Request(StatusCode::NOT_FOUND, format!("There is no user {id}."));
-    user.map(Json).ok_or_else(nobody)
+    let not_found = || Failure::Request(StatusCode::NOT_FOUND, format!("There is no user {id}."));
+    user.map(Json).ok_or_else(not_found)
 }
 
 async fn thumbnail(State(app): State<App>, image: Bytes) -> Result<impl IntoResponse, Failure> {

@@ -1,4 +1,4 @@
-//! What keeps a processor busy: no async code, and nothing of HTTP but the status of a wrong request.
+//! The CPU-bound jobs. They contain no async code, and of HTTP only the status of a bad request.
 
 use std::io::Cursor;
 
@@ -10,12 +10,13 @@ use image::{ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::Failure;
 
-/// Thumbnails are no wider and no higher.
+/// The maximum width and height of a thumbnail.
 pub const SIDE: u32 = 128;
 
-/// Of images. A small file may unpack to a very large one. What is unpacked is held to this, while a decoder may take
-/// somewhat more beside it: one of JPEG keeps the coefficients of a whole progressive image, and the service took 91 MB
-/// in all for one of 3,000 by 3,000.
+/// Limits of uploaded images, because a small file may decode to a huge image.
+///
+/// `MAX_BYTES` limits the decoded image. A decoder may need more memory: the JPEG decoder keeps the
+/// coefficients of a progressive image. For one of 3,000 by 3,000 the service took 91 MB in all.
 const MAX_SIDE: u32 = 3_000;
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -25,12 +26,12 @@ pub(crate) fn hash(password: &str) -> Result<String, Failure> {
         .map_err(|error| Failure::Internal(format!("argon2: {error}")))
 }
 
-/// Whether the hash is one of this password.
+/// Returns whether the hash belongs to the password.
 pub(crate) fn verify(password: &str, hash: &str) -> Result<bool, Failure> {
     let wrong = |error| unprocessable(format!("This is no hash of argon2: {error}."));
     let hash = PasswordHash::new(hash).map_err(|error| wrong(error.into()))?;
     let params = Params::try_from(&hash).map_err(wrong)?;
-    // The hash says how much time and memory it costs: no more than ours do.
+    // The hash states its cost in time and memory. Accepts no more than our own hashes cost.
     if params.m_cost() > Params::DEFAULT_M_COST
         || params.t_cost() > Params::DEFAULT_T_COST
         || params.p_cost() > Params::DEFAULT_P_COST
@@ -44,7 +45,7 @@ pub(crate) fn verify(password: &str, hash: &str) -> Result<bool, Failure> {
     }
 }
 
-/// A PNG or JPEG image, made smaller if it is larger than [`SIDE`]; as a PNG.
+/// Scales a PNG or JPEG image down to [`SIDE`], and returns it as a PNG.
 pub(crate) fn thumbnail(image: &[u8]) -> Result<Vec<u8>, Failure> {
     let wrong = |error: ImageError| {
         let error = error.to_string();
@@ -55,7 +56,7 @@ pub(crate) fn thumbnail(image: &[u8]) -> Result<Vec<u8>, Failure> {
     };
     let mut reader = ImageReader::new(Cursor::new(image))
         .with_guessed_format()
-        .expect("there is no input or output in memory that could fail");
+        .expect("reading from memory cannot fail");
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);

@@ -1,14 +1,15 @@
 //! A web service whose blocking work runs on two bounded [`ThreadPool`](futurepool::ThreadPool)s.
 //!
 //! ```text
-//!  request ──► handlers ──► workers ──► jobs      passwords and images: as many workers as processors
-//!                 │            └──────► database  queries: a connection a worker
+//!  request ──► handlers ──► workers ──► jobs      passwords and images: one worker per processor
+//!                 │            └──────► database  queries: one connection per worker
 //!                 └─ counts ─► /metrics
 //! ```
 //!
-//! Two pools, since the two kinds of work want different numbers of threads. More hashes at a time than there are
-//! processors only make each of them slower, while queries wait for a disk. And a query of a millisecond does not
-//! wait behind a queue of hashes, nor does each worker that hashes hold a connection.
+//! There are two pools because the two kinds of work need different numbers of threads. More
+//! concurrent hashes than processors only slow each hash down, while queries wait for a disk. With
+//! two pools, a query of a millisecond does not wait behind a queue of hashes. And the workers that
+//! hash hold no connections.
 
 pub mod counts;
 pub mod database;
@@ -39,29 +40,29 @@ use self::workers::Workers;
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// For work that keeps a processor busy.
+    /// For CPU-bound work.
     pub cpu: Workers,
     /// For queries.
     pub db: Workers,
     pub counts: Arc<Counts>,
 }
 
-/// How large the pools are, and where the database is.
+/// The sizes of the pools, and the path of the database.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub workers: NonZero<usize>,
     pub connections: NonZero<usize>,
-    /// Jobs that may wait for a worker, in each pool. A full queue takes this many times a job's length by the number
-    /// of workers to empty: take no more than clients will wait for.
+    /// The queue capacity of each pool. A full queue takes `queue × job time ÷ workers` to empty:
+    /// choose no more than clients will wait.
     pub queue: NonZero<usize>,
     pub database: PathBuf,
 }
 
 impl App {
-    /// Both pools, and all connections.
+    /// Builds both pools and opens all connections.
     pub async fn start(options: &Options) -> Result<Self, AnyError> {
         let cpu = ThreadPool::builder()
             .thread_name_prefix("cpu")
@@ -88,26 +89,28 @@ fn connects_to(database: &Path) -> impl Fn() -> Result<(), String> + Send + Sync
     move || database::connect(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Starts all workers that the pool may have, and so opens their connections: one that cannot be opened ends the service
-/// at its start, instead of breaking the pool at some request. Workers never leave, since the pool has no `keep_alive`,
-/// so no initializer runs later.
+/// Starts all workers of the pool, which open their connections.
+///
+/// So a connection that fails ends the service at its start, instead of breaking the pool during
+/// some request. The pool has no `keep_alive`. So its workers never exit, and no initializer runs
+/// later.
 async fn start_workers(pool: &ThreadPool, workers: usize) -> Result<(), AnyError> {
     let (starts, mut started) = unbounded_channel();
     let mut held = Vec::new();
     for _ in 0..workers {
         let starts = starts.clone();
         let (hold, end) = mpsc::channel::<()>();
-        // All workers before it are held, so this job starts another one.
+        // All earlier workers are held, so this job starts another one.
         let mut job = pool.submit(move || {
             let _ = starts.send(());
             let _ = end.recv();
         });
         if pool.metrics().spawn_failures > 0 && !job.is_finished() {
-            // It would wait for one of those that are held.
-            return Err(format!("the system gives no more than {} threads", held.len()).into());
+            // The job would wait for a worker that is held.
+            return Err(format!("the system cannot start more than {} threads", held.len()).into());
         }
         tokio::select! {
-            ended = &mut job => ended?, // its worker has no connection
+            ended = &mut job => ended?, // its worker could not connect
             _ = started.recv() => {}
         }
         held.push((hold, job));

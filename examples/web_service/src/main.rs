@@ -19,17 +19,16 @@ use web_service::{App, Options, database, log, serve};
 const USAGE: &str = "\
 Usage: web_service [OPTION]...
 
-  --address ADDRESS   where it listens (default: 127.0.0.1:8080)
-  --workers N         threads that hash and make thumbnails (default: one a processor)
+  --address ADDRESS   address to listen on (default: 127.0.0.1:8080)
+  --workers N         threads that hash and make thumbnails (default: one per processor)
   --connections N     threads that query the database, each with its own connection (default: 4)
-  --queue N           jobs that may wait in each of the two pools (default: 64)
-  --database PATH     a SQLite file, made if it is not there (default: users.db)
-  --drain SECONDS     how long work may still go on after Ctrl-C or SIGTERM (default: 10)
-  --help              this text
+  --queue N           queue capacity of each of the two pools (default: 64)
+  --database PATH     SQLite file, created if it is missing (default: users.db)
+  --drain SECONDS     time limit for requests in flight after Ctrl-C or SIGTERM (default: 10)
+  --help              print this text
 
-A second Ctrl-C cuts the drain short. The exit status is 0 if every request was answered and
-no job still ran at the end. Jobs that were cancelled then are no reason for another one: their
-requests were answered, with 503.
+A second Ctrl-C ends the drain. The exit status is 0 if every request was answered and no job
+was still running. Cancelled jobs do not count as failures: their requests were answered with 503.
 ";
 
 #[tokio::main]
@@ -94,7 +93,7 @@ impl Command {
         let listener = TcpListener::bind(self.address)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
-        // Listened for once and for all, so that a second one is not missed while the first one is seen to.
+        // Registered once, so that a second signal during the shutdown is not missed.
         let signals = Mutex::new(Signals::new()?);
         let next_signal = async || signals.lock().await.next().await;
         let address = listener.local_addr()?;
@@ -107,12 +106,12 @@ impl Command {
         };
         let stopped = serve(listener, &app, next_signal(), limit).await;
         log(&stopped);
-        // It does not return, since the drop of a pool waits for its jobs, and one may run that does not end.
+        // Does not return: dropping a pool waits for its jobs, and one of them may never finish.
         process::exit(i32::from(!stopped.is_clean()))
     }
 }
 
-/// Ctrl-C and SIGTERM.
+/// Listens for Ctrl-C and SIGTERM.
 #[cfg(unix)]
 struct Signals {
     interrupt: Signal,
@@ -130,7 +129,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one of them. Those that came since the last wait count as one.
+    /// Waits for the next signal. All signals since the last call count as one.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -139,7 +138,7 @@ impl Signals {
     }
 }
 
-/// Ctrl-C.
+/// Listens for Ctrl-C.
 #[cfg(not(unix))]
 struct Signals;
 
@@ -150,6 +149,8 @@ impl Signals {
     }
 
     async fn next(&mut self) {
-        tokio::signal::ctrl_c().await.expect("the system tells");
+        tokio::signal::ctrl_c()
+            .await
+            .expect("the handler can be installed");
     }
 }

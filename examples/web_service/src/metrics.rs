@@ -1,4 +1,4 @@
-//! `/metrics`, in Prometheus' text format.
+//! The page `/metrics`, in the text format of Prometheus.
 
 use std::fmt::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::App;
 
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Name, type, help, and where the figure is.
+/// Name, type and help of a metric, and the function that reads it.
 type Family = (
     &'static str,
     &'static str,
@@ -17,17 +17,17 @@ type Family = (
 );
 
 const OF_A_POOL: [Family; 10] = [
-    ("workers", "gauge", "Threads of the pool.", |m| m.workers),
-    ("idle_workers", "gauge", "Threads that have no job.", |m| {
-        m.idle
-    }),
+    ("workers", "gauge", "Worker threads.", |m| m.workers),
     (
-        "queued_jobs",
+        "idle_workers",
         "gauge",
-        "Jobs that wait for a worker.",
-        |m| m.queued,
+        "Worker threads without a job.",
+        |m| m.idle,
     ),
-    ("running_jobs", "gauge", "Jobs that run.", |m| m.running),
+    ("queued_jobs", "gauge", "Jobs in the queue.", |m| m.queued),
+    ("running_jobs", "gauge", "Jobs that are running.", |m| {
+        m.running
+    }),
     ("submitted_total", "counter", "Jobs accepted.", |m| {
         m.submitted
     }),
@@ -43,18 +43,20 @@ const OF_A_POOL: [Family; 10] = [
         "Jobs accepted that never ran.",
         |m| m.cancelled,
     ),
-    ("rejected_total", "counter", "Jobs refused.", |m| m.rejected),
+    ("rejected_total", "counter", "Jobs rejected.", |m| {
+        m.rejected
+    }),
     (
         "spawn_failures_total",
         "counter",
-        "Threads the system refused.",
+        "Threads that could not be started.",
         |m| m.spawn_failures,
     ),
 ];
 
 pub(crate) fn text(app: &App) -> String {
     let mut text = String::new();
-    write(app, &mut text).expect("a string takes everything");
+    write(app, &mut text).expect("writing to a string cannot fail");
     text
 }
 
@@ -87,7 +89,7 @@ fn write(app: &App, out: &mut String) -> fmt::Result {
         "Requests not yet answered.",
         totals.in_flight(),
     )?;
-    let help = "Requests whose client went away before the answer.";
+    let help = "Requests whose client disconnected before the answer.";
     one(
         out,
         "http_abandoned_total",

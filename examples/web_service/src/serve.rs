@@ -1,4 +1,4 @@
-//! The service from its first connection to an orderly end.
+//! Serves requests until a graceful shutdown.
 
 use std::fmt;
 use std::pin::pin;
@@ -10,30 +10,33 @@ use tokio::time::timeout;
 
 use crate::{App, log, router};
 
-/// For what was cancelled at the limit to be answered, and for running jobs to see that they are asked to end.
+/// After the drain limit: the time to answer cancelled requests, and for running jobs to stop.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// What became of the work that was there when the service was told to stop.
+/// What happened after the service was told to stop.
 #[derive(Debug)]
 pub struct Stopped {
     pub took: Duration,
-    /// Requests answered meanwhile, those with an error included.
+    /// Requests answered since then, errors included.
     pub answered: u64,
     /// Requests that never got an answer.
     pub cut_off: u64,
     pub finished: u64,
     pub cancelled: u64,
-    /// Jobs that did not end.
+    /// Jobs that did not finish.
     pub running: u64,
 }
 
-/// Serves until `stop`. Then accepts no more connections and answers the requests it has, until they all are, or until
-/// `limit`, whose time runs from then on. At the limit queued jobs are cancelled; the answers to their requests, and the
-/// jobs that run, have [`GRACE`].
+/// Serves requests until `stop` completes, then shuts down.
 ///
-/// It borrows the service, since the drop of a pool waits for its jobs, and that is not for here.
+/// 1. It accepts no more connections, and answers the requests that have begun.
+/// 2. When `limit` completes, queued jobs are cancelled and running ones asked to stop. `limit` is
+///    called after `stop`.
+/// 3. The answers to cancelled requests, and running jobs, have [`GRACE`] to finish.
 ///
-/// The limit is needed: an orderly end waits for every request, and a client may send its own as slowly as it likes.
+/// The limit is needed because a client may send its request as slowly as it likes.
+///
+/// Borrows the service: dropping a pool waits for its jobs, and one of them may never finish.
 pub async fn serve<L>(
     listener: TcpListener,
     app: &App,
@@ -48,12 +51,12 @@ where
     let server = server.with_graceful_shutdown(async { drop(told_to_stop.await) });
     let mut all_done = pin!(async {
         let _ = server.await; // never fails
-        // There may be more jobs than requests: those that ran when their client went away.
+        // Jobs may remain without a request: their clients disconnected while they ran.
         app.cpu.shutdown().await;
         app.db.shutdown().await;
     });
     tokio::select! {
-        () = &mut all_done => unreachable!("it goes on until it is told to stop"),
+        () = &mut all_done => unreachable!("the server runs until it is told to stop"),
         () = stop => drop(keep_on),
     }
 
@@ -80,7 +83,7 @@ where
 }
 
 impl Stopped {
-    /// Whether every request was answered and every job ended.
+    /// Returns whether every request was answered and every job finished.
     pub fn is_clean(&self) -> bool {
         self.cut_off == 0 && self.running == 0
     }
@@ -96,7 +99,7 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// Of requests, and of the jobs of both pools.
+/// Counts of requests, and of the jobs of both pools.
 struct Figures {
     answered: u64,
     in_flight: u64,

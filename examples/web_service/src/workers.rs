@@ -1,4 +1,4 @@
-//! From a handler to a thread that may block, and back.
+//! Runs a handler's blocking work on another thread, and returns the result to the handler.
 
 use std::sync::Arc;
 
@@ -12,17 +12,20 @@ use crate::Failure;
 #[derive(Debug, Clone)]
 pub enum Workers {
     Pool(Arc<ThreadPool>),
-    /// The runtime's own threads, with as many permits as there are threads and places in the queue. Only there to be
-    /// measured beside the pool, by `examples/load.rs`: a service that has pools does not need it.
+    /// The runtime's blocking threads. The semaphore has a permit for each thread, and for each job
+    /// that may be queued. Only for the comparison in `examples/load.rs`: a service with pools does
+    /// not need it.
     SpawnBlocking(Arc<Semaphore>),
 }
 
 impl Workers {
-    /// Queues a job, at once, and gives its result. If the queue is full, the job is refused. If the future is dropped
-    /// while the job is queued, which is what happens to a handler when its client goes away, the job never runs.
+    /// Queues a job at once, and returns a future of its result.
+    ///
+    /// The result is [`Failure::Busy`] if the queue is full. The job never runs if the future is
+    /// dropped while the job is queued: hyper drops a handler when its client disconnects.
     //
-    // Not an `async fn`: those cannot be `track_caller`, and an error that tells of a panic says where the job was
-    // submitted. It should name the handler.
+    // An `async fn` cannot be `track_caller`. The error of a panic names the submitting line, which
+    // should be in the handler.
     #[track_caller]
     pub fn run<F, T>(&self, job: F) -> impl Future<Output = Result<T, Failure>> + Send + use<F, T>
     where
@@ -31,12 +34,12 @@ impl Workers {
     {
         let submitted = match self {
             Self::Pool(pool) => Ok(pool.try_submit(job).map(JoinHandle::cancel_on_drop)),
-            Self::SpawnBlocking(room) => Err(run_by_tokio(Arc::clone(room), job)),
+            Self::SpawnBlocking(permits) => Err(run_on_tokio(Arc::clone(permits), job)),
         };
         async move {
             match submitted {
                 Ok(handle) => handle?.await?,
-                Err(by_tokio) => by_tokio.await,
+                Err(on_tokio) => on_tokio.await,
             }
         }
     }
@@ -48,14 +51,14 @@ impl Workers {
         }
     }
 
-    /// Takes no more jobs, and waits for those that it has.
+    /// Rejects further jobs, and waits until all accepted ones are done.
     pub async fn shutdown(&self) {
         if let Self::Pool(pool) = self {
             pool.shutdown().await;
         }
     }
 
-    /// Takes no more jobs, cancels those that are queued, and asks those that run to end. Waits for nothing.
+    /// Rejects further jobs, cancels queued ones and asks running ones to stop, without waiting.
     pub fn cancel_all(&self) {
         if let Self::Pool(pool) = self {
             drop(pool.shutdown_now());
@@ -63,15 +66,15 @@ impl Workers {
     }
 }
 
-async fn run_by_tokio<F, T>(room: Arc<Semaphore>, job: F) -> Result<T, Failure>
+async fn run_on_tokio<F, T>(permits: Arc<Semaphore>, job: F) -> Result<T, Failure>
 where
     F: FnOnce() -> Result<T, Failure> + Send + 'static,
     T: Send + 'static,
 {
-    let place = room.try_acquire_owned().map_err(|_| Failure::Busy)?;
+    let permit = permits.try_acquire_owned().map_err(|_| Failure::Busy)?;
     let handle = spawn_blocking(move || {
         let result = job();
-        drop(place);
+        drop(permit);
         result
     });
     handle

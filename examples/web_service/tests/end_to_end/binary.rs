@@ -1,4 +1,4 @@
-//! The program itself: command line, Ctrl-C, exit status.
+//! Tests the binary: command line, Ctrl-C, exit status.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,11 +23,11 @@ fn command() -> Command {
     command
 }
 
-/// The service as a child process; killed if it is still there at the end.
+/// The service as a child process, which is killed on drop.
 struct Service {
     child: Child,
     address: SocketAddr,
-    /// If it is a pipe.
+    /// Standard error, if it is a pipe.
     log: Option<Lines<BufReader<ChildStderr>>>,
 }
 
@@ -71,7 +71,7 @@ impl Service {
         kill_process(pid.expect("it has not ended"), signal).expect("it is there to be told");
     }
 
-    /// The next line of its log, if there is one more.
+    /// Returns the next line of the log, if any.
     async fn next_line(&mut self) -> Option<String> {
         let log = self.log.as_mut().expect("it is a pipe");
         let line = within(PATIENCE, log.next_line()).await;
@@ -82,7 +82,7 @@ impl Service {
         self.next_line().await.expect("there is a line")
     }
 
-    /// Its exit status.
+    /// Waits for the exit status.
     async fn end(&mut self) -> i32 {
         let status = within(PATIENCE, self.child.wait()).await;
         let status = status.expect("it is our child").code();
@@ -90,12 +90,12 @@ impl Service {
     }
 }
 
-/// Waits until the metrics are as they should be.
+/// Waits until the metrics satisfy a condition.
 async fn metrics_when(server: SocketAddr, holds: impl Fn(&str) -> bool) {
     let client = Client::new(server);
     let begin = Instant::now();
     while !holds(sentence(&client.get("/metrics").await.expect("an answer"))) {
-        assert!(begin.elapsed() < PATIENCE, "the metrics stay otherwise");
+        assert!(begin.elapsed() < PATIENCE, "the metrics never changed");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -151,7 +151,7 @@ async fn ctrl_c_under_load_answers_what_it_has_and_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_does_sigterm() {
+async fn sigterm_under_load_answers_what_it_has_and_ends() {
     ends_in_order_under_load(Signal::TERM).await;
 }
 
@@ -161,7 +161,7 @@ async fn a_second_ctrl_c_cuts_the_drain_short() {
     let mut service = Service::start(&database, 3_600, Stdio::piped()).await;
     let begin = Instant::now();
     let _slow = request_without_end(service.address);
-    let two = "\nhttp_requests_in_flight 2\n"; // that one, and the one that asks
+    let two = "\nhttp_requests_in_flight 2\n"; // this one, and the one for the metrics
     metrics_when(service.address, |text| text.contains(two)).await;
 
     service.send(Signal::INT);
@@ -181,7 +181,7 @@ async fn a_second_ctrl_c_cuts_the_drain_short() {
     );
 }
 
-/// A log that cannot be written: each write fails, as on a full disk.
+/// The log cannot be written: each write fails, as on a full disk.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn without_a_log_all_is_answered_just_the_same() {
@@ -202,13 +202,13 @@ async fn without_a_log_all_is_answered_just_the_same() {
     for request in &mut requests {
         request.write_all(head.as_bytes()).expect("it is sent");
     }
-    let four = "\nhttp_requests_in_flight 4\n"; // those, and the one that asks
+    let four = "\nhttp_requests_in_flight 4\n"; // these, and the one for the metrics
     metrics_when(service.address, |text| text.contains(four)).await;
 
     service.send(Signal::TERM);
     let begin = Instant::now();
     while TcpStream::connect(service.address).is_ok() {
-        assert!(begin.elapsed() < PATIENCE, "it goes on to listen");
+        assert!(begin.elapsed() < PATIENCE, "the service still listens");
         sleep(Duration::from_millis(5)).await;
     }
     for mut request in requests {
@@ -227,7 +227,7 @@ async fn output(arguments: &[&str]) -> Output {
 }
 
 #[tokio::test]
-async fn a_database_that_is_none_is_an_error_at_the_start() {
+async fn an_invalid_database_is_an_error_at_the_start() {
     let dir = tempfile::tempdir().expect("a folder for the test");
     let path = dir.path().join("notes.txt");
     fs::write(
@@ -243,7 +243,7 @@ async fn a_database_that_is_none_is_an_error_at_the_start() {
     ])
     .await;
     let error = String::from_utf8_lossy(&output.stderr);
-    println!("no database: {error}");
+    println!("invalid database: {error}");
     assert_eq!(output.status.code(), Some(1));
     assert!(
         error.starts_with("web_service: the pool is broken: "),
@@ -255,7 +255,7 @@ async fn a_database_that_is_none_is_an_error_at_the_start() {
     );
 }
 
-/// More connections than descriptors: the first ones can be opened, and the last one cannot.
+/// There are fewer file descriptors than connections: only the first connections succeed.
 #[tokio::test]
 async fn a_connection_that_cannot_be_opened_is_an_error_at_the_start() {
     let (_dir, database) = new_database();

@@ -1,4 +1,4 @@
-//! A client, and what it asks for.
+//! An HTTP client, and an image to upload.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, Request, header};
@@ -12,10 +12,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Longer than anything here takes, also on a crowded machine.
+/// Longer than any step takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Keeps its connections open and uses them again.
+/// Reuses its connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     client: HyperClient<HttpConnector, Full<Bytes>>,
@@ -69,28 +69,28 @@ impl Client {
             .uri(format!("http://{}{path}", self.server))
             .header(header::CONTENT_TYPE, kind)
             .body(Full::new(body))
-            .expect("it is a proper request");
+            .expect("the request is valid");
         let answer = async {
             let (head, body) = self.client.request(request).await?.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes());
             Ok(Answer {
                 status: head.status.as_u16(),
                 headers: head.headers,
-                body: body.expect("an answer that begins comes whole"),
+                body: body.expect("an answer that begins is complete"),
             })
         };
         let answer = timeout(PATIENCE, answer).await;
-        answer.expect("no request waits for ever")
+        answer.expect("every request is answered in time")
     }
 }
 
-/// An image with something to see.
+/// Draws a colour gradient.
 pub(crate) fn jpeg(width: u32, height: u32) -> Bytes {
     let colour = |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]);
     let image = DynamicImage::from(RgbImage::from_fn(width, height, colour));
     let mut file = Cursor::new(Vec::new());
     image
         .write_to(&mut file, ImageFormat::Jpeg)
-        .expect("it can be written to memory");
+        .expect("writing to memory cannot fail");
     file.into_inner().into()
 }

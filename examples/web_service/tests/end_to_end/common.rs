@@ -1,4 +1,4 @@
-//! What all tests need.
+//! Helpers that all tests use.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,13 +20,13 @@ use web_service::{App, Failure, Options, database, serve};
 
 pub(crate) use crate::client::{Answer, Client, PATIENCE, jpeg};
 
-/// Every wait has an end.
+/// Awaits a future. Panics after `limit`.
 pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> F::Output {
     let output = timeout(limit, future).await;
     output.unwrap_or_else(|_| panic!("it takes more than {limit:?}"))
 }
 
-/// Answers by status.
+/// The number of answers by status.
 pub(crate) type Tally = BTreeMap<u16, u64>;
 
 pub(crate) fn number(n: usize) -> NonZero<usize> {
@@ -40,7 +40,7 @@ pub(crate) fn new_database() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// The service, in this process.
+/// The service, running in this process.
 pub(crate) struct Server {
     pub(crate) app: App,
     pub(crate) address: SocketAddr,
@@ -61,7 +61,7 @@ impl Server {
         };
         let app = within(PATIENCE, App::start(&options))
             .await
-            .expect("it starts");
+            .expect("the service starts");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopping) = oneshot::channel();
@@ -88,20 +88,20 @@ impl Server {
         self.app.cpu.metrics()
     }
 
-    /// Keeps a worker of `cpu` from all other work.
-    pub(crate) async fn keep_a_worker(&self) -> Kept {
+    /// Occupies a worker of `cpu` until the result is released.
+    pub(crate) async fn occupy_worker(&self) -> OccupiedWorker {
         let before = self.cpu().running;
-        let (let_go, wait) = mpsc::channel::<()>();
+        let (release, wait) = mpsc::channel::<()>();
         let job = self.app.cpu.run(move || {
             let _ = wait.recv();
             Ok(())
         });
         let job = tokio::spawn(job);
-        until("a worker is kept", || self.cpu().running == before + 1).await;
-        Kept { let_go, job }
+        until("a worker is occupied", || self.cpu().running == before + 1).await;
+        OccupiedWorker { release, job }
     }
 
-    /// Ends the service. What it counted stays.
+    /// Stops the service, and returns its counts.
     pub(crate) async fn stop(self) -> (App, Stopped) {
         drop(self.stop);
         let stopped = within(PATIENCE, self.serving).await;
@@ -109,20 +109,20 @@ impl Server {
     }
 }
 
-pub(crate) struct Kept {
-    let_go: mpsc::Sender<()>,
+pub(crate) struct OccupiedWorker {
+    release: mpsc::Sender<()>,
     job: JoinHandle<Result<(), Failure>>,
 }
 
-impl Kept {
-    pub(crate) async fn let_go(self) {
-        drop(self.let_go);
+impl OccupiedWorker {
+    pub(crate) async fn release(self) {
+        drop(self.release);
         let result = within(PATIENCE, self.job).await;
         result.expect("no panic").expect("it was accepted");
     }
 }
 
-/// For what comes true soon.
+/// Waits until a condition holds. Panics if it takes too long.
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {
@@ -130,7 +130,7 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
         }
     };
     if timeout(PATIENCE, wait).await.is_err() {
-        panic!("not so: {what}");
+        panic!("timed out waiting until {what}");
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn sentence(answer: &Answer) -> &str {
     std::str::from_utf8(&answer.body).expect("text")
 }
 
-/// The hash in an answer of `/hash`, which is JSON with nothing in it that is escaped.
+/// Returns the hash in an answer of `/hash`: JSON without any escapes.
 pub(crate) fn hash_in(answer: &Answer) -> &str {
     let text = sentence(answer);
     let hash = text.strip_prefix(r#"{"hash":""#);
@@ -154,12 +154,12 @@ pub(crate) fn user_row(id: i64) -> String {
     format!(r#"{{"id":{id},"name":"User {id}","email":"user-{id}@example.org"}}"#)
 }
 
-/// What became of the requests of some clients.
+/// Counts of the requests of some clients.
 #[derive(Debug, Default)]
 pub(crate) struct Visits {
     pub(crate) sent: u64,
     pub(crate) answers: Tally,
-    /// There was no answer: the connection was closed, or refused.
+    /// Requests without an answer: the connection was closed or refused.
     pub(crate) closed: u64,
 }
 
@@ -173,7 +173,7 @@ impl AddAssign for Visits {
     }
 }
 
-/// One request after the other, until one has no answer.
+/// Sends one request after the other, until one has no answer.
 pub(crate) async fn visit_until_closed(client: Client, number: usize) -> Visits {
     let image = jpeg(320, 240);
     let mut visits = Visits::default();
@@ -196,7 +196,7 @@ pub(crate) async fn visit_until_closed(client: Client, number: usize) -> Visits 
     visits
 }
 
-/// A client that keeps its request, and so its connection, open for as long as it likes.
+/// Sends the start of a request, and keeps the connection open.
 pub(crate) fn request_without_end(server: SocketAddr) -> TcpStream {
     let head = "POST /hash HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
     let begun = format!("{head}content-length: 9\r\n\r\n{{");

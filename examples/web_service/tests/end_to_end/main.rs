@@ -1,6 +1,6 @@
-//! The service over loopback, with a real HTTP client. One program, since it is the linking that takes the time.
+//! Tests the service over loopback, with a real HTTP client. One binary, because linking is slow.
 //!
-//! `cargo test -- --nocapture` shows what was answered, refused and cancelled.
+//! `cargo test -- --nocapture` shows how many requests were answered, rejected and cancelled.
 
 #[cfg(unix)]
 mod binary;

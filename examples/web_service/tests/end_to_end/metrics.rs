@@ -1,4 +1,4 @@
-//! `/metrics` holds to the text format of Prometheus, and tells the truth.
+//! Tests that `/metrics` has the text format of Prometheus, and correct counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 
 use crate::common::{Server, sentence};
 
-/// Sample by name and labels. Panics where the text breaks a rule of the format.
+/// Parses the samples by name and labels. Panics if the text violates the format.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     assert!(text.ends_with('\n'));
     let mut samples = BTreeMap::new();

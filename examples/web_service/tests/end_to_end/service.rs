@@ -1,4 +1,4 @@
-//! The service over loopback: what it answers, whatever its clients do.
+//! Tests what the service answers, whatever its clients do.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ use crate::common::{
 
 const LONG: Duration = Duration::from_secs(30);
 
-/// One client's visit: looks at all that it gets.
+/// Sends the requests of one client, and checks every answer.
 async fn visit(number: i64, client: Client, image: Bytes) -> Tally {
     let mut tally = Tally::new();
     let id = number + 1;
@@ -51,13 +51,13 @@ async fn visit(number: i64, client: Client, image: Bytes) -> Tally {
         assert_eq!(small.expect("a PNG").dimensions(), (SIDE, SIDE / 2));
     }
 
-    let nobody = format!("/users/{}", 1_000_000 + number);
-    let nobody = insist(&client, &mut tally, &nobody, None).await;
-    assert_eq!(nobody.status, 404);
+    let missing = format!("/users/{}", 1_000_000 + number);
+    let missing = insist(&client, &mut tally, &missing, None).await;
+    assert_eq!(missing.status, 404);
     tally
 }
 
-/// Asks again while the service is busy, and counts every answer.
+/// Retries while the service is busy, and counts every answer.
 async fn insist(
     client: &Client,
     tally: &mut Tally,
@@ -116,7 +116,7 @@ async fn two_hundred_clients_at_once_get_the_right_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_refused_at_once_and_passes() {
     let server = Server::start(1, 2, LONG).await;
-    let kept = server.keep_a_worker().await;
+    let occupied = server.occupy_worker().await;
     let mut waiting = JoinSet::new();
     for _ in 0..2 {
         let client = server.client();
@@ -124,10 +124,10 @@ async fn overload_is_refused_at_once_and_passes() {
     }
     until("the queue is full", || server.cpu().queued == 2).await;
 
-    // These are answered while no job can move.
+    // These are answered while no job can start.
     let client = server.client();
     for _ in 0..20 {
-        let answer = client.hash("no room").await.unwrap();
+        let answer = client.hash("queue full").await.unwrap();
         assert_eq!(
             (answer.status, &answer.headers[RETRY_AFTER]),
             (503, &"1".parse().unwrap())
@@ -138,29 +138,29 @@ async fn overload_is_refused_at_once_and_passes() {
     // Queries have a queue of their own.
     assert_eq!(client.get("/users/1").await.unwrap().status, 200);
 
-    kept.let_go().await;
+    occupied.release().await;
     while let Some(answer) = waiting.join_next().await {
         assert_eq!(answer.unwrap().unwrap().status, 200);
     }
     assert_eq!(
-        client.hash("there is room again").await.unwrap().status,
+        client.hash("queue no longer full").await.unwrap().status,
         200
     );
-    println!("overload: 20 answered with 503 while 1 job ran and 2 waited; then 3 with 200");
+    println!("overload: 20 answers of 503 while 1 job ran and 2 were queued; then 3 of 200");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_queued_job_of_a_client_that_goes_away_never_runs() {
+async fn the_queued_job_of_a_client_that_disconnects_never_runs() {
     let server = Server::start(1, 64, LONG).await;
-    let kept = server.keep_a_worker().await;
+    let occupied = server.occupy_worker().await;
 
     let mut clients = JoinSet::new();
     for _ in 0..20 {
         let client = server.client();
-        clients.spawn(async move { client.hash("nobody waits for this").await });
+        clients.spawn(async move { client.hash("of a client that disconnects").await });
     }
-    let body = r#"{"password":"nor for this"}"#;
+    let body = r#"{"password":"of another one"}"#;
     let head = "POST /hash HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
     let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
     let mut connections: Vec<_> = (0..20)
@@ -169,7 +169,7 @@ async fn the_queued_job_of_a_client_that_goes_away_never_runs() {
     for connection in &mut connections {
         connection
             .write_all(request.as_bytes())
-            .expect("it is sent");
+            .expect("the request is sent");
     }
     until("all are queued", || server.cpu().queued == 40).await;
 
@@ -182,14 +182,14 @@ async fn the_queued_job_of_a_client_that_goes_away_never_runs() {
     })
     .await;
 
-    kept.let_go().await;
+    occupied.release().await;
     assert_eq!(
         server.client().hash("still here").await.unwrap().status,
         200
     );
     let (app, _) = server.stop().await;
     let cpu = app.cpu.metrics();
-    println!("gone: 40 clients, {} jobs cancelled", cpu.cancelled);
+    println!("disconnected: 40 clients, {} jobs cancelled", cpu.cancelled);
     assert_eq!((cpu.submitted, cpu.completed, cpu.cancelled), (42, 2, 40));
 }
 
@@ -218,7 +218,7 @@ async fn a_job_that_panics_is_an_answer_of_500_and_the_service_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_input_is_the_clients_fault_and_told_in_a_sentence() {
+async fn bad_input_is_answered_with_a_4xx_status_and_a_sentence() {
     let server = Server::start(1, 8, LONG).await;
     let client = server.client();
     let json = "application/json";
@@ -307,7 +307,7 @@ async fn all_connections_are_open_before_the_first_request() {
     let db = server.app.db.metrics();
     assert_eq!((db.workers, db.running, db.queued), (2, 0, 0), "{db:?}");
 
-    // Nothing is opened later: the file may be gone.
+    // No connection is opened later: the file may be deleted.
     std::fs::remove_file(&server.database).expect("it is there");
     let client = server.client();
     for id in 1..=20 {
@@ -318,19 +318,19 @@ async fn all_connections_are_open_before_the_first_request() {
 }
 
 #[test]
-fn what_a_killed_start_left_is_no_obstacle_and_a_file_that_is_there_stays() {
+fn the_leftover_of_a_killed_start_is_replaced_and_an_existing_file_stays() {
     let dir = tempfile::tempdir().expect("a folder for the test");
     let path = dir.path().join("users.db");
-    // Left by a start that was killed.
-    let beside = dir.path().join(format!("users.db.{}", std::process::id()));
-    std::fs::write(&beside, "the begin of a database").unwrap();
+    // Left by a process that was killed.
+    let temporary = dir.path().join(format!("users.db.{}", std::process::id()));
+    std::fs::write(&temporary, "the start of a database").unwrap();
 
     database::create(&path).expect("a database");
-    database::connect(&path).expect("it is whole");
-    assert!(!beside.exists());
+    database::connect(&path).expect("the database is complete");
+    assert!(!temporary.exists());
 
     let other = dir.path().join("other.db");
-    std::fs::write(&other, "somebody's own").unwrap();
+    std::fs::write(&other, "another file").unwrap();
     database::create(&other).expect("there is one");
-    assert_eq!(std::fs::read(&other).unwrap(), b"somebody's own");
+    assert_eq!(std::fs::read(&other).unwrap(), b"another file");
 }

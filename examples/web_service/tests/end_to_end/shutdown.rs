@@ -1,4 +1,4 @@
-//! The end of the service, in this process: nothing is lost, and it comes in time.
+//! Tests a shutdown in this process: no request is lost, and the time limit is kept.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ async fn every_request_is_answered_when_it_stops_under_load() {
     let server = Server::start(2, 16, limit).await;
     let app = server.app.clone();
     let clients = load(server.address, 60);
-    until("it is busy", || {
+    until("the service is busy", || {
         let totals = app.counts.totals();
         totals.answered() > 200 && totals.in_flight() > 20
     })
@@ -38,7 +38,7 @@ async fn every_request_is_answered_when_it_stops_under_load() {
         "under load: sent {}, answers {:?}, closed {}",
         visits.sent, visits.answers, visits.closed
     );
-    // No answer was lost on its way, and no request that a handler has seen.
+    // No answer was lost, and every request that reached a handler was answered.
     assert_eq!(visits.answers, totals.answers);
     assert_eq!((totals.in_flight(), totals.abandoned), (0, 0));
     let (cpu, db) = (app.cpu.metrics(), app.db.metrics());
@@ -50,14 +50,14 @@ async fn every_request_is_answered_when_it_stops_under_load() {
 async fn at_the_limit_queued_jobs_are_cancelled_and_answered() {
     let limit = Duration::from_millis(300);
     let server = Server::start(1, 16, limit).await;
-    let kept = server.keep_a_worker().await;
+    let occupied = server.occupy_worker().await;
     let mut waiting = JoinSet::new();
     for _ in 0..10 {
         let client = server.client();
         waiting.spawn(async move { client.hash("in the queue").await });
     }
     let _slow = request_without_end(server.address);
-    until("all are there", || {
+    until("all requests have arrived", || {
         server.cpu().queued == 10 && server.app.counts.totals().in_flight() == 11
     })
     .await;
@@ -71,19 +71,19 @@ async fn at_the_limit_queued_jobs_are_cancelled_and_answered() {
     assert_eq!((stopped.cancelled, stopped.answered), (10, 10));
     assert_eq!((stopped.cut_off, stopped.running), (1, 1));
     for answer in waiting.join_all().await {
-        let answer = answer.expect("it is answered");
+        let answer = answer.expect("the request is answered");
         assert_eq!(answer.status, 503);
         assert_eq!(
             sentence(&answer),
             "The service is stopping: try again later.\n"
         );
     }
-    kept.let_go().await;
+    occupied.release().await;
     within(PATIENCE, app.cpu.shutdown()).await;
     assert!(balanced(&app.cpu.metrics()), "{:?}", app.cpu.metrics());
 }
 
-/// Clients that ask until the service is gone.
+/// Starts clients that send requests until the service has stopped.
 fn load(server: SocketAddr, clients: usize) -> JoinSet<Visits> {
     (0..clients)
         .map(|number| within(PATIENCE, visit_until_closed(Client::new(server), number)))

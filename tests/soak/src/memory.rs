@@ -1,31 +1,32 @@
-//! What the system says of this process, and the verdict on its memory.
+//! The memory and the threads of this process, and the check that memory does not grow.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crate::{PREFIX, heap};
+use crate::{THREAD_PREFIX, heap};
 
-/// What is allocated at quiet moments, when no job is there any more: in blocks, and in bytes.
+/// Allocated blocks and bytes at the last quiet moment, when no job existed.
 #[derive(Default)]
 pub(crate) struct Memory([AtomicU64; 2]);
 
-/// Of one moment.
+/// The memory at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Sample {
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
-    /// What of the program is in memory, in KiB.
+    /// Resident memory, in KiB.
     pub(crate) resident: u64,
 }
 
 impl Memory {
-    pub(crate) fn quiet(&self) {
-        for (place, now) in self.0.iter().zip(heap::live()) {
-            place.store(now, SeqCst);
+    /// Records the heap at a quiet moment.
+    pub(crate) fn record(&self) {
+        for (slot, now) in self.0.iter().zip(heap::live()) {
+            slot.store(now, SeqCst);
         }
     }
 
-    /// The last quiet moment.
+    /// Returns the heap at the last quiet moment, and the resident memory now.
     pub(crate) fn sample(&self) -> Sample {
         let [blocks, bytes] = &self.0;
         Sample {
@@ -36,7 +37,7 @@ impl Memory {
     }
 }
 
-/// A figure of this process; 0 where the system does not tell. (`statm` has the same, in pages of unknown size.)
+/// Returns a figure of `/proc/self/status`, or 0 on a system without that file.
 pub(crate) fn status(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -44,31 +45,30 @@ pub(crate) fn status(name: &str) -> u64 {
     number.unwrap_or(0)
 }
 
-/// How many threads our pools have; 0 where the system does not tell.
+/// Returns how many worker threads exist, or 0 on a system without `/proc`.
 pub(crate) fn workers() -> usize {
     let threads = fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()
         .flatten();
     let names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
-    names.filter(|name| name.starts_with(PREFIX)).count()
+    names.filter(|name| name.starts_with(THREAD_PREFIX)).count()
 }
 
-/// What a pool without jobs may keep for those to come, in bytes: room for 1,024 in each of the two lists of its queue. How
-/// much that is depends on the bursts that came last.
-const ROOM: f64 = (4 * 2 * 1024 * size_of::<[usize; 2]>()) as f64;
+/// The bytes that pools without jobs may keep in reserve: 1,024 queue slots in each of two lists,
+/// for four pools. How much they do keep depends on the last bursts.
+const QUEUE_RESERVE: f64 = (4 * 2 * 1024 * size_of::<[usize; 2]>()) as f64;
 
-/// The last minute may not need more than the first one, after 5 seconds to warm up. Of a short run it compares fifths,
-/// and only shows them.
+/// Checks that the last minute needed no more memory than the first, after 5 seconds of warm-up.
 ///
-/// That is for what the program has allocated. What the system has given it for that, with stacks and the allocator's
-/// own reserves, is shown.
-pub(crate) fn judge(seconds: &[Sample]) {
+/// Runs shorter than three minutes compare fifths, and are not judged. Only allocated memory is
+/// judged. Resident memory includes stacks and the allocator's reserves, and is just printed.
+pub(crate) fn check_memory(seconds: &[Sample]) {
     let is_long = seconds.len() >= 180;
     let part = if is_long { 60 } else { seconds.len() / 5 };
     let warm = seconds.get(5..).unwrap_or_default();
     if part == 0 || warm.len() < part {
-        return println!("memory: too short a run to tell");
+        return println!("memory: the run was too short to tell");
     }
     let compare = |unit, figure: fn(&Sample) -> u64, slack: f64| {
         let mean =
@@ -79,7 +79,11 @@ pub(crate) fn judge(seconds: &[Sample]) {
         !is_long || last <= first * 1.05 + slack
     };
     compare("KiB resident", |sample| sample.resident, 0.0);
-    let are_few = compare("blocks when all is quiet", |sample| sample.blocks, 0.0);
-    let are_small = compare("bytes when all is quiet", |sample| sample.bytes, ROOM);
-    assert!(are_few && are_small, "memory grew");
+    let blocks_ok = compare("blocks at quiet moments", |sample| sample.blocks, 0.0);
+    let bytes_ok = compare(
+        "bytes at quiet moments",
+        |sample| sample.bytes,
+        QUEUE_RESERVE,
+    );
+    assert!(blocks_ok && bytes_ok, "memory grew");
 }

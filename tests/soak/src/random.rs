@@ -1,8 +1,8 @@
-//! What the choices are drawn from.
+//! The random numbers behind every choice.
 
 use std::time::Duration;
 
-/// Splitmix64: enough for choices.
+/// Splitmix64: good enough for choices.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
