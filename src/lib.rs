@@ -1,16 +1,18 @@
-//! Python's `concurrent.futures` for Rust: a pool of blocking threads whose [`submit`](ThreadPool::submit) returns one
-//! handle that async code awaits and sync code joins.
+//! A thread pool for blocking work, modelled on Python's `concurrent.futures`.
+//! [`submit`](ThreadPool::submit) returns one [`JoinHandle`] that async code awaits and sync code
+//! joins.
 //!
-//! It needs no runtime and works in every one: tokio, smol, `futures::executor`, `pollster`, or none at all.
+//! It needs no runtime and works in every runtime: tokio, smol, `futures::executor`, `pollster`, or
+//! none.
 //!
 //! # Why
 //!
-//! Work that blocks (files, DNS, SQLite, password hashes, images) must not run on the threads of an async runtime, and sync
-//! programs want many such things done at once. One pool does for both. Its handles always resolve: with a result, or
-//! with an error that says why there is none. Panics, cancels, shutdowns, threads that the system refuses, jobs that join
-//! jobs: none of them is a hang.
+//! Blocking work (files, DNS, SQLite, password hashes, images) must not run on the threads of an
+//! async runtime. Sync programs need threads to do many such things at once. One pool serves both.
+//! Its handles always resolve, with a result or with an error that says why there is none. A panic,
+//! a cancel, a shutdown, a failed thread spawn or a nested join never causes a hang.
 //!
-//! Pages beside this one: [from Python](guide::from_python), [from tokio](guide::from_tokio), [how it
+//! Guides: [from Python](guide::from_python), [from tokio](guide::from_tokio), [how it
 //! works](guide::how_it_works).
 //!
 //! # Quick start
@@ -31,22 +33,35 @@
 //! });
 //! ```
 //!
-//! Dropping a handle lets its job run; dropping the pool waits for all jobs. For a job here and there
-//! [`futurepool::submit`](submit) uses a pool of the whole process.
+//! Dropping a handle detaches it: the job still runs. Dropping the pool waits for all of its jobs.
+//! For an occasional job, [`futurepool::submit`](submit) uses a process-wide pool.
+//!
+//! # States of a job
+//!
+//! | state | meaning | query |
+//! |---|---|---|
+//! | queued | The pool has accepted the job, and no worker has started it. | |
+//! | running | A worker runs the closure, and then the job's callbacks. | [`is_running`](JoinHandle::is_running) |
+//! | finished | The outcome is visible, however the job ended: it returned, it panicked, or it never ran. | [`is_finished`](JoinHandle::is_finished) |
+//! | cancelled | The job is finished because it was cancelled before it started. | [`is_cancelled`](JoinHandle::is_cancelled) |
+//!
+//! While a cancel is dropping the closure of a queued job, none of the three queries returns true.
+//! Joining or awaiting a handle *takes* the result; the job stays finished.
 //!
 //! # Many jobs
 //!
 //! | | sync | async |
 //! |---|---|---|
-//! | results as they come | `for r in as_completed(handles)` | `let mut results = as_completed(handles);`<br>`while let Some(r) = results.next().await` |
-//! | a function over many items, results in order | `for r in pool.map(items, f)` | the same as a `Stream` |
-//! | …&nbsp;results as they come | `for r in pool.map_unordered(items, f)` | the same as a `Stream` |
-//! | for all, for the first, for the first error | `wait(handles, ReturnWhen::…).join()` | `wait(handles, ReturnWhen::…).await` |
+//! | results in order of completion | `for r in as_completed(handles)` | `let mut results = as_completed(handles);`<br>`while let Some(r) = results.next().await` |
+//! | one function over many items, results in input order | `for r in pool.map(items, f)` | the same value as a `Stream` |
+//! | one function over many items, results in order of completion | `for r in pool.map_unordered(items, f)` | the same value as a `Stream` |
+//! | wait for all, for the first, for the first error | `wait(handles, ReturnWhen::…).join()` | `wait(handles, ReturnWhen::…).await` |
 //! | jobs that borrow | [`pool.scope(…)`](ThreadPool::scope) | |
 //!
-//! See [`as_completed`], [`map`](ThreadPool::map), [`map_unordered`](ThreadPool::map_unordered), [`wait`]. A handle's
-//! [`tag`](JoinHandle::tag) says which result is whose. `next` is that of `futures::StreamExt`, or of any crate that
-//! extends streams. A progress bar is one word more, with the `indicatif` crate:
+//! See [`as_completed`], [`map`](ThreadPool::map), [`map_unordered`](ThreadPool::map_unordered) and
+//! [`wait`]. Use [`tag`](JoinHandle::tag) to tell which result belongs to which job. `next` comes
+//! from `futures::StreamExt` or from any other stream extension trait. With `indicatif`, a progress
+//! bar takes one extra call:
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(4);
@@ -55,13 +70,13 @@
 //! use futurepool::as_completed;
 //! use indicatif::ProgressIterator;
 //!
-//! // It knows how many there are.
+//! // `as_completed` has an exact length.
 //! let handles: Vec<_> = items.iter().map(|&item| pool.submit(move || shrink(item))).collect();
 //! for result in as_completed(handles).into_iter().progress() {
 //!     result?;
 //! }
 //!
-//! // A map may end early, so it does not promise that; say it.
+//! // A map can end early, so it has none: pass the length.
 //! let count = items.len() as u64;
 //! for result in pool.map(items, shrink).into_iter().progress_count(count) {
 //!     result?;
@@ -71,17 +86,24 @@
 //!
 //! # How many workers
 //!
-//! Threads start when they are needed, so the number is a limit. For work that waits (files, network, a database)
-//! take as many as that can serve at once: a database with ten connections wants ten. For work that computes, take the
-//! number of processors. The [default](ThreadPool::default), processors + 4 but 32 at most, suits a mixture. Two kinds of
-//! work that should not hold each other up want two pools: an idle one costs no processor time, and its workers
-//! [leave](ThreadPoolBuilder::keep_alive) if you like.
+//! `max_workers` is a limit: the pool starts a thread only when a job needs one.
+//!
+//! - For work that waits (files, network, a database), use as many workers as the other side can
+//!   serve at once. A database with ten connections wants ten workers.
+//! - For work that computes, use the number of processors.
+//! - The [default](ThreadPool::default), `min(32, processors + 4)`, suits a mixture.
+//!
+//! Give workloads that must not delay each other a pool each. An idle pool uses no CPU time; with
+//! [`keep_alive`](ThreadPoolBuilder::keep_alive) its threads exit.
 //!
 //! # Backpressure
 //!
-//! By default any number of jobs may wait. A pool with a [`queue_capacity`](ThreadPoolBuilder::queue_capacity) has three
-//! answers when it is full: [`submit`](ThreadPool::submit) blocks, [`try_submit`](ThreadPool::try_submit) refuses and gives
-//! the closure back, [`submit_async`](ThreadPool::submit_async) waits without blocking.
+//! By default the queue is unbounded. With a [`queue_capacity`](ThreadPoolBuilder::queue_capacity),
+//! the methods differ when the queue is full:
+//!
+//! - [`submit`](ThreadPool::submit) blocks until there is room.
+//! - [`try_submit`](ThreadPool::try_submit) returns an error that contains the closure.
+//! - [`submit_async`](ThreadPool::submit_async) waits without blocking the thread.
 //!
 //! ```
 //! # let gate = std::sync::Arc::new(std::sync::Barrier::new(2));
@@ -92,17 +114,18 @@
 //! # pool.submit(|| ());
 //! match pool.try_submit(|| "a hash") {
 //!     Ok(handle) => println!("{:?}", handle.join()),
-//!     Err(refused) if refused.is_full() => println!("busy: come again later"),
+//!     Err(refused) if refused.is_full() => println!("busy: try again later"),
 //!     Err(refused) => println!("{refused}"),
 //! }
 //! # gate.wait();
 //! # Ok::<(), futurepool::BuildError>(())
 //! ```
 //!
-//! # Cancel and time limits
+//! # Cancellation and timeouts
 //!
-//! [`cancel`](JoinHandle::cancel) takes a queued job back at once: what its closure captured is dropped, and its place is
-//! free. A running job cannot be stopped, only asked:
+//! [`cancel`](JoinHandle::cancel) cancels a queued job immediately. When it returns, everything the
+//! closure captured has been dropped and the job's room in a bounded queue is free. A running job
+//! cannot be stopped, only asked to stop:
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(1);
@@ -116,21 +139,30 @@
 //! while !search.is_running() {
 //!     std::thread::yield_now();
 //! }
-//! assert!(!search.cancel()); // it runs, so it is only asked
+//! assert!(!search.cancel()); // running: `cancel` only sets the request
 //! println!("{} steps", search.join().unwrap());
 //! ```
 //!
-//! [`cancel_on_drop`](JoinHandle::cancel_on_drop) does it when the handle is dropped, for instance because a client has
-//! gone. [`join_timeout`](JoinHandle::join_timeout) limits a wait and leaves the job alone; streams and waits have a
-//! `timeout` of their own, which needs no runtime. Any runtime's `timeout` round a handle works, too.
+//! [`cancel_on_drop`](JoinHandle::cancel_on_drop) cancels the job when its handle is dropped, for
+//! example because a client has disconnected.
+//!
+//! [`join_timeout`](JoinHandle::join_timeout) limits the wait and leaves the job alone.
+//! `as_completed`, `wait` and maps have a `timeout` method, which needs no runtime. Any runtime's
+//! own `timeout` also works with a handle.
 //!
 //! # Shutdown
 //!
-//! [`shutdown`](ThreadPool::shutdown) takes no more jobs and runs what is queued;
-//! [`shutdown_now`](ThreadPool::shutdown_now) cancels that. Both give a [`Shutdown`], to await, to
-//! [`join`](Shutdown::join), to wait for [so long at most](Shutdown::join_timeout), or to ignore. (`join` waits until the
-//! threads are gone, thread-locals and all; an `await` until they have nothing to do any more.) Dropping a pool is
-//! `shutdown().join()`. In async code that blocks the thread while jobs run, so await the shutdown first:
+//! [`shutdown`](ThreadPool::shutdown) stops accepting jobs and runs the queued ones.
+//! [`shutdown_now`](ThreadPool::shutdown_now) cancels the queued ones. Both return a [`Shutdown`],
+//! which the caller can await, [`join`](Shutdown::join), join [with a
+//! timeout](Shutdown::join_timeout), or ignore:
+//!
+//! - `join` blocks until the threads are gone and their thread-locals are dropped.
+//! - `.await` and `join_timeout` end when the last worker has left its loop.
+//! - In one of the pool's own workers all three return at once, although workers still run.
+//!
+//! Dropping a pool is `shutdown().join()`, except that the drop does not wait while its thread is
+//! panicking. In async code the drop blocks the thread while jobs run, so await the shutdown first:
 //!
 //! ```
 //! # futures::executor::block_on(async {
@@ -141,42 +173,62 @@
 //! # });
 //! ```
 //!
+//! After `fork`, the child process must do nothing with a pool of its parent except drop it. Make a
+//! new pool there.
+//!
 //! # Jobs that wait for jobs
 //!
-//! A job may wait for jobs of its own pool, even on a pool of one worker. The worker that waits for one job, or for all
-//! of several, runs those that are still queued itself, at once; if it takes results as they come, it does so when no
-//! other worker is left to run them. They run on the waiter's stack, so a deep recursion needs a larger
-//! [`stack_size`](ThreadPoolBuilder::stack_size). No other job is ever run in a waiter, so locks that it holds are met
-//! by nobody unexpected. Jobs that [`join`](JoinHandle::join) one another in a circle get an error that says so.
+//! A job can wait for jobs of its own pool, even with one worker. What the blocked worker does
+//! depends on the wait:
 //!
-//! Only this crate's waits do that, and only those without a time limit.
+//! | wait in a worker | the worker runs |
+//! |---|---|
+//! | for one job or for all of a set: [`join`](JoinHandle::join), an ordered `map`, [`wait`] for all, the end of a `scope` | a queued job of that set, at once |
+//! | for any of several: [`as_completed`], `map_unordered`, [`wait`] for the first, [`block_on`] (also of one handle) | such a job, only while every worker is blocked and no thread can be started |
+//! | with a timeout | no job |
+//!
+//! A blocked worker never runs an unrelated job, so code you did not expect cannot contend for the
+//! locks it holds. Only this crate's own waits run jobs. The jobs run on the waiter's stack, so
+//! deep recursion needs a larger [`stack_size`](ThreadPoolBuilder::stack_size).
+//!
+//! If jobs [`join`](JoinHandle::join) each other in a cycle, one join returns an error that
+//! [`is_deadlock`](JoinError::is_deadlock). An [`initializer`](ThreadPoolBuilder::initializer) must
+//! not wait for a job of its own pool: a `join` without a timeout returns the same error there.
 //!
 //! # Panics
 //!
-//! A job that panics harms nobody else: its worker goes on, and its handle gives a [`JoinError`] that
-//! [`is_panic`](JoinError::is_panic), shows the message and where the job was submitted, and holds what was
-//! [thrown](JoinError::into_panic). (The process's panic hook prints it first, as for any thread.) The same goes for panics
-//! in destructors, callbacks and wakers: they are reported through `tracing`. With `panic = "abort"` a panic ends the
-//! process, and so does a job that needs more [stack](ThreadPoolBuilder::stack_size) than there is.
+//! A panic in a job affects only that job. Its worker carries on, and its handle returns a
+//! [`JoinError`] that [`is_panic`](JoinError::is_panic). The error shows the message and where the
+//! job was submitted, and holds the [payload](JoinError::into_panic). The process's panic hook
+//! prints the message first, as for any thread.
 //!
-//! # Observing it
+//! Panics in destructors, callbacks and wakers are reported through `tracing` and affect nothing
+//! else.
 //!
-//! - [`metrics`](ThreadPool::metrics): workers, queue, and how many jobs ended in which way.
-//! - Threads have [names](ThreadPoolBuilder::thread_name_prefix), which debuggers and `top -H` show.
-//! - Jobs run in the `tracing` span that was current where they were submitted: it is entered once more, in the worker,
-//!   and left before callbacks run. Events tell of panics (`ERROR`), of broken pools (`ERROR`), of threads that are refused
-//!   (`WARN`), and of those that start and end (`DEBUG`).
-//! - `cargo run --example timeline` writes all jobs of a pool as a file for Perfetto, and as a picture:
+//! With `panic = "abort"` a panic aborts the process. A job that overflows its
+//! [stack](ThreadPoolBuilder::stack_size) always does.
 //!
-#![cfg_attr(doc, doc = concat!("<div style=\"overflow-x: auto\">", include_str!("../docs/timeline.svg"), "</div>"))]
+//! # Observability
+//!
+//! - [`metrics`](ThreadPool::metrics) counts workers, queued and running jobs, and how jobs ended.
+//! - Debuggers and `top -H` show the [names](ThreadPoolBuilder::thread_name_prefix) of threads.
+//! - A job runs in the `tracing` span that was current at its `submit`. The worker leaves the span
+//!   before callbacks run.
+//! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), and
+//!   workers that start and exit (`DEBUG`).
+//! - `cargo run --example timeline` records all jobs of a pool as a trace for Perfetto and as a
+//!   picture:
+//!
+#![cfg_attr(doc, doc = concat!("<div>", include_str!("../docs/timeline.svg"), "</div>"))]
 //!
 //! # Features
 //!
-//! Without tokio in the tree: `default-features = false`. Handles are awaited on tokio all the same.
+//! With `default-features = false` the crate does not depend on tokio. Handles can still be awaited
+//! on tokio.
 //!
-//! - `tokio` (default): jobs run inside the tokio runtime that was current when the pool was built, so that
-//!   `tokio::spawn` works in them; and tokio's runtime handle is an [`Executor`].
-//! - `rayon`: rayon's thread pool is an [`Executor`].
+//! - `tokio` (default): jobs run in the tokio runtime that was current when the pool was built, so
+//!   `tokio::spawn` works in them. `tokio::runtime::Handle` implements [`Executor`].
+//! - `rayon`: `rayon::ThreadPool` implements [`Executor`].
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]

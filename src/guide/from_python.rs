@@ -1,9 +1,10 @@
-//! Each call of Python's `concurrent.futures`, and what takes its place here.
+//! Maps each call of Python's `concurrent.futures` to its counterpart in this crate.
 //!
-//! What is called the same means the same, and where a promise of Python's differs, that is said below, with the
-//! reason. `tests/python.rs` holds what Python's own tests of the module ask for, under the names they have there.
+//! Items with the same name have the same meaning. This page states where a promise differs, and
+//! why. `cargo test python` runs ports of CPython's own tests of the module under their original
+//! names.
 //!
-//! # Submit, and take the result
+//! # Submit and take the result
 //!
 //! ```python
 //! with ThreadPoolExecutor(max_workers=4) as executor:
@@ -20,17 +21,21 @@
 //! let digest = pool.submit(move || checksum(&data));
 //! println!("{}", digest.join()?);
 //! # Ok::<(), futurepool::JoinError>(())
-//! // Here `pool` is dropped: as at the end of `with`, its jobs are waited for.
+//! // Dropping `pool` here waits for its jobs, like the end of `with`.
 //! ```
 //!
-//! - Arguments go in with the closure: `move || f(x, y)`.
-//! - [`join`](crate::JoinHandle::join) **takes** the result, so it can be called once: a `T` need not be `Clone`. Async
-//!   code awaits the handle instead.
-//! - `result(timeout=2)` is [`join_timeout`](crate::JoinHandle::join_timeout). After a timeout the handle is as it was.
-//! - An exception in Python is a panic here, or a `Result` that the job returns. A panic comes as a
-//!   [`JoinError`](crate::JoinError) that [`is_panic`](crate::JoinError::is_panic); a `Result` is the value itself, so a
-//!   fallible job has two of them: `pool.submit(|| read(path)).join()??`.
-//! - `future.exception()` is the `Err`; [`into_panic`](crate::JoinError::into_panic) gives what was thrown.
+//! - The closure captures the arguments: `move || f(x, y)`.
+//! - [`join`](crate::JoinHandle::join) **takes** the result, so a `T` need not be `Clone`. A second
+//!   `join` panics. Async code awaits the handle instead.
+//! - `result(timeout=2)` is [`join_timeout`](crate::JoinHandle::join_timeout). A timeout leaves the
+//!   handle as it was.
+//! - A Python exception corresponds to a panic, or to an `Err` that the job returns:
+//!   - A panic becomes a [`JoinError`](crate::JoinError) that
+//!     [`is_panic`](crate::JoinError::is_panic).
+//!   - A `Result` is the job's value, so a fallible job needs two `?`: `pool.submit(||
+//!     read(path)).join()??`.
+//! - `future.exception()` is the `Err` of `join`. [`into_panic`](crate::JoinError::into_panic)
+//!   returns the panic payload.
 //!
 //! # `map`
 //!
@@ -50,15 +55,17 @@
 //! # Ok::<(), futurepool::JoinError>(())
 //! ```
 //!
-//! - Several inputs are [zipped](std::iter::zip) into one; three are `zip(xs, zip(ys, zs))` and `|(x, (y, z))|`.
-//! - Items are moved into jobs, so they are owned: `words` or `words.iter().cloned()`, and not `words.iter()`. For jobs that
-//!   borrow there is [`scope`](crate::ThreadPool::scope).
-//! - If `f` returns a `Result`, there are two of them: `item??`.
-//! - It is **lazy**, as iterators and streams are in Rust: it begins when it is asked for its first result.
-//!   [`start`](crate::Map::start) begins at once, as Python does.
-//! - An item that panicked is an `Err` in its place, and the results after it still come. (Python's iterator ends with
-//!   the exception.) To stop at the first one: `collect::<Result<Vec<_>, _>>()`, or `?`.
-//! - Leaving the loop early, or dropping the map, cancels what has not started.
+//! - Several inputs are [zipped](std::iter::zip) into one. Three inputs are `zip(xs, zip(ys, zs))`
+//!   and `|(x, (y, z))|`.
+//! - Items move into jobs, so they must be owned: `words` or `words.iter().cloned()`, not
+//!   `words.iter()`. For jobs that borrow, use [`scope`](crate::ThreadPool::scope).
+//! - If `f` returns a `Result`, each item needs two `?`: `item??`.
+//! - A map is **lazy**, as iterators and streams are in Rust: it submits nothing before the first
+//!   result is requested. [`start`](crate::Map::start) begins immediately, as Python does.
+//! - A panic in one item is an `Err` in its place, and later items still follow. (Python's iterator
+//!   ends with the exception.) To stop at the first error, use `?` or `collect::<Result<Vec<_>,
+//!   _>>()`.
+//! - Leaving the loop early cancels the items that have not started.
 //!
 //! # `as_completed`
 //!
@@ -78,7 +85,7 @@
 //! use futurepool::as_completed;
 //!
 //! let submit = |path: String| {
-//!     let key = path.clone(); // the job takes the path along
+//!     let key = path.clone(); // the closure moves `path` into the job
 //!     pool.submit(move || load(&path)).tag(key)
 //! };
 //! let handles: Vec<_> = paths.into_iter().map(submit).collect();
@@ -91,14 +98,16 @@
 //! }
 //! ```
 //!
-//! - The `collect` starts the jobs, as Python's comprehension does. Iterators are lazy: without it nothing would be submitted
-//!   before `as_completed` asks for it.
-//! - What comes out are the results, not the futures. [`tag`](crate::JoinHandle::tag) says whose each is, in the place of the
+//! - `collect` submits the jobs, as Python's comprehension does. Without `collect`, `as_completed`
+//!   itself would submit them, because iterators are lazy.
+//! - `as_completed` yields results, not futures. [`tag`](crate::JoinHandle::tag) replaces the
 //!   dictionary.
-//! - `timeout=5` is [`.timeout(d)`](crate::AsCompleted::timeout). The items are then `Result`s: what is done in time, and
-//!   one [`TimeoutError`](crate::TimeoutError) at the end in the place of the exception.
-//!   [`into_pending`](crate::TimedAsCompleted::into_pending) gives the rest back.
-//! - [`push`](crate::AsCompleted::push) adds one while it runs; Python has no such thing.
+//! - `timeout=5` is [`.timeout(d)`](crate::AsCompleted::timeout). The items become `Result`s: the
+//!   results that are ready in time, then one [`TimeoutError`](crate::TimeoutError) instead of the
+//!   exception. [`into_pending`](crate::TimedAsCompleted::into_pending) returns the remaining
+//!   futures.
+//! - [`push`](crate::AsCompleted::push) adds a future during the iteration. Python has no
+//!   counterpart.
 //!
 //! # `wait`
 //!
@@ -113,7 +122,7 @@
 //! let handles: Vec<_> = (1..=3_u32).map(|n| pool.submit(move || 6 / n)).collect();
 //! let waited = wait(handles, ReturnWhen::FirstException).join();
 //! for mut handle in waited.done {
-//!     println!("{}", handle.try_join().expect("it is done")?);
+//!     println!("{}", handle.try_join().expect("the job is finished")?);
 //! }
 //! for handle in waited.not_done {
 //!     handle.cancel();
@@ -122,9 +131,9 @@
 //! ```
 //!
 //! - `done` and `not_done` are lists in the order given, not sets.
-//! - A cancelled job is done at once. (In Python it is so only when a worker has come by.)
-//! - An exception is a panic. If jobs return a `Result` whose `Err` is to end the wait, too, use
-//!   [`wait_results`](crate::wait_results): `wait` does not look into results.
+//! - A cancelled job is finished immediately. (In Python only once a worker has dequeued it.)
+//! - An exception is a panic. [`wait`](crate::wait) does not inspect results. If an `Err` returned
+//!   by a job must end the wait too, use [`wait_results`](crate::wait_results).
 //!
 //! # An initializer
 //!
@@ -153,48 +162,61 @@
 //!     Ok(())
 //! }
 //!
+//! fn length() -> io::Result<u64> {
+//!     FILE.with_borrow(|file| {
+//!         let file = file.as_ref().expect("opened by the initializer");
+//!         Ok(file.metadata()?.len())
+//!     })
+//! }
+//!
 //! let pool = ThreadPool::builder().max_workers(4).initializer(open).build()?;
-//! let length = pool.submit(|| FILE.with_borrow(|file| file.as_ref().expect("it is open").metadata().map(|m| m.len())));
-//! assert!(length.join()?? > 0);
+//! assert!(pool.submit(length).join()?? > 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! If it fails the pool is broken, as in Python: the handles of jobs that wait, or come later, say so, and here with the cause. What it has put into thread-locals
-//! is dropped when the thread ends; dropping the pool waits for that, awaiting its shutdown does not.
+//! - If the initializer fails, the pool is broken, as in Python. Queued and later jobs resolve with
+//!   an error that [`is_broken`](crate::JoinError::is_broken) and that contains the cause.
+//! - Thread-locals set by the initializer are dropped when the thread exits. Dropping the pool
+//!   waits for that; awaiting its shutdown does not.
+//! - An initializer must not wait for a job of its own pool. A `join` without a timeout returns an
+//!   error that [`is_deadlock`](crate::JoinError::is_deadlock) there.
 //!
-//! # Cancel, callbacks, state
+//! # Cancellation, callbacks, state
 //!
-//! | Python | here | |
+//! | Python | futurepool | difference |
 //! |---|---|---|
-//! | `future.cancel()` | [`cancel`](crate::JoinHandle::cancel) | what the closure captured is dropped before it returns |
+//! | `future.cancel()` | [`cancel`](crate::JoinHandle::cancel) | drops the closure's captures before it returns |
 //! | `future.cancelled()` | [`is_cancelled`](crate::JoinHandle::is_cancelled) | |
-//! | `future.running()` | [`is_running`](crate::JoinHandle::is_running) | |
+//! | `future.running()` | [`is_running`](crate::JoinHandle::is_running) | still true while callbacks run |
 //! | `future.done()` | [`is_finished`](crate::JoinHandle::is_finished) | |
-//! | `future.add_done_callback(f)` | [`add_done_callback`](crate::JoinHandle::add_done_callback) | it runs *before* those who wait are woken, so that nobody misses its effect |
+//! | `future.add_done_callback(f)` | [`add_done_callback`](crate::JoinHandle::add_done_callback) | for a job that ran, runs *before* waiters are woken, so a waiter sees its effects; for a job that never ran, runs after, as in Python |
 //! | forgetting a future | dropping the handle | the job still runs; [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels it |
-//! | – | [`cancel_requested`](crate::cancel_requested) | a job that runs can ask whether it was cancelled, and stop |
+//! | – | [`cancel_requested`](crate::cancel_requested) | tells a running job that it was cancelled |
 //!
 //! # The pool
 //!
-//! | Python | here | |
+//! | Python | futurepool | difference |
 //! |---|---|---|
-//! | `ThreadPoolExecutor()` | [`ThreadPool::default()`](crate::ThreadPool::default) | `min(32, processors + 4)` threads in both |
+//! | `ThreadPoolExecutor()` | [`ThreadPool::default()`](crate::ThreadPool::default) | none: `min(32, processors + 4)` threads |
 //! | `thread_name_prefix="hash"` | [`.thread_name_prefix("hash")`](crate::ThreadPoolBuilder::thread_name_prefix) | `hash-0`, not `hash_0` |
-//! | `executor.shutdown()` | [`pool.shutdown().join()`](crate::Shutdown::join), or `.await` | |
+//! | `executor.shutdown()` | [`pool.shutdown().join()`](crate::Shutdown::join), or `.await` | returns at once in one of the pool's own workers |
 //! | `executor.shutdown(wait=False)` | [`pool.shutdown()`](crate::ThreadPool::shutdown) | |
-//! | `executor.shutdown(cancel_futures=True)` | [`pool.shutdown_now().join()`](crate::ThreadPool::shutdown_now) | it also asks running jobs to stop |
-//! | submit after shutdown: `RuntimeError` | the handle [`is_shutdown`](crate::JoinError::is_shutdown) | or [`try_submit`](crate::ThreadPool::try_submit), which gives the closure back |
+//! | `executor.shutdown(cancel_futures=True)` | [`pool.shutdown_now().join()`](crate::ThreadPool::shutdown_now) | also asks running jobs to stop |
+//! | submit after shutdown: `RuntimeError` | the handle [`is_shutdown`](crate::JoinError::is_shutdown) | [`try_submit`](crate::ThreadPool::try_submit) returns the closure |
 //! | `BrokenThreadPool` | [`is_broken`](crate::JoinError::is_broken) | |
-//! | `Executor` | [`Executor`](crate::Executor) | one method to write, `execute` |
+//! | `Executor` | [`Executor`](crate::Executor) | one required method, `execute` |
 //! | `loop.run_in_executor(executor, f)` | `pool.submit(f).await` | |
 //! | `asyncio.to_thread(f)` | [`futurepool::submit(f).await`](crate::submit) | |
-//! | leaving the program | | jobs of a pool that lives in `main` are waited for, those of the [process-wide](crate::global) pool are **lost** |
+//! | end of the program | end of `main` | dropping a pool waits for its jobs; unfinished jobs of the [process-wide](crate::global) pool are **lost** |
 //!
 //! # What Python does not have
 //!
-//! [Bounded queues](crate::ThreadPoolBuilder::queue_capacity), with a `submit` that blocks, one that refuses and one that
-//! async code awaits; [`scope`](crate::ThreadPool::scope), whose jobs borrow; jobs that [wait for jobs of their own
-//! pool](crate#jobs-that-wait-for-jobs) (a deadlock that Python's documentation warns of);
-//! [`metrics`](crate::ThreadPool::metrics); workers that [leave](crate::ThreadPoolBuilder::keep_alive).
+//! - [Bounded queues](crate::ThreadPoolBuilder::queue_capacity), with a `submit` that blocks, one
+//!   that returns an error, and one that async code awaits.
+//! - [`scope`](crate::ThreadPool::scope), for jobs that borrow.
+//! - Jobs that [wait for jobs of their own pool](crate#jobs-that-wait-for-jobs). Python's
+//!   documentation warns of a deadlock there.
+//! - [`metrics`](crate::ThreadPool::metrics), and idle workers that
+//!   [exit](crate::ThreadPoolBuilder::keep_alive).
 //!
-//! There are no processes here: threads run Rust code at the same time.
+//! There is no counterpart to `ProcessPoolExecutor`. Threads run Rust code in parallel.

@@ -1,4 +1,5 @@
-//! `spawn_blocking`, `JoinSet`, `block_in_place` and friends, and what takes their place here.
+//! Maps `spawn_blocking`, `JoinSet`, `block_in_place` and other tokio APIs to their counterparts in
+//! this crate.
 //!
 //! # `spawn_blocking`
 //!
@@ -17,21 +18,21 @@
 //!
 //! | | `spawn_blocking` | [`submit`](crate::ThreadPool::submit) |
 //! |---|---|---|
-//! | threads | one pool a runtime, 512 by default, shared with files and DNS | as many pools as there are kinds of work, each with a limit of its own |
-//! | more jobs than threads | an unbounded queue | the same, or a [bounded](crate::ThreadPoolBuilder::queue_capacity) one that [refuses](crate::ThreadPool::try_submit) or [waits](crate::ThreadPool::submit_async) |
-//! | dropping the handle | the job runs | the job runs; [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels |
-//! | `abort()` / [`cancel`](crate::JoinHandle::cancel) of a queued job | its closure is dropped when a thread gets there | dropped before `cancel` returns |
-//! | of a running job | no effect | [`cancel_requested`](crate::cancel_requested) tells it |
-//! | in sync code | – | [`join`](crate::JoinHandle::join), inside a runtime, too |
-//! | jobs that wait for jobs | may hang when all threads wait | [run by who waits](crate#jobs-that-wait-for-jobs) |
-//! | the end | the runtime's drop waits for running jobs, and threads that are busy run what is queued before they leave | [`shutdown().await`](crate::ThreadPool::shutdown) runs them, [`shutdown_now().await`](crate::ThreadPool::shutdown_now) cancels them |
+//! | threads | one pool per runtime, at most 512 threads by default, shared with file and DNS operations | one pool for each kind of work, each with its own limit |
+//! | more jobs than threads | unbounded queue | unbounded queue, or a [bounded](crate::ThreadPoolBuilder::queue_capacity) one that [returns an error](crate::ThreadPool::try_submit) or [waits](crate::ThreadPool::submit_async) |
+//! | dropping the handle | detaches the job | detaches the job; [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels it |
+//! | `abort()` / [`cancel`](crate::JoinHandle::cancel), queued job | drops the closure when a thread reaches it | drops the closure before `cancel` returns |
+//! | `abort()` / [`cancel`](crate::JoinHandle::cancel), running job | no effect | sets [`cancel_requested`](crate::cancel_requested) in the job |
+//! | sync code | – | [`join`](crate::JoinHandle::join), also inside a runtime |
+//! | jobs that wait for jobs | can hang when all threads wait | the waiting worker [runs them](crate#jobs-that-wait-for-jobs) |
+//! | shutdown | dropping the runtime waits for running jobs; busy threads run queued jobs before they exit | [`shutdown().await`](crate::ThreadPool::shutdown) runs queued jobs, [`shutdown_now().await`](crate::ThreadPool::shutdown_now) cancels them |
 //!
-//! `tokio::spawn` and `Handle::current()` work in jobs: they run inside the runtime in which the pool was built, or
-//! another one (`ThreadPoolBuilder::tokio_handle`). `.await` does not: a job is a closure, and its thread is there to
-//! be blocked. To wait for a future in a job use [`block_on`](crate::block_on).
-//!
-//! A handle needs no runtime to be woken, so it may be awaited on any, also on another one than that in which its job was
-//! submitted.
+//! - Jobs run in the runtime in which the pool was built, or in the one passed to
+//!   `ThreadPoolBuilder::tokio_handle`. `tokio::spawn` and `Handle::current()` work in them.
+//! - `.await` does not work in a job, because a job is a closure. To wait for a future there, use
+//!   [`block_on`](crate::block_on).
+//! - Waking a handle needs no runtime. A handle can be awaited on any runtime, whichever one its
+//!   job was submitted in.
 //!
 //! # `JoinSet`
 //!
@@ -47,16 +48,17 @@
 //! let mut results = as_completed(handles);
 //! while let Some(square) = results.next().await {
 //!     if square? == 4 {
-//!         results.push(pool.submit(|| 0)); // more, while it runs
+//!         results.push(pool.submit(|| 0)); // add a job during the iteration
 //!     }
 //! }
 //! # Ok::<(), futurepool::JoinError>(())
 //! # }).unwrap();
 //! ```
 //!
-//! Dropping a `JoinSet` aborts its tasks; dropping [`AsCompleted`](crate::AsCompleted) lets jobs run, unless the handles
-//! [cancel on drop](crate::JoinHandle::cancel_on_drop). `JoinSet::join_all` (which panics if a task failed) is
-//! [`wait(handles, ReturnWhen::AllCompleted)`](crate::wait) or `futures::future::join_all`.
+//! - Dropping a `JoinSet` aborts its tasks. Dropping [`AsCompleted`](crate::AsCompleted) lets the
+//!   jobs run, unless the handles [cancel on drop](crate::JoinHandle::cancel_on_drop).
+//! - `JoinSet::join_all` is [`wait(handles, ReturnWhen::AllCompleted)`](crate::wait) or
+//!   `futures::future::join_all`. Unlike `JoinSet::join_all`, neither panics if a job panicked.
 //!
 //! # `stream::iter(…).map(spawn_blocking).buffered(n)`
 //!
@@ -73,19 +75,23 @@
 //! # }).unwrap();
 //! ```
 //!
-//! With a [`buffer_size`](crate::Map::buffer_size), [`map`](crate::ThreadPool::map) is `buffered`, [`map_unordered`](crate::ThreadPool::map_unordered) is
-//! `buffer_unordered`; both are iterators in sync code, too.
+//! With a [`buffer_size`](crate::Map::buffer_size), [`map`](crate::ThreadPool::map) corresponds to
+//! `buffered`, and [`map_unordered`](crate::ThreadPool::map_unordered) to `buffer_unordered`. In
+//! sync code both are iterators.
 //!
 //! # `block_in_place`
 //!
-//! It turns the thread of the runtime into one that may block, in a multi-threaded runtime only, and whatever shares that
-//! task waits. Here the work goes to a worker instead, from every runtime. For closures that
-//! borrow there is [`scope`](crate::ThreadPool::scope): it blocks its caller until its jobs have ended, so it
-//! belongs into sync code, or into a job.
+//! `block_in_place` lets the current runtime thread block. It requires a multi-threaded runtime,
+//! and everything else in the same task waits. [`submit`](crate::ThreadPool::submit) moves the work
+//! to a worker instead, from any runtime.
 //!
-//! # A semaphore round `spawn_blocking`
+//! For closures that borrow, use [`scope`](crate::ThreadPool::scope). It blocks its caller until
+//! all of its jobs have ended, so it belongs in sync code or in a job.
 //!
-//! To keep the database from meeting 512 threads one takes a permit first. Here that is a pool of its own:
+//! # A semaphore around `spawn_blocking`
+//!
+//! Programs often take a semaphore permit before `spawn_blocking`, so that 512 threads do not meet
+//! one database. A pool of its own replaces both:
 //!
 //! ```
 //! # futurepool::block_on(async {
@@ -93,11 +99,11 @@
 //!
 //! let database = ThreadPool::builder().max_workers(4).queue_capacity(100).build()?;
 //!
-//! // Waits for room:
+//! // Waits for room in the queue:
 //! let row = database.submit_async(|| 42).await.expect("the pool is open").await;
 //! # assert_eq!(row.unwrap(), 42);
 //!
-//! // Or says at once that there is none, for instance to answer 503:
+//! // Or returns an error immediately, for example to answer 503:
 //! match database.try_submit(|| 42) {
 //!     Ok(handle) => println!("{:?}", handle.await),
 //!     Err(refused) if refused.is_full() => println!("try again later"),
@@ -107,9 +113,9 @@
 //! # }).unwrap();
 //! ```
 //!
-//! Of the two results the first says whether the job was accepted, the second how it ended.
+//! The first result tells whether the job was accepted, the second how it ended.
 //!
-//! # One limit for the whole request, and an end in time
+//! # One timeout for a whole request, and for the shutdown
 //!
 //! ```
 //! # #[cfg(feature = "tokio")]
@@ -118,15 +124,16 @@
 //! use std::time::Duration;
 //! use tokio::time::timeout;
 //!
-//! // For the wait in the line, the wait in the queue, and the job. When it is over, a queued job is
-//! // cancelled, and one that runs is asked to end.
+//! // Covers the wait for room, the time in the queue, and the job. After the timeout a queued job
+//! // is cancelled, and a running one is asked to stop.
 //! let row = timeout(Duration::from_secs(2), async {
 //!     let handle = database.submit_async(|| 42).await.map_err(|refused| refused.to_string())?;
 //!     handle.cancel_on_drop().await.map_err(|error| error.to_string())
 //! });
 //! assert_eq!(row.await?, Ok(42));
 //!
-//! // What is queued may run for ten seconds; then it is cancelled, and running jobs are asked to stop.
+//! // Queued jobs run for up to ten seconds. Then they are cancelled, and running jobs are
+//! // asked to stop.
 //! if timeout(Duration::from_secs(10), database.shutdown()).await.is_err() {
 //!     database.shutdown_now().await;
 //! }
@@ -134,21 +141,26 @@
 //! # }).unwrap();
 //! ```
 //!
-//! A panic names the line of the `submit`. If that is in an `async fn` round it, all jobs have the same; a plain function with
-//! `#[track_caller]` that submits at once, and returns the future that awaits the handle, has its caller's.
+//! The error of a panic names the line of the `submit`. If that line is in a helper `async fn`, all
+//! jobs show the same line. To show the caller's line, make the helper a plain function with
+//! `#[track_caller]`. It submits immediately and returns a future that awaits the handle.
 //!
-//! # Time limits
+//! # Timeouts
 //!
-//! `tokio::time::timeout(d, handle)` works; when it is over the handle is dropped and the job goes on, so give it a handle
-//! that [cancels on drop](crate::JoinHandle::cancel_on_drop), or lend it one: `timeout(d, &mut handle)`.
-//! [`as_completed`](crate::AsCompleted::timeout), [`wait`](crate::Wait::timeout) and [`map`](crate::Map::timeout) have
-//! limits of their own, which need no runtime.
+//! `tokio::time::timeout(d, handle)` works. After the timeout it drops the handle, and the job goes
+//! on. Two alternatives:
 //!
-//! # The runtime's own pool behind the same face
+//! - Pass a handle that [cancels on drop](crate::JoinHandle::cancel_on_drop).
+//! - Pass `&mut handle`, to wait for it again later.
 //!
-//! With feature `tokio` a `tokio::runtime::Handle` is an [`Executor`](crate::Executor): its
-//! [`submit`](crate::ExecutorExt::submit) runs the job on the runtime's blocking threads, and gives the handle that all
-//! executors give.
+//! [`as_completed`](crate::AsCompleted::timeout), [`wait`](crate::Wait::timeout) and
+//! [`map`](crate::Map::timeout) have timeouts of their own, which need no runtime.
+//!
+//! # The runtime's own blocking threads
+//!
+//! With feature `tokio`, `tokio::runtime::Handle` implements [`Executor`](crate::Executor). Its
+//! [`submit`](crate::ExecutorExt::submit) runs the job on the runtime's blocking threads and
+//! returns the same handle type.
 //!
 //! ```
 //! # #[cfg(feature = "tokio")]

@@ -1,93 +1,155 @@
-//! The way of a job from `submit` to its result, and why nothing is lost on it.
+//! Follows a job from `submit` to its result, for users and for maintainers.
 //!
 //! ```text
-//!                          ThreadPool
-//!   pool.submit(f) ──┐   ┌───────────────────────────────────────────────┐
-//!                    │   │  queue                        workers         │
-//!              makes a   │  ┌──────────┐   ┌──────┐      ┌──────────┐    │
-//!               cell ├──►│  │ entrance │──►│ exit │─────►│ run f    │    │
-//!                    │   │  └──────────┘   └──────┘  pop ├──────────┤    │
-//!                    │   │        │ a job came           │ look     │    │
-//!                    │   │        └─────────────────────►├──────────┤    │
-//!                    │   │          hire one, or         │ asleep   │    │
-//!                    │   │          wake one             └────┬─────┘    │
-//!                    │   └────────────────────────────────────┼──────────┘
-//!                    │              ┌──────────┐              │
-//!                    └── handle ───►│   cell   │◄── job ──────┘ writes the result,
-//!        join / .await / cancel     └──────────┘                wakes who waits
+//!                        ┌─────────────────── ThreadPool ───────────────────┐
+//!                        │          queue                      workers      │
+//!                        │   ┌──────┐    ┌──────┐  dequeue  ┌───────────┐   │
+//!   submit(f) ──► job ───┼──►│ tail │───►│ head │──────────►│ runs f    │   │
+//!                  │     │   └──┬───┘    └──────┘           ├───────────┤   │
+//!                  │     │      │   notifies one worker,    │ searches  │   │
+//!                  │     │      └─────────────────────────► ├───────────┤   │
+//!                  │     │          or starts a thread      │ parked    │   │
+//!                  │     │                                  └─────┬─────┘   │
+//!                  │     └────────────────────────────────────────┼─────────┘
+//!                  ▼                                              ▼
+//!             JoinHandle ◄──────────── wakes ──────────────── outcome
+//!        join / .await / cancel
 //! ```
 //!
-//! # The cell
+//! # The job
 //!
-//! `submit` makes one allocation, the *cell*: a small mutex, and in it the closure, later the result, and the waker of who
-//! waits. Two halves share it: the caller's, a [`JoinHandle`](crate::JoinHandle), and the executor's, a
-//! [`Job`](crate::Job). The cell is in one of few states, and only its own file (`task/cell.rs`) moves it from one to the next:
+//! `submit` makes one heap allocation, the *task*. It contains a small mutex and, under that mutex,
+//! the state, the closure, later the outcome, and the waker of the waiter. Two handles share the
+//! task:
 //!
-//! ```text
-//!   Queued ──► Running ──► Returned or Failed ──► Taken
-//!      │                        ▲
-//!      └──► Withdrawing ────────┘
-//!       cancelled, refused
-//! ```
+//! - The caller holds a [`JoinHandle`](crate::JoinHandle).
+//! - The executor holds a [`Job`](crate::Job), which it runs, refuses, or drops.
 //!
-//! - *Queued* holds the closure. `cancel` and a worker that starts the job both take the mutex here, and one of them
-//!   comes first: that is all that decides between "it ran" and "it never ran".
-//! - *Running*: the closure is out of the cell, in the worker's hands. `cancel` leaves a request here, which
-//!   [`cancel_requested`](crate::cancel_requested) reads.
-//! - *Withdrawing*: it will never run. The closure is dropped and callbacks run, by whoever cancelled it.
-//! - *Returned*, *Failed*: there is an outcome, and nobody took it yet. *Taken*: it is with the caller.
+//! A job is *queued*, then *running*, then *finished*. A job that is *cancelled* goes from queued
+//! to finished without running. `cancel` and the worker that starts the job both lock the mutex,
+//! and the first one decides whether the job runs.
 //!
-//! Each change is made under the mutex, and what follows from it is done after: dropping the closure, calling callbacks,
-//! waking. So none of your code ever runs under a lock of this crate.
+//! Each transition happens under the mutex and returns what to do next. User code runs after the
+//! unlock: dropping the closure, callbacks, wakers. So no user code ever runs while a lock of this
+//! crate is held.
 //!
-//! A handle that is dropped says so in the cell. The job drops its result itself then, and wakes nobody.
+//! Dropping a [`JoinHandle`](crate::JoinHandle) records in the task that nothing waits for the
+//! result. The worker then drops the result itself and wakes nothing.
 //!
-//! # The end of a job
+//! # Submit: the queue
 //!
-//! The order is a promise: the closure is gone; callbacks have run, in the order in which they were added; the pool has
-//! counted the job, and its worker counts as idle; the result can be seen; who waits is woken. So whoever has seen a
-//! result finds the counts right. (A worker that still runs wakers counts as idle, and is not free yet.)
+//! The queue is a FIFO of two lists with one lock each. Submitters lock the tail, workers lock the
+//! head. When the head is empty, a worker swaps it with the tail. So the order is kept, and
+//! submitters and workers rarely contend.
 //!
-//! # The queue
+//! A bounded pool also has a semaphore with one permit per queued job:
 //!
-//! Two lists, each with a mutex: who submits locks the entrance, who takes locks the exit; an exit that is empty takes all
-//! that the entrance has in exchange. Order is kept, and both sides seldom meet. A bounded pool counts places beside it:
-//! `submit` waits for one, `try_submit` takes one or refuses, `submit_async` stands in line, first polled first served.
+//! - `submit` blocks until it has a permit.
+//! - `try_submit` takes a permit or returns an error.
+//! - `submit_async` waits for a permit without blocking the thread. Permits are granted in the
+//!   order of the first polls.
+//! - A job releases its permit when a worker starts it, or when it is cancelled.
 //!
-//! A cancelled job is taken out of its cell at once, and leaves an empty one in the queue. When there are more empty ones
-//! than jobs they are swept out, so a million cancelled jobs behind a slow one take no memory.
+//! A cancelled job leaves a *tombstone* in the queue: the task without its closure. When there are
+//! more tombstones than jobs, the queue is compacted. So a million cancelled jobs behind a slow one
+//! use almost no memory.
 //!
-//! # Who sleeps, and who is woken
+//! # Workers: search, park, notify
 //!
-//! A worker without a job *looks* at the queue for a moment, one worker of a pool at most, and then goes to *bed*: it
-//! writes its name on a list and parks. Who submits a job looks at two flags: does somebody look? Then that one will find
-//! the job. Does somebody sleep? Then it wakes the one that lay down last, and says in its name that it looks, so that the
-//! next hundred submits wake nobody. A worker that found a job wakes the next one if there are more. So workers
-//! come awake one after the other, for as long as there is work.
+//! A worker without a job first *searches*: it spins on the queue for a moment. At most one worker
+//! of a pool searches at a time. A worker that finds nothing puts itself on the list of parked
+//! workers and parks. The list is LIFO: the worker parked last has warm caches, and the workers
+//! parked longest reach their `keep_alive`.
 //!
-//! The danger in any such protocol is a job that comes just while a worker falls asleep. Both sides write first, and look
-//! then: who submits writes the queue, then looks at the flags; who goes to bed writes the flag, then looks at the queue.
-//! Between the two there is a fence on each side, so they cannot both miss each other. The argument in full is in
-//! `pool/idle.rs`; a model checker goes through all its interleavings in `tests/loom.rs`, and `docs/reliability.md` lists
-//! what was broken on purpose to see it fail.
+//! 1. A submitter that has queued a job checks whether a worker searches. If so, that worker will
+//!    find the job.
+//! 2. Otherwise the submitter notifies the worker parked last. That worker counts as searching from
+//!    then on, so the next hundred submits wake no other worker.
+//! 3. A worker that finds a job while searching stops searching. If there are more jobs, it
+//!    notifies the next worker. Workers wake up one after the other for as long as there is work.
+//! 4. If every worker is busy and there are fewer than `max_workers`, the submitter starts a
+//!    thread.
 //!
-//! How long a worker looks, it learns: up to 60 µs while that pays, hardly ever when it does not. It never spins
-//! longer, and an idle pool uses no processor time.
+//! No wake-up is lost, because each side writes before it reads, with a sequentially consistent
+//! fence between:
 //!
-//! # Jobs that wait for jobs
+//! - A submitter writes the queue, then reads whether a worker searches or is parked.
+//! - A worker that parks or stops searching writes that, then reads the queue.
 //!
-//! A worker that is about to sleep because it waits for a job of its own pool first asks: is that job still queued? Then
-//! it takes it out of its cell and runs it here, on its own stack. For waits that take results as they come, it tells
-//! the pool what it could run; when all workers wait and no more may start, the pool asks one of them to. No
-//! other job is ever run there: locks that your job holds while it waits are met by nobody unexpected.
+//! Of two such threads at least one sees the other's write. The loom models check these
+//! interleavings; see `docs/reliability.md`.
 //!
-//! Joins that would wait in a circle are found when the circle closes, by following who runs what and waits for what; one
-//! of them gets an error that names them all.
+//! A worker adapts how often and how long it spins: up to 60 µs while spinning finds jobs, rarely
+//! when it does not. An idle pool uses no CPU time.
 //!
-//! # The end of a pool
+//! # Run, outcome, waiter
 //!
-//! `shutdown` shuts the queue's entrance; nobody can be half-way in then, so "shut and empty" stays true, and each worker that
-//! sees it leaves. The last one to leave tells who waits. Dropping the pool is a shutdown and a join.
+//! A job that ran ends in this order:
 //!
-//! A thread that the system refuses, an initializer that fails, a job's panic: each is an outcome of handles, never a
-//! hang. `docs/reliability.md` says how each of these was tried.
+//! 1. The closure is dropped.
+//! 2. Callbacks run, in the order in which they were added.
+//! 3. A result without a handle is dropped.
+//! 4. The pool counts the job, and its worker counts as idle.
+//! 5. The outcome is visible: the job is finished.
+//! 6. The waiter is woken.
+//!
+//! The waiter is either a parked thread (`join`, [`block_on`](crate::block_on)) or the waker of an
+//! async task. A thread that sees the result also sees the counters of step 4. While a worker still
+//! calls a waker from outside this crate, the pool does not count on that worker for new jobs.
+//!
+//! # Cancel, in phases
+//!
+//! 1. The job can no longer be started.
+//! 2. Its closure is dropped, its permit is released, and the pool counts it.
+//! 3. It is visible as cancelled, and its waiter is woken.
+//! 4. Its callbacks run.
+//! 5. `cancel` returns `true`.
+//!
+//! Between phases 1 and 3 the job is neither running nor finished nor cancelled. Every other way of
+//! not running has the same phases: a shutdown, a broken pool, a failed thread spawn.
+//!
+//! `cancel` of a running job returns `false` and sets a request, which the job reads with
+//! [`cancel_requested`](crate::cancel_requested).
+//!
+//! # Helping: jobs that wait for jobs
+//!
+//! A worker that waits for **one** job of its own pool, or for **all** of a set, first looks for
+//! one that is still queued. If there is one, the worker runs it inline, on its own stack.
+//!
+//! A worker that waits for **any** of several jobs just blocks, because another worker may run
+//! them. It runs one of them only when every worker is blocked and no thread can be started. Then
+//! the last worker to block *probes* the queue:
+//!
+//! 1. It wakes the waiter of the oldest queued job.
+//! 2. If that waiter is a blocked worker, and its next poll meets that job, it runs the job.
+//! 3. Otherwise, after 10 ms, the two oldest jobs are probed, then four, and so on.
+//!
+//! To an async task a probe is a spurious wake-up. A wait with a timeout runs no job.
+//!
+//! A blocked worker never runs an unrelated job. Such a job could try to take a lock that the
+//! waiting job holds.
+//!
+//! # Deadlock detection
+//!
+//! The process keeps a wait-for graph. A blocked thread has an edge to each job that it waits for.
+//! A running job has an edge to its thread. A `join` or the end of a `scope` adds its edges before
+//! it blocks. If they close a cycle, one `join` in the cycle returns an error that
+//! [`is_deadlock`](crate::JoinError::is_deadlock) and that names the jobs.
+//!
+//! Cycles through other waits are not detected: channels, mutexes, waits for any of several. An
+//! [`initializer`](crate::ThreadPoolBuilder::initializer) must not wait for a job of its own pool;
+//! an untimed `join` there returns the same error.
+//!
+//! # Shutdown
+//!
+//! `shutdown` closes the tail of the queue under its lock. Afterwards a queue that is empty stays
+//! empty, and each worker that finds it so exits. The last worker to leave its loop wakes the
+//! waiters of the shutdown. Dropping a pool is a shutdown and a join.
+//!
+//! In one of the pool's own workers, waiting for the shutdown returns at once, because that worker
+//! can only exit after its current job.
+//!
+//! # Failures
+//!
+//! A failed thread spawn, a failed initializer and a panic in a job all end as outcomes of handles.
+//! `docs/reliability.md` describes how each of them is tested.

@@ -1,7 +1,7 @@
-//! Pages to read, beside the reference: coming [from Python](from_python), coming [from tokio](from_tokio), and
-//! [how it works](how_it_works).
+//! Guides: coming [from Python](from_python), coming [from tokio](from_tokio), and [how it
+//! works](how_it_works).
 //!
-//! There is nothing to be used in here. The [front page](crate) is the place to begin.
+//! This module contains documentation only. Start with the [front page](crate).
 
 #[doc(alias = "concurrent.futures")]
 pub mod from_python;
