@@ -1,4 +1,4 @@
-//! All the errors of the crate.
+//! The errors of the crate.
 
 use std::any::Any;
 use std::error::Error;
@@ -9,17 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::util::unwind::panic_message;
 
-/// Why a pool broke: shared by all its handles. A thin pointer, since every job has room for a [`JoinError`].
+/// The error that broke a pool, shared by its handles.
+///
+/// A thin pointer, because every job reserves space for a [`JoinError`].
 pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 
-/// Why a job has no result, or why a wait for it ended without one.
+/// The error returned when a job has no result, or when a wait for it ended early.
 ///
-/// Of the job itself speak [`is_cancelled`](Self::is_cancelled), [`is_panic`](Self::is_panic),
-/// [`is_shutdown`](Self::is_shutdown), [`is_broken`](Self::is_broken) and [`is_spawn_failed`](Self::is_spawn_failed);
-/// only of the wait speak [`is_timeout`](Self::is_timeout) and [`is_deadlock`](Self::is_deadlock).
+/// [`is_cancelled`](Self::is_cancelled), [`is_panic`](Self::is_panic),
+/// [`is_shutdown`](Self::is_shutdown), [`is_broken`](Self::is_broken) and
+/// [`is_spawn_failed`](Self::is_spawn_failed) describe the job. [`is_timeout`](Self::is_timeout)
+/// and [`is_deadlock`](Self::is_deadlock) describe only the wait.
 ///
-/// It turns into an [`io::Error`] by `?` (and stays in there as the inner error; a timeout gets
-/// [`io::ErrorKind::TimedOut`]).
+/// The `?` operator converts it into an [`io::Error`], which keeps it as the inner error. The kind
+/// of a timeout is [`io::ErrorKind::TimedOut`].
 ///
 /// # Examples
 ///
@@ -31,18 +34,18 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 /// assert_eq!(error.into_panic().downcast_ref(), Some(&"no such luck"));
 /// ```
 ///
-/// What a web service answers:
+/// Choosing the status code of a web service:
 ///
 /// ```
 /// use futurepool::JoinError;
 ///
 /// fn status(error: &JoinError) -> u16 {
 ///     if error.is_timeout() {
-///         504 // the job goes on
+///         504 // the wait timed out; the job continues
 ///     } else if error.is_cancelled() || error.is_shutdown() || error.is_spawn_failed() {
-///         503 // the job never ran: later, or on another machine
+///         503 // the job never ran; the client can retry
 ///     } else {
-///         500 // `is_panic`, `is_broken` or `is_deadlock`: the text says more
+///         500 // `is_panic`, `is_broken` or `is_deadlock`; the message has the details
 ///     }
 /// }
 ///
@@ -52,9 +55,12 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 #[doc(alias = "BrokenExecutor")]
 pub struct JoinError(Kind);
 
-/// A thin pointer to it, since every job has room for a [`JoinError`].
+/// The places where the jobs of a cycle were submitted.
+///
+/// Each job waits for the next one, and the last for the first. A struct of its own, so that the
+/// box around it is a thin pointer: every job reserves space for a [`JoinError`].
 #[derive(Clone)]
-struct Circle(Vec<&'static Location<'static>>);
+struct Cycle(Vec<&'static Location<'static>>);
 
 enum Kind {
     Cancelled,
@@ -63,16 +69,15 @@ enum Kind {
     Broken(Cause),
     SpawnFailed(Arc<io::Error>),
     Timeout,
-    /// Where the jobs were submitted: each waits for the next one, and the last for the first.
-    Deadlock(Box<Circle>),
+    Deadlock(Box<Cycle>),
 }
 
 struct Panic {
-    /// A mutex only because a payload need not be `Sync` and an error should be; it is never locked.
+    /// Never locked. The mutex makes the error `Sync` although the payload may not be.
     payload: Mutex<Box<dyn Any + Send>>,
-    /// What the payload says, if it is text.
+    /// The payload's text, if it is a `&str` or a `String`.
     message: Option<Box<str>>,
-    /// Where the job was submitted.
+    /// The place where the job was submitted.
     origin: &'static Location<'static>,
 }
 
@@ -96,35 +101,45 @@ impl JoinError {
         Self(Kind::Broken(cause))
     }
 
-    pub(crate) fn spawn_failed(refusal: Arc<io::Error>) -> Self {
-        Self(Kind::SpawnFailed(refusal))
+    pub(crate) fn spawn_failed(error: Arc<io::Error>) -> Self {
+        Self(Kind::SpawnFailed(error))
     }
 
     pub(crate) fn timeout() -> Self {
         Self(Kind::Timeout)
     }
 
-    /// Where the jobs of a circle were submitted, each of which waits for the next one, and the last for the first.
-    pub(crate) fn deadlock(circle: Vec<&'static Location<'static>>) -> Self {
-        Self(Kind::Deadlock(Box::new(Circle(circle))))
+    /// Creates the error of a `join` that would close `cycle`.
+    ///
+    /// `cycle` holds the places where its jobs were submitted. Each job waits for the next one, and
+    /// the last for the first.
+    pub(crate) fn deadlock(cycle: Vec<&'static Location<'static>>) -> Self {
+        Self(Kind::Deadlock(Box::new(Cycle(cycle))))
     }
 
-    /// The same error for another job, save what only one can have: of a panic the others only know that they did not
-    /// run.
-    pub(crate) fn again(&self) -> Self {
+    /// Copies the error for another job that did not run either.
+    ///
+    /// A panic payload cannot be copied: the copy is `Cancelled`.
+    pub(crate) fn replicate(&self) -> Self {
         Self(match &self.0 {
             Kind::Shutdown => Kind::Shutdown,
             Kind::Broken(cause) => Kind::Broken(Arc::clone(cause)),
-            Kind::SpawnFailed(refusal) => Kind::SpawnFailed(Arc::clone(refusal)),
+            Kind::SpawnFailed(error) => Kind::SpawnFailed(Arc::clone(error)),
             Kind::Timeout => Kind::Timeout,
-            Kind::Deadlock(circle) => Kind::Deadlock(circle.clone()),
+            Kind::Deadlock(cycle) => Kind::Deadlock(cycle.clone()),
             Kind::Cancelled | Kind::Panic(_) => Kind::Cancelled,
         })
     }
 
-    /// The job was cancelled before it started: by its handle, by
-    /// [`cancel_pending`](crate::ThreadPool::cancel_pending) or [`shutdown_now`](crate::ThreadPool::shutdown_now), by the
-    /// end of the map that it belongs to, or because its executor dropped it.
+    /// Returns `true` if the job was cancelled before it started.
+    ///
+    /// A job is cancelled by:
+    ///
+    /// - its handle,
+    /// - [`cancel_pending`](crate::ThreadPool::cancel_pending) or
+    ///   [`shutdown_now`](crate::ThreadPool::shutdown_now),
+    /// - the end of the map that it belongs to,
+    /// - an executor that drops it.
     ///
     /// See [`JoinHandle::cancel`](crate::JoinHandle::cancel) for an example.
     #[doc(alias = "CancelledError")]
@@ -133,13 +148,16 @@ impl JoinError {
         matches!(self.0, Kind::Cancelled)
     }
 
-    /// The job panicked; [`into_panic`](Self::into_panic) gives the payload.
+    /// Returns `true` if the job panicked.
+    ///
+    /// [`into_panic`](Self::into_panic) returns the panic payload. See [`JoinError`] for an
+    /// example.
     #[must_use]
     pub fn is_panic(&self) -> bool {
         matches!(self.0, Kind::Panic(_))
     }
 
-    /// The pool, or another executor, was shut down and did not accept the job.
+    /// Returns `true` if the pool, or another executor, was shut down and did not accept the job.
     ///
     /// See [`ThreadPool::shutdown`](crate::ThreadPool::shutdown) for an example.
     #[doc(alias = "RuntimeError")]
@@ -148,10 +166,14 @@ impl JoinError {
         matches!(self.0, Kind::Shutdown)
     }
 
-    /// An initializer failed and broke the pool before the job started, or another executor cannot work any more;
-    /// [`source`](Error::source) is the cause, which the text of this error shows already.
+    /// Returns `true` if the pool broke before the job started.
     ///
-    /// See [`ThreadPoolBuilder::initializer`](crate::ThreadPoolBuilder::initializer) for an example.
+    /// An initializer that fails or panics breaks its pool. Executors outside this crate report
+    /// with it that they no longer work. [`source`](Error::source) returns the cause, which
+    /// `Display` shows too.
+    ///
+    /// See [`ThreadPoolBuilder::initializer`](crate::ThreadPoolBuilder::initializer) for an
+    /// example.
     #[doc(alias = "BrokenThreadPool")]
     #[doc(alias = "BrokenExecutor")]
     #[must_use]
@@ -159,15 +181,16 @@ impl JoinError {
         matches!(self.0, Kind::Broken(_))
     }
 
-    /// The system refused to start a thread while the pool had none; [`source`](Error::source) is the system's error.
+    /// Returns `true` if the pool had no worker and failed to spawn one.
     ///
-    /// The pool is not broken by it: the next submit tries again.
+    /// [`source`](Error::source) returns the system's error. The spawn failure does not break the
+    /// pool: the next `submit` tries to spawn a worker again.
     #[must_use]
     pub fn is_spawn_failed(&self) -> bool {
         matches!(self.0, Kind::SpawnFailed(_))
     }
 
-    /// The wait ended by its time limit; of the job it says nothing.
+    /// Returns `true` if the wait timed out. The job is not affected.
     ///
     /// See [`JoinHandle::join_timeout`](crate::JoinHandle::join_timeout) for an example.
     #[doc(alias = "TimeoutError")]
@@ -176,9 +199,13 @@ impl JoinError {
         matches!(self.0, Kind::Timeout)
     }
 
-    /// The wait could never have ended: a job waited for itself, or for one that waits for it, and so on round a circle.
+    /// Returns `true` if the wait could never have ended.
     ///
-    /// The text names the jobs by where they were submitted, and says who waits for whom.
+    /// That is a job that joins itself, or a job that joins one which waits for it, directly or
+    /// through other jobs. `Display` names the jobs of that cycle by the places where they were
+    /// submitted. A `join` in an initializer for a job of its own pool returns this error, too.
+    ///
+    /// The error describes the wait: the job that was waited for is not affected.
     ///
     /// # Examples
     ///
@@ -192,7 +219,7 @@ impl JoinError {
     /// let (tell, told) = channel();
     /// let handle = pool.submit(move || {
     ///     let own = take.recv().unwrap();
-    ///     tell.send(own.join()).unwrap(); // it waits for itself
+    ///     tell.send(own.join()).unwrap(); // the job joins itself
     /// });
     /// give.send(handle).unwrap();
     /// assert!(told.recv().unwrap().unwrap_err().is_deadlock());
@@ -202,33 +229,35 @@ impl JoinError {
         matches!(self.0, Kind::Deadlock(_))
     }
 
-    /// The payload of the job's panic, to be looked into or passed on with [`std::panic::resume_unwind`].
+    /// Returns the panic payload of the job.
     ///
-    /// A message is a `&'static str` or a `String`, depending on how it was made: try both.
+    /// Inspect the payload, or pass it to [`std::panic::resume_unwind`]. A payload with a message
+    /// is either a `&'static str` or a `String`, so try both. See [`JoinError`] for an example.
     ///
     /// # Panics
     ///
-    /// If the job did not panic: see [`try_into_panic`](Self::try_into_panic).
+    /// Panics if the job did not panic. [`try_into_panic`](Self::try_into_panic) does not.
     #[doc(alias = "exception")]
     #[must_use]
     #[track_caller]
     pub fn into_panic(self) -> Box<dyn Any + Send> {
-        self.try_into_panic()
-            .unwrap_or_else(|error| panic!("into_panic of an error that is no panic: {error}"))
+        self.try_into_panic().unwrap_or_else(|error| {
+            panic!("`into_panic` called on an error that is not a panic: {error}")
+        })
     }
 
-    /// The payload of the job's panic.
+    /// Returns the panic payload of the job, if it panicked.
     ///
     /// # Errors
     ///
-    /// The error itself, if the job did not panic.
+    /// Returns the error itself if the job did not panic.
     ///
     /// # Examples
     ///
     /// ```
     /// use futurepool::{JoinError, ThreadPool};
     ///
-    /// /// A job's panic goes on here, as if the job had been called in this thread.
+    /// /// Resumes the panic of the job on this thread.
     /// fn value_or_error<T>(outcome: Result<T, JoinError>) -> Result<T, JoinError> {
     ///     match outcome.map_err(JoinError::try_into_panic) {
     ///         Ok(value) => Ok(value),
@@ -252,13 +281,19 @@ impl JoinError {
         }
     }
 
-    /// For an [`Executor`](crate::Executor) that takes no more jobs: see [`Job::refuse`](crate::Job::refuse).
+    /// Creates the error of an [`Executor`](crate::Executor) that accepts no more jobs.
+    ///
+    /// Pass it to [`Job::refuse`](crate::Job::refuse). See [`Executor`](crate::Executor) for an
+    /// example.
     #[must_use]
     pub fn shutdown() -> Self {
         Self(Kind::Shutdown)
     }
 
-    /// For an [`Executor`](crate::Executor) that cannot work any more: see [`Job::refuse`](crate::Job::refuse).
+    /// Creates the error of an [`Executor`](crate::Executor) that no longer works because of
+    /// `cause`.
+    ///
+    /// Pass it to [`Job::refuse`](crate::Job::refuse).
     ///
     /// # Examples
     ///
@@ -286,16 +321,14 @@ impl fmt::Display for JoinError {
                 }
                 write!(f, " (submitted at {})", panic.origin)
             }
-            Kind::Shutdown => f.write_str("the pool is shut down and takes no more jobs"),
+            Kind::Shutdown => f.write_str("the pool is shut down and accepts no more jobs"),
             Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
-            Kind::SpawnFailed(refusal) => {
-                write!(f, "no worker thread could be started: {refusal}")
-            }
-            Kind::Timeout => f.write_str("the time limit passed before the job was done"),
-            Kind::Deadlock(circle) => {
-                let Circle(circle) = &**circle;
-                let [first, rest @ ..] = &circle[..] else {
-                    return f.write_str("deadlock: the job waits for itself");
+            Kind::SpawnFailed(error) => write!(f, "failed to spawn a worker thread: {error}"),
+            Kind::Timeout => f.write_str("timed out before the job finished"),
+            Kind::Deadlock(cycle) => {
+                let Cycle(cycle) = &**cycle;
+                let [first, rest @ ..] = &cycle[..] else {
+                    return f.write_str("deadlock: an initializer waits for a job of its own pool");
                 };
                 write!(f, "deadlock: the job submitted at {first} waits for ")?;
                 if rest.is_empty() {
@@ -329,7 +362,7 @@ impl Error for JoinError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             Kind::Broken(cause) => Some(&***cause),
-            Kind::SpawnFailed(refusal) => Some(&**refusal),
+            Kind::SpawnFailed(error) => Some(&**error),
             _ => None,
         }
     }
@@ -346,7 +379,7 @@ impl From<JoinError> for io::Error {
     }
 }
 
-/// Why a pool takes no more jobs.
+/// The reason why a pool accepts no more jobs.
 #[derive(Clone)]
 pub(crate) enum Closed {
     Shutdown,
@@ -362,7 +395,9 @@ impl From<Closed> for JoinError {
     }
 }
 
-/// A job that was not accepted: says why, and gives the closure back.
+/// The error returned when a pool does not accept a job. Returns the closure.
+///
+/// **Dropping it drops the closure.** [`into_inner`](Self::into_inner) returns the closure instead.
 ///
 /// # Examples
 ///
@@ -374,45 +409,50 @@ impl From<Closed> for JoinError {
 /// assert_eq!(error.into_inner()(), 7);
 /// ```
 pub struct SubmitError<F> {
-    why: Refusal,
-    /// A mutex only because a closure need not be `Sync` and an error should be; it is never locked.
+    reason: Refusal,
+    /// Never locked. The mutex makes the error `Sync` although the closure may not be.
     job: Mutex<F>,
 }
 
+/// The reason why a job was not accepted.
 pub(crate) enum Refusal {
     Full,
     Closed(Closed),
 }
 
 impl<F> SubmitError<F> {
-    pub(crate) fn new(why: Refusal, job: F) -> Self {
+    pub(crate) fn new(reason: Refusal, job: F) -> Self {
         let job = Mutex::new(job);
-        Self { why, job }
+        Self { reason, job }
     }
 
-    /// The queue has no room at present, or others have waited for it longer.
+    /// Returns `true` if the queue had no room, or if other submitters were already waiting for
+    /// room.
     ///
     /// See [`ThreadPool::try_submit`](crate::ThreadPool::try_submit) for an example.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.why, Refusal::Full)
+        matches!(self.reason, Refusal::Full)
     }
 
-    /// The pool is shut down.
+    /// Returns `true` if the pool is shut down.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
-        matches!(self.why, Refusal::Closed(Closed::Shutdown))
+        matches!(self.reason, Refusal::Closed(Closed::Shutdown))
     }
 
-    /// An initializer failed and broke the pool; [`source`](Error::source) is its error.
+    /// Returns `true` if an initializer failed or panicked and broke the pool.
     ///
-    /// See [`ThreadPoolBuilder::initializer`](crate::ThreadPoolBuilder::initializer) for an example.
+    /// [`source`](Error::source) returns the cause.
+    ///
+    /// See [`ThreadPoolBuilder::initializer`](crate::ThreadPoolBuilder::initializer) for an
+    /// example.
     #[must_use]
     pub fn is_broken(&self) -> bool {
-        matches!(self.why, Refusal::Closed(Closed::Broken(_)))
+        matches!(self.reason, Refusal::Closed(Closed::Broken(_)))
     }
 
-    /// The closure that was not accepted.
+    /// Returns the closure that was not accepted.
     #[must_use]
     pub fn into_inner(self) -> F {
         self.job
@@ -423,7 +463,7 @@ impl<F> SubmitError<F> {
 
 impl<F> fmt::Display for SubmitError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.why {
+        match &self.reason {
             Refusal::Full => f.write_str("the pool's queue is full"),
             Refusal::Closed(closed) => JoinError::from(closed.clone()).fmt(f),
         }
@@ -432,7 +472,7 @@ impl<F> fmt::Display for SubmitError<F> {
 
 impl<F> fmt::Debug for SubmitError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.why {
+        let kind = match self.reason {
             Refusal::Full => "Full",
             Refusal::Closed(Closed::Shutdown) => "Shutdown",
             Refusal::Closed(Closed::Broken(_)) => "Broken",
@@ -443,14 +483,17 @@ impl<F> fmt::Debug for SubmitError<F> {
 
 impl<F> Error for SubmitError<F> {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.why {
+        match &self.reason {
             Refusal::Closed(Closed::Broken(cause)) => Some(&***cause),
             _ => None,
         }
     }
 }
 
-/// An option of [`ThreadPoolBuilder`](crate::ThreadPoolBuilder) that cannot be: names it and says how to mend it.
+/// The error returned by [`build`](crate::ThreadPoolBuilder::build) for an invalid option.
+///
+/// `Display` names the option and the fix. The `?` operator converts the error into an
+/// [`io::Error`] of the kind [`io::ErrorKind::InvalidInput`].
 ///
 /// # Examples
 ///
@@ -470,7 +513,7 @@ impl BuildError {
         Self { field, problem }
     }
 
-    /// The name of the builder's method that was given the wrong value.
+    /// Returns the name of the builder method that set the invalid value.
     #[must_use]
     pub fn field(&self) -> &'static str {
         self.field
@@ -491,9 +534,11 @@ impl From<BuildError> for io::Error {
     }
 }
 
-/// A wait for several things that ended by its time limit: says how many were not done.
+/// The error returned when a wait for several futures, or for a shutdown, timed out.
 ///
-/// For [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) it counts workers.
+/// It counts the futures that are unfinished. The error of
+/// [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) counts workers instead. The `?`
+/// operator converts it into an [`io::Error`] of the kind [`io::ErrorKind::TimedOut`].
 ///
 /// # Examples
 ///
@@ -512,35 +557,36 @@ impl From<BuildError> for io::Error {
 pub struct TimeoutError {
     pending: usize,
     total: usize,
-    what: &'static str,
+    /// What is counted: futures or workers.
+    noun: &'static str,
 }
 
 impl TimeoutError {
     pub(crate) fn of_workers(pending: usize, total: usize) -> Self {
-        let what = "workers";
+        let noun = "workers";
         Self {
             pending,
             total,
-            what,
+            noun,
         }
     }
 
     pub(crate) fn of_futures(pending: usize, total: usize) -> Self {
-        let what = "futures";
+        let noun = "futures";
         Self {
             pending,
             total,
-            what,
+            noun,
         }
     }
 
-    /// How many were not done.
+    /// Returns how many futures, or workers, were unfinished.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending
     }
 
-    /// How many there were.
+    /// Returns how many futures, or workers, there were in total.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total
@@ -552,7 +598,7 @@ impl fmt::Display for TimeoutError {
         write!(
             f,
             "{} (of {}) {} unfinished",
-            self.pending, self.total, self.what
+            self.pending, self.total, self.noun
         )
     }
 }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use futurepool::{Executor, ExecutorExt, Job, JoinHandle, ThreadPool};
+use futurepool::{Executor, ExecutorExt, Job, JoinHandle, ThreadPool, block_on};
 use loom::model::Builder;
 use loom::sync::Notify;
 use loom::thread;
@@ -444,19 +444,48 @@ fn cancel_pending_and_join_the_permit_is_free_before_the_cancel_is_seen() {
 }
 
 #[test]
-fn cancel_pending_and_cancel_the_permit_is_free_when_cancel_returns() {
+fn cancel_pending_and_cancel_the_job_is_cancelled_once_and_its_permit_free() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
-        let other = beside(&pool, move |pool| {
-            pool.cancel_pending();
-        });
-        // False if the first job had a spurious wake-up.
-        if second.cancel() {
+        let other = beside(&pool, move |pool| pool.cancel_pending());
+        // False if the first job had a spurious wake-up. True at once if the other thread cancels it.
+        let cancelled = second.cancel();
+        let by_other = other.join().unwrap();
+        assert!(by_other <= 1);
+        if cancelled {
+            assert!(second.is_cancelled());
             assert_eq!(pool.metrics().queued, 0);
+            assert_eq!(pool.metrics().cancelled, 1);
         }
         go.notify();
         first.join().unwrap();
-        other.join().unwrap();
+    });
+}
+
+#[test]
+fn cancel_pending_and_start_each_job_runs_or_is_cancelled_and_never_both() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let (ran, captured) = (Count::default(), Count::default());
+        let handles = [(); 2].map(|()| {
+            let (ran, capture) = (ran.clone(), Dropped(captured.clone()));
+            pool.submit(move || {
+                drop(capture);
+                ran.up();
+            })
+        });
+        let other = beside(&pool, move |pool| pool.cancel_pending());
+        let cancelled = handles.map(|handle| match handle.join() {
+            Ok(()) => 0,
+            Err(error) => {
+                assert!(error.is_cancelled());
+                1
+            }
+        });
+        assert_eq!(captured.get(), 2);
+        let cancelled = cancelled.iter().sum();
+        assert_eq!(ran.get() + cancelled, 2);
+        assert_eq!(other.join().unwrap(), cancelled);
     });
 }
 
@@ -497,4 +526,97 @@ fn helping_join_in_the_only_worker_the_job_runs_there() {
         });
         assert_eq!(outer.join().unwrap(), 7);
     });
+}
+
+#[test]
+fn any_of_in_the_only_worker_the_job_runs_there() {
+    check(OF_A_POOL, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let outer = pool.submit({
+            let pool = Arc::clone(&pool);
+            move || block_on(pool.submit(|| 7)).unwrap()
+        });
+        assert_eq!(outer.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn any_of_in_both_workers_the_jobs_run_there() {
+    check(OF_TWO_WORKERS, || {
+        let pool = Arc::new(ThreadPool::new(2));
+        let outer = [1, 2].map(|value| {
+            let inner = Arc::clone(&pool);
+            pool.submit(move || block_on(inner.submit(move || value)).unwrap())
+        });
+        let values = outer.map(|handle| handle.join().unwrap());
+        assert_eq!(values, [1, 2]);
+    });
+}
+
+#[test]
+fn any_of_and_a_job_from_outside_both_jobs_run() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let outer = pool.submit({
+            let pool = Arc::clone(&pool);
+            move || block_on(pool.submit(|| 1)).unwrap()
+        });
+        // It may come while the only worker is about to block, and nothing in the pool waits for it.
+        let other = beside(&pool, move |pool| pool.submit(|| 2).join().unwrap());
+        assert_eq!(outer.join().unwrap(), 1);
+        assert_eq!(other.join().unwrap(), 2);
+    });
+}
+
+#[test]
+fn any_of_and_a_job_that_comes_to_the_blocked_worker_it_runs_there() {
+    check(OF_A_POOL, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let (give, take) = promise();
+        // The only worker waits for a handle that it does not have yet.
+        let outer = pool.submit(move || {
+            let inner: JoinHandle<i32> = block_on(take);
+            block_on(inner).unwrap()
+        });
+        give.give(pool.submit(|| 7));
+        assert_eq!(outer.join().unwrap(), 7);
+    });
+}
+
+/// A value that one thread gives to another, whose task awaits it.
+fn promise<T>() -> (Giver<T>, Taker<T>) {
+    let shared = Arc::new(loom::sync::Mutex::new((None, None)));
+    (Giver(Arc::clone(&shared)), Taker(shared))
+}
+
+type Shared<T> = Arc<loom::sync::Mutex<(Option<T>, Option<Waker>)>>;
+struct Giver<T>(Shared<T>);
+struct Taker<T>(Shared<T>);
+
+impl<T> Giver<T> {
+    fn give(self, value: T) {
+        let waker = {
+            let mut shared = self.0.lock().unwrap();
+            shared.0 = Some(value);
+            shared.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Future for Taker<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let mut shared = self.0.lock().unwrap();
+        match shared.0.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                shared.1 = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
 }

@@ -1,4 +1,8 @@
-//! Results as they come.
+//! `as_completed`: the outputs of many futures, in completion order.
+//!
+//! [`AsCompleted`] is a `FuturesUnordered` with a blocking iterator and with numbers, by which the
+//! futures that are not yet yielded are returned in insertion order. [`TimedAsCompleted`] adds a
+//! [`Deadline`].
 
 use std::fmt;
 use std::future::Future;
@@ -13,14 +17,25 @@ use pin_project_lite::pin_project;
 
 use crate::error::TimeoutError;
 use crate::park::block_on::{block_on, block_on_until};
-use crate::park::helping::Inside;
+use crate::park::helping::{Frame, PollGuard};
 use crate::util::sync::{Arc, AtomicBool, Ordering};
-use crate::util::timer::Limit;
+use crate::util::timer::Deadline;
 
-/// The outputs of many futures, in the order in which they are done.
+/// Yields the outputs of `futures` in completion order.
 ///
-/// It takes handles, tagged ones, those of several pools and executors mixed, or any other futures of one type. Async
-/// code uses it as a [`Stream`], sync code as an iterator:
+/// The futures can be any futures of one type: handles, [tagged](crate::JoinHandle::tag) handles,
+/// or handles of several pools and executors. Async code uses the result as a [`Stream`], sync code
+/// as an iterator.
+///
+/// - A tag tells which output belongs to which future.
+/// - A `for` loop consumes the set. A loop around [`wait_next`](AsCompleted::wait_next) can
+///   [`push`](AsCompleted::push) further futures while it runs.
+/// - An iterator that submits jobs is lazy, so it submits nothing before this call.
+///   [Collect](Iterator::collect) it first to start the jobs immediately.
+/// - Unlike Python's `as_completed`, this function yields outputs instead of futures, and a handle
+///   cannot be passed twice.
+///
+/// # Examples
 ///
 /// ```
 /// use futurepool::{ThreadPool, as_completed, block_on};
@@ -46,7 +61,7 @@ use crate::util::timer::Limit;
 /// assert_eq!(sum, 0);
 /// ```
 ///
-/// Which result is whose? [Tag](crate::JoinHandle::tag) the handles:
+/// With tagged handles, each output comes with its key:
 ///
 /// ```
 /// # use futurepool::{ThreadPool, as_completed};
@@ -57,42 +72,42 @@ use crate::util::timer::Limit;
 ///     assert_eq!(length.unwrap(), word.len());
 /// }
 /// ```
-///
-/// A `for` loop owns the whole; a loop round [`wait_next`](AsCompleted::wait_next) can
-/// [`push`](AsCompleted::push) more while it runs.
-///
-/// An iterator that submits is lazy as all are: it submits nothing before this call. [Collect](Iterator::collect) it to
-/// start the jobs at once.
-///
-/// Python's function of that name gives the futures, here their outputs come out. A handle cannot be given twice.
 #[doc(alias = "JoinSet")]
 pub fn as_completed<I>(futures: I) -> AsCompleted<I::Item>
 where
     I: IntoIterator<Item: Future>,
 {
-    let mut all = AsCompleted {
+    let mut outputs = AsCompleted {
         pending: FuturesUnordered::new(),
         total: 0,
     };
-    futures.into_iter().for_each(|future| all.push(future));
-    all
+    outputs.extend(futures);
+    outputs
 }
 
-/// The outputs of many futures, as they come: see [`as_completed`].
+/// A set of futures that yields their outputs in completion order: see [`as_completed`].
 ///
-/// It is a [`Stream`], and `into_iter` makes a blocking iterator of it; [`wait_next`](Self::wait_next) blocks for one
-/// output at a time, so that a loop in sync code can [`push`](Self::push) too. **Dropping it drops the futures**: handles
-/// detach their jobs, those with [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancel them.
+/// **Dropping it drops the futures** that are not yet yielded: a handle detaches its job, and a
+/// handle with [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels it.
 ///
-/// Its [`size_hint`](Stream::size_hint) is exact.
-#[must_use = "the results are handed out to who asks for the next item"]
+/// The set is a [`Stream`], and `into_iter` turns it into a blocking iterator.
+/// [`wait_next`](Self::wait_next) blocks for one output at a time, so that a loop can also
+/// [`push`](Self::push). The [`size_hint`](Stream::size_hint) is exact.
+///
+/// # Cancel safety
+///
+/// Dropping the future of a `next()` call loses no output: a poll takes an output only to return
+/// it.
+#[must_use = "outputs are yielded only if the set is polled or iterated"]
 pub struct AsCompleted<F> {
+    /// The futures not yet yielded. `push` adds one, and a poll removes the one that it yields.
     pending: FuturesUnordered<Numbered<F>>,
-    /// How many were ever added; their numbers.
+    /// Counts the futures that were ever added, and so numbers the next one. Changed by `push`.
     total: usize,
 }
 
 pin_project! {
+    /// A future, and its place in the insertion order.
     struct Numbered<F> {
         number: usize,
         #[pin]
@@ -109,14 +124,16 @@ impl<F: Future> Future for Numbered<F> {
 }
 
 impl<F> AsCompleted<F> {
-    /// Adds one more, at any time: also when all others are done, and after the end.
+    /// Adds a future to the set.
+    ///
+    /// A future can be added at any time, even after the set has returned `None`.
     ///
     /// # Examples
     ///
     /// ```
     /// use futurepool::{ThreadPool, as_completed};
     ///
-    /// /// What a page of a site of seven links to.
+    /// /// Returns the pages that `page` links to, in a site of seven pages.
     /// fn links(page: u32) -> Vec<u32> {
     ///     if page < 4 { vec![2 * page, 2 * page + 1] } else { Vec::new() }
     /// }
@@ -141,7 +158,7 @@ impl<F> AsCompleted<F> {
         self.total += 1;
     }
 
-    /// Those whose output was not handed out, in the order in which they were added. Some may be done by now.
+    /// Returns the futures not yet yielded, in insertion order. Some may already be complete.
     ///
     /// # Examples
     ///
@@ -171,7 +188,7 @@ impl<F> AsCompleted<F> {
             .collect()
     }
 
-    /// How many outputs are still to come.
+    /// Returns the number of futures not yet yielded.
     ///
     /// # Examples
     ///
@@ -185,7 +202,7 @@ impl<F> AsCompleted<F> {
     ///     if running.len() == 8 {
     ///         sum += running.wait_next().expect("there are eight")?;
     ///     }
-    ///     running.push(pool.submit(move || n)); // so there are eight at most
+    ///     running.push(pool.submit(move || n)); // at most eight at a time
     /// }
     /// for rest in running {
     ///     sum += rest?;
@@ -198,7 +215,9 @@ impl<F> AsCompleted<F> {
         self.pending.len()
     }
 
-    /// Whether none is still to come.
+    /// Returns whether all outputs were yielded.
+    ///
+    /// # Examples
     ///
     /// See [`len`](Self::len) for an example.
     #[must_use]
@@ -208,19 +227,22 @@ impl<F> AsCompleted<F> {
 }
 
 impl<F: Future> AsCompleted<F> {
-    /// Waits for the next output in this thread; `None` if all were handed out.
+    /// Blocks until the next output is available. Returns `None` if all were yielded.
     ///
-    /// In a worker of a pool it may run queued jobs of that pool that it waits for: see
-    /// [`block_on`](crate::block_on()).
+    /// In a worker of a pool, this method may run queued jobs of that pool that it waits for, but
+    /// only while no other worker can: see [`block_on`](crate::block_on()).
+    ///
+    /// # Examples
     ///
     /// See [`push`](Self::push) for an example.
     pub fn wait_next(&mut self) -> Option<F::Output> {
         block_on(self.next())
     }
 
-    /// The next output if it is there now, without waiting; `None` too if all were handed out.
+    /// Returns the next output if one is available now.
     ///
-    /// For sync code that submits and collects in one loop.
+    /// Returns `None` if no output is available, and if all were yielded. This method is for sync
+    /// code that submits and collects in one loop.
     ///
     /// # Examples
     ///
@@ -242,15 +264,25 @@ impl<F: Future> AsCompleted<F> {
     /// assert_eq!(sum, 5050);
     /// ```
     pub fn try_wait_next(&mut self) -> Option<F::Output> {
-        let _look = Inside::look();
+        // The thread does not wait for these futures, so a blocked worker must not run their jobs.
+        let _guard = PollGuard::enter(Frame::None);
         self.next().now_or_never().flatten()
     }
 
-    /// Ends when the time is up, counted from this call: what is done by then still comes, and after it one
-    /// [`TimeoutError`] that tells how many are not. So the items become `Result`s.
+    /// Sets a timeout for the whole set, counted from this call. The items become `Result`s.
     ///
-    /// A limit too long for the clock is none. In async code it needs no particular runtime: all limits of a process
-    /// share one timer. If the system refuses that its thread, a limit is over at once.
+    /// When the timeout elapses, the set:
+    ///
+    /// 1. yields the outputs that are available,
+    /// 2. yields one [`TimeoutError`], which tells how many futures are incomplete,
+    /// 3. ends.
+    ///
+    /// The incomplete futures stay as they are, and
+    /// [`into_pending`](TimedAsCompleted::into_pending) returns them.
+    ///
+    /// A `timeout` too long for the clock means no timeout. Timeouts work in every async runtime
+    /// and in none: one timer thread serves the whole process. If that thread cannot be spawned, a
+    /// timeout that is awaited elapses immediately.
     ///
     /// # Examples
     ///
@@ -271,44 +303,51 @@ impl<F: Future> AsCompleted<F> {
     /// let error = results.wait_next().unwrap().unwrap_err();
     /// assert_eq!(error.to_string(), "1 (of 2) futures unfinished");
     /// assert!(results.wait_next().is_none());
-    /// assert_eq!(results.into_pending().len(), 1); // the slow one is still to be had
+    /// assert_eq!(results.into_pending().len(), 1); // the slow job is not lost
     /// # drop(go);
     /// ```
-    pub fn timeout(self, limit: Duration) -> TimedAsCompleted<F> {
+    pub fn timeout(self, timeout: Duration) -> TimedAsCompleted<F> {
         TimedAsCompleted {
             inner: self,
-            limit: Limit::after(limit),
-            over: false,
+            deadline: Deadline::after(timeout),
+            done: false,
         }
     }
-}
 
-/// Whether it was woken.
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-impl<F: Future> AsCompleted<F> {
-    /// An output that is there now. A poll that finds none may only have made a pause, and says so by waking at once;
-    /// but with futures that do that themselves it need not come to an end.
-    fn last_look(&mut self) -> Option<F::Output> {
-        let _look = Inside::look();
-        let flag = Arc::new(Flag::default());
+    /// Returns an output that is available now, after the deadline has elapsed.
+    ///
+    /// `FuturesUnordered` returns `Pending` now and then without having polled all woken futures,
+    /// and wakes its task to be polled again. So one poll does not suffice: this method polls again
+    /// while its waker is called.
+    fn poll_last(&mut self) -> Option<F::Output> {
+        // The thread no longer waits for these futures.
+        let _guard = PollGuard::enter(Frame::None);
+        let flag = Arc::new(WakeFlag::default());
         let waker = Waker::from(Arc::clone(&flag));
+        // A future that always wakes itself would keep the loop running, so the number of futures
+        // bounds the number of polls.
         for _ in 0..=self.len() {
             if let Poll::Ready(output) = self.poll_next_unpin(&mut Context::from_waker(&waker)) {
                 return output;
             }
+            // Ordering: Acquire pairs with the Release in `wake`. The next poll sees what the
+            // waking thread did before it called the waker.
             if !flag.0.swap(false, Ordering::Acquire) {
                 break;
             }
         }
         None
+    }
+}
+
+/// A waker that records whether it was called.
+#[derive(Default)]
+struct WakeFlag(AtomicBool);
+
+impl Wake for WakeFlag {
+    fn wake(self: Arc<Self>) {
+        // Ordering: Release pairs with the Acquire in `AsCompleted::poll_last`.
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -340,7 +379,7 @@ impl<F: Future> IntoIterator for AsCompleted<F> {
     type Item = F::Output;
     type IntoIter = AsCompletedIter<F>;
 
-    /// A blocking iterator.
+    /// Returns a blocking iterator over the outputs.
     fn into_iter(self) -> AsCompletedIter<F> {
         AsCompletedIter(self)
     }
@@ -355,10 +394,15 @@ impl<F> fmt::Debug for AsCompleted<F> {
     }
 }
 
-/// The outputs of many futures, as they come, in a blocking iterator: what a `for` loop over [`AsCompleted`] uses.
+/// A blocking iterator over the outputs of an [`AsCompleted`].
+///
+/// Dropping it drops the futures not yet yielded, like dropping the [`AsCompleted`]. Each step
+/// blocks like [`wait_next`](AsCompleted::wait_next).
+///
+/// # Examples
 ///
 /// See [`as_completed`] for an example.
-#[must_use = "iterators do nothing unless they are asked for the next item"]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct AsCompletedIter<F>(AsCompleted<F>);
 
 impl<F: Future> Iterator for AsCompletedIter<F> {
@@ -382,22 +426,40 @@ impl<F> fmt::Debug for AsCompletedIter<F> {
     }
 }
 
-/// [`AsCompleted`] with a time limit: see [`AsCompleted::timeout`].
-#[must_use = "the results are handed out to who asks for the next item"]
+/// An [`AsCompleted`] with a timeout: see [`AsCompleted::timeout`].
+///
+/// **Dropping it drops the futures** that are not yet yielded, as for an [`AsCompleted`]. The
+/// timeout itself neither drops nor cancels a future.
+///
+/// # Errors
+///
+/// The last item is a [`TimeoutError`] if the timeout elapses before all futures are complete.
+///
+/// # Cancel safety
+///
+/// Dropping the future of a `next()` call loses no output: a poll takes an output only to return
+/// it.
+#[must_use = "outputs are yielded only if the set is polled or iterated"]
 pub struct TimedAsCompleted<F> {
     inner: AsCompleted<F>,
-    limit: Limit,
-    /// The error was handed out.
-    over: bool,
+    deadline: Deadline,
+    /// Whether the error was yielded, and with it the end. Set by
+    /// [`end_by_timeout`](Self::end_by_timeout).
+    done: bool,
 }
 
 impl<F> TimedAsCompleted<F> {
-    /// As [`AsCompleted::push`]. After the timeout it only adds to what [`into_pending`](Self::into_pending) gives back.
+    /// Adds a future to the set: see [`AsCompleted::push`].
+    ///
+    /// After the [`TimeoutError`], the future is no longer polled, and only
+    /// [`into_pending`](Self::into_pending) returns it.
     pub fn push(&mut self, future: F) {
         self.inner.push(future);
     }
 
-    /// As [`AsCompleted::into_pending`], after the timeout too.
+    /// Returns the futures not yet yielded, in insertion order: see [`AsCompleted::into_pending`].
+    ///
+    /// The futures are available after the timeout too.
     #[must_use]
     pub fn into_pending(self) -> Vec<F>
     where
@@ -406,31 +468,36 @@ impl<F> TimedAsCompleted<F> {
         self.inner.into_pending()
     }
 
-    fn time_out(&mut self) -> TimeoutError {
-        self.over = true;
+    fn end_by_timeout(&mut self) -> TimeoutError {
+        self.done = true;
         TimeoutError::of_futures(self.inner.len(), self.inner.total)
     }
 }
 
 impl<F: Future> TimedAsCompleted<F> {
-    /// When the time is up: what is done still comes.
-    fn last_item(&mut self) -> Result<F::Output, TimeoutError> {
-        let last = self.inner.last_look();
-        last.ok_or_else(|| self.time_out())
-    }
-
-    /// Waits for the next output in this thread, or for the end of the time. It runs no jobs.
+    /// Blocks until the next output is available or the timeout elapses.
+    ///
+    /// Returns `None` after the [`TimeoutError`], and if all outputs were yielded. This method runs
+    /// no jobs, unless the timeout is too long for the clock.
+    ///
+    /// # Examples
     ///
     /// See [`AsCompleted::timeout`] for an example.
     pub fn wait_next(&mut self) -> Option<Result<F::Output, TimeoutError>> {
-        if self.over {
+        if self.done {
             return None;
         }
-        let deadline = self.limit.deadline();
+        let deadline = self.deadline.instant();
         match block_on_until(pin!(self.inner.next()), deadline) {
             Some(output) => output.map(Ok),
-            None => Some(self.last_item()),
+            None => Some(self.next_after_deadline()),
         }
+    }
+
+    /// Returns an output that is available, or the error if there is none.
+    fn next_after_deadline(&mut self) -> Result<F::Output, TimeoutError> {
+        let output = self.inner.poll_last();
+        output.ok_or_else(|| self.end_by_timeout())
     }
 }
 
@@ -438,20 +505,22 @@ impl<F: Future> Stream for TimedAsCompleted<F> {
     type Item = Result<F::Output, TimeoutError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.over {
+        if self.done {
             return Poll::Ready(None);
         }
+        // The futures come first: an output that is available is never replaced by the error.
         if let Poll::Ready(output) = self.inner.poll_next_unpin(context) {
             return Poll::Ready(output.map(Ok));
         }
-        ready!(self.limit.poll(context));
-        Poll::Ready(Some(self.last_item()))
+        ready!(self.deadline.poll(context));
+        Poll::Ready(Some(self.next_after_deadline()))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        match self.over {
+        match self.done {
             true => (0, Some(0)),
-            // In the worst case there is nothing but the error.
+            // The error may be the only item left. It comes instead of an output at least, so the
+            // upper bound holds.
             false => (self.inner.len().min(1), Some(self.inner.len())),
         }
     }
@@ -459,7 +528,7 @@ impl<F: Future> Stream for TimedAsCompleted<F> {
 
 impl<F: Future> FusedStream for TimedAsCompleted<F> {
     fn is_terminated(&self) -> bool {
-        self.over || self.inner.is_empty()
+        self.done || self.inner.is_empty()
     }
 }
 
@@ -467,7 +536,7 @@ impl<F: Future> IntoIterator for TimedAsCompleted<F> {
     type Item = Result<F::Output, TimeoutError>;
     type IntoIter = TimedAsCompletedIter<F>;
 
-    /// A blocking iterator.
+    /// Returns a blocking iterator over the outputs.
     fn into_iter(self) -> TimedAsCompletedIter<F> {
         TimedAsCompletedIter(self)
     }
@@ -478,13 +547,20 @@ impl<F> fmt::Debug for TimedAsCompleted<F> {
         f.debug_struct("TimedAsCompleted")
             .field("pending", &self.inner.len())
             .field("total", &self.inner.total)
-            .field("over", &self.over)
+            .field("done", &self.done)
             .finish()
     }
 }
 
-/// [`AsCompletedIter`] with a time limit: see [`AsCompleted::timeout`].
-#[must_use = "iterators do nothing unless they are asked for the next item"]
+/// A blocking iterator over the outputs of a [`TimedAsCompleted`].
+///
+/// Dropping it drops the futures not yet yielded, like dropping the [`TimedAsCompleted`]. Each step
+/// blocks like [`wait_next`](TimedAsCompleted::wait_next).
+///
+/// # Examples
+///
+/// See [`AsCompleted::timeout`] for an example.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct TimedAsCompletedIter<F>(TimedAsCompleted<F>);
 
 impl<F: Future> Iterator for TimedAsCompletedIter<F> {

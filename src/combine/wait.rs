@@ -1,4 +1,8 @@
-//! Waiting for several handles without taking their results.
+//! `wait`: waits for several handles without taking their results.
+//!
+//! [`Wait`] owns the handles until the wait ends, and then returns all of them, sorted into two
+//! lists. It does not poll a handle as a future, which would take the result: [`WaitHandle`] has
+//! the methods that leave the result in place.
 
 use std::fmt;
 use std::future::Future;
@@ -11,11 +15,13 @@ use futures::future::FusedFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::park::block_on::block_on_until;
-use crate::task::cell::Ending;
-use crate::task::join_handle::{CancelOnDrop, JoinHandle, Tagged};
-use crate::util::timer::Limit;
+use crate::task::cancel_on_drop::CancelOnDrop;
+use crate::task::join_handle::JoinHandle;
+use crate::task::state::OutcomeKind;
+use crate::task::tagged::Tagged;
+use crate::util::timer::Deadline;
 
-/// When a [`wait`] is over.
+/// The condition that ends a [`wait`].
 ///
 /// # Examples
 ///
@@ -26,7 +32,7 @@ use crate::util::timer::Limit;
 /// let asked = ["one", "two", "three"].map(|server| pool.submit(move || server.len()));
 /// let waited = wait(asked, ReturnWhen::FirstCompleted).join();
 /// for late in waited.not_done {
-///     late.cancel(); // one answer is enough
+///     late.cancel(); // the first answer is enough
 /// }
 /// for done in waited.done {
 ///     println!("{}", done.join()?);
@@ -37,26 +43,30 @@ use crate::util::timer::Limit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ReturnWhen {
-    /// All jobs are done.
+    /// Waits until all jobs are finished.
     #[doc(alias = "ALL_COMPLETED")]
     #[default]
     AllCompleted,
-    /// One job is done, at least.
+    /// Waits until at least one job is finished.
     #[doc(alias = "FIRST_COMPLETED")]
     FirstCompleted,
-    /// One job has failed: it panicked, or could not run, but for a cancel. Or all are done. An `Err` that a job
-    /// *returned* counts in [`wait_results`] only.
+    /// Waits until one job has failed, or all are finished.
+    ///
+    /// A job fails if it panics or cannot run. A cancel is not a failure, and a returned `Err` is
+    /// one only in [`wait_results`].
     #[doc(alias = "FIRST_EXCEPTION")]
     FirstException,
 }
 
-/// Waits for several handles, which keep their results. It takes them, and gives them back.
+/// Waits for several handles without taking their results.
 ///
-/// For jobs that return a `Result`, and if an `Err` is to end the wait, there is [`wait_results`].
+/// The wait takes the handles and returns all of them in two lists: see [`Waited`]. Await it in
+/// async code, or [`join`](Wait::join) it in sync code.
 ///
-/// Await it, or [`join`](Wait::join) it; it gives all handles back, in two lists: see [`Waited`]. They may be of several
-/// pools, plain, [tagged](crate::JoinHandle::tag) or [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop). A job that
-/// was cancelled is done. (In Python it may not be, for a while.)
+/// - The handles can belong to several pools. They can be plain,
+///   [tagged](crate::JoinHandle::tag) or [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop).
+/// - A cancelled job is finished at once. (In Python it can stay unfinished for a while.)
+/// - For jobs that return a `Result`, [`wait_results`] can also end at the first `Err`.
 ///
 /// # Examples
 ///
@@ -74,8 +84,10 @@ pub fn wait<H: WaitHandle>(handles: impl IntoIterator<Item = H>, until: ReturnWh
     Wait::new(handles.into_iter().collect(), until, H::failed)
 }
 
-/// As [`wait`], for jobs that return a `Result`: for [`ReturnWhen::FirstException`] an `Err` that a job returned ends the
-/// wait, too.
+/// Waits for several handles of jobs that return a `Result`, without taking their results.
+///
+/// With [`ReturnWhen::FirstException`], a returned `Err` ends the wait too. In every other way this
+/// function behaves like [`wait`].
 ///
 /// # Examples
 ///
@@ -96,51 +108,72 @@ pub fn wait_results<H: WaitResultHandle>(
     Wait::new(handles.into_iter().collect(), until, H::failed_or_err)
 }
 
-/// What a [`wait`] has come to: all the handles, those that are done and those that are not, each list in the order in
-/// which they were given.
+/// All handles of a [`wait`] that has ended, each list in the order in which they were passed.
+///
+/// Dropping it drops the handles. A plain handle then detaches its job.
 #[doc(alias = "DoneAndNotDoneFutures")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waited<H> {
-    /// Their results can be taken at once.
+    /// The handles of finished jobs, whose results can be taken without waiting.
     pub done: Vec<H>,
-    /// After a time limit, or if it was not waited for all.
+    /// The other handles. Empty if the wait was for all jobs and had no timeout.
     pub not_done: Vec<H>,
 }
 
 /// A wait for several handles: see [`wait`].
 ///
-/// It is a future, and [`join`](Self::join) blocks. **Dropping it drops the handles**, which detaches their jobs;
-/// [`into_handles`](Self::into_handles) gives them back instead.
-#[must_use = "nothing waits unless it is awaited or joined"]
+/// **Dropping it drops the handles**: a plain handle detaches its job, and a `cancel_on_drop`
+/// handle cancels it. [`into_handles`](Self::into_handles) returns the handles instead.
+///
+/// A wait is a future, and [`join`](Self::join) blocks until it ends.
+///
+/// # Panics
+///
+/// Polling a wait panics after it has completed.
+///
+/// # Cancel safety
+///
+/// A poll takes no results, so `&mut wait` can be awaited again after a `select!`. Dropping the
+/// wait drops its handles.
+#[must_use = "a wait does nothing unless it is awaited or joined"]
 pub struct Wait<H> {
     handles: Handles<H>,
-    limit: Option<Limit>,
-    /// Whether a job that is done ends the wait.
-    ends: fn(&H) -> bool,
+    /// When the wait ends at the latest. Set by [`timeout`](Self::timeout), cleared at the end.
+    deadline: Option<Deadline>,
+    /// Returns whether this finished job ends the wait. Used for [`Handles::Any`] only.
+    ends_wait: fn(&H) -> bool,
 }
 
+/// The handles, arranged for the condition that ends the wait.
 enum Handles<H> {
-    /// For all: one after the other, since the last one ends it.
-    All { handles: Vec<H>, done: usize },
-    /// For one of some kind: by whoever comes first.
+    /// For a wait for all jobs. Polled in order, since the job that finishes last ends the wait.
+    All {
+        handles: Vec<H>,
+        /// Counts the handles at the front that are known to be finished. Increased by `poll_done`.
+        done: usize,
+    },
+    /// For a wait that one job can end. Polled as they are woken.
     Any {
+        /// The handles not known to be finished. `poll_done` moves them to `done`.
         pending: FuturesUnordered<Numbered<H>>,
+        /// The finished handles with their numbers, in completion order.
         done: Vec<(usize, H)>,
     },
-    /// Given back.
-    Gone,
+    /// The handles were returned.
+    Taken,
 }
 
-/// Ready when the job is done.
+/// A future that returns the handle once its job is finished.
 struct Numbered<H> {
+    /// The place of the handle in the order in which they were passed.
     number: usize,
-    /// `None` once it was ready.
+    /// `None` after completion.
     handle: Option<H>,
 }
 
-const GONE: &str = "Wait was polled after it was ready";
+const COMPLETED: &str = "`Wait` polled after completion";
 
-// Handles are moved about, never pinned.
+// Handles are moved, never pinned.
 impl<H> Unpin for Numbered<H> {}
 impl<H> Unpin for Wait<H> {}
 
@@ -148,11 +181,11 @@ impl<H: WaitHandle> Future for Numbered<H> {
     type Output = (usize, H);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<(usize, H)> {
-        let handle = self.handle.as_ref().expect(GONE);
+        let handle = self.handle.as_ref().expect(COMPLETED);
         if handle.poll_done(context).is_pending() {
             return Poll::Pending;
         }
-        let handle = self.handle.take().expect(GONE);
+        let handle = self.handle.take().expect(COMPLETED);
         Poll::Ready((self.number, handle))
     }
 }
@@ -172,19 +205,21 @@ impl<H: WaitHandle> Wait<H> {
         };
         Self {
             handles,
-            limit: None,
-            ends: match until {
+            deadline: None,
+            ends_wait: match until {
                 ReturnWhen::FirstCompleted => |_| true,
                 _ => failed,
             },
         }
     }
 
-    /// Ends the wait when the time is up, counted from this call. That is no error: what is done by then is in
-    /// [`Waited::done`].
+    /// Sets a timeout for the wait, counted from this call.
     ///
-    /// A limit too long for the clock is none. In async code it needs no particular runtime: all limits of a process
-    /// share one timer.
+    /// A timeout is not an error. When it elapses, the wait ends, and [`Waited::done`] has the
+    /// handles of the jobs that are finished by then.
+    ///
+    /// A `timeout` too long for the clock means no timeout. Timeouts work in every async runtime
+    /// and in none: one timer thread serves the whole process.
     ///
     /// # Examples
     ///
@@ -196,38 +231,48 @@ impl<H: WaitHandle> Wait<H> {
     /// let pool = ThreadPool::new(1);
     /// let (go, held) = std::sync::mpsc::channel();
     /// let job = pool.submit(move || held.recv());
-    /// let limit = Duration::from_millis(10);
-    /// let mut waited = wait([job], ReturnWhen::AllCompleted).timeout(limit).join();
-    /// let job = waited.not_done.pop().expect("it waits for the message");
+    /// let timeout = Duration::from_millis(10);
+    /// let mut waited = wait([job], ReturnWhen::AllCompleted).timeout(timeout).join();
+    /// let job = waited.not_done.pop().expect("the job waits for the message");
     /// go.send("go").unwrap();
     /// assert_eq!(job.join().unwrap(), Ok("go"));
     /// ```
-    pub fn timeout(mut self, limit: Duration) -> Self {
-        self.limit = Some(Limit::after(limit));
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.deadline = Some(Deadline::after(timeout));
         self
     }
 
-    /// Waits in this thread.
+    /// Blocks until the wait ends.
     ///
-    /// In a worker of a pool, and without a time limit, it runs jobs of that pool that it waits for and that are still
-    /// queued: at once if it waits for all, otherwise only while no worker can.
+    /// In a worker of a pool and without a timeout, this method runs queued jobs of that pool that
+    /// it waits for. A wait for all jobs runs them immediately; any other wait runs one only while
+    /// no other worker can.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the wait has completed.
+    ///
+    /// # Examples
     ///
     /// See [`wait`] for an example.
     pub fn join(mut self) -> Waited<H> {
-        let deadline = self.limit.as_ref().and_then(Limit::deadline);
+        let deadline = self.deadline.as_ref().and_then(Deadline::instant);
+        // A job cannot be interrupted, so a wait with a deadline runs none.
         if let (Handles::All { handles, .. }, None) = (&self.handles, deadline) {
             handles.iter().for_each(WaitHandle::help);
         }
         let done = std::future::poll_fn(|context| self.poll_done(context));
-        // Over by its limit or not, the handles say how far it came.
+        // Whether the deadline has elapsed does not matter: `finish` asks each handle.
         block_on_until(pin!(done), deadline);
         self.finish()
     }
 
-    /// Ready when the wait is over, but for its time limit.
+    /// Polls for the condition that ends the wait. The caller waits for the deadline.
     fn poll_done(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.handles {
             Handles::All { handles, done } => {
+                // Invariant: the handles before `done` are finished and are not polled again. Of the
+                // others, only the first has this task's waker.
                 while let Some(handle) = handles.get(*done) {
                     if handle.poll_done(context).is_pending() {
                         return Poll::Pending;
@@ -238,9 +283,9 @@ impl<H: WaitHandle> Wait<H> {
             Handles::Any { pending, done } => loop {
                 match pending.poll_next_unpin(context) {
                     Poll::Ready(Some((number, handle))) => {
-                        let ends = (self.ends)(&handle);
+                        let ends_wait = (self.ends_wait)(&handle);
                         done.push((number, handle));
-                        if ends {
+                        if ends_wait {
                             break;
                         }
                     }
@@ -248,11 +293,13 @@ impl<H: WaitHandle> Wait<H> {
                     Poll::Pending => return Poll::Pending,
                 }
             },
-            Handles::Gone => panic!("{GONE}"),
+            Handles::Taken => panic!("{COMPLETED}"),
         }
         Poll::Ready(())
     }
 
+    /// Sorts the handles into two lists. A job that finishes just now counts as done, so the lists
+    /// can be ahead of what `poll_done` has seen.
     fn finish(&mut self) -> Waited<H> {
         let (done, not_done) = (self.take_handles().into_iter()).partition(WaitHandle::is_done);
         Waited { done, not_done }
@@ -260,7 +307,9 @@ impl<H: WaitHandle> Wait<H> {
 }
 
 impl<H> Wait<H> {
-    /// Gives all handles back, in the order in which they were given, without waiting.
+    /// Returns all handles in the order in which they were passed, without waiting.
+    ///
+    /// Returns an empty vector if the wait has completed.
     ///
     /// # Examples
     ///
@@ -273,7 +322,7 @@ impl<H> Wait<H> {
     /// let job = pool.submit(move || held.recv());
     /// let mut all = wait([job], ReturnWhen::AllCompleted);
     /// if (&mut all).now_or_never().is_none() {
-    ///     // Not yet: the handles come back, and are as they were.
+    ///     // The job is not finished, and its handle is as it was.
     ///     assert_eq!(all.into_handles().len(), 1);
     /// }
     /// # drop(go);
@@ -284,15 +333,15 @@ impl<H> Wait<H> {
     }
 
     fn take_handles(&mut self) -> Vec<H> {
-        match mem::replace(&mut self.handles, Handles::Gone) {
+        match mem::replace(&mut self.handles, Handles::Taken) {
             Handles::All { handles, .. } => handles,
             Handles::Any { pending, mut done } => {
-                let numbered = |one: Numbered<H>| Some((one.number, one.handle?));
-                done.extend(pending.into_iter().filter_map(numbered));
+                let with_number = |pending: Numbered<H>| Some((pending.number, pending.handle?));
+                done.extend(pending.into_iter().filter_map(with_number));
                 done.sort_unstable_by_key(|(number, _)| *number);
                 done.into_iter().map(|(_, handle)| handle).collect()
             }
-            Handles::Gone => Vec::new(),
+            Handles::Taken => Vec::new(),
         }
     }
 }
@@ -302,19 +351,20 @@ impl<H: WaitHandle> Future for Wait<H> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Waited<H>> {
         if self.poll_done(context).is_pending() {
-            let limit = self.limit.as_mut();
-            if limit.is_none_or(|limit| limit.poll(context).is_pending()) {
+            let deadline = self.deadline.as_mut();
+            if deadline.is_none_or(|deadline| deadline.poll(context).is_pending()) {
                 return Poll::Pending;
             }
         }
-        self.limit = None;
+        // The timer must not wake a task that no longer waits.
+        self.deadline = None;
         Poll::Ready(self.finish())
     }
 }
 
 impl<H: WaitHandle> FusedFuture for Wait<H> {
     fn is_terminated(&self) -> bool {
-        matches!(self.handles, Handles::Gone)
+        matches!(self.handles, Handles::Taken)
     }
 }
 
@@ -323,7 +373,7 @@ impl<H> fmt::Debug for Wait<H> {
         let handles = match &self.handles {
             Handles::All { handles, .. } => handles.len(),
             Handles::Any { pending, done } => pending.len() + done.len(),
-            Handles::Gone => 0,
+            Handles::Taken => 0,
         };
         f.debug_struct("Wait")
             .field("handles", &handles)
@@ -331,28 +381,29 @@ impl<H> fmt::Debug for Wait<H> {
     }
 }
 
-/// What one can [`wait`] for: a [`JoinHandle`], plain, [`Tagged`] or as [`CancelOnDrop`].
+/// A handle that [`wait`] accepts: a [`JoinHandle`], plain, [`Tagged`] or [`CancelOnDrop`].
 ///
-/// It cannot be implemented outside this crate.
+/// This trait is sealed: it cannot be implemented outside this crate.
 pub trait WaitHandle: sealed::Sealed {
-    /// Ready when the job is done, whose result stays.
+    /// Returns `Ready` once the job is finished, and leaves the result in the handle.
     #[doc(hidden)]
     fn poll_done(&self, context: &Context<'_>) -> Poll<()>;
+    /// Returns whether the job is finished.
     #[doc(hidden)]
     fn is_done(&self) -> bool;
-    /// Runs the job, if this thread may.
+    /// Runs the job if it is queued in a pool of which this thread is a worker.
     #[doc(hidden)]
     fn help(&self);
-    /// Whether the job is done and has failed, but for a cancel.
+    /// Returns whether the job is finished and has failed. A cancel is not a failure.
     #[doc(hidden)]
     fn failed(&self) -> bool;
 }
 
-/// What one can [`wait_results`] for: a [`WaitHandle`] of a job that returns a `Result`.
+/// A handle that [`wait_results`] accepts: a [`WaitHandle`] of a job that returns a `Result`.
 ///
-/// It cannot be implemented outside this crate.
+/// This trait is sealed: it cannot be implemented outside this crate.
 pub trait WaitResultHandle: WaitHandle {
-    /// As [`failed`](WaitHandle::failed), or an `Err`.
+    /// Returns whether the job has [`failed`](WaitHandle::failed) or returned an `Err`.
     #[doc(hidden)]
     fn failed_or_err(&self) -> bool;
 }
@@ -361,11 +412,12 @@ mod sealed {
     pub trait Sealed {}
 }
 
-fn is_failure<T>(handle: &JoinHandle<T>, of_value: fn(&T) -> bool) -> bool {
-    match handle.peek(of_value) {
-        Some((Ending::Returned, failed)) => failed,
-        Some((Ending::Panicked | Ending::Refused, _)) => true,
-        Some((Ending::Cancelled, _)) | None => false,
+/// Returns whether the job has failed. `is_err` tells whether a returned value is a failure.
+fn is_failure<T>(handle: &JoinHandle<T>, is_err: fn(&T) -> bool) -> bool {
+    match handle.inspect(is_err) {
+        Some((OutcomeKind::Returned, failed)) => failed,
+        Some((OutcomeKind::Panicked | OutcomeKind::Refused, _)) => true,
+        Some((OutcomeKind::Cancelled, _)) | None => false,
     }
 }
 
@@ -376,7 +428,8 @@ impl<T> WaitHandle for JoinHandle<T> {
     }
 
     fn is_done(&self) -> bool {
-        self.is_finished()
+        // Not `is_finished`: a job that this thread is cancelling counts, and a wait for it would hang.
+        !self.must_wait()
     }
 
     fn help(&self) {
@@ -393,6 +446,7 @@ impl<T, E> WaitResultHandle for JoinHandle<Result<T, E>> {
     }
 }
 
+/// Implements [`WaitHandle`] for a type that wraps another handle.
 macro_rules! forward {
     ([$($generics:tt)*] $wrapper:ty, $handle:ident => $inner:expr) => {
         impl<$($generics)*> sealed::Sealed for $wrapper {}

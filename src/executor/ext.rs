@@ -1,4 +1,4 @@
-//! What every executor can do.
+//! The methods that every executor has.
 
 use std::panic::Location;
 
@@ -7,14 +7,14 @@ use crate::executor::{Executor, submit_to};
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
 
-/// What every [`Executor`] can do: `submit`, `map` and `map_unordered`.
+/// Adds `submit`, `map` and `map_unordered` to every [`Executor`].
 ///
-/// It is there for every one, `dyn Executor` included, and cannot be implemented. For a
-/// [`ThreadPool`](crate::ThreadPool) it does what the pool's own methods do.
+/// It is implemented for every executor, `dyn Executor` included, and cannot be implemented outside
+/// this crate. On a [`ThreadPool`](crate::ThreadPool) these methods do the same as the pool's own.
 ///
 /// # Examples
 ///
-/// Code that need not know where its work runs:
+/// Code that works with any executor:
 ///
 /// ```
 /// use futurepool::{Executor, ExecutorExt, InlineExecutor, ThreadPool};
@@ -28,7 +28,10 @@ use crate::task::span;
 /// assert_eq!(total(&InlineExecutor), 14);
 /// ```
 pub trait ExecutorExt: Executor {
-    /// Submits a job: see [`ThreadPool::submit`](crate::ThreadPool::submit).
+    /// Submits a job and returns its handle: see
+    /// [`ThreadPool::submit`](crate::ThreadPool::submit).
+    ///
+    /// Dropping the handle detaches the job, which still runs.
     #[track_caller]
     fn submit<F, T>(&self, closure: F) -> JoinHandle<T>
     where
@@ -38,7 +41,8 @@ pub trait ExecutorExt: Executor {
         submit_to(self, closure, Location::caller(), span::current())
     }
 
-    /// A job for each item, results in the order of the items: see [`ThreadPool::map`](crate::ThreadPool::map).
+    /// Applies `f` to each item, and yields the results in the order of the items: see
+    /// [`ThreadPool::map`](crate::ThreadPool::map).
     #[track_caller]
     fn map<'a, I, F, U>(&'a self, items: I, f: F) -> Map<'a, U>
     where
@@ -50,7 +54,7 @@ pub trait ExecutorExt: Executor {
         Map::on(self, items, f)
     }
 
-    /// A job for each item, results as they come: see
+    /// Applies `f` to each item, and yields the results in order of completion: see
     /// [`ThreadPool::map_unordered`](crate::ThreadPool::map_unordered).
     #[track_caller]
     fn map_unordered<'a, I, F, U>(&'a self, items: I, f: F) -> MapUnordered<'a, U>

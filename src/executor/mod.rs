@@ -1,4 +1,4 @@
-//! The abstract class: whatever can run a job.
+//! The trait of everything that runs jobs, and its implementations.
 
 pub(crate) mod ext;
 #[cfg(feature = "rayon")]
@@ -6,27 +6,31 @@ mod rayon;
 #[cfg(feature = "tokio")]
 mod tokio;
 
-use std::panic::Location;
 use std::sync::OnceLock;
 
-use crate::error::JoinError;
 use crate::pool::{GlobalPool, ThreadPool};
-use crate::task::cell::{Cell, Home, Sentence, Watch};
+use crate::task::cell::{Role, Runner, Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::Span;
+use crate::task::state::Origin;
 use crate::util::sync::Arc;
 
-/// Whatever can run a job, sooner or later, in some thread.
+/// An object-safe trait for everything that runs jobs.
 ///
-/// [`ThreadPool`] is one, and so are [`InlineExecutor`], `tokio::runtime::Handle` (feature `tokio`: its blocking pool)
-/// and `rayon::ThreadPool` (feature `rayon`). With one method your own is one, too;
-/// [`ExecutorExt`](crate::ExecutorExt) then adds [`submit`](crate::ExecutorExt::submit) and the rest, and the same
-/// [`JoinHandle`] comes out of every one. It can be used as `dyn Executor`.
+/// It is implemented for [`ThreadPool`], [`GlobalPool`](crate::GlobalPool), [`InlineExecutor`], and
+/// for `&E`, `Box<E>` and `Arc<E>` of an executor `E`. With the feature `tokio` it is implemented
+/// for `tokio::runtime::Handle`, which runs jobs on the runtime's blocking pool. With the feature
+/// `rayon` it is implemented for `rayon::ThreadPool`.
+///
+/// An executor of your own implements [`execute`](Self::execute).
+/// [`ExecutorExt`](crate::ExecutorExt) adds [`submit`](crate::ExecutorExt::submit),
+/// [`map`](crate::ExecutorExt::map) and [`map_unordered`](crate::ExecutorExt::map_unordered) to
+/// every executor, `dyn Executor` included. All of them return the same [`JoinHandle`].
 ///
 /// # Examples
 ///
-/// An executor of your own: one thread that runs one job after the other.
+/// An executor with one thread, which runs jobs one after the other:
 ///
 /// ```
 /// use std::sync::mpsc::{Sender, channel};
@@ -61,14 +65,16 @@ use crate::util::sync::Arc;
 /// ```
 #[doc(alias = "concurrent.futures.Executor")]
 pub trait Executor: Send + Sync {
-    /// Takes a job, to [run](Job::run) it in some thread, now or later.
+    /// Takes a job and [runs](Job::run) it on some thread, now or later.
     ///
-    /// It may block until there is room for it. If it cannot run the job, it [refuses](Job::refuse) it; a job that is
-    /// dropped is cancelled. Either way the job's handle resolves.
+    /// An executor that is full may block here. An executor that cannot run the job
+    /// [refuses](Job::refuse) it with an error. Dropping the job cancels it. So the job's handle
+    /// always resolves.
     fn execute(&self, job: Job);
 
-    /// The pool that this is, if it is one: so what a pool can do better is done by it also when it is called through
-    /// this trait.
+    /// Returns the thread pool behind this executor, if there is one.
+    ///
+    /// The provided methods of `ExecutorExt` then use the pool's own, faster methods.
     #[doc(hidden)]
     fn as_thread_pool(&self) -> Option<&ThreadPool> {
         None
@@ -111,9 +117,10 @@ macro_rules! forward {
 
 forward!(&E, Box<E>, Arc<E>);
 
-/// Runs every job at once, in the thread that submits it: for tests, and where threads are not to be had.
+/// An executor that runs each job immediately, on the thread that submits it.
 ///
-/// The handle that comes back is resolved already.
+/// It is useful in tests, and on platforms without threads. The handle that `submit` returns is
+/// already resolved.
 ///
 /// # Examples
 ///
@@ -138,7 +145,7 @@ impl Executor for InlineExecutor {
 pub(crate) fn submit_to<E, F, T>(
     executor: &E,
     closure: F,
-    origin: &'static Location<'static>,
+    origin: Origin,
     span: Option<Span>,
 ) -> JoinHandle<T>
 where
@@ -149,62 +156,65 @@ where
     if let Some(pool) = executor.as_thread_pool() {
         return pool.submit_from(closure, origin, span);
     }
-    let cell = Arc::new(Cell::queued(closure, origin, span, LateHome::default()));
-    let handle = JoinHandle::new(Arc::clone(&cell) as _);
-    executor.execute(Job::new(cell));
+    let scheduler = DeferredScheduler::default();
+    let task = Arc::new(TaskCell::queued(closure, origin, span, 0, scheduler));
+    let handle = JoinHandle::new(Arc::clone(&task) as _);
+    executor.execute(Job::new(task));
     handle
 }
 
-/// Of a job that was made for any executor: it has no pool, until some executor hands it on to one.
+/// The scheduler of a job that was made for any executor. It is empty unless an executor hands the
+/// job on to a pool.
 #[derive(Default)]
-struct LateHome(OnceLock<Arc<dyn Home>>);
+struct DeferredScheduler(OnceLock<Arc<dyn Scheduler>>);
 
-impl LateHome {
-    fn get(&self) -> Option<&dyn Home> {
-        self.0.get().map(|home| &**home)
+impl DeferredScheduler {
+    fn if_attached(&self, f: impl FnOnce(&dyn Scheduler)) {
+        if let Some(scheduler) = self.0.get() {
+            f(&**scheduler);
+        }
     }
 }
 
-impl Home for LateHome {
-    fn withdrawing(&self) {
-        if let Some(home) = self.get() {
-            home.withdrawing();
-        }
+impl Scheduler for DeferredScheduler {
+    fn on_start(&self, runner: Runner) {
+        self.if_attached(|pool| pool.on_start(runner));
     }
 
-    fn withdrawn(&self, husk: bool, had_place: bool) {
-        if let Some(home) = self.get() {
-            home.withdrawn(husk, had_place);
-        }
+    fn on_dequeue(&self, runner: Runner) {
+        self.if_attached(|pool| pool.on_dequeue(runner));
     }
 
-    fn not_run(&self) {
-        if let Some(home) = self.get() {
-            home.not_run();
-        }
+    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool) {
+        self.if_attached(|pool| pool.on_finish(runner, panicked, wakes));
     }
 
-    fn stopping(&self) -> bool {
-        self.get().is_some_and(|home| home.stopping())
+    fn on_woken(&self, runner: Runner) {
+        self.if_attached(|pool| pool.on_woken(runner));
     }
 
-    fn sentence(&self, sentence: Sentence) -> JoinError {
-        let home = self.get();
-        home.map_or_else(JoinError::cancelled, |home| home.sentence(sentence))
+    fn on_cancelling(&self) {
+        self.if_attached(|pool| pool.on_cancelling());
     }
 
-    fn is_here(&self) -> bool {
-        self.get().is_some_and(|home| home.is_here())
+    fn on_closure_dropped(&self, in_queue: bool) {
+        self.if_attached(|pool| pool.on_closure_dropped(in_queue));
     }
 
-    fn help(&self, run: &mut dyn FnMut(&mut dyn Watch)) {
-        if let Some(home) = self.get() {
-            home.help(run);
-        }
+    fn on_not_run(&self) {
+        self.if_attached(|pool| pool.on_not_run());
     }
 
-    fn settle(&self, home: Arc<dyn Home>) {
-        // The first one it is: a job gets into one queue, once.
-        let _ = self.0.set(home);
+    fn is_stopping(&self) -> bool {
+        self.0.get().is_some_and(|pool| pool.is_stopping())
+    }
+
+    fn role(&self) -> Role {
+        self.0.get().map_or(Role::Outside, |pool| pool.role())
+    }
+
+    fn attach(&self, scheduler: Arc<dyn Scheduler>) {
+        // Only the first pool counts: a job is queued once.
+        let _ = self.0.set(scheduler);
     }
 }

@@ -1,12 +1,13 @@
-//! A rayon pool as an executor.
+//! The executor of the feature `rayon`.
 
 use rayon_core::ThreadPool;
 
 use crate::executor::Executor;
 use crate::task::job::Job;
 
-/// Runs jobs on rayon's threads, first come first served: for work that keeps the processor busy. Jobs that block keep
-/// its threads from other work.
+/// Runs jobs on rayon's threads in FIFO order, for work that is bound by the CPU.
+///
+/// A job that blocks keeps a rayon thread from its other work.
 impl Executor for ThreadPool {
     fn execute(&self, job: Job) {
         self.spawn_fifo(move || job.run());

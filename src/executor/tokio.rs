@@ -1,4 +1,4 @@
-//! tokio's blocking pool as an executor.
+//! The executor of the feature `tokio`.
 
 use tokio::runtime::Handle;
 
@@ -6,8 +6,9 @@ use crate::executor::Executor;
 use crate::task::job::Job;
 use crate::util::unwind::catch_panic;
 
-/// Runs jobs on the runtime's blocking pool, as `spawn_blocking` does. Once the runtime is shut down, jobs are
-/// cancelled; so are those for which it gets no thread.
+/// Runs jobs on the runtime's blocking pool, like `spawn_blocking`.
+///
+/// Jobs are cancelled if the runtime is shut down, or if it fails to spawn a thread for them.
 impl Executor for Handle {
     fn execute(&self, job: Job) {
         // It panics if the system refuses a thread; the job is dropped then, which resolves it.

@@ -1,315 +1,168 @@
-//! Queued jobs that a waiting worker could run itself, since it waits for them.
+//! Which job a worker that waits may run on its own stack.
 //!
-//! Every handle that a worker polls, and whose job is queued in its own pool, offers that job here. When nobody else can
-//! run it, the worker is asked to (`pool/dozing.rs`). What it has to be sure of by then is that its present wait is for
-//! that job: it may have been polled and left since, and a job that runs on the stack of a waiter which does not wait
-//! for it could meet the locks that this one holds. So a job is run only if the very last poll of the wait polled it. A
-//! set of futures polls only those that were woken; so other offers are *nudged*, each once by a wait: whoever waits for
-//! the job is woken for nothing, and if that is the present wait, it polls the job again.
+//! A worker that waits for **one** known job of its pool, or for all of a set, runs a queued one of
+//! them at once: [`help`].
+//!
+//! A worker in `block_on` waits for any of several, and only its future knows for which. Each handle
+//! that such a poll finds queued in the worker's own pool becomes a *candidate* of that pool
+//! ([`offer`]). When all workers are blocked, the pool *probes*: it wakes the future that waits for
+//! the oldest candidate (`pool/blocked.rs`). The worker polls, and right after that poll `block_on`
+//! runs the oldest of the queued jobs that the poll has met ([`help_if_probed`]).
+//!
+//! Invariant: a waiter runs a job only if the poll that ended last has polled the job's handle. A job
+//! that runs on the stack of a thread which does not wait for it could take the locks that this
+//! thread holds.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Weak;
 
-use crate::util::sync::{Arc, Mutex, local};
+use crate::task::cell::{RawTask, Role, Runner};
+use crate::task::context::{Context, current_pool};
+use crate::util::fault::fault;
+use crate::util::sync::Arc;
+use crate::util::unwind::drop_catching;
 
-/// Queued jobs that were polled by a job in a worker, and that its waits could run.
-#[derive(Default)]
-pub(crate) struct Offers(Mutex<List>);
+/// Runs `task` on this thread, if this is a worker of the pool that it is queued in. Returns
+/// whether it did.
+pub(crate) fn help(task: &Arc<dyn RawTask>) -> bool {
+    if fault!("a_join_in_a_worker_runs_nothing") {
+        return false;
+    }
+    task.scheduler().role() == Role::Worker && Arc::clone(task).run(Runner::Waiter)
+}
 
-#[derive(Default)]
-struct List {
-    /// By age: in the order in which they were polled first.
-    jobs: BTreeMap<u64, Offer>,
-    /// Their numbers, by address.
-    numbers: HashMap<usize, u64>,
-    next_number: u64,
-    /// When there are so many, those that are not queued any more are thrown out.
-    prune_at: usize,
+/// Runs a job that the last poll has met, if the probe is still open: no other worker has answered
+/// it, or was able to take a job.
+pub(crate) fn help_if_probed(task: Arc<dyn RawTask>) {
+    if current_pool().is_some_and(|pool| pool.blocked().take_probe()) {
+        help(&task);
+    }
+    // It may be the last reference, and drop what the user gave to the job.
+    drop_catching("a destructor", task);
+}
+
+/// What the innermost `block_on` of this thread knows of the poll that it makes.
+pub(crate) struct BlockOnFrame {
+    frame: Cell<Frame>,
+    /// The oldest queued job that the poll has met, while the pool has an open probe.
+    offered: RefCell<Option<Offer>>,
 }
 
 struct Offer {
-    job: Weak<dyn Helpable>,
-    /// Which poll of a `block_on` has polled it last; 0 for any other.
-    polled: u64,
-    /// The last `block_on` that has nudged it, and has not polled it since.
-    nudged_by: u64,
+    /// The place in the order of submission.
+    order: u64,
+    task: Arc<dyn RawTask>,
 }
 
-/// The offers of a sleeper, and what it needs to tell which of them may be its own.
-pub(crate) struct Offering {
-    offers: Arc<Offers>,
-    turn: Turn,
-}
-
-/// A poll of a `block_on`.
+/// Who polls on this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Turn {
-    /// The number of the `block_on`.
-    wait: u64,
-    poll: u64,
-}
-
-/// What a `block_on` that has to help does next.
-pub(crate) enum Help {
-    Run(Arc<dyn Helpable>),
-    Nudge(Arc<dyn Helpable>),
-    Nothing,
-}
-
-/// A job that a waiter may run, because it waits for it.
-pub(crate) trait Helpable: Send + Sync {
-    /// Whether it is still queued, and somebody wants it. Once false it stays so.
-    fn is_waiting(&self) -> bool;
-    /// Runs it in this thread if it is still queued; says whether it did. Never unwinds.
-    fn help(self: Arc<Self>) -> bool;
-    /// Wakes whoever waits for it, for nothing, to see who that is.
-    fn nudge(&self);
-}
-
-local! {
-    /// Whether this thread is a worker, in its loop or in its initializer.
-    static COLLECTS: Cell<bool> = const { Cell::new(false) };
-
-    /// Of the innermost job of this thread.
-    static OFFERS: RefCell<Option<Arc<Offers>>> = const { RefCell::new(None) };
-
-    /// The innermost `block_on` of the innermost job of this thread.
-    static FRAME: Cell<Frame> = const { Cell::new(Frame::None) };
-
-    /// The last number of a `block_on` or a poll of one.
-    static LAST_NUMBER: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Whether a thread is in `block_on`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Frame {
+pub(crate) enum Frame {
+    /// No `block_on` of this crate, as far as the innermost job is concerned.
     None,
-    /// It has a time limit, and so never runs an offer.
-    Timed,
-    /// In that poll.
-    Untimed(Turn),
+    /// A `block_on` with a timeout, which never runs a job. The address is that of its parker.
+    Timed(usize),
+    /// A `block_on` without a timeout.
+    Untimed(usize),
 }
 
-/// This thread is a worker from now on, or is none any more.
-pub(crate) fn collect(collects: bool) {
-    COLLECTS.set(collects);
-}
-
-impl Turn {
-    /// Before the first poll.
-    pub(crate) fn first(wait: u64) -> Self {
-        Self { wait, poll: wait }
-    }
-}
-
-impl Offering {
-    /// Those of the job that this thread runs.
-    pub(crate) fn of_this_thread(turn: Turn) -> Option<Self> {
-        let offers = offers()?;
-        Some(Self { offers, turn })
-    }
-
-    /// Whether there is one that may be run, as far as is known. What has to be dropped goes to `spent`, to be dropped
-    /// outside locks.
-    pub(crate) fn any(&self, spent: &mut Vec<Arc<dyn Helpable>>) -> bool {
-        self.offers.0.lock().oldest(self.turn, spent).is_some()
-    }
-}
-
-impl Offer {
-    fn is_fresh(&self, turn: Turn) -> bool {
-        self.polled == turn.poll
-    }
-}
-
-impl Offers {
-    pub(crate) fn next(&self, turn: Turn) -> Help {
-        let mut spent = Vec::new();
-        let mut list = self.0.lock();
-        let help = match list.oldest(turn, &mut spent) {
-            None => Help::Nothing,
-            Some((number, job)) => match list.jobs.get_mut(&number) {
-                Some(offer) if !offer.is_fresh(turn) => {
-                    offer.nudged_by = turn.wait;
-                    Help::Nudge(job)
-                }
-                _ => {
-                    list.remove(number);
-                    Help::Run(job)
-                }
-            },
-        };
-        drop(list);
-        help
-    }
-
-    fn add(&self, job: Weak<dyn Helpable>, polled: Option<Turn>) {
-        let mut spent = Vec::new();
-        let mut list = self.0.lock();
-        list.add(job, polled);
-        if list.jobs.len() >= list.prune_at {
-            list.prune(&mut spent);
-        }
-        drop(list);
-    }
-}
-
-impl List {
-    /// The oldest that is still queued and may be what this turn's wait is for: it was polled in this turn, or the wait
-    /// has not nudged it. Those that are not queued any more are forgotten.
-    fn oldest(
-        &mut self,
-        turn: Turn,
-        spent: &mut Vec<Arc<dyn Helpable>>,
-    ) -> Option<(u64, Arc<dyn Helpable>)> {
-        let mut gone = Vec::new();
-        let oldest = self.jobs.iter().find_map(|(&number, offer)| {
-            let job = match offer.job.upgrade() {
-                Some(job) if job.is_waiting() => job,
-                other => {
-                    spent.extend(other);
-                    gone.push(number);
-                    return None;
-                }
-            };
-            if offer.is_fresh(turn) || offer.nudged_by != turn.wait {
-                return Some((number, job));
-            }
-            spent.push(job);
-            None
-        });
-        gone.into_iter().for_each(|number| self.remove(number));
-        oldest
-    }
-
-    fn remove(&mut self, number: u64) {
-        if let Some(offer) = self.jobs.remove(&number) {
-            self.numbers.remove(&address(&offer.job));
+impl BlockOnFrame {
+    pub(crate) const fn new() -> Self {
+        Self {
+            frame: Cell::new(Frame::None),
+            offered: RefCell::new(None),
         }
     }
 
-    fn add(&mut self, job: Weak<dyn Helpable>, polled: Option<Turn>) {
-        let next = self.next_number;
-        let number = *self.numbers.entry(address(&job)).or_insert(next);
-        self.next_number += u64::from(number == next);
-        let offer = self.jobs.entry(number).or_insert(Offer {
-            job,
-            polled: 0,
-            nudged_by: 0,
-        });
-        offer.polled = polled.map_or(0, |turn| turn.poll);
-        // The wait that has nudged it is for it.
-        if polled.is_some_and(|turn| turn.wait == offer.nudged_by) {
-            offer.nudged_by = 0;
-        }
+    /// A job begins on this thread. Returns what to [restore](Self::restore) when it ends.
+    pub(crate) fn enter_job(&self) -> Frame {
+        // An offer of the outer poll stays where it is: polls that the job makes outside of
+        // `block_on` offer nothing, and those inside keep it aside.
+        self.frame.replace(Frame::None)
     }
 
-    /// Keeps those that are still queued. It comes after as many offers as are kept, so each pays for a step or two.
-    fn prune(&mut self, spent: &mut Vec<Arc<dyn Helpable>>) {
-        let mut gone = Vec::new();
-        for (&number, offer) in &self.jobs {
-            let job = offer.job.upgrade();
-            if !job.as_ref().is_some_and(|job| job.is_waiting()) {
-                gone.push(number);
-            }
-            spent.extend(job);
-        }
-        gone.into_iter().for_each(|number| self.remove(number));
-        self.prune_at = 8.max(2 * self.jobs.len());
+    pub(crate) fn restore(&self, outer: Frame) {
+        self.frame.set(outer);
     }
 }
 
-/// No other job has it while there is a `Weak` to this one.
-fn address(job: &Weak<dyn Helpable>) -> usize {
-    job.as_ptr().cast::<()>().addr()
-}
-
-/// While it is there, this thread polls for a `block_on`, or is in a job and in no `block_on` of that yet.
-pub(crate) struct Inside {
+/// The poll of a `block_on`, until this is dropped.
+pub(crate) struct PollGuard {
     outer: Frame,
-    /// Those of the outer job, if a job began.
-    offers: Option<Option<Arc<Offers>>>,
+    outer_offer: Option<Offer>,
 }
 
-impl Inside {
-    /// One poll of a wait that helps, whose turn it is from now on.
-    pub(crate) fn block_on(last: &Cell<Option<Turn>>, timed: bool) -> Self {
-        let frame = match last.get() {
-            Some(turn) if !timed => {
-                let turn = Turn {
-                    poll: next_number(),
-                    ..turn
-                };
-                last.set(Some(turn));
-                Frame::Untimed(turn)
-            }
-            _ => Frame::Timed,
-        };
-        Self {
-            outer: FRAME.replace(frame),
-            offers: None,
-        }
+impl PollGuard {
+    pub(crate) fn enter(frame: Frame) -> Self {
+        let outer = Context::with(|context| {
+            let this = &context.block_on;
+            (this.frame.replace(frame), this.offered.take())
+        });
+        let (outer, outer_offer) = outer.unwrap_or((Frame::None, None));
+        Self { outer, outer_offer }
     }
 
-    /// A poll that only looks, and whose future is not what this thread waits for.
-    pub(crate) fn look() -> Self {
-        Self {
-            outer: FRAME.replace(Frame::None),
-            offers: None,
-        }
-    }
-
-    /// What a job polls is not polled by a `block_on` that its thread is in.
-    pub(crate) fn job() -> Self {
-        let offers = OFFERS.try_with(|offers| offers.take());
-        Self {
-            outer: FRAME.replace(Frame::None),
-            offers: Some(offers.ok().flatten()),
-        }
+    /// The poll has ended. Returns the job that it offers.
+    pub(crate) fn leave(self) -> Option<Arc<dyn RawTask>> {
+        let offered = Context::with(|context| context.block_on.offered.take()).flatten();
+        offered.map(|offer| offer.task)
     }
 }
 
-impl Drop for Inside {
+impl Drop for PollGuard {
     fn drop(&mut self) {
-        FRAME.set(self.outer);
-        if let Some(outer) = self.offers.take() {
-            let own = OFFERS.try_with(|offers| offers.replace(outer));
-            drop(own);
+        let outer_offer = self.outer_offer.take();
+        let unused = Context::with(|context| {
+            context.block_on.frame.set(self.outer);
+            context.block_on.offered.replace(outer_offer)
+        });
+        // Only if the poll panicked.
+        if let Some(Some(unused)) = unused {
+            drop_catching("a destructor", unused);
         }
     }
 }
 
-/// Whether this thread is in `block_on`: if a future has to wait, the thread waits, whatever waker it is polled with.
-pub(crate) fn blocks_here() -> bool {
-    FRAME.get() != Frame::None
-}
-
-/// A job was polled that is not done: if this thread may run it, its waits will know it.
-pub(crate) fn offer(job: impl FnOnce() -> Option<Weak<dyn Helpable>>) {
-    if !COLLECTS.get() {
+/// A `block_on` without a timeout has polled the handle of a job of this worker's own pool: if the
+/// job is queued, this worker could run it.
+pub(crate) fn offer(task: &Arc<dyn RawTask>) {
+    let (Some(order), Some(pool)) = (task.state(|state| state.order()), current_pool()) else {
+        return;
+    };
+    let order = pool.counters().full_order(order);
+    pool.blocked().add_candidate(order, task);
+    if !pool.blocked().has_open_probe() {
         return;
     }
-    if let Some(job) = job() {
-        let polled = match FRAME.get() {
-            Frame::Untimed(turn) => Some(turn),
-            Frame::Timed | Frame::None => None,
-        };
-        let offers =
-            OFFERS.try_with(|offers| Arc::clone(offers.borrow_mut().get_or_insert_default()));
-        if let Ok(offers) = offers {
-            offers.add(job, polled);
+    let replaced = Context::with(|context| {
+        let mut offered = context.block_on.offered.borrow_mut();
+        match &*offered {
+            Some(offer) if offer.order <= order => None,
+            _ => offered.replace(Offer {
+                order,
+                task: Arc::clone(task),
+            }),
         }
-    }
+    });
+    // The handle that was polled still holds it.
+    drop(replaced);
 }
 
-pub(crate) fn next_number() -> u64 {
-    let number = LAST_NUMBER.get() + 1;
-    LAST_NUMBER.set(number);
-    number
+/// Returns whether the innermost `block_on` of this thread waits without a timeout.
+pub(crate) fn in_untimed_block_on() -> bool {
+    let untimed = |context: &Context| matches!(context.block_on.frame.get(), Frame::Untimed(_));
+    Context::with(untimed).unwrap_or(false)
 }
 
-pub(crate) fn offers() -> Option<Arc<Offers>> {
-    let offers = OFFERS.try_with(|offers| offers.borrow().clone());
-    offers.ok().flatten()
+/// Returns whether this thread is in `block_on`: a future that is not ready blocks the thread,
+/// whatever waker it is polled with.
+pub(crate) fn in_block_on() -> bool {
+    Context::with(|context| context.block_on.frame.get() != Frame::None).unwrap_or(false)
+}
+
+/// Returns whether `waker` is that of the innermost `block_on` of this thread.
+pub(crate) fn is_block_on_waker(waker: &std::task::Waker) -> bool {
+    let parker = waker.data().addr();
+    Context::with(|context| {
+        matches!(context.block_on.frame.get(), Frame::Timed(own) | Frame::Untimed(own) if own == parker)
+    })
+    .unwrap_or(false)
 }

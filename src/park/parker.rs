@@ -1,186 +1,120 @@
-//! A thread that waits: what wakes it, and what it may do meanwhile if it is a worker.
+//! A thread that waits for one thing, and the waker that ends the wait. Every blocking wait of the
+//! crate parks here.
 //!
-//! A worker that waits for jobs of its own pool may be the one who has to run them. Two parts of that are here, since
-//! every blocking wait of the crate sleeps here. The worker tells its pool when it falls asleep ([`Crew`]), and which jobs
-//! it could run then ([`offers`](crate::park::helping)). The pool asks a sleeper to run one when nobody else can
-//! (`pool/dozing.rs`).
+//! A worker that parks without a timeout tells its pool, before and after ([`PoolInner`]): it may be
+//! the last one that could run what is queued. The pool may give it something to do first
+//! ([`Deferred`]). User code may run in that, so the worker does it while it is awake, and outside
+//! of the pool's list of blocked workers.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::ptr;
-use std::sync::OnceLock;
-use std::task::{RawWakerVTable, Wake, Waker};
+use std::task::{Wake, Waker};
 
-use crate::park::helping::{Help, Offering, Turn, collect, next_number, offers};
+use crate::pool::PoolInner;
+use crate::task::context::{Context, current_pool};
 use crate::util::sync::thread::{self, Thread};
-use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, local};
+use crate::util::sync::{Arc, AtomicBool, Instant, Ordering};
 
-/// A thread that waits for one thing, and the waker that ends the wait.
-///
-/// The waker of a thread is made once and kept for its next wait. A wait inside a wait (a future that calls
-/// `block_on`) gets one of its own, or it would take the outer one's call for its own.
-pub(crate) struct Sleeper {
+/// A thread that waits. A wait inside a wait (a future that calls `block_on`) has a parker of its
+/// own, or it would take the notification of the outer one.
+pub(crate) struct Parker {
     /// `None` only in `drop`.
-    bell: Option<(Arc<Bell>, Waker)>,
-    /// If it runs offers when it is asked to: the last poll.
-    turn: Cell<Option<Turn>>,
-    /// What is left to be done, now that it is awake.
-    chore: Cell<Chore>,
+    parts: Option<(Arc<Unparker>, Waker)>,
+    /// What the last park has left to do.
+    deferred: Cell<Option<Deferred>>,
 }
 
-/// What a worker has to do for its pool before it can sleep. Foreign code may run in it, so it is awake for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Chore {
-    None,
-    /// All workers wait, and one more can be started then.
-    Hire(Instant),
-    /// All workers wait, there are jobs in the queue, and nobody is known that waits for one of them. Not at once: it
-    /// may be over soon.
-    Nudge(Instant),
-    /// This thread refuses jobs, one after the other, and now waits in a callback of one.
-    Confess,
-}
-
-/// What the waker rings.
-pub(crate) struct Bell {
+/// What the waker notifies.
+pub(crate) struct Unparker {
     thread: Thread,
-    /// Set by the waker, reset by the sleeper. The token of `unpark` alone would not do: foreign code that this thread
-    /// runs between two waits may park, too, and take it.
-    rung: AtomicBool,
-    /// The pool wants the sleeper to run an offer. Set under the lock of the pool's list of sleepers, reset by the
-    /// sleeper when it is not in there any more.
-    asked: AtomicBool,
+    /// Set by the waker, reset by the parker. The token of `unpark` alone would not do: user code
+    /// that this thread runs between two waits may park, too, and consume it.
+    notified: AtomicBool,
 }
 
-/// The pool of a worker, as far as it has to know of its waits.
-pub(crate) trait Crew: Send + Sync {
-    /// This worker is about to fall asleep, for as long as it takes.
-    fn doze(self: Arc<Self>, bell: &Arc<Bell>, offers: Option<Offering>) -> Chore;
-    /// It is awake.
-    fn stir(&self, bell: &Arc<Bell>);
-    /// [`Chore::Hire`].
-    fn hire(self: Arc<Self>);
-    /// [`Chore::Nudge`]: wakes whoever awaits a queued job. It may be one of the sleepers, without having offered it.
-    fn nudge_all(self: Arc<Self>);
+/// What a worker must do for its pool before it can park for good, and from when on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deferred {
+    /// All workers are blocked, and one more may be started.
+    SpawnWorker(Instant),
+    /// All workers are blocked while jobs are queued: one of the workers may have to run one.
+    Probe(Instant),
 }
 
-/// The pool whose jobs a thread refuses.
-pub(crate) trait Refuser {
-    /// [`Chore::Confess`]: wakes whoever waits for a job that is to be refused. They end it themselves then.
-    fn wake_condemned(&self);
-}
+/// Parkers of a thread that are not in use: a waker is made once and used for the next wait.
+pub(crate) struct ParkerCache(RefCell<Vec<(Arc<Unparker>, Waker)>>);
 
-local! {
-    /// Whose jobs this thread refuses, each in a callback of the one before; `None` once it has said so to those who
-    /// wait for them.
-    static REFUSERS: RefCell<Vec<Option<Arc<dyn Refuser>>>> = const { RefCell::new(Vec::new()) };
+/// More than two waits inside each other are rare.
+const MAX_CACHED: usize = 2;
 
-    /// The bells of this thread that are not in use.
-    static SPARE: RefCell<Vec<(Arc<Bell>, Waker)>> = const { RefCell::new(Vec::new()) };
-
-    /// Whose worker this thread is, while it is in its loop.
-    static CREW: RefCell<Option<Arc<dyn Crew>>> = const { RefCell::new(None) };
-}
-
-/// Runs `refuse`, in which this thread refuses a job of that pool. It must not unwind.
-pub(crate) fn refusing<R>(refuser: Arc<dyn Refuser>, refuse: impl FnOnce() -> R) -> R {
-    let there = REFUSERS.try_with(|refusers| refusers.borrow_mut().push(Some(refuser)));
-    let result = refuse();
-    if there.is_ok() {
-        let refuser = REFUSERS.try_with(|refusers| refusers.borrow_mut().pop());
-        drop(refuser);
+impl ParkerCache {
+    pub(crate) const fn new() -> Self {
+        Self(RefCell::new(Vec::new()))
     }
-    result
 }
 
-fn refuses_here() -> bool {
-    let refuses = REFUSERS.try_with(|refusers| refusers.borrow().iter().any(Option::is_some));
-    refuses.unwrap_or(false)
-}
-
-/// So many bells a thread keeps. More than two waits in each other are rare.
-const SPARES: usize = 2;
-
-/// How our own wakers are known: by their table of functions.
-static OUR_TABLE: OnceLock<&'static RawWakerVTable> = OnceLock::new();
-
-impl Sleeper {
+impl Parker {
     pub(crate) fn new() -> Self {
-        Self::make(None)
-    }
-
-    /// One that [helps if it is asked](Self::help_if_asked).
-    pub(crate) fn helping() -> Self {
-        let wait = next_number();
-        Self::make(Some(Turn::first(wait)))
-    }
-
-    fn make(turn: Option<Turn>) -> Self {
-        // Without thread-locals (this thread is ending) a new one is made for each wait.
-        let spare = SPARE.try_with(|spare| spare.borrow_mut().pop());
+        let cached = Context::with(|context| context.parkers.0.borrow_mut().pop());
         Self {
-            bell: Some(spare.ok().flatten().unwrap_or_else(new_bell)),
-            turn: Cell::new(turn),
-            chore: Cell::new(Chore::None),
+            parts: Some(cached.flatten().unwrap_or_else(new_unparker)),
+            deferred: Cell::new(None),
         }
+    }
+
+    fn parts(&self) -> &(Arc<Unparker>, Waker) {
+        self.parts.as_ref().expect("it is there until the drop")
     }
 
     pub(crate) fn waker(&self) -> &Waker {
-        let (_, waker) = self.both();
+        let (_, waker) = self.parts();
         waker
     }
 
-    pub(crate) fn bell(&self) -> &Arc<Bell> {
-        let (bell, _) = self.both();
-        bell
+    fn unparker(&self) -> &Arc<Unparker> {
+        let (unparker, _) = self.parts();
+        unparker
     }
 
-    fn both(&self) -> &(Arc<Bell>, Waker) {
-        self.bell.as_ref().expect("it is there until the drop")
+    /// Returns the data pointer of the waker.
+    pub(crate) fn address(&self) -> usize {
+        self.waker().data().addr()
     }
 
-    /// The last poll of this wait, if it helps.
-    pub(crate) fn turn(&self) -> &Cell<Option<Turn>> {
-        &self.turn
+    /// Returns whether the next park would end at once.
+    pub(crate) fn is_notified(&self) -> bool {
+        // Ordering: what the waker wrote before the notification is visible after it.
+        self.unparker().notified.load(Ordering::Acquire)
     }
 
-    /// Whether the next sleep would end at once.
-    pub(crate) fn is_called(&self) -> bool {
-        self.bell().rung.load(Ordering::Acquire)
-    }
-
-    /// Sleeps until the waker was called since the last time, or `deadline` has passed; says whether it was called.
-    /// Called for nothing it may be, too, as every waker.
+    /// Parks until the waker was called since the last park, or `deadline` has passed. Returns
+    /// whether it was notified. Notifications may be spurious, as those of every waker.
     ///
-    /// Without a deadline the pool counts this thread as one that waits, if it is a worker.
-    pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
-        let called = self.sleep_only(deadline);
-        self.do_chore();
-        called
+    /// Without a deadline the pool counts this thread as blocked, if it is a worker.
+    pub(crate) fn park(&self, deadline: Option<Instant>) -> bool {
+        let notified = self.park_only(deadline);
+        self.run_deferred();
+        notified
     }
 
-    /// As [`sleep`](Self::sleep); no foreign code runs in it. To be followed by [`do_chore`](Self::do_chore).
-    pub(crate) fn sleep_only(&self, deadline: Option<Instant>) -> bool {
-        let bell = self.bell();
-        if bell.rung.swap(false, Ordering::Acquire) {
-            return true;
-        }
-        if refuses_here() {
-            self.chore.set(Chore::Confess);
+    /// Parks, and runs no user code. The caller must call [`run_deferred`](Self::run_deferred).
+    pub(crate) fn park_only(&self, deadline: Option<Instant>) -> bool {
+        let unparker = self.unparker();
+        if unparker.take_notification() {
             return true;
         }
         let Some(deadline) = deadline else {
-            match crew() {
-                Some(crew) => self.sleep_as_worker(&crew),
+            match current_pool() {
+                Some(pool) => self.park_as_worker(&pool),
                 None => {
-                    while !bell.rung.swap(false, Ordering::Acquire) {
+                    // A park may end without a reason.
+                    while !unparker.take_notification() {
                         thread::park();
                     }
                 }
             }
             return true;
         };
-        while !bell.rung.swap(false, Ordering::Acquire) {
+        while !unparker.take_notification() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -190,156 +124,91 @@ impl Sleeper {
         true
     }
 
-    fn sleep_as_worker(&self, crew: &Arc<dyn Crew>) {
-        let bell = self.bell();
-        let offers = self.turn.get().and_then(Offering::of_this_thread);
-        let chore = Arc::clone(crew).doze(bell, offers);
-        let do_at = match chore {
-            Chore::None | Chore::Confess => None,
-            Chore::Hire(at) | Chore::Nudge(at) => Some(at),
-        };
-        while !bell.rung.swap(false, Ordering::Acquire) {
-            let Some(do_at) = do_at else {
+    fn park_as_worker(&self, pool: &Arc<PoolInner>) {
+        let unparker = self.unparker();
+        // From here to `after_block` the pool counts this worker as blocked, and no user code runs.
+        let deferred = pool.before_block(unparker);
+        let run_at = deferred.map(|(Deferred::SpawnWorker(at) | Deferred::Probe(at))| at);
+        while !unparker.take_notification() {
+            let Some(run_at) = run_at else {
                 thread::park();
                 continue;
             };
-            let left = do_at.saturating_duration_since(Instant::now());
+            let left = run_at.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                self.chore.set(chore);
+                // Not here: this worker is still in the list.
+                self.deferred.set(deferred);
                 break;
             }
             thread::park_timeout(left);
         }
-        crew.stir(bell);
+        pool.after_block(unparker);
     }
 
-    /// Does what the last sleep has left to do. The caller then looks again at what it waits for, and sleeps again.
-    pub(crate) fn do_chore(&self) {
-        let chore = self.chore.replace(Chore::None);
-        if chore == Chore::None {
-            return;
-        }
-        match (chore, crew()) {
-            (Chore::Confess, _) => {
-                let refusers = REFUSERS.try_with(|refusers| {
-                    let mut refusers = refusers.borrow_mut();
-                    refusers
-                        .iter_mut()
-                        .filter_map(Option::take)
-                        .collect::<Vec<_>>()
-                });
-                for refuser in refusers.unwrap_or_default() {
-                    refuser.wake_condemned();
-                }
-            }
-            (Chore::Hire(_), Some(crew)) => crew.hire(),
-            (Chore::Nudge(_), Some(crew)) => crew.nudge_all(),
-            _ => {}
-        }
-    }
-
-    /// If the pool has asked for it since the last time: runs the oldest offer that is waited for.
-    pub(crate) fn help_if_asked(&self) {
-        let bell = self.bell();
-        if !bell.asked.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        let (Some(offers), Some(turn)) = (offers(), self.turn.get()) else {
-            return;
-        };
-        loop {
-            match offers.next(turn) {
-                Help::Run(job) => {
-                    if job.help() {
-                        return;
-                    }
-                    // Somebody else has it.
-                }
-                Help::Nudge(job) => {
-                    job.nudge();
-                    // Not asleep yet: another poll, and then again.
-                    bell.ask();
-                    bell.ring();
-                    return;
-                }
-                Help::Nothing => return,
-            }
+    /// Does what the last park has left to do. The caller then checks what it waits for, and parks
+    /// again.
+    pub(crate) fn run_deferred(&self) {
+        if let (Some(deferred), Some(pool)) = (self.deferred.take(), current_pool()) {
+            pool.run_deferred(deferred);
         }
     }
 }
 
-impl Drop for Sleeper {
+impl Drop for Parker {
     fn drop(&mut self) {
-        let Some((bell, waker)) = self.bell.take() else {
+        let Some(parts) = self.parts.take() else {
             return;
         };
-        bell.asked.store(false, Ordering::Relaxed);
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARES {
-                spare.push((bell, waker));
+        Context::with(|context| {
+            let mut cached = context.parkers.0.borrow_mut();
+            if cached.len() < MAX_CACHED {
+                cached.push(parts);
             }
         });
     }
 }
 
-impl fmt::Debug for Sleeper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleeper").finish_non_exhaustive()
-    }
-}
-
-impl Bell {
-    /// Asks the sleeper to run an offer. To be followed by [`ring`](Self::ring), outside locks.
-    pub(crate) fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+impl Unparker {
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn of_this_thread() -> Arc<Self> {
+        let (unparker, _) = new_unparker();
+        unparker
     }
 
-    pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::Release) {
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn is_notified(&self) -> bool {
+        self.notified.load(Ordering::Acquire)
+    }
+
+    fn take_notification(&self) -> bool {
+        // Ordering: as in `is_notified`.
+        self.notified.swap(false, Ordering::Acquire)
+    }
+
+    pub(crate) fn unpark(&self) {
+        // Ordering: what this thread wrote is visible to the parker. Only the first notification
+        // since the last park unparks: the parker is awake for the others.
+        if !self.notified.swap(true, Ordering::Release) {
             self.thread.unpark();
         }
     }
 }
 
-impl Wake for Bell {
+impl Wake for Unparker {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.unpark();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ring();
+        self.unpark();
     }
 }
 
-/// The only place that makes such a waker, so that there is one table.
-#[inline(never)]
-fn new_bell() -> (Arc<Bell>, Waker) {
-    let bell = Arc::new(Bell {
+fn new_unparker() -> (Arc<Unparker>, Waker) {
+    let unparker = Arc::new(Unparker {
         thread: thread::current(),
-        rung: AtomicBool::new(false),
-        asked: AtomicBool::new(false),
+        notified: AtomicBool::new(false),
     });
-    let waker = Waker::from(Arc::clone(&bell));
-    OUR_TABLE.get_or_init(|| waker.vtable());
-    (bell, waker)
-}
-
-/// Whether this waker only unparks a thread that waits in this crate, and so is quick and runs nobody's code.
-pub(crate) fn is_ours(waker: &Waker) -> bool {
-    OUR_TABLE
-        .get()
-        .is_some_and(|ours| ptr::eq(*ours, waker.vtable()))
-}
-
-/// This thread is a worker of that pool from now on, or of none.
-pub(crate) fn set_crew(crew: Option<Arc<dyn Crew>>) {
-    collect(crew.is_some());
-    let old = CREW.try_with(|mine| mine.replace(crew));
-    drop(old);
-}
-
-fn crew() -> Option<Arc<dyn Crew>> {
-    let crew = CREW.try_with(|crew| crew.borrow().clone());
-    crew.ok().flatten()
+    let waker = Waker::from(Arc::clone(&unparker));
+    (unparker, waker)
 }

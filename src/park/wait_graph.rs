@@ -1,177 +1,192 @@
-//! Jobs that wait for one another in a circle: found when the last of them is about to sleep.
+//! The wait-for graph of jobs and threads: joins that wait for each other in a cycle are found when
+//! the last of them is about to park.
 //!
-//! Every thread that runs a job and is about to sleep in a `join` (or at the end of a `scope`) says here what it waits
-//! for. From a job one gets to the thread that runs it, from the thread to the jobs that it waits for, and so on. Who
-//! gets back to the own thread that way would close a circle: everything on the way waits, and nothing else can end it.
+//! An edge leads from a job to the thread that runs it, and from a thread to the jobs that it waits
+//! for. Blocking would deadlock if a path leads back to the thread that is about to block:
+//! everything on the path waits, and nothing else can end it.
 //!
-//! No foreign code runs in a thread while it is in the list, so it is there once at most. The list is changed and
-//! searched under one lock, so of all who close a circle one is the last, and sees the others.
-//! An entry may be out of date, if what its thread waited for has just ended; but then that job is run by nobody, and
-//! the way ends there.
+//! A thread is in the graph only while it is parked, and runs no user code then: so it is there at
+//! most once. All changes and searches are made under one lock. So of the threads that close a
+//! cycle one is the last, and sees the others. An entry may be out of date, because what its thread
+//! waited for has just ended: no thread runs that job, so the path ends there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::task::Waker;
 
-use crate::task::context::{OnStack, Origin, stack, thread_number};
-use crate::util::fork::PerProcess;
+use crate::task::cell::RawTask;
+use crate::task::context::{StackFrame, ThreadId, address, running_stack};
+use crate::task::state::Origin;
 use crate::util::sync::{Arc, Mutex, process_wide};
+use crate::util::unwind::wake_all;
 
-/// A job, as far as it can be waited for.
-pub(crate) trait Node: Send + Sync {
-    /// The number of the thread that runs it, while one does, callbacks included.
-    fn runner(&self) -> Option<u64>;
-    /// Whether it is not resolved yet.
-    fn is_unfinished(&self) -> bool;
-}
-
-/// Where the jobs of a circle were submitted: each waits for the next one, and the last for the first.
-pub(crate) type Circle = Vec<Origin>;
+/// Where the jobs of a cycle were submitted: each waits for the next one, and the last for the
+/// first.
+pub(crate) type Cycle = Vec<Origin>;
 
 process_wide! {
-    static SLEEPING: PerProcess<Mutex<BTreeMap<u64, Wait>>> = PerProcess::new(Mutex::default);
+    static WAIT_GRAPH: Mutex<BTreeMap<ThreadId, BlockedThread>> = Mutex::new(BTreeMap::new());
 }
 
-/// What a sleeping thread waits for.
-struct Wait {
-    /// All of these.
-    jobs: Vec<Arc<dyn Node>>,
-    /// The jobs that the thread runs, outermost first: each waits for the next one, and the last one for `jobs`.
-    stack: Vec<OnStack>,
-    /// How to tell it that it waits in a circle; `None` if there is no way to tell, or it was told.
+/// A thread that is parked.
+struct BlockedThread {
+    /// It waits for all of these.
+    jobs: Vec<Arc<dyn RawTask>>,
+    /// The jobs that it runs, outermost first: each waits for the next one, and the last for `jobs`.
+    stack: Vec<StackFrame>,
+    /// Ends its wait with the error. `None` if that is impossible, or was done.
     waker: Option<Waker>,
-    verdict: Option<Circle>,
+    /// Set by the thread that closed the cycle and chose this one to get the error.
+    cycle: Option<Cycle>,
 }
 
-/// This thread is in the list, until this is dropped.
-pub(crate) struct Entry {
-    thread: u64,
+/// Keeps this thread in the graph until it [leaves](Self::leave) or drops this.
+#[must_use]
+pub(crate) struct BlockedGuard {
+    thread: ThreadId,
 }
 
-/// If this thread runs `job` already, the circle in which that waits for itself.
-pub(crate) fn of_own_thread(job: &dyn Node) -> Option<Circle> {
-    (job.runner() == Some(thread_number())).then(|| from(job, &stack()))
+/// Returns the cycle in which `job` waits for itself, if this thread runs it already.
+pub(crate) fn self_cycle(job: &dyn RawTask) -> Option<Cycle> {
+    let runs_here = job.state(|state| state.running_thread()) == Some(ThreadId::current());
+    runs_here.then(|| jobs_from(job, &running_stack()))
 }
 
-/// This thread is about to wait for `job`, and can be told by `waker` that it does so in a circle.
+/// This thread is about to wait for `job`; `waker` can end that wait.
 ///
 /// # Errors
 ///
-/// It would close a circle.
-pub(crate) fn wait_for(job: Arc<dyn Node>, waker: &Waker) -> Result<Entry, Circle> {
-    let own = Wait {
+/// Returns the cycle that the wait would close.
+pub(crate) fn block_on_one(job: Arc<dyn RawTask>, waker: &Waker) -> Result<BlockedGuard, Cycle> {
+    let own = BlockedThread {
         jobs: vec![job],
-        stack: stack(),
+        stack: running_stack(),
         waker: Some(waker.clone()),
-        verdict: None,
+        cycle: None,
     };
-    let thread = thread_number();
-    let mut sleeping = SLEEPING.get().lock();
-    if let Some(way) = way_back(&sleeping, thread, &own) {
-        drop(sleeping);
-        return Err(way.circle());
+    let thread = ThreadId::current();
+    let mut graph = WAIT_GRAPH.lock();
+    if let Some(path) = find_cycle(&graph, thread, &own) {
+        drop(graph);
+        return Err(path.into_cycle());
     }
-    let old = sleeping.insert(thread, own);
-    drop(sleeping);
-    debug_assert!(old.is_none(), "a thread sleeps in one wait only");
-    Ok(Entry { thread })
+    let old = graph.insert(thread, own);
+    drop(graph);
+    debug_assert!(old.is_none(), "a thread is parked in one wait only");
+    Ok(BlockedGuard { thread })
 }
 
-/// This thread is about to wait for all of `jobs`, and nobody can tell it anything: in each circle that it closes
-/// somebody else is told.
-pub(crate) fn wait_for_all(jobs: Vec<Arc<dyn Node>>) -> Entry {
-    let own = Wait {
+/// This thread is about to wait for all of `jobs`, and nothing can end that wait early: for each
+/// cycle that it closes, another thread on the cycle gets the error.
+pub(crate) fn block_on_all(jobs: Vec<Arc<dyn RawTask>>) -> BlockedGuard {
+    let own = BlockedThread {
         jobs,
-        stack: stack(),
+        stack: running_stack(),
         waker: None,
-        verdict: None,
+        cycle: None,
     };
-    let thread = thread_number();
+    let thread = ThreadId::current();
     let mut wakers = Vec::new();
-    let mut sleeping = SLEEPING.get().lock();
-    while let Some(way) = way_back(&sleeping, thread, &own) {
-        let can_be_told = |thread: &&u64| sleeping.get(thread).is_some_and(|w| w.waker.is_some());
-        let told = way.threads.iter().find(can_be_told).copied();
-        let Some(wait) = told.and_then(|thread| sleeping.get_mut(&thread)) else {
+    let mut graph = WAIT_GRAPH.lock();
+    while let Some(path) = find_cycle(&graph, thread, &own) {
+        let can_be_woken =
+            |thread: &&ThreadId| graph.get(thread).is_some_and(|t| t.waker.is_some());
+        let chosen = path.threads.iter().find(can_be_woken).copied();
+        let Some(blocked) = chosen.and_then(|thread| graph.get_mut(&thread)) else {
             break;
         };
-        wakers.extend(wait.waker.take());
-        wait.verdict = Some(way.circle());
+        wakers.extend(blocked.waker.take());
+        blocked.cycle = Some(path.into_cycle());
     }
-    let old = sleeping.insert(thread, own);
-    drop(sleeping);
-    debug_assert!(old.is_none(), "a thread sleeps in one wait only");
-    // They are our own: they only unpark.
-    wakers.into_iter().for_each(Waker::wake);
-    Entry { thread }
+    let old = graph.insert(thread, own);
+    drop(graph);
+    debug_assert!(old.is_none(), "a thread is parked in one wait only");
+    wake_all(wakers);
+    BlockedGuard { thread }
 }
 
-/// The way from a job that somebody is about to wait for back to its own thread.
+/// The path from a job that a thread is about to wait for back to that thread.
 #[derive(Default)]
-struct Way {
-    /// For each thread on it, the jobs that wait for one another there. The last thread is the one that asks.
+struct Path {
+    /// For each thread on the path, the jobs that wait for each other there. The last thread is the
+    /// one that asks.
     jobs: Vec<Vec<Origin>>,
-    /// The threads, but the last.
-    threads: Vec<u64>,
+    /// The threads, except the last.
+    threads: Vec<ThreadId>,
 }
 
-impl Way {
-    fn circle(mut self) -> Circle {
-        // It begins with the one that closes it.
+impl Path {
+    fn into_cycle(mut self) -> Cycle {
+        // The cycle begins with the job that closes it.
         self.jobs.rotate_right(1);
         self.jobs.concat()
     }
 }
 
-/// `job` and what waits above it, on the stack of its thread.
-fn from(job: &dyn Node, stack: &[OnStack]) -> Vec<Origin> {
-    let cell = std::ptr::from_ref(job).cast::<()>().addr();
-    let above = stack.iter().skip_while(|on_stack| on_stack.cell != cell);
-    above.map(|on_stack| on_stack.origin).collect()
+/// Returns `job` and the jobs above it on the stack of its thread.
+fn jobs_from(job: &dyn RawTask, stack: &[StackFrame]) -> Vec<Origin> {
+    let task = address(job);
+    let above = stack.iter().skip_while(|frame| frame.task != task);
+    let jobs: Vec<_> = above.map(|frame| frame.origin).collect();
+    match jobs.is_empty() {
+        // The thread does not run the job but cancels it.
+        true => vec![job.state(|state| state.origin())],
+        false => jobs,
+    }
 }
 
-/// Depth first, with a stack of our own: a chain may be long.
-fn way_back(sleeping: &BTreeMap<u64, Wait>, own: u64, wait: &Wait) -> Option<Way> {
-    // (depth, job): what is known of the way up to `depth` is in `way`.
-    let mut open: Vec<(usize, &dyn Node)> = wait.jobs.iter().map(|job| (0, &**job)).collect();
+/// Searches depth first, with a stack of its own: a chain of waits may be long.
+fn find_cycle(
+    graph: &BTreeMap<ThreadId, BlockedThread>,
+    own: ThreadId,
+    wait: &BlockedThread,
+) -> Option<Path> {
+    // (depth, job): `path` holds what is known of the way up to `depth`.
+    let mut open: Vec<(usize, &dyn RawTask)> = wait.jobs.iter().map(|job| (0, &**job)).collect();
     let mut seen = BTreeSet::new();
-    let mut way = Way::default();
+    let mut path = Path::default();
     while let Some((depth, job)) = open.pop() {
-        way.jobs.truncate(depth);
-        way.threads.truncate(depth);
-        let Some(runner) = job.runner() else {
+        path.jobs.truncate(depth);
+        path.threads.truncate(depth);
+        // Lock order: the graph, then a task.
+        let Some(thread) = job.state(|state| state.running_thread()) else {
             continue;
         };
-        if runner == own {
-            way.jobs.push(from(job, &wait.stack));
-            return Some(way);
+        if thread == own {
+            path.jobs.push(jobs_from(job, &wait.stack));
+            return Some(path);
         }
-        let Some(next) = sleeping.get(&runner) else {
+        let Some(next) = graph.get(&thread) else {
             continue;
         };
-        // Told, so it is about to leave.
-        if next.verdict.is_some() || !seen.insert(runner) {
+        // A thread that has its error is about to leave.
+        if next.cycle.is_some() || !seen.insert(thread) {
             continue;
         }
-        way.jobs.push(from(job, &next.stack));
-        way.threads.push(runner);
+        path.jobs.push(jobs_from(job, &next.stack));
+        path.threads.push(thread);
         open.extend(next.jobs.iter().map(|job| (depth + 1, &**job)));
     }
     None
 }
 
-impl Entry {
-    /// This thread is awake. A circle, if somebody has closed one and this wait is to end.
-    pub(crate) fn leave(self) -> Option<Circle> {
-        self.remove().and_then(|wait| wait.verdict)
+impl BlockedGuard {
+    /// This thread is awake. Returns the cycle that another thread has closed, if this wait must
+    /// end because of it.
+    pub(crate) fn leave(self) -> Option<Cycle> {
+        let blocked = self.remove();
+        mem::forget(self);
+        blocked.and_then(|mut blocked| blocked.cycle.take())
     }
 
-    fn remove(&self) -> Option<Wait> {
-        SLEEPING.get().lock().remove(&self.thread)
+    fn remove(&self) -> Option<BlockedThread> {
+        WAIT_GRAPH.lock().remove(&self.thread)
     }
 }
 
-impl Drop for Entry {
+impl Drop for BlockedGuard {
     fn drop(&mut self) {
-        self.remove();
+        let blocked = self.remove();
+        drop(blocked);
     }
 }

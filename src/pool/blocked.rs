@@ -1,178 +1,354 @@
-//! Workers that wait, and who of them has to run a job meanwhile.
+//! Workers that are blocked in a wait, and which of them must run a job meanwhile.
 //!
-//! A worker that waits without a time limit is in a list here while it sleeps. When all workers are in it, and no more
-//! can be started, nobody is left to run what is queued; then one of the sleepers that has an offer, a queued job that
-//! its own wait is for, is asked to run that.
+//! A worker that waits without a timeout is in a list here while it is parked. When all workers are
+//! in it and no more may be spawned, no thread is left to run what is queued. A blocked worker may
+//! wait for one of the queued jobs, but only its future knows which one.
 //!
-//! # Why nobody is forgotten
+//! So each queued job whose handle a worker's `block_on` polls becomes a *candidate*. The last worker
+//! to block *probes*: it wakes the future that waits for the oldest candidate. If the future is in a
+//! blocked worker, the worker polls it, finds the job, and runs it
+//! ([`helping`](crate::park::helping)). A probe is answered once, so one worker runs one job. A handle
+//! may have left the worker since; then nothing answers. After a moment the next two candidates are
+//! probed, then four, and so on.
 //!
-//! Whether all wait changes for the worse only by a worker that falls asleep, or by one less that was counted on: a
-//! thread that the system refused, or a worker that leaves its loop with jobs in the queue. After each of these the list
-//! is reviewed, and an entry is made under the same lock, so the last one sees all the others. If a job comes when all
-//! sleep, one of them gets up and lies down again, which is a review, too. An offer comes only from
-//! a poll in its own thread, before that falls asleep; whoever awaits a job that comes to the pool later than its
-//! handle is woken for that.
+//! A set of futures may have been polled elsewhere and then moved into a worker: nothing polls its
+//! handles there before they are woken, so they are no candidates. So without candidates the queue
+//! itself is probed, from its oldest job on, after the same moment and with the same doubling.
 //!
-//! Only what this thread polled in the job that it runs is an offer of that job's waits. A future may have been polled
-//! elsewhere, and then been moved here: what is in it may not be polled again before it is woken. So if all wait, jobs
-//! are queued and nobody has an offer, and that lasts, everybody is woken who awaits a queued job; if it is one of the
-//! sleepers, its next poll makes the offer. That takes its time with a long queue, so it is done ever more seldom while
-//! no job comes, and never for more than a small part of the time.
+//! # Why no job is left behind
 //!
-//! One who is asked is out of the list, as if awake. Whether it finds something to do or not, it comes by here before it
-//! sleeps again.
+//! The pool becomes stalled in two ways only: a worker blocks, or the number of workers that can run
+//! jobs drops (a failed spawn, or an exit with jobs in the queue). After each of these the list is
+//! checked. The entry in the list and the check are separated by a fence from the submitter's write
+//! to the queue and its read of the count. So the last of several workers that block at once sees
+//! all the others, and either it sees a new job or the submitter sees all workers blocked and unparks
+//! one, which checks again.
+//!
+//! While all workers are blocked and jobs are queued, one worker parks only until the next probe is
+//! due. A probe that nothing answers is repeated less and less often: what is queued then waits for
+//! a task elsewhere, which the blocked workers cannot help.
 
+use std::collections::BTreeMap;
+use std::sync::Weak;
+use std::task::Waker;
 use std::time::Duration;
 
-use crate::park::helping::Offering;
-use crate::park::parker::Bell;
-use crate::util::sync::{Arc, AtomicUsize, Instant, Mutex, Ordering, fence};
+use crate::park::parker::Unparker;
+use crate::task::cell::RawTask;
+use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering, fence};
 
 #[derive(Default)]
-pub(crate) struct Dozing {
-    asleep: Mutex<Vec<Sleeping>>,
-    /// How many are in there, and how many of them sleep only until it is time for a chore. Changed under its lock.
+pub(crate) struct BlockedWorkers {
+    list: Mutex<Vec<BlockedWorker>>,
+    /// The number of workers in the list, and of those that park only until something is due.
+    /// Written under the lock of the list.
     count: AtomicUsize,
-    planned: AtomicUsize,
-    nudges: Mutex<Nudges>,
+    timed: AtomicUsize,
+    candidates: Mutex<Candidates>,
+    probe: Mutex<Probe>,
+    /// A probe was made, nothing has answered it, and all workers are still blocked as far as is
+    /// known. Set by the prober; reset by the worker that answers, or that takes a job.
+    open: AtomicBool,
 }
 
-struct Sleeping {
-    bell: Arc<Bell>,
-    /// What it may be asked to run, if anything.
-    offers: Option<Offering>,
-    planned: bool,
+struct BlockedWorker {
+    unparker: Arc<Unparker>,
+    /// It wakes up by itself when something is due.
+    timed: bool,
 }
 
-/// When the queue may be looked through again.
+/// Jobs that a worker's `block_on` has found queued. Some may have started since.
 #[derive(Default)]
-struct Nudges {
-    /// Not before this.
-    next: Option<Instant>,
-    /// Longer each time, as long as no job came.
-    pause: Duration,
-    /// How many jobs had come by the last time.
-    submitted: u64,
+struct Candidates {
+    /// By the order of submission; the second number tells jobs apart that were submitted at once.
+    tasks: BTreeMap<(u64, u32), Weak<dyn RawTask>>,
+    /// The length at which those that are no longer queued are removed.
+    prune_at: usize,
 }
 
-/// So long it may be that all workers wait and nobody has an offer, before the queue is looked through.
-const STALL: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So much longer the pause is than the look took, at least.
-const REST: u32 = 50;
+/// The candidates are not pruned below this length.
+const MIN_PRUNE: usize = 64;
 
-impl Dozing {
-    pub(crate) fn enter(&self, bell: &Arc<Bell>, offers: Option<Offering>) {
-        let bell = Arc::clone(bell);
-        let planned = false;
-        let mut asleep = self.asleep.lock();
-        asleep.push(Sleeping {
-            bell,
-            offers,
-            planned,
+/// When the next probe is due, and how many jobs it is for.
+#[derive(Default)]
+struct Probe {
+    /// How often in a row the queue was probed without progress.
+    attempts: u32,
+    /// The longest of the pauses so far.
+    pause: Duration,
+    next_at: Option<Instant>,
+    /// The pool's progress at the last probe: how many jobs were submitted and started.
+    progress: u64,
+}
+
+/// How long a probed future has to answer before more are probed.
+const STALL_DELAY: Duration = Duration::from_millis(10);
+/// The longest pause between two probes of the whole queue.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// A pause is at least this many times as long as the probe took.
+const BACKOFF_RATIO: u32 = 50;
+
+impl BlockedWorkers {
+    pub(crate) fn enter(&self, unparker: &Arc<Unparker>) {
+        let unparker = Arc::clone(unparker);
+        let mut list = self.list.lock();
+        list.push(BlockedWorker {
+            unparker,
+            timed: false,
         });
-        self.count.store(asleep.len(), Ordering::SeqCst);
-        drop(asleep);
-        // Who submits a job writes the queue and then reads the count; here it is the other way round.
+        self.count.store(list.len(), Ordering::SeqCst);
+        drop(list);
+        // Ordering: a submitter writes the queue and then reads the count; here it is the reverse.
         fence(Ordering::SeqCst);
     }
 
-    /// It will be awake when it is time for a chore.
-    pub(crate) fn plan(&self, bell: &Arc<Bell>) {
-        let mut asleep = self.asleep.lock();
-        let place = asleep
-            .iter()
-            .rposition(|sleeping| Arc::ptr_eq(&sleeping.bell, bell));
-        if let Some(place) = place {
-            asleep[place].planned = true;
-            self.planned.fetch_add(1, Ordering::SeqCst);
+    /// The worker will be awake when something is due.
+    pub(crate) fn mark_timed(&self, unparker: &Arc<Unparker>) {
+        let mut list = self.list.lock();
+        let position = position_of(&list, unparker);
+        if let Some(worker) = position.and_then(|position| list.get_mut(position)) {
+            worker.timed = true;
+            self.timed.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    fn remove(&self, asleep: &mut Vec<Sleeping>, place: usize) -> Sleeping {
-        let awake = asleep.swap_remove(place);
-        self.count.store(asleep.len(), Ordering::SeqCst);
-        if awake.planned {
-            self.planned.fetch_sub(1, Ordering::SeqCst);
+    pub(crate) fn leave(&self, unparker: &Arc<Unparker>) {
+        let mut list = self.list.lock();
+        let Some(position) = position_of(&list, unparker) else {
+            return;
+        };
+        let worker = list.swap_remove(position);
+        self.count.store(list.len(), Ordering::SeqCst);
+        if worker.timed {
+            self.timed.fetch_sub(1, Ordering::SeqCst);
         }
-        awake
+        drop(list);
+        drop(worker);
     }
 
-    pub(crate) fn leave(&self, bell: &Arc<Bell>) {
-        let mut asleep = self.asleep.lock();
-        // From the end: short waits lie there.
-        let is_it = |sleeping: &Sleeping| Arc::ptr_eq(&sleeping.bell, bell);
-        let awake = asleep.iter().rposition(is_it);
-        let awake = awake.map(|place| self.remove(&mut asleep, place));
-        drop(asleep);
-        drop(awake);
-    }
-
-    /// Whether so many workers sleep.
-    pub(crate) fn has(&self, workers: usize) -> bool {
+    /// Returns whether all of `workers` are blocked.
+    pub(crate) fn all_blocked(&self, workers: usize) -> bool {
+        // Ordering: after the fence of `enter`, or that of the submitter.
         workers > 0 && self.count.load(Ordering::SeqCst) >= workers
     }
 
-    /// A job has come, or a chore that nobody will do: if all workers sleep, and none has planned to be awake soon, one
-    /// gets up to see to it.
-    pub(crate) fn ring_one(&self, workers: usize) {
-        if !self.has(workers) || self.planned.load(Ordering::SeqCst) > 0 {
+    /// A job was added, or a worker lost: if all workers are blocked, and none wakes up by itself,
+    /// one is unparked to check.
+    pub(crate) fn unpark_one(&self, workers: usize) {
+        if !self.all_blocked(workers) || self.timed.load(Ordering::SeqCst) > 0 {
             return;
         }
-        let bell = self
-            .asleep
-            .lock()
-            .last()
-            .map(|sleeping| Arc::clone(&sleeping.bell));
-        if let Some(bell) = bell {
-            bell.ring();
+        let list = self.list.lock();
+        let unparker = list.last().map(|worker| Arc::clone(&worker.unparker));
+        drop(list);
+        if let Some(unparker) = unparker {
+            unparker.unpark();
         }
     }
 
-    /// When the queue may be looked through for somebody who waits for a job in it, after so many jobs have come.
-    pub(crate) fn nudge_at(&self, submitted: u64) -> Instant {
-        let soon = Instant::now() + STALL;
-        let mut nudges = self.nudges.lock();
-        if nudges.submitted != submitted {
-            nudges.pause = Duration::ZERO;
-        }
-        nudges
-            .next
-            .map_or(soon, |next| soon.max(next + nudges.pause))
-    }
-
-    /// That was done.
-    pub(crate) fn nudged(&self, start: Instant, submitted: u64) {
-        let now = Instant::now();
-        let mut nudges = self.nudges.lock();
-        nudges.pause = (2 * nudges.pause).clamp(STALL, LONGEST_PAUSE);
-        nudges.next = Some(now + REST * (now - start));
-        nudges.submitted = submitted;
-    }
-
-    /// If all workers sleep: the one that is asked to run a job. Its bell is to be rung, outside locks.
-    #[must_use]
-    pub(crate) fn ask_one(&self, workers: impl FnOnce() -> usize) -> Option<Arc<Bell>> {
+    /// Adds a job that a worker's `block_on` has found queued, with its place in the order of
+    /// submission.
+    pub(crate) fn add_candidate(&self, order: u64, task: &Arc<dyn RawTask>) {
         let mut spent = Vec::new();
-        let mut asleep = self.asleep.lock();
-        if asleep.len() < workers() {
+        let mut candidates = self.candidates.lock();
+        let weak = Arc::downgrade(task);
+        let mut next = 0;
+        for (&(_, number), other) in candidates.tasks.range((order, 0)..=(order, u32::MAX)) {
+            if Weak::ptr_eq(other, &weak) {
+                return;
+            }
+            next = number + 1;
+        }
+        candidates.tasks.insert((order, next), weak);
+        if candidates.tasks.len() >= candidates.prune_at {
+            // As many were added since the last time, so each pays for a step or two.
+            candidates.tasks.retain(|_, task| {
+                let task = task.upgrade();
+                let queued = task
+                    .as_ref()
+                    .is_some_and(|task| task.state(|state| state.is_queued()));
+                spent.extend(task);
+                queued
+            });
+            candidates.prune_at = MIN_PRUNE.max(2 * candidates.tasks.len());
+        }
+        drop(candidates);
+        // Each may be the last reference, whose drop runs user code.
+        drop(spent);
+    }
+
+    /// Takes the wakers of the futures that wait for the oldest candidates, up to `batch` of them.
+    /// They are no candidates any longer, until they are polled again.
+    pub(crate) fn candidate_wakers(&self, batch: usize) -> Vec<Waker> {
+        let (mut wakers, mut spent) = (Vec::new(), Vec::new());
+        let mut candidates = self.candidates.lock();
+        while wakers.len() < batch {
+            let Some((_, task)) = candidates.tasks.pop_first() else {
+                break;
+            };
+            // Lock order: the candidates, then a task.
+            let task = task.upgrade();
+            wakers.extend(
+                task.as_ref()
+                    .and_then(|task| task.state(|state| state.probe())),
+            );
+            spent.extend(task);
+        }
+        drop(candidates);
+        drop(spent);
+        wakers
+    }
+
+    /// Returns when the next probe is due, given how many jobs were submitted and started so far.
+    pub(crate) fn probe_due(&self, progress: u64) -> Instant {
+        let now = Instant::now();
+        let has_candidates = !self.candidates.lock().tasks.is_empty();
+        let probe = self.probe.lock();
+        match probe.next_at {
+            Some(next_at) if probe.progress == progress => next_at.max(now),
+            _ if has_candidates => now,
+            _ => now + STALL_DELAY,
+        }
+    }
+
+    /// Begins a probe. Returns how many futures to wake; `None` if it is not due.
+    pub(crate) fn begin_probe(&self, progress: u64) -> Option<usize> {
+        let now = Instant::now();
+        let mut probe = self.probe.lock();
+        if probe.progress != progress {
+            *probe = Probe {
+                progress,
+                ..Probe::default()
+            };
+        } else if probe.next_at.is_some_and(|next_at| now < next_at) {
             return None;
         }
-        // From the end: the one that just falls asleep need not be woken.
-        let place = asleep.iter().rposition(|sleeping| {
-            let offers = sleeping.offers.as_ref();
-            offers.is_some_and(|offers| offers.any(&mut spent))
-        })?;
-        let asked = self.remove(&mut asleep, place);
-        asked.bell.ask();
-        drop(asleep);
-        drop(spent);
-        Some(asked.bell)
+        let batch = 1_usize << probe.attempts.min(usize::BITS - 2);
+        probe.attempts += 1;
+        probe.next_at = Some(now + STALL_DELAY);
+        drop(probe);
+        // Before any waker is called: its poll may come at once.
+        self.open.store(true, Ordering::SeqCst);
+        Some(batch)
+    }
+
+    /// The probe has ended. `whole_queue`: it reached every queued job that a future waits for.
+    pub(crate) fn end_probe(&self, start: Instant, whole_queue: bool) {
+        let now = Instant::now();
+        let mut probe = self.probe.lock();
+        probe.pause = match whole_queue {
+            true => (2 * probe.pause).clamp(STALL_DELAY, MAX_BACKOFF),
+            false => STALL_DELAY,
+        };
+        let rest = BACKOFF_RATIO * now.saturating_duration_since(start);
+        probe.next_at = Some(now + probe.pause.max(rest));
+    }
+
+    pub(crate) fn has_open_probe(&self) -> bool {
+        // Ordering: the prober sets the flag before it wakes the future that is polled now.
+        self.open.load(Ordering::SeqCst)
+    }
+
+    /// Answers the open probe. Returns false if there is none, or another worker was faster.
+    pub(crate) fn take_probe(&self) -> bool {
+        self.open.swap(false, Ordering::SeqCst)
+    }
+
+    /// A worker takes a job from the queue, so not all are blocked.
+    pub(crate) fn cancel_probe(&self) {
+        // Ordering: none is needed. Nearly always there is nothing to reset, and a load is cheap.
+        if self.open.load(Ordering::Relaxed) {
+            self.open.store(false, Ordering::SeqCst);
+        }
     }
 }
 
-impl std::fmt::Debug for Dozing {
+fn position_of(list: &[BlockedWorker], unparker: &Arc<Unparker>) -> Option<usize> {
+    // From the end: short waits are there.
+    list.iter()
+        .rposition(|worker| Arc::ptr_eq(&worker.unparker, unparker))
+}
+
+impl std::fmt::Debug for BlockedWorkers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dozing").finish_non_exhaustive()
+        f.debug_struct("BlockedWorkers").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_blocked_when_each_has_entered() {
+        let blocked = BlockedWorkers::default();
+        let [a, b] = [(); 2].map(|()| Unparker::of_this_thread());
+        assert!(!blocked.all_blocked(0));
+        blocked.enter(&a);
+        assert!(!blocked.all_blocked(2));
+        blocked.enter(&b);
+        assert!(blocked.all_blocked(2) && blocked.all_blocked(1));
+        blocked.leave(&a);
+        assert!(!blocked.all_blocked(2));
+    }
+
+    #[test]
+    fn one_is_unparked_unless_one_wakes_up_by_itself() {
+        let blocked = BlockedWorkers::default();
+        let [a, b] = [(); 2].map(|()| Unparker::of_this_thread());
+        blocked.enter(&a);
+        blocked.enter(&b);
+        blocked.mark_timed(&a);
+        blocked.unpark_one(2);
+        assert!(!a.is_notified() && !b.is_notified());
+        blocked.leave(&a);
+        blocked.enter(&a);
+        blocked.unpark_one(3);
+        assert!(!a.is_notified() && !b.is_notified());
+        blocked.unpark_one(2);
+        assert!(a.is_notified() != b.is_notified());
+    }
+
+    #[test]
+    fn probes_double_while_nothing_progresses_and_start_over_when_something_does() {
+        let blocked = BlockedWorkers::default();
+        assert_eq!(blocked.begin_probe(7), Some(1));
+        assert_eq!(blocked.begin_probe(7), None, "not due yet");
+        assert!(blocked.probe_due(7) > Instant::now());
+        let mut batches = Vec::new();
+        while batches.len() < 3 {
+            batches.extend(blocked.begin_probe(7));
+        }
+        assert_eq!(batches, [2, 4, 8]);
+        let due = blocked
+            .probe_due(8)
+            .saturating_duration_since(Instant::now());
+        assert!(due <= STALL_DELAY, "{due:?}");
+        assert_eq!(blocked.begin_probe(8), Some(1));
+    }
+
+    #[test]
+    fn a_probe_of_the_whole_queue_is_repeated_less_and_less_often() {
+        let blocked = BlockedWorkers::default();
+        let mut last = Duration::ZERO;
+        for progress in [7; 4] {
+            let start = Instant::now();
+            let _ = blocked.begin_probe(progress);
+            blocked.end_probe(start, true);
+            let pause = blocked.probe_due(progress).saturating_duration_since(start);
+            assert!(pause > last, "{pause:?} after {last:?}");
+            last = pause;
+        }
+    }
+
+    #[test]
+    fn a_probe_is_answered_once() {
+        let blocked = BlockedWorkers::default();
+        assert!(!blocked.take_probe());
+        let _ = blocked.begin_probe(7);
+        assert!(blocked.take_probe() && !blocked.take_probe());
+        let _ = blocked.begin_probe(8);
+        blocked.cancel_probe();
+        assert!(!blocked.take_probe());
     }
 }

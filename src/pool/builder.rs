@@ -1,14 +1,20 @@
-//! The options of a pool.
+//! The options of a pool, and what the pool keeps of them.
 
+use std::error::Error;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
-use crate::pool::config::{Config, InitializerOutput};
-use crate::pool::inner::{Homes, Shared, next_id};
+use crate::pool::inner::{PoolInner, PoolRefs, next_id};
 use crate::util::sync::{Arc, thread};
+use crate::util::unwind::{drop_payload, panic_message};
 
-/// The options of a [`ThreadPool`]: see [`ThreadPool::builder`].
+type BoxError = Box<dyn Error + Send + Sync>;
+type Initializer = Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>;
+
+/// The options of a new [`ThreadPool`]: see [`ThreadPool::builder`].
 ///
 /// # Examples
 ///
@@ -24,23 +30,24 @@ use crate::util::sync::{Arc, thread};
 /// assert_eq!(pool.max_workers(), 8);
 /// # Ok::<(), futurepool::BuildError>(())
 /// ```
-#[derive(Debug)]
-#[must_use = "it does nothing until `build`"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct ThreadPoolBuilder {
     max_workers: usize,
     queue_capacity: Option<usize>,
+    /// `None` for the default.
     thread_name_prefix: Option<String>,
     stack_size: Option<usize>,
-    config: Config,
+    keep_alive: Option<Duration>,
+    initializer: Option<Initializer>,
     #[cfg(feature = "tokio")]
     runtime: Runtime,
 }
 
-/// Which runtime the workers enter.
+/// The tokio runtime that the workers enter.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 enum Runtime {
-    /// The one that is current at `build`, if any.
+    /// The runtime that is current at `build`, if any.
     Current,
     Given(tokio::runtime::Handle),
     None,
@@ -53,26 +60,32 @@ impl ThreadPoolBuilder {
             queue_capacity: None,
             thread_name_prefix: None,
             stack_size: None,
-            config: Config::default(),
+            keep_alive: None,
+            initializer: None,
             #[cfg(feature = "tokio")]
             runtime: Runtime::Current,
         }
     }
 
-    /// How many threads there may be at once; at least 1. The default is the number of processors that this process may
-    /// use and 4 more, but 32 at most.
+    /// Sets the maximum number of workers, at least 1.
     ///
-    /// They start when they are needed, and no thread is started while another one is free.
+    /// The default is the number of available processors plus 4, and 32 at most. Workers start on
+    /// demand: the pool spawns no worker while another worker is idle.
+    #[doc(alias = "max_blocking_threads")]
+    #[doc(alias = "num_threads")]
     #[doc(alias = "ThreadPoolExecutor")]
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = workers;
         self
     }
 
-    /// The threads are called by this and a number: `hash-0`, `hash-1` and so on for `hash`. The number of a thread
-    /// that has left goes to the next one that starts. The default is unique for each pool.
+    /// Names worker threads `{prefix}-{n}`.
     ///
-    /// Some systems show the first bytes only (Linux: 15).
+    /// For the prefix `hash` the names are `hash-0`, `hash-1` and so on. The number `n` of a worker
+    /// that has exited is used again. The default prefix is `futurepool-{id}`, with an `id` that is
+    /// unique for each pool.
+    ///
+    /// Some systems show only the first bytes of a thread name, Linux for example 15.
     ///
     /// # Examples
     ///
@@ -87,10 +100,13 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The stack of each thread, in bytes; not 0. The default is that of [`std::thread`].
+    /// Sets the stack size of each worker in bytes, at least 1.
     ///
-    /// A job that needs more **ends the whole process**, as it would in any thread: that is no panic, and no handle can
-    /// tell of it. Jobs that wait for jobs may need more, as those may run on the waiter's stack.
+    /// The default is that of [`std::thread`].
+    ///
+    /// A job that overflows its stack **aborts the process**, as on any thread. That is not a
+    /// panic, and no handle reports it. A job that waits for other jobs can need a larger stack,
+    /// because those may run on the stack of the waiting worker.
     ///
     /// # Examples
     ///
@@ -109,19 +125,29 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// A thread that had no job for so long ends; a new one is started when it is needed. By default they stay.
-    pub fn keep_alive(mut self, limit: Duration) -> Self {
-        self.config.keep_alive = Some(limit);
+    /// Sets how long an idle worker waits before it exits. By default idle workers never exit.
+    ///
+    /// The pool spawns a new worker when it needs one again.
+    pub fn keep_alive(mut self, timeout: Duration) -> Self {
+        self.keep_alive = Some(timeout);
         self
     }
 
-    /// Runs in each thread once, before its first job. It returns nothing, or a `Result<(), E>`.
+    /// Runs `initializer` once on each worker, before its first job.
     ///
-    /// If it fails or panics, the pool is **broken** for good: every queued and every later job gets an error that
-    /// [`is_broken`](crate::JoinError::is_broken) and shows the cause. Jobs that run by then end as they would.
+    /// The initializer returns nothing, or a `Result<(), E>`.
     ///
-    /// What it puts into thread-locals is dropped when the thread ends. Dropping the pool, or
-    /// [joining](crate::Shutdown::join) its shutdown, waits for that; awaiting the shutdown does not.
+    /// An initializer that fails or panics **breaks the pool** for good. Each queued job and each
+    /// later job then gets an error that [`is_broken`](crate::JoinError::is_broken) and shows the
+    /// cause. Jobs that are running finish as usual.
+    ///
+    /// An initializer must not wait for jobs of its own pool: that is not supported. A
+    /// [`join`](crate::JoinHandle::join) there returns an error that
+    /// [`is_deadlock`](crate::JoinError::is_deadlock).
+    ///
+    /// Thread-locals that the initializer sets are dropped when the worker's thread exits. Dropping
+    /// the pool, or [joining](crate::Shutdown::join) its shutdown, waits for that. Awaiting the
+    /// shutdown does not.
     ///
     /// # Examples
     ///
@@ -139,7 +165,7 @@ impl ThreadPoolBuilder {
     /// # Ok::<(), futurepool::BuildError>(())
     /// ```
     ///
-    /// One that fails:
+    /// An initializer that fails:
     ///
     /// ```
     /// let pool = futurepool::ThreadPool::builder()
@@ -157,23 +183,24 @@ impl ThreadPoolBuilder {
         I: Fn() -> R + Send + Sync + 'static,
         R: InitializerOutput,
     {
-        self.config.initializer = Some(Box::new(move || initializer().into_result()));
+        self.initializer = Some(Box::new(move || initializer().into_result()));
         self
     }
 
-    /// How many jobs may wait for a worker; at least 1. By default any number may.
+    /// Limits the number of queued jobs to `jobs`, at least 1. By default there is no limit.
     ///
-    /// What happens when it is full: [`submit`](ThreadPool::submit) blocks, [`try_submit`](ThreadPool::try_submit)
-    /// refuses, [`submit_async`](ThreadPool::submit_async) waits.
+    /// On a full queue [`submit`](ThreadPool::submit) blocks,
+    /// [`try_submit`](ThreadPool::try_submit) returns an error, and
+    /// [`submit_async`](ThreadPool::submit_async) waits without blocking.
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = Some(jobs);
         self
     }
 
-    /// The runtime that jobs run inside, so that `tokio::spawn` and `Handle::current` work in them. By default that is
-    /// the one that is current at [`build`](Self::build), if there is one.
+    /// Sets the tokio runtime that jobs run inside.
     ///
-    /// The pool does not keep the runtime alive.
+    /// `tokio::spawn` and `Handle::current` then work in jobs. The default is the runtime that is
+    /// current at [`build`](Self::build), if any. The pool does not keep the runtime alive.
     ///
     /// # Examples
     ///
@@ -191,7 +218,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Jobs run inside no runtime.
+    /// Runs jobs outside of any tokio runtime.
     pub(crate) fn without_runtime(self) -> Self {
         #[cfg(feature = "tokio")]
         let this = Self {
@@ -203,54 +230,58 @@ impl ThreadPoolBuilder {
         this
     }
 
-    /// Makes the pool. No thread is started yet.
+    /// Creates the pool. No worker is spawned yet.
     ///
     /// # Errors
     ///
-    /// A [`BuildError`] that names the option that cannot be: `max_workers`, `queue_capacity` or `stack_size` of 0, a
-    /// `stack_size` that no address space holds, a `thread_name_prefix` with a NUL character.
+    /// Returns a [`BuildError`] that names an invalid option:
+    ///
+    /// - `max_workers`, `queue_capacity` or `stack_size` is 0,
+    /// - `stack_size` exceeds `isize::MAX`,
+    /// - `thread_name_prefix` contains a NUL character.
     pub fn build(self) -> Result<ThreadPool, BuildError> {
         if self.max_workers == 0 {
             let problem = "a pool needs at least 1 worker, not 0";
             return Err(BuildError::new("max_workers", problem));
         }
         if self.queue_capacity == Some(0) {
-            let problem =
-                "a queue needs room for at least 1 job, not 0; leave it out for any number";
+            let problem = "must be at least 1; omit it for an unbounded queue";
             return Err(BuildError::new("queue_capacity", problem));
         }
         match self.stack_size {
             Some(0) => {
-                let problem = "a stack needs some bytes, not 0; leave it out for the default";
+                let problem = "must be at least 1 byte; omit it for the default";
                 return Err(BuildError::new("stack_size", problem));
             }
-            // The standard library panics if it cannot round it up to a page.
+            // std panics on a size that it cannot round up to whole pages.
             Some(size) if size > isize::MAX as usize => {
-                let problem = "no address space holds a stack of more than isize::MAX bytes";
+                let problem = "exceeds isize::MAX bytes";
                 return Err(BuildError::new("stack_size", problem));
             }
             _ => {}
         }
         let id = next_id();
         let prefix = self.thread_name_prefix;
-        if prefix.as_ref().is_some_and(|name| name.contains('\0')) {
-            let problem = "the name of a thread cannot hold a NUL character";
+        let prefix = prefix.unwrap_or_else(|| format!("futurepool-{id}"));
+        if prefix.contains('\0') {
+            let problem = "a thread name cannot contain a NUL character";
             return Err(BuildError::new("thread_name_prefix", problem));
         }
         let config = Config {
-            thread_name_prefix: prefix.unwrap_or_else(|| format!("pool-{id}")),
+            thread_name_prefix: prefix,
             stack_size: self.stack_size,
+            keep_alive: self.keep_alive,
+            initializer: self.initializer,
             #[cfg(feature = "tokio")]
             runtime: match self.runtime {
                 Runtime::Current => tokio::runtime::Handle::try_current().ok(),
                 Runtime::Given(handle) => Some(handle),
                 Runtime::None => None,
             },
-            ..self.config
         };
-        let shared = Shared::new(id, config, self.max_workers, self.queue_capacity);
-        let homes = Arc::new(Homes::new(&shared));
-        Ok(ThreadPool { shared, homes })
+        let inner = PoolInner::new(id, config, self.max_workers, self.queue_capacity);
+        let refs = Arc::new(PoolRefs::new(&inner));
+        Ok(ThreadPool { inner, refs })
     }
 }
 
@@ -260,8 +291,110 @@ impl Default for ThreadPoolBuilder {
     }
 }
 
-/// As Python has it.
+impl fmt::Debug for ThreadPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("ThreadPoolBuilder");
+        fields
+            .field("max_workers", &self.max_workers)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("thread_name_prefix", &self.thread_name_prefix)
+            .field("stack_size", &self.stack_size)
+            .field("keep_alive", &self.keep_alive)
+            .field("initializer", &self.initializer.is_some());
+        #[cfg(feature = "tokio")]
+        fields.field("runtime", &self.runtime);
+        fields.finish()
+    }
+}
+
+/// Returns the default of Python's `ThreadPoolExecutor`.
 fn default_workers() -> usize {
     let processors = thread::available_parallelism().map_or(1, |n| n.get());
     (processors + 4).min(32)
+}
+
+/// The options that workers read.
+pub(crate) struct Config {
+    pub(crate) thread_name_prefix: String,
+    pub(crate) stack_size: Option<usize>,
+    pub(crate) keep_alive: Option<Duration>,
+    pub(crate) initializer: Option<Initializer>,
+    #[cfg(feature = "tokio")]
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
+}
+
+impl Config {
+    /// Runs the initializer on this worker. A panic in it becomes an error.
+    pub(crate) fn initialize(&self) -> Result<(), BoxError> {
+        let Some(initializer) = &self.initializer else {
+            return Ok(());
+        };
+        catch_unwind(AssertUnwindSafe(initializer)).unwrap_or_else(|payload| {
+            let error = match panic_message(&*payload) {
+                Some(message) => format!("the initializer panicked: {message}"),
+                None => "the initializer panicked".to_owned(),
+            };
+            drop_payload(payload);
+            Err(error.into())
+        })
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("thread_name_prefix", &self.thread_name_prefix)
+            .field("stack_size", &self.stack_size)
+            .field("keep_alive", &self.keep_alive)
+            .field("initializer", &self.initializer.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The return types of an [initializer](ThreadPoolBuilder::initializer): `()`, or a `Result<(), E>`
+/// whose error converts into a boxed one.
+///
+/// The trait is sealed and cannot be implemented outside this crate.
+pub trait InitializerOutput: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<(), BoxError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for () {}
+impl InitializerOutput for () {
+    fn into_result(self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<BoxError>> sealed::Sealed for Result<(), E> {}
+impl<E: Into<BoxError>> InitializerOutput for Result<(), E> {
+    fn into_result(self) -> Result<(), BoxError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// The type `!`, which an initializer that only panics returns. Stable Rust can name it only as the
+/// output of a function type, so [`Returns`] projects it out of one.
+type Never = <fn() -> ! as Returns>::Output;
+
+/// Projects a function type to its return type.
+pub trait Returns {
+    /// The return type.
+    type Output;
+}
+
+impl<R> Returns for fn() -> R {
+    type Output = R;
+}
+
+impl sealed::Sealed for Never {}
+impl InitializerOutput for Never {
+    fn into_result(self) -> Result<(), BoxError> {
+        self
+    }
 }

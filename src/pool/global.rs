@@ -7,16 +7,18 @@ use crate::pool::{Metrics, ThreadPool};
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
 
-/// The process-wide pool: see [`global`].
+/// The type of the process-wide pool: see [`global`].
+///
+/// The pool is never dropped, and it cannot be shut down.
 #[derive(Debug)]
 pub struct GlobalPool {
     pub(crate) pool: ThreadPool,
 }
 
-/// A pool of default size for the whole process, made at the first use.
+/// Returns the process-wide pool, which is created at the first call.
 ///
-/// It cannot be shut down, is never dropped, and captures no runtime. **Jobs that are unfinished at the end of `main`
-/// are lost**: wait for your handles.
+/// The pool has the default size. It cannot be shut down, is never dropped, and captures no
+/// runtime. **Jobs that are unfinished at the end of `main` are lost**: wait for your handles.
 ///
 /// # Examples
 ///
@@ -35,7 +37,9 @@ pub fn global() -> &'static GlobalPool {
     })
 }
 
-/// Submits a job to the [process-wide pool](global).
+/// Queues a job on the [process-wide pool](global) and returns its handle.
+///
+/// Dropping the handle detaches the job, which still runs unless `main` ends before.
 ///
 /// # Examples
 ///
@@ -56,7 +60,9 @@ where
 }
 
 impl GlobalPool {
-    /// As [`ThreadPool::submit`]; the queue has no limit.
+    /// Queues a job and returns its handle: see [`ThreadPool::submit`].
+    ///
+    /// The queue is unbounded, so this never blocks.
     #[track_caller]
     pub fn submit<F, T>(&self, closure: F) -> JoinHandle<T>
     where
@@ -67,7 +73,7 @@ impl GlobalPool {
             .submit_from(closure, Location::caller(), span::current())
     }
 
-    /// As [`ThreadPool::metrics`].
+    /// Returns the current metrics of the pool: see [`ThreadPool::metrics`].
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.pool.metrics()

@@ -1,182 +1,206 @@
-//! Who sleeps and who is woken: the one subtle protocol.
+//! Which worker searches for a job and which ones are parked: the one subtle protocol.
 //!
-//! # The states of a worker that has no job
+//! # The states of a worker without a job
 //!
-//! - **Looking**: it looks at the queue again and again, for a moment. At most one worker looks; `looking` is set. A
-//!   worker that was called out of its sleep is *looking* from the moment it is called, since it is on its way and will
-//!   look at the queue. So a burst of jobs does not wake a crowd for what one worker may do alone.
-//! - **Asleep**: it is in `beds`, and parks. `sleeping` counts the beds.
-//! - Neither: it is on its way from a job to the queue, or from looking to bed. It will look at the queue before it
-//!   sleeps.
+//! - **Searching**: the worker checks the queue again and again for a moment. At most one worker
+//!   searches; `searching` is set. A worker that was notified is searching from that moment on,
+//!   since it is on its way and will check the queue. So a burst of jobs does not wake a crowd for
+//!   what one worker may do alone.
+//! - **Parked**: its sleep slot is in `sleepers`. `parked` counts the slots.
+//! - Neither: the worker is on its way from a job to the queue, or from searching to its slot. It
+//!   will check the queue before it parks.
 //!
 //! # The rules
 //!
-//! 1. Who has put a job into the queue *calls*: if nobody is looking and somebody sleeps, it takes the sleeper that lay
-//!    down last out of its bed, sets `looking` in its name, and unparks it.
-//! 2. Who stops looking because it found a job resets `looking` and then, if there is still a job in the queue, calls,
-//!    as if it had put that job there. So workers come awake one after the other for as long as there is work.
-//! 3. Who goes to sleep gets into bed, resets `looking` if it was looking, and **then** looks at the queue once more. If
-//!    there is a job it gets up again and is looking, as if it had been called, unless somebody else is looking by then.
-//! 4. A worker that ends a job and sees an empty queue starts looking *before* the job's result can be seen. So
-//!    whoever submits a job because of that result finds a worker that looks, and wakes nobody. (Not if it has foreign
-//!    code to wake: that may take its time, and a worker that looks must really look. Nor if the job came right after
-//!    another one: then there are likely more, and the look would cost more than it saves. No wake-up depends on this
-//!    rule.)
+//! 1. A submitter that has added a job *notifies*: if no worker is searching and one is parked, it
+//!    takes the slot that was parked last, sets `searching` on behalf of its worker, and unparks it.
+//! 2. A worker that stops searching because it found a job resets `searching`. If there still is a
+//!    job in the queue after that, the worker notifies, as if it had added that job. So workers wake
+//!    up one after the other while there is work.
+//! 3. A worker that parks adds its slot, resets `searching` if it was searching, and **then** checks
+//!    the queue once more. If there is a job, it removes its slot and is searching, as if it had been
+//!    notified, unless another worker searches at that point.
+//! 4. A worker that ends a job and sees an empty queue starts searching *before* the job's result is
+//!    visible. So a thread that submits a job because of that result finds a worker searching, and
+//!    wakes none. (Not if the worker must run a user's waker next: it may take its time, and a worker
+//!    that counts as searching must really check the queue. Nor if the job came right after another
+//!    one: then more are likely, and the search would cost more than it saves. No wake-up depends on
+//!    this rule.)
 //!
 //! # Why no wake-up is lost
 //!
-//! A caller writes the queue, then reads `looking` and `sleeping`. Who goes to sleep writes `sleeping` and `looking`,
-//! then reads the queue; who stops looking writes `looking`, then reads the queue. Between the write and the reads each
-//! of them has a sequentially consistent fence, so they cannot both miss the other's write:
+//! A notifier writes the queue, then reads `searching` and `parked`. A worker that parks writes
+//! `parked` and `searching`, then reads the queue; a worker that stops searching writes `searching`,
+//! then reads the queue. Each of them has a sequentially consistent fence between its write and its
+//! reads, so two of them cannot both miss the other's write:
 //!
-//! - The caller misses nothing: it sees a sleeper and nobody looking, and calls.
-//! - Or it sees somebody looking. That worker has not reset `looking` yet as the caller saw it, so it reads the queue
-//!   after it and sees the job (rule 2 or 3).
-//! - Or it sees nobody asleep. Then each worker that goes to bed does it later, reads the queue after that (rule 3), and
-//!   sees the job.
+//! - The notifier misses nothing: it sees a parked worker and none that searches, and notifies.
+//! - Or it sees a worker that searches. That worker resets `searching` later, reads the queue after
+//!   that, and sees the job (rule 2 or 3).
+//! - Or it sees no worker parked. Then each worker that parks does so later, reads the queue after
+//!   that (rule 3), and sees the job.
 //!
-//! That is one job. Any number of callers may have seen the same worker looking, and leave their jobs to it. It takes
-//! one, and for the rest it calls the next worker, which does the same: whenever `looking` is reset and a job is seen
-//! after it, somebody is called or looks from then on. This is why rule 3 says *and is looking*: one that got up, took a
-//! job and said nothing would leave the others behind.
+//! That is one job. Any number of notifiers may have seen the same worker searching and left their
+//! jobs to it. It takes one job and notifies the next worker for the rest, which does the same:
+//! whenever `searching` is reset and a job is seen after that, a worker is notified or searches from
+//! then on. This is why rule 3 says *and is searching*: a worker that removed its slot, took a job
+//! and notified none would leave the others behind.
 //!
-//! Two callers that see the same sleeper settle it under the lock of `beds`: the second sees `looking` set by the first
-//! and leaves it at that, and the worker on its way does the rest (rule 2). One that finds no bed taken any more leaves
-//! its job to those who got up.
+//! Two notifiers that see the same parked worker settle it under the lock of `sleepers`. The second
+//! sees `searching` set by the first and leaves it at that; the worker on its way does the rest
+//! (rule 2). A notifier that finds no slot left leaves its job to the workers that removed theirs.
 //!
-//! Who leaves for good (its time is up) gets out of bed, is no longer counted as a worker, and then reads the queue,
-//! too; if there is a job, it calls or has a new worker hired: see [`roster`](super::registry).
+//! A worker that exits (its `keep_alive` has elapsed) removes its slot, is no longer counted as a
+//! worker, and then reads the queue, too. If there is a job, it notifies, or spawns another worker:
+//! see `ExitGuard` in `worker.rs`.
 
 use std::mem;
 
 use crossbeam_utils::CachePadded;
 
+use crate::util::fault::fault;
 use crate::util::sync::thread::{self, Thread};
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering, fence};
 
 #[derive(Debug, Default)]
 pub(crate) struct Idle {
-    /// Whether a worker looks, or was called and is on its way.
-    looking: CachePadded<AtomicBool>,
-    /// How many beds are taken. Changed under the lock of `beds`.
-    sleeping: CachePadded<AtomicUsize>,
-    beds: Mutex<Beds>,
+    /// Whether a worker searches, or was notified and is on its way.
+    searching: CachePadded<AtomicBool>,
+    /// The number of parked workers. Written under the lock of `sleepers`.
+    parked: CachePadded<AtomicUsize>,
+    sleepers: Mutex<Sleepers>,
 }
 
 #[derive(Debug, Default)]
-struct Beds {
-    /// Who lay down last is called first: its caches are warm, and those who lie long may leave.
-    taken: Vec<Arc<Bed>>,
-    /// Nobody goes to bed any more: the pool takes no more jobs.
+struct Sleepers {
+    /// The worker parked last is notified first: its caches are warm, and those parked longest reach
+    /// their `keep_alive`.
+    slots: Vec<Arc<SleepSlot>>,
+    /// The pool accepts no more jobs: no worker parks any longer.
     closed: bool,
 }
 
-/// A worker's own.
+/// A worker's parking slot.
 #[derive(Debug)]
-pub(crate) struct Bed {
-    owner: Thread,
-    /// Set by who takes the bed out of `taken`, and why is `looking`.
-    called: AtomicBool,
-    /// Whether the call made its owner the one who looks.
-    looking: AtomicBool,
+pub(crate) struct SleepSlot {
+    thread: Thread,
+    /// Set by the thread that takes the slot out of `sleepers`, after `searching`.
+    notified: AtomicBool,
+    /// Whether the notification made this worker the one that searches.
+    searching: AtomicBool,
 }
 
-/// How a night ended.
+/// Why a worker is awake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Morning {
-    /// Called: it is the one who is looking.
-    Called,
-    /// Not called, but there is something to be seen: it should start looking.
-    Up,
-    /// The time is up.
-    Expired,
+pub(crate) enum WakeReason {
+    /// It was notified, and is the one that searches.
+    Notified,
+    /// It was not notified, but there is something to see: it should start searching.
+    Retry,
+    TimedOut,
 }
 
-impl Bed {
-    /// For this thread.
+impl SleepSlot {
+    /// Creates the slot of this thread.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            owner: thread::current(),
-            called: AtomicBool::new(false),
-            looking: AtomicBool::new(false),
+            thread: thread::current(),
+            notified: AtomicBool::new(false),
+            searching: AtomicBool::new(false),
         })
     }
 }
 
 impl Idle {
-    /// Makes this worker the one who looks, unless there is one.
-    pub(crate) fn start_looking(&self) -> bool {
-        !self.looking.load(Ordering::Relaxed) && self.set_looking()
+    /// Makes this worker the one that searches, unless there is one.
+    pub(crate) fn try_start_searching(&self) -> bool {
+        // Ordering: the first load only saves a compare-exchange that would fail.
+        !self.searching.load(Ordering::Relaxed) && self.set_searching()
     }
 
-    /// Who comes too late writes nothing: so only the one who looks, or for whom it was set, writes it while it is set.
-    fn set_looking(&self) -> bool {
+    fn set_searching(&self) -> bool {
+        // Invariant: a failed compare-exchange does not store. So while `searching` is set, only its
+        // owner writes it.
         let (set, seen) = (Ordering::SeqCst, Ordering::SeqCst);
-        self.looking
+        self.searching
             .compare_exchange(false, true, set, seen)
             .is_ok()
     }
 
-    /// How many sleep.
+    /// Returns the number of parked workers.
     #[cfg(all(test, loom))]
-    pub(crate) fn sleeping(&self) -> usize {
-        self.sleeping.load(Ordering::SeqCst)
+    pub(crate) fn parked(&self) -> usize {
+        self.parked.load(Ordering::SeqCst)
     }
 
-    /// To be followed by a look at the queue (rule 2).
-    pub(crate) fn stop_looking(&self) {
-        self.looking.store(false, Ordering::SeqCst);
+    /// The caller must check the queue after this (rule 2).
+    pub(crate) fn stop_searching(&self) {
+        // Ordering: the flag is reset before the queue is read.
+        self.searching.store(false, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 
-    /// There is a job in the queue (rule 1). The queue was written, and a fence passed, before this.
-    pub(crate) fn call_one(&self) {
-        if self.looking.load(Ordering::SeqCst) || self.sleeping.load(Ordering::SeqCst) == 0 {
+    /// Rule 1. The caller has written the queue and passed a fence.
+    pub(crate) fn notify_one(&self) {
+        // Ordering: the caller's fence stands before these reads.
+        if self.searching.load(Ordering::SeqCst) || self.parked.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let mut beds = self.beds.lock();
-        if beds.taken.is_empty() || !self.set_looking() {
+        let mut sleepers = self.sleepers.lock();
+        if sleepers.slots.is_empty() || !self.set_searching() {
             return;
         }
-        let bed = beds.taken.pop().expect("it is not empty");
-        self.sleeping.fetch_sub(1, Ordering::SeqCst);
-        bed.looking.store(true, Ordering::Relaxed);
-        bed.called.store(true, Ordering::Release);
-        drop(beds);
-        bed.owner.unpark();
+        let slot = sleepers.slots.pop().expect("it is not empty");
+        self.parked.fetch_sub(1, Ordering::SeqCst);
+        slot.searching.store(true, Ordering::Relaxed);
+        // Ordering: publishes `searching` to the worker.
+        slot.notified.store(true, Ordering::Release);
+        drop(sleepers);
+        slot.thread.unpark();
     }
 
-    /// Sleeps until it is called, or `until` has passed (rule 3). `looking`: it was the one who looks, and is not any
-    /// more. `is_empty` looks at the queue.
-    pub(crate) fn sleep(
+    /// Rule 3: parks until this worker is notified, or `until` has passed. `searching`: it was the
+    /// one that searches, and no longer is. `is_empty` checks the queue.
+    pub(crate) fn park(
         &self,
-        bed: &Arc<Bed>,
-        looking: bool,
+        slot: &Arc<SleepSlot>,
+        searching: bool,
         until: Option<Instant>,
-        is_empty: impl FnOnce() -> bool,
-    ) -> Morning {
-        let mut beds = self.beds.lock();
-        if beds.closed {
-            drop(beds);
-            if looking {
-                self.stop_looking();
+        is_empty: impl Fn() -> bool,
+    ) -> WakeReason {
+        let empty_too_early = fault!("the_queue_is_checked_before_the_slot_is_added") && is_empty();
+        let mut sleepers = self.sleepers.lock();
+        if sleepers.closed && !fault!("a_worker_parks_in_a_closed_pool") {
+            drop(sleepers);
+            if searching {
+                self.stop_searching();
             }
-            return Morning::Up;
+            return WakeReason::Retry;
         }
-        bed.called.store(false, Ordering::Relaxed);
-        bed.looking.store(false, Ordering::Relaxed);
-        beds.taken.push(Arc::clone(bed));
-        self.sleeping.fetch_add(1, Ordering::SeqCst);
-        drop(beds);
-        if looking {
-            self.looking.store(false, Ordering::SeqCst);
+        slot.notified.store(false, Ordering::Relaxed);
+        slot.searching.store(false, Ordering::Relaxed);
+        sleepers.slots.push(Arc::clone(slot));
+        self.parked.fetch_add(1, Ordering::SeqCst);
+        drop(sleepers);
+        if searching {
+            self.searching.store(false, Ordering::SeqCst);
         }
-        fence(Ordering::SeqCst);
-        if !is_empty() && self.get_up(bed) {
-            return Morning::Up;
+        // Ordering: the slot and the flag are written before the queue is read.
+        fence(match fault!("a_weak_fence_before_the_last_check") {
+            true => Ordering::AcqRel,
+            false => Ordering::SeqCst,
+        });
+        let is_empty = match () {
+            () if fault!("the_queue_is_checked_before_the_slot_is_added") => empty_too_early,
+            () if fault!("no_last_check_of_the_queue") => true,
+            () => is_empty(),
+        };
+        if !is_empty && self.remove(slot) {
+            return WakeReason::Retry;
         }
-        while !bed.called.load(Ordering::Acquire) {
+        // Ordering: pairs with the store in `notify_one` and `close`.
+        while !slot.notified.load(Ordering::Acquire) {
             let Some(until) = until else {
                 thread::park();
                 continue;
@@ -184,40 +208,121 @@ impl Idle {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
                 thread::park_timeout(left);
-            } else if self.get_up(bed) {
-                return Morning::Expired;
+            } else if self.remove(slot) {
+                return WakeReason::TimedOut;
             }
         }
-        match bed.looking.load(Ordering::Relaxed) {
-            true => Morning::Called,
-            false => Morning::Up,
+        match slot.searching.load(Ordering::Relaxed) {
+            true => WakeReason::Notified,
+            false => WakeReason::Retry,
         }
     }
 
-    /// Leaves the bed by oneself; false if one was called in the meantime.
-    fn get_up(&self, bed: &Arc<Bed>) -> bool {
-        let mut beds = self.beds.lock();
-        // From the front: those whose time is up lie there.
-        let Some(place) = beds.taken.iter().position(|other| Arc::ptr_eq(other, bed)) else {
+    /// Removes the worker's own slot. Returns false if it was notified in the meantime.
+    fn remove(&self, slot: &Arc<SleepSlot>) -> bool {
+        let mut sleepers = self.sleepers.lock();
+        // From the front: those whose time is up are there.
+        let position = sleepers
+            .slots
+            .iter()
+            .position(|other| Arc::ptr_eq(other, slot));
+        let Some(position) = position else {
             return false;
         };
-        beds.taken.remove(place);
-        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+        sleepers.slots.remove(position);
+        self.parked.fetch_sub(1, Ordering::SeqCst);
         true
     }
 
-    /// Wakes all, and nobody sleeps any more.
+    /// Wakes all workers; none parks any longer.
     pub(crate) fn close(&self) {
-        let mut beds = self.beds.lock();
-        beds.closed = true;
-        let sleepers = mem::take(&mut beds.taken);
-        self.sleeping.store(0, Ordering::SeqCst);
-        for bed in &sleepers {
-            bed.called.store(true, Ordering::Release);
+        let mut sleepers = self.sleepers.lock();
+        sleepers.closed = true;
+        let slots = mem::take(&mut sleepers.slots);
+        self.parked.store(0, Ordering::SeqCst);
+        for slot in &slots {
+            slot.notified.store(true, Ordering::Release);
         }
-        drop(beds);
-        for bed in &sleepers {
-            bed.owner.unpark();
+        drop(sleepers);
+        if fault!("a_shutdown_wakes_nobody") {
+            return;
         }
+        for slot in &slots {
+            slot.thread.unpark();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn past() -> Option<Instant> {
+        Some(Instant::now())
+    }
+
+    #[test]
+    fn at_most_one_worker_searches() {
+        let idle = Idle::default();
+        assert!(idle.try_start_searching());
+        assert!(!idle.try_start_searching());
+        idle.stop_searching();
+        assert!(idle.try_start_searching());
+    }
+
+    #[test]
+    fn a_worker_that_sees_a_job_does_not_park() {
+        let idle = Idle::default();
+        assert!(idle.try_start_searching());
+        let reason = idle.park(&SleepSlot::new(), true, None, || false);
+        assert_eq!(reason, WakeReason::Retry);
+        assert!(idle.try_start_searching(), "it no longer searches");
+        assert!(idle.sleepers.lock().slots.is_empty());
+    }
+
+    #[test]
+    fn a_worker_that_nothing_notifies_times_out() {
+        let idle = Idle::default();
+        let reason = idle.park(&SleepSlot::new(), false, past(), || true);
+        assert_eq!(reason, WakeReason::TimedOut);
+        assert!(idle.sleepers.lock().slots.is_empty());
+    }
+
+    #[test]
+    fn a_notification_is_for_one_worker_which_then_searches() {
+        let idle = Idle::default();
+        std::thread::scope(|scope| {
+            let workers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let until = Instant::now().checked_add(Duration::from_secs(60));
+                    idle.park(&SleepSlot::new(), false, until, || true)
+                })
+            });
+            while idle.parked.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            idle.notify_one();
+            idle.notify_one();
+            assert_eq!(
+                idle.parked.load(Ordering::SeqCst),
+                1,
+                "one searches already"
+            );
+            assert!(!idle.try_start_searching());
+            idle.close();
+            let mut reasons = workers.map(|worker| worker.join().unwrap() == WakeReason::Notified);
+            reasons.sort_unstable();
+            assert_eq!(reasons, [false, true]);
+        });
+    }
+
+    #[test]
+    fn in_a_closed_pool_no_worker_parks() {
+        let idle = Idle::default();
+        idle.close();
+        let reason = idle.park(&SleepSlot::new(), false, None, || true);
+        assert_eq!(reason, WakeReason::Retry);
     }
 }

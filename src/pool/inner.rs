@@ -1,50 +1,55 @@
-//! What the pool, its workers and its jobs share, and what any of them may do with it. (What starts threads is in
-//! [`worker`](super::worker).)
+//! What a pool, its workers and its jobs share.
+//!
+//! The parts (queue, semaphore, registry, …) know nothing of each other. What concerns several of
+//! them is a method here; what spawns threads is in `spawn.rs`, what they do in `worker.rs`.
 
 use std::array;
-use std::cell;
 use std::process;
+use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
 use crate::error::{Cause, Closed, JoinError};
-use crate::park::parker::{Refuser, refusing};
-use crate::pool::blocked::Dozing;
-use crate::pool::config::Config;
+use crate::pool::blocked::BlockedWorkers;
+use crate::pool::builder::Config;
 use crate::pool::idle::Idle;
-use crate::pool::metrics::{Counters, Metrics, SHARDS, Shard, shard_of_this_thread};
-use crate::pool::queue::{Queue, Verdict};
-use crate::pool::registry::{Roster, wake_all};
-use crate::pool::semaphore::Room;
-use crate::task::cell::{Home, Sentence, Watch};
-use crate::task::context::{Badge, badge, in_job};
-use crate::util::sync::{Arc, AtomicBool, Ordering, local};
-use crate::util::unwind::{drop_catching, emit};
+use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
+use crate::pool::queue::{Push, Queue};
+use crate::pool::registry::Registry;
+use crate::pool::semaphore::Semaphore;
+use crate::task::cell::{RawTask, Role, Runner, Scheduler, refuse_marked};
+use crate::task::context::{Context, WorkerId, WorkerPhase, current_worker, running_jobs};
+use crate::task::job::Job;
+use crate::util::fault::fault;
+use crate::util::sync::{Arc, AtomicBool, Ordering};
+use crate::util::unwind::{drop_catching, emit, wake, wake_all};
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct PoolInner {
     /// Unique in the process.
-    pub(crate) id: u64,
-    /// The process that has made it, and has its threads.
+    id: u64,
+    /// The process that created the pool, and has its threads.
     process: u32,
-    pub(crate) config: Config,
-    pub(crate) queue: Queue,
-    pub(crate) idle: Idle,
-    pub(crate) dozing: Dozing,
-    pub(crate) roster: Roster,
-    pub(crate) counters: Counters,
+    config: Config,
+    queue: Queue,
+    /// The permits of a bounded queue.
+    semaphore: Option<Semaphore>,
+    idle: Idle,
+    blocked: BlockedWorkers,
+    registry: Registry,
+    counters: Counters,
     /// Set by `shutdown_now`: running jobs are asked to end.
     stopping: AtomicBool,
 }
 
-/// Numbers for pools.
+/// Returns a number for a new pool.
 pub(crate) fn next_id() -> u64 {
-    // Numbers tell apart, and order nothing.
+    // Numbers tell pools apart, and order nothing.
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-impl Shared {
+impl PoolInner {
     pub(crate) fn new(
         id: u64,
         config: Config,
@@ -55,232 +60,308 @@ impl Shared {
             id,
             process: process::id(),
             config,
-            queue: Queue::new(capacity),
+            queue: Queue::new(),
+            semaphore: capacity.map(Semaphore::new),
             idle: Idle::default(),
-            dozing: Dozing::default(),
-            roster: Roster::new(max_workers),
+            blocked: BlockedWorkers::default(),
+            registry: Registry::new(max_workers),
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
         })
     }
 
-    /// Whether this process is a copy, made by `fork`, of the one that has the threads.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn semaphore(&self) -> Option<&Semaphore> {
+        self.semaphore.as_ref()
+    }
+
+    pub(crate) fn idle(&self) -> &Idle {
+        &self.idle
+    }
+
+    pub(crate) fn blocked(&self) -> &BlockedWorkers {
+        &self.blocked
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Returns whether this process is a copy, made by `fork`, of the one that has the threads.
     pub(crate) fn is_forked(&self) -> bool {
         self.process != process::id()
     }
 
-    /// If this thread is one of the pool's own: as what.
-    pub(crate) fn own_badge(&self) -> Option<Badge> {
-        badge().filter(|badge| badge.pool == self.id)
+    /// Returns what this thread is to the pool, if it is one of its workers.
+    pub(crate) fn current_worker(&self) -> Option<WorkerId> {
+        current_worker().filter(|worker| worker.pool == self.id)
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        let roster = &self.roster;
-        let queued = self.queue.room.as_ref().map(Room::queued);
+        let queued = self.semaphore.as_ref().map(Semaphore::queued);
         self.counters
-            .read(roster.workers(), roster.starting(), queued)
+            .read(self.registry.workers(), self.registry.starting(), queued)
     }
 
-    /// A job has left the queue: its place goes to the one who has waited longest.
-    pub(crate) fn give_back_place(&self) {
-        if let Some(room) = &self.queue.room {
-            wake_all(room.give_back());
-        }
+    /// Returns how many workers would have something to do, if there were enough of them. Even a
+    /// tombstone must be taken out by a worker.
+    pub(crate) fn demand(&self) -> u64 {
+        let at_least = u64::from(self.has_queued());
+        self.counters.demand().max(at_least)
     }
 
-    /// Takes no more jobs from now on.
-    pub(crate) fn close(&self, why: Closed) {
-        self.queue.close(why);
-        self.idle.close();
-        if let Some(room) = &self.queue.room {
-            wake_all(room.close());
-        }
-        self.review_end();
+    /// Returns how many jobs were submitted and started so far.
+    pub(crate) fn progress(&self) -> u64 {
+        self.counters.progress()
     }
 
-    /// Takes no more jobs, asks the running ones to end, cancels the queued ones.
-    pub(crate) fn stop(self: &Arc<Self>) {
-        self.stopping.store(true, Ordering::Release);
-        self.close_and_refuse(Closed::Shutdown, Verdict::Cancelled);
+    /// Returns whether a job can be seen in the queue.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty_hint()
     }
 
-    /// The jobs are sentenced before any foreign code runs, which may take its time.
-    fn close_and_refuse(self: &Arc<Self>, why: Closed, verdict: Verdict) {
-        self.queue.close(why.clone());
-        self.condemn(verdict);
-        self.close(why);
-        self.refuse_condemned();
+    /// Returns whether a job is in the queue, or is just being added.
+    pub(crate) fn has_queued_for_sure(&self) -> bool {
+        !self.queue.is_empty()
     }
 
-    /// Whatever may have been the last thing that somebody waited for has happened.
-    pub(crate) fn review_end(&self) {
-        wake_all(self.roster.review_now(self.queue.is_finished()));
+    /// Returns whether no job will ever come out of the queue again.
+    pub(crate) fn is_closed_and_empty(&self) -> bool {
+        self.queue.is_closed_and_empty()
     }
 
-    /// Resolves all jobs with an error that are in the queue now; says how many there were.
-    pub(crate) fn refuse_queued(self: &Arc<Self>, verdict: Verdict) -> usize {
-        let condemned = self.condemn(verdict);
-        self.refuse_condemned();
-        condemned
+    /// Returns why the pool accepts no more jobs, if it does not.
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        self.queue.closed()
     }
 
-    /// The condemned wait for no worker, so they take nobody's place any more: a callback of one may submit.
-    fn condemn(&self, verdict: Verdict) -> usize {
-        let (condemned, granted) = self.queue.condemn(verdict);
-        wake_all(granted);
-        condemned
-    }
-
-    /// One by one, first the first. A callback of one may wait for the next, which ends that itself then: see
-    /// [`meet_doom`](crate::task::cell::Awaited::meet_doom). Or it may wait for somebody who waits for the next: he is
-    /// told of it then.
-    fn refuse_condemned(self: &Arc<Self>) {
-        while let Some(job) = self.queue.pop_condemned() {
-            let refused = refusing(Arc::clone(self) as _, || job.execute_sentence());
-            if !refused {
-                self.queue.husk_gone();
+    /// Adds a job that has its permit.
+    pub(crate) fn push(
+        &self,
+        job: Job,
+        accept: impl FnOnce(&Job) -> bool,
+    ) -> Result<Push, (Job, Closed)> {
+        let push = self.queue.push(job, |job| {
+            let accepted = accept(job);
+            if accepted {
+                self.counters.submitted();
+            }
+            accepted
+        });
+        match &push {
+            Ok(Push::Accepted) => {}
+            Ok(Push::AlreadyCancelled) => self.release_permit(),
+            Err(_) => {
+                self.release_permit();
+                self.counters.rejected();
             }
         }
-        self.queue.sweep();
-        self.review_end();
+        push
     }
 
-    /// An initializer failed.
-    pub(crate) fn break_down(self: &Arc<Self>, cause: Cause) {
-        let why = Closed::Broken(Arc::clone(&cause));
-        self.close_and_refuse(why, Verdict::Broken(Arc::clone(&cause)));
-        // Last, since nobody should have to wait for a subscriber.
+    /// Takes the next job out of the queue, which may be a tombstone.
+    pub(crate) fn pop(&self) -> Option<Job> {
+        let job = self.queue.pop()?;
+        self.blocked.cancel_probe();
+        self.queue.compact_if_due();
+        Some(job)
+    }
+
+    /// A job that was popped turned out to be a tombstone.
+    pub(crate) fn popped_tombstone(&self) {
+        self.queue.remove_tombstone();
+    }
+
+    /// Takes the wakers of the futures that wait for the oldest queued jobs, up to `batch` of them.
+    pub(crate) fn queued_wakers(&self, batch: usize) -> Vec<Waker> {
+        self.queue.probe(batch)
+    }
+
+    /// A job has left the queue: its permit goes to the submitter that has waited longest.
+    pub(crate) fn release_permit(&self) {
+        let granted = self.semaphore.as_ref().and_then(Semaphore::release);
+        if let Some(waker) = granted {
+            wake(waker);
+        }
+    }
+
+    /// Accepts no more jobs.
+    pub(crate) fn close(&self, reason: Closed) {
+        self.queue.close(reason);
+        self.idle.close();
+        if let Some(semaphore) = &self.semaphore {
+            wake_all(semaphore.close());
+        }
+        self.check_termination();
+    }
+
+    /// Accepts no more jobs, asks the running ones to end, and cancels the queued ones.
+    pub(crate) fn stop(&self) {
+        // Ordering: a job that sees the request sees what the caller did before.
+        self.stopping.store(true, Ordering::Release);
+        self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled());
+    }
+
+    /// An initializer has failed.
+    pub(crate) fn mark_broken(&self, cause: Cause) {
+        let error = JoinError::broken_by(Arc::clone(&cause));
+        self.close_and_refuse(Closed::Broken(Arc::clone(&cause)), &error);
+        // Last, since no handle should wait for a subscriber.
         let pool = &self.config.thread_name_prefix;
         emit(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
+        drop_catching("the destructor of an error", (error, cause));
     }
 
-    /// Drops a closure that nobody will run.
-    pub(crate) fn drop_closure<F>(closure: F) {
-        drop_catching("the destructor of a job's closure", closure);
+    fn close_and_refuse(&self, reason: Closed, error: &JoinError) {
+        // The queue first, so that no job is added behind those that are drained. Then the jobs, before
+        // any user code runs: a waker may take its time, and no worker may start a job meanwhile.
+        self.queue.close(reason.clone());
+        let marked = self.mark_queued(error);
+        self.close(reason);
+        refuse_marked(&marked, error);
+        self.check_termination();
     }
-}
 
-impl Refuser for Shared {
-    fn wake_condemned(&self) {
-        wake_all(self.queue.condemned_wakers());
+    /// Resolves all jobs that are queued now with `error`. Returns how many there were.
+    pub(crate) fn refuse_queued(&self, error: &JoinError) -> usize {
+        let marked = self.mark_queued(error);
+        refuse_marked(&marked, error);
+        self.check_termination();
+        marked.len()
     }
-}
 
-local! {
-    pub(crate) static START: cell::Cell<Start> = const { cell::Cell::new(Start::Over) };
-}
+    /// Takes all jobs out of the queue. From here on they cannot start; the caller
+    /// [refuses](refuse_marked) them.
+    fn mark_queued(&self, error: &JoinError) -> Vec<Arc<dyn RawTask>> {
+        let drained = self.queue.drain();
+        let len = drained.len();
+        let mark = |job: Job| job.mark_refused(error);
+        let marked: Vec<_> = drained.into_iter().filter_map(mark).collect();
+        for _ in marked.len()..len {
+            self.queue.remove_tombstone();
+        }
+        marked
+    }
 
-/// Whether this thread is a worker that has not come to its loop yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Start {
-    Over,
-    Initializes,
-    /// It is in its initializer, and has waited there for a job of its own pool. From then on it is not counted on.
-    Waits,
-}
-
-/// Whether this worker, when it sleeps, may wait for jobs of its pool although it has none itself.
-pub(crate) fn waits_before_its_loop() -> bool {
-    START.get() == Start::Waits
+    /// Wakes what waits for the termination, if that has come.
+    pub(crate) fn check_termination(&self) {
+        wake_all(self.registry.check_termination(self.is_closed_and_empty()));
+    }
 }
 
 /// How a job reaches its pool.
 #[derive(Clone)]
-pub(crate) struct PoolHome(Arc<CachePadded<Arc<Shared>>>);
+pub(crate) struct PoolRef(Arc<CachePadded<Arc<PoolInner>>>);
 
-/// Homes for jobs. Each thread takes from one of a few, or all that submit at the same time would count references in
-/// the same place, and be in each other's way.
-pub(crate) struct Homes([PoolHome; SHARDS]);
+/// References for jobs. Each thread clones one of a few, or all threads that submit at the same time
+/// would write the same reference count.
+pub(crate) struct PoolRefs([PoolRef; SHARDS]);
 
-impl Homes {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        let home = |_| PoolHome(Arc::new(CachePadded::new(Arc::clone(shared))));
-        Self(array::from_fn(home))
+impl PoolRefs {
+    pub(crate) fn new(pool: &Arc<PoolInner>) -> Self {
+        let pool_ref = |_| PoolRef(Arc::new(CachePadded::new(Arc::clone(pool))));
+        Self(array::from_fn(pool_ref))
     }
 
-    pub(crate) fn mine(&self) -> PoolHome {
-        self.0[shard_of_this_thread()].clone()
+    pub(crate) fn get(&self) -> PoolRef {
+        self.0[current_shard()].clone()
     }
 }
 
-impl Home for PoolHome {
-    fn withdrawing(&self) {
-        Shard::up(&self.0.counters.mine().withdrawn);
-    }
-
-    fn withdrawn(&self, husk: bool, had_place: bool) {
-        let shared = &**self.0;
-        match had_place {
-            true => shared.give_back_place(),
-            // Who sentenced the job may be about to give its place back.
-            false => shared.queue.await_sentences(),
-        }
-        if husk {
-            shared.queue.husk_made();
-            shared.queue.sweep();
+impl Scheduler for PoolRef {
+    fn on_start(&self, runner: Runner) {
+        let shard = self.0.counters.current();
+        shard.started.increment();
+        // A job inside a job that waits for it: together they occupy one worker.
+        if runner == Runner::Waiter && running_jobs() > 0 {
+            shard.inlined.increment();
         }
     }
 
-    fn not_run(&self) {
-        Shard::up(&self.0.counters.mine().cancelled);
+    fn on_dequeue(&self, runner: Runner) {
+        if !fault!("a_started_job_keeps_its_permit") {
+            self.0.release_permit();
+        }
+        if runner == Runner::Waiter {
+            self.0.queue.add_tombstone();
+        }
     }
 
-    fn stopping(&self) -> bool {
+    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool) {
+        let pool = &**self.0;
+        let shard = pool.counters.current();
+        match runner {
+            // A waiter stays busy with the job that waits, whatever this job's waker does.
+            Runner::Waiter => {
+                // The job itself is still on the stack.
+                if running_jobs() > 1 {
+                    shard.inlined.decrement();
+                }
+            }
+            // First, or for a moment this worker would seem to be idle.
+            Runner::Executor if wakes => shard.unavailable.increment(),
+            Runner::Executor => {}
+        }
+        match panicked {
+            true => shard.panicked.increment(),
+            false => shard.completed.increment(),
+        }
+        // A thread that sees the result and submits the next job finds this worker searching: rule 4
+        // of `idle.rs`.
+        if runner == Runner::Executor && !wakes {
+            Context::with(|context| {
+                // In this order: while jobs come without a pause, the worker must not read what the
+                // submitters write.
+                if context.after_pause.get() && !pool.has_queued() {
+                    context.searching.set(pool.idle.try_start_searching());
+                }
+            });
+        }
+    }
+
+    fn on_woken(&self, runner: Runner) {
+        if runner == Runner::Executor {
+            self.0.counters.current().unavailable.decrement();
+        }
+    }
+
+    fn on_cancelling(&self) {
+        self.0.counters.current().never_started.increment();
+    }
+
+    fn on_closure_dropped(&self, in_queue: bool) {
+        if !fault!("a_cancelled_job_keeps_its_permit") {
+            self.0.release_permit();
+        }
+        if in_queue {
+            self.0.queue.add_tombstone();
+        }
+    }
+
+    fn on_not_run(&self) {
+        self.0.counters.current().cancelled.increment();
+    }
+
+    fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Acquire)
     }
 
-    fn sentence(&self, sentence: Sentence) -> JoinError {
-        self.0.queue.error_of(sentence)
-    }
-
-    fn is_here(&self) -> bool {
-        let badge = self.0.own_badge();
-        let here = badge.is_some_and(|badge| badge.worker.is_some());
-        if here && START.get() == Start::Initializes {
-            START.set(Start::Waits);
-            Shard::up(&self.0.counters.mine().kept);
+    fn role(&self) -> Role {
+        match self.0.current_worker().map(|worker| worker.phase) {
+            Some(WorkerPhase::InLoop) => Role::Worker,
+            Some(WorkerPhase::Initializing) => Role::Initializing,
+            Some(WorkerPhase::Exited) | None => Role::Outside,
         }
-        here
-    }
-
-    fn help(&self, run: &mut dyn FnMut(&mut dyn Watch)) {
-        run(&mut Helping {
-            shared: &self.0,
-            counts_already: in_job() || waits_before_its_loop(),
-        });
-    }
-}
-
-/// What a worker sees to while it runs a job that it waits for.
-struct Helping<'a> {
-    shared: &'a Shared,
-    /// What waits for it is counted as something that keeps this worker: a job, or an initializer.
-    counts_already: bool,
-}
-
-impl Watch for Helping<'_> {
-    fn started(&mut self) {
-        let mine = self.shared.counters.mine();
-        Shard::up(&mine.started);
-        if self.counts_already {
-            Shard::up(&mine.helped);
-        }
-    }
-
-    fn running(&mut self) {
-        self.shared.give_back_place();
-        self.shared.queue.husk_made();
-        self.shared.queue.sweep();
-    }
-
-    fn ended(&mut self, panicked: bool, _: bool) {
-        let mine = self.shared.counters.mine();
-        if self.counts_already {
-            Shard::down(&mine.helped);
-        }
-        Shard::up(match panicked {
-            true => &mine.panicked,
-            false => &mine.completed,
-        });
     }
 }

@@ -1,175 +1,248 @@
 //! What a pool counts.
 
-use std::cell::Cell;
-use std::sync::atomic::AtomicUsize;
-
 use crossbeam_utils::CachePadded;
 
-use crate::util::sync::{AtomicU64, Ordering, local};
+use crate::task::context::ThreadId;
+use crate::util::sync::{AtomicU64, Ordering};
 
-/// What a pool has done so far, and what it does at present: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
+/// The metrics of a pool: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
 ///
-/// The figures are read one by one while the pool works. At a quiet moment they add up:
-/// `submitted == completed + panicked + cancelled`.
+/// The pool keeps working while the fields are read one after the other, so they can be slightly
+/// out of step. At any quiet moment `submitted == completed + panicked + cancelled`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Threads that serve the pool at present, those that just start included.
+    /// Current number of worker threads, including threads that are starting.
     pub workers: u64,
-    /// Those of them that have no job.
+    /// Workers without a job.
     pub idle: u64,
-    /// Jobs that wait for a worker.
+    /// Jobs that are accepted and have not started.
     #[doc(alias = "qsize")]
     pub queued: u64,
-    /// Jobs that run at present. More than `workers` if jobs wait for jobs and run them themselves: see
-    /// [`JoinHandle::join`](crate::JoinHandle::join).
+    /// Jobs that are running. There can be more than `workers` of them, because a worker that waits
+    /// for a job may run it: see [`ThreadPool`](crate::ThreadPool#waits-in-a-worker).
     pub running: u64,
-    /// Jobs accepted so far.
+    /// Jobs that the pool has accepted.
     pub submitted: u64,
     /// Jobs that returned.
     pub completed: u64,
     /// Jobs that panicked.
     pub panicked: u64,
-    /// Accepted jobs that never ran, for whatever reason: cancelled, or refused because the pool broke or no thread
-    /// could be started.
+    /// Accepted jobs that never ran for any reason: a cancellation, a broken pool or a spawn
+    /// failure.
     pub cancelled: u64,
-    /// Calls that submitted nothing: the pool was full, shut down or broken.
+    /// Submissions that were refused because the pool was full, shut down or broken.
     pub rejected: u64,
-    /// Threads that the system refused to start.
+    /// Failed attempts to spawn a worker thread.
     pub spawn_failures: u64,
 }
 
-/// Every thread counts in one of these, so that threads seldom write to the same cache line. (Where threads are only
-/// modelled, numbers that differ from one run to the next would be no help.)
+/// Every thread counts in one of so many shards, so that threads seldom write the same cache line.
+/// (In a model, numbers that differ from one run to the next would be no help.)
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 
+/// What a pool counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     shards: [CachePadded<Shard>; SHARDS],
-    /// Before the job can be seen in the queue, under the lock of its entrance.
-    submitted: CachePadded<AtomicU64>,
-    rejected: AtomicU64,
-    spawn_failures: AtomicU64,
+    /// Written before the job is visible in the queue, under the lock of the queue's tail.
+    submitted: CachePadded<Counter>,
+    rejected: Counter,
+    spawn_failures: Counter,
 }
 
-/// Only ever go up, but for `kept` and `helped`.
+/// All but `unavailable` and `inlined` only grow.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    /// Before the job can be seen as running.
-    pub(crate) started: AtomicU64,
-    /// Before it can be seen that a job will never start.
-    pub(crate) withdrawn: AtomicU64,
-    /// These three before the job can be seen as resolved.
-    pub(crate) completed: AtomicU64,
-    pub(crate) panicked: AtomicU64,
-    pub(crate) cancelled: AtomicU64,
-    /// Workers that something else than a job keeps from the queue: they have ended one and are in a foreign waker now,
-    /// or they wait for jobs in their initializer. The same thread goes up and down.
-    pub(crate) kept: AtomicU64,
-    /// Jobs that run in a worker which waits for them, on top of the job, or the initializer, that waits. Up after
-    /// `started`, down before `completed` and `panicked`, by the same thread.
-    pub(crate) helped: AtomicU64,
+    /// Written before the job is visible as running.
+    pub(crate) started: Counter,
+    /// Jobs that will never start. Written before that is visible.
+    pub(crate) never_started: Counter,
+    /// These three are written before the outcome is visible.
+    pub(crate) completed: Counter,
+    pub(crate) panicked: Counter,
+    pub(crate) cancelled: Counter,
+    /// Workers that have ended a job and now run a user's waker. The same thread increments and
+    /// decrements.
+    pub(crate) unavailable: Counter,
+    /// Jobs that run inside of a job that waits for them. Incremented after `started`, decremented
+    /// before `completed` and `panicked`, by the same thread.
+    pub(crate) inlined: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn increment(&self) {
+        // Ordering: with the Acquire of `get`, a thread that sees this sees what was counted before.
+        self.0.fetch_add(1, Ordering::Release);
+    }
+
+    pub(crate) fn decrement(&self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Counters {
-    /// This thread's shard.
-    pub(crate) fn mine(&self) -> &Shard {
-        &self.shards[shard_of_this_thread()]
+    /// Returns the shard of this thread.
+    pub(crate) fn current(&self) -> &Shard {
+        &self.shards[current_shard()]
     }
 
-    /// To be called under the lock of the queue's entrance: so one thread at a time counts here, and it costs less.
+    /// Counts a job. The caller holds the lock of the queue's tail, so no two threads count at once,
+    /// and no read-modify-write is needed.
     pub(crate) fn submitted(&self) {
-        let so_far = self.submitted.load(Ordering::Relaxed);
-        self.submitted.store(so_far + 1, Ordering::Release);
+        let submitted = self.submitted.0.load(Ordering::Relaxed);
+        self.submitted.0.store(submitted + 1, Ordering::Release);
     }
 
     pub(crate) fn rejected(&self) {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
+        self.rejected.increment();
     }
 
     pub(crate) fn spawn_failed(&self) {
-        self.spawn_failures.fetch_add(1, Ordering::Relaxed);
+        self.spawn_failures.increment();
     }
 
-    pub(crate) fn all_submitted(&self) -> u64 {
-        self.submitted.load(Ordering::Acquire)
+    /// Returns the place of the next job in the order of submission, modulo 2³². Jobs that are
+    /// submitted at the same time may get the same one.
+    pub(crate) fn next_order(&self) -> u32 {
+        self.submitted.get() as u32
     }
 
-    /// How many workers would have something to do if there were enough of them: the jobs that wait, those that run and
-    /// are not helped, and those workers that something else keeps.
-    ///
-    /// What has ended is read first, and what is submitted last. So a job that is counted as ended or helped was counted
-    /// as submitted, none is counted as both, and the difference errs on the high side only.
+    /// Returns the place in the order of submission without the modulo, if fewer than 2³² jobs were
+    /// submitted since.
+    pub(crate) fn full_order(&self, order: u32) -> u64 {
+        let next = self.submitted.get();
+        next.saturating_sub(u64::from((next as u32).wrapping_sub(order)))
+    }
+
+    /// Returns a number that grows with every job that is submitted or started.
+    pub(crate) fn progress(&self) -> u64 {
+        self.submitted.get() + self.sum(|shard| &shard.started)
+    }
+
+    /// Returns how many workers would have something to do, if there were enough of them: for the
+    /// queued jobs, for the running jobs that are not inlined, and for the wakers.
     pub(crate) fn demand(&self) -> u64 {
+        // Ordering: the jobs that ended are read first, and those submitted last. So a job that is
+        // counted as ended or inlined was counted as submitted, none is counted as both, and the
+        // difference can only be too large.
         let ended = self.sum(|shard| &shard.completed)
             + self.sum(|shard| &shard.panicked)
-            + self.sum(|shard| &shard.withdrawn);
-        let kept = self.sum(|shard| &shard.kept);
-        let helped = self.sum(|shard| &shard.helped);
-        let submitted = self.all_submitted();
-        submitted.saturating_sub(ended + helped) + kept
+            + self.sum(|shard| &shard.never_started);
+        let unavailable = self.sum(|shard| &shard.unavailable);
+        let inlined = self.sum(|shard| &shard.inlined);
+        let submitted = self.submitted.get();
+        submitted.saturating_sub(ended + inlined) + unavailable
     }
 
-    /// With the figures that only the caller knows: threads, those of them that have not come to their loop yet, and
-    /// the jobs in the queue, if they are counted there.
+    /// Reads all counters. The caller knows the other figures: the workers, those of them that have
+    /// not reached their loop, and the queued jobs, if they are counted.
     ///
-    /// A job may start or end between two of these reads. What is read late is then too large, so what can be bounded
-    /// is.
+    /// A job may start or end between two of these reads. What is read late is then too large, so
+    /// what can be bounded is.
     pub(crate) fn read(&self, workers: usize, starting: usize, queued: Option<usize>) -> Metrics {
         let completed = self.sum(|shard| &shard.completed);
         let panicked = self.sum(|shard| &shard.panicked);
         let cancelled = self.sum(|shard| &shard.cancelled);
-        let withdrawn = self.sum(|shard| &shard.withdrawn);
-        let helped = self.sum(|shard| &shard.helped);
+        let never_started = self.sum(|shard| &shard.never_started);
+        let inlined = self.sum(|shard| &shard.inlined);
         let started = self.sum(|shard| &shard.started);
-        let submitted = self.all_submitted();
+        let submitted = self.submitted.get();
         let workers = workers as u64;
         let running = started.saturating_sub(completed + panicked);
-        let running = running.min(workers + helped);
-        let waiting = submitted.saturating_sub(started + withdrawn);
+        let running = running.min(workers + inlined);
+        let waiting = submitted.saturating_sub(started + never_started);
         Metrics {
             workers,
-            idle: workers.saturating_sub(starting as u64 + running.saturating_sub(helped)),
+            idle: workers.saturating_sub(starting as u64 + running.saturating_sub(inlined)),
             queued: queued.map_or(waiting, |jobs| jobs as u64),
             running,
             submitted,
             completed,
             panicked,
             cancelled,
-            rejected: self.rejected.load(Ordering::Relaxed),
-            spawn_failures: self.spawn_failures.load(Ordering::Relaxed),
+            rejected: self.rejected.get(),
+            spawn_failures: self.spawn_failures.get(),
         }
     }
 
-    fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        let of_shard = |shard: &CachePadded<Shard>| counter(shard).load(Ordering::Acquire);
-        self.shards.iter().map(of_shard).sum()
+    fn sum(&self, counter: impl Fn(&Shard) -> &Counter) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).get()).sum()
     }
 }
 
-impl Shard {
-    pub(crate) fn up(counter: &AtomicU64) {
-        // Release, with the Acquire of `sum`: whoever sees this sees what was counted before.
-        counter.fetch_add(1, Ordering::Release);
-    }
-
-    pub(crate) fn down(counter: &AtomicU64) {
-        counter.fetch_sub(1, Ordering::Release);
-    }
-}
-
+/// Returns which shard this thread counts in.
 #[cfg_attr(loom, allow(clippy::modulo_one))]
-pub(crate) fn shard_of_this_thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    local! {
-        static MINE: Cell<Option<usize>> = const { Cell::new(None) };
+pub(crate) fn current_shard() -> usize {
+    ThreadId::current().0 as usize % SHARDS
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn demand_counts_what_a_worker_would_have_to_do() {
+        let counters = Counters::default();
+        let shard = counters.current();
+        for _ in 0..4 {
+            counters.submitted();
+        }
+        assert_eq!(counters.demand(), 4);
+        shard.started.increment();
+        assert_eq!(counters.demand(), 4, "a running job occupies its worker");
+        shard.started.increment();
+        shard.inlined.increment();
+        assert_eq!(counters.demand(), 3, "two jobs on one worker");
+        shard.inlined.decrement();
+        shard.completed.increment();
+        shard.never_started.increment();
+        assert_eq!(counters.demand(), 2);
+        shard.unavailable.increment();
+        assert_eq!(counters.demand(), 3);
     }
-    MINE.try_with(|mine| {
-        mine.get().unwrap_or_else(|| {
-            let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            mine.set(Some(shard));
-            shard
-        })
-    })
-    .unwrap_or(0)
+
+    #[test]
+    fn the_order_of_submission_survives_the_modulo() {
+        let counters = Counters::default();
+        let base = (1_u64 << 32) - 2;
+        counters.submitted.0.store(base, Ordering::Relaxed);
+        let orders: Vec<_> = (0..4)
+            .map(|_| {
+                let order = counters.next_order();
+                counters.submitted();
+                order
+            })
+            .collect();
+        let full = orders.iter().map(|&order| counters.full_order(order));
+        assert!(full.eq(base..base + 4));
+    }
+
+    #[test]
+    fn figures_stay_in_bounds_and_add_up() {
+        let counters = Counters::default();
+        let shard = counters.current();
+        for _ in 0..3 {
+            counters.submitted();
+        }
+        shard.started.increment();
+        let metrics = counters.read(2, 1, None);
+        assert_eq!((metrics.queued, metrics.running, metrics.idle), (2, 1, 0));
+        shard.panicked.increment();
+        for _ in 0..2 {
+            shard.never_started.increment();
+            shard.cancelled.increment();
+        }
+        let metrics = counters.read(2, 0, None);
+        assert_eq!((metrics.queued, metrics.running, metrics.idle), (0, 0, 2));
+        let resolved = metrics.completed + metrics.panicked + metrics.cancelled;
+        assert_eq!(metrics.submitted, resolved);
+    }
 }

@@ -1,19 +1,20 @@
 //! Where jobs wait and threads run them.
 //!
 //! ```text
-//!  submit ──► queue ──► worker ──► Job::run ──► the handle's waiter
-//!    │          ▲          │
-//!    │ announce │ room     │ idle: who sleeps, who is called
-//!    └──────────┴──────────┘ roster: how many there are, who waits for their end
+//!   ThreadPool ─► submit ─► queue ─► worker ─► Job::run ─► the handle's waiter
+//!      │            │                 ▲  │
+//!      │        semaphore             │  └─► idle: which worker searches, which is parked
+//!      │                              │
+//!      ├─► shutdown ─► registry ◄── spawn: when a worker is notified or spawned
+//!      │                              │
+//!      └─► builder, global, metrics   └─► blocked: when all workers wait
 //! ```
 //!
-//! Each file uses only those after it: `global`, `builder`, this one, `submit`, `shutdown`, `worker`, `shared`;
-//! and then `queue`, `room`, `idle`, `dozing`, `roster`, `metrics` and `config`, of which each is for itself (but a queue
-//! has its room). `dozing` is for jobs that wait for jobs.
+//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters. None of them
+//! knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
 
 pub(crate) mod blocked;
 mod builder;
-mod config;
 mod global;
 mod idle;
 mod inner;
@@ -24,61 +25,96 @@ mod queue;
 mod registry;
 mod semaphore;
 mod shutdown;
+mod spawn;
 mod submit;
 mod worker;
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
-pub use self::builder::ThreadPoolBuilder;
-pub use self::config::InitializerOutput;
+pub use self::builder::{InitializerOutput, ThreadPoolBuilder};
 pub use self::global::{GlobalPool, global, submit};
-use self::inner::{Homes, Shared};
+pub(crate) use self::inner::PoolInner;
+use self::inner::PoolRefs;
 pub use self::metrics::Metrics;
-use self::queue::Verdict;
 pub use self::shutdown::Shutdown;
-pub(crate) use self::submit::Line;
+pub(crate) use self::spawn::TlsDropFlag;
+pub(crate) use self::submit::Acquire;
 pub use self::submit::SubmitAsync;
-use self::submit::{enqueue, enqueue_job, wait_for_place};
-use crate::error::{Closed, Refusal, SubmitError};
-use crate::task::cell::Cell;
+use self::submit::{acquire_blocking, enqueue, enqueue_job};
+use crate::error::{Closed, JoinError, Refusal, SubmitError};
+use crate::task::cell::TaskCell;
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::task::state::Origin;
 use crate::util::sync::{Arc, thread};
+use crate::util::unwind::drop_catching;
 
-/// A pool of threads for work that blocks.
+/// A pool of threads for blocking work.
 ///
-/// A job goes in by [`submit`](Self::submit), and comes out through a [`JoinHandle`] that async code awaits and sync
-/// code joins. Threads start when they are needed, up to a limit, and jobs start in the order in which they were
-/// submitted.
+/// [`submit`](Self::submit) queues a job and returns its [`JoinHandle`], which async code awaits
+/// and sync code joins. Worker threads start on demand, up to a limit.
 ///
-/// It is not `Clone`: share it as `&ThreadPool` or `Arc<ThreadPool>`.
+/// Jobs that are submitted outside of the pool's workers start in the order of acceptance. So do
+/// the jobs that one worker submits, among themselves. Jobs that a waiting worker runs are an
+/// exception: see [below](#waits-in-a-worker).
+///
+/// A pool is not `Clone`. Share it as `&ThreadPool` or `Arc<ThreadPool>`.
 ///
 /// # What dropping it does
 ///
-/// As the end of Python's `with` block: no more jobs are accepted, those that are queued still run, and the drop
-/// **blocks** until the threads are gone. It does not wait in one of the pool's own workers, nor while the thread is
-/// panicking; the queue still runs then, in the background.
+/// Dropping the pool is `shutdown().join()`, like the end of Python's `with` block. The pool
+/// accepts no more jobs, queued jobs still run, and the drop **blocks** until the threads have
+/// exited.
 ///
-/// In async code a drop with unfinished jobs blocks the executor's thread. `pool.shutdown().await` before it makes it
-/// instant. A shutdown that was given up after a time limit does not: the drop waits for what still runs, as long as that
-/// takes. A program that will not wait for a job that never ends has to end the process, or [forget](std::mem::forget) the
-/// pool.
+/// The drop does not wait in one of the pool's own workers, or while the thread is panicking.
+/// Queued jobs then still run in the background.
 ///
-/// # Processor time
+/// In async code, a drop with unfinished jobs blocks the executor's thread. Call
+/// `pool.shutdown().await` first, and the drop returns immediately.
 ///
-/// An idle pool uses none. A worker that has just run out of jobs looks for the next one before it sleeps, for up to
-/// 60 µs, and so does a thread that [`join`](JoinHandle::join)s or is in [`block_on`](crate::block_on): one worker of a pool and
-/// one such thread of the process at a time, and the more seldom the longer it was in vain.
+/// A [`Shutdown::join_timeout`] does not change what the drop does: after a timeout, dropping the
+/// pool still waits for running jobs. To exit regardless, call [`std::process::exit`], or leak the
+/// pool with [`std::mem::forget`].
+///
+/// # Waits in a worker
+///
+/// Jobs can wait for jobs of their own pool, even in a pool with one worker. The waiting worker can
+/// run the queued jobs that it waits for, on its own stack:
+///
+/// - **A wait for one known job** runs that job at once. These are [`JoinHandle::join`] and the
+///   next item of an ordered [`map`](Self::map).
+/// - **A wait for all jobs of a set** runs them at once, one after the other. These are [`wait`]
+///   with `AllCompleted` and the end of a [`scope`](Self::scope).
+/// - **A wait for any of several** runs a job only while no worker of the pool can, and then the
+///   one of them that was submitted first. These are [`as_completed`], [`map_unordered`], [`wait`]
+///   for the first, and [`block_on`] of any future, a single handle included.
+/// - **A wait with a timeout** runs no job.
+///
+/// A waiting worker never runs an unrelated job. So no unexpected code contends for the locks that
+/// it holds.
+///
+/// A worker in a wait with a timeout counts as able to run jobs. So a wait for any of several can
+/// last until the timeout of another worker ends.
+///
+/// [`as_completed`]: crate::as_completed
+/// [`block_on`]: crate::block_on
+/// [`map_unordered`]: Self::map_unordered
+/// [`wait`]: crate::wait()
+///
+/// # CPU time
+///
+/// An idle pool uses no CPU time. A worker that runs out of jobs spins for up to 60 µs before it
+/// parks, and so does a thread in [`join`](JoinHandle::join) or [`block_on`](crate::block_on). At
+/// most one worker of a pool, and one such thread of the process, spins at a time. A thread spins
+/// less often after spins that found nothing.
 ///
 /// # After `fork`
 ///
-/// A process that is made by copying another one has that one's pools, but none of their threads. There a pool may be
-/// dropped, which does nothing; jobs given to it, and waits for jobs it had, may never end. Make a new one there. (The
-/// same goes for the process-wide pool, of which there is no new one.) That works if no thread of the first process was about
-/// to start or to end at that moment: otherwise the standard library starts no threads in the new one. The process that was
-/// copied goes on as before.
+/// Dropping a pool of the parent in the child does not hang. Everything else about the parent's
+/// pools, the [process-wide pool](global()) included, is undefined in the child. Make a new pool
+/// there.
 ///
 /// # Examples
 ///
@@ -94,16 +130,16 @@ use crate::util::sync::{Arc, thread};
 #[doc(alias = "__enter__")]
 #[doc(alias = "ThreadPoolExecutor")]
 pub struct ThreadPool {
-    shared: Arc<Shared>,
-    homes: Arc<Homes>,
+    inner: Arc<PoolInner>,
+    refs: Arc<PoolRefs>,
 }
 
 impl ThreadPool {
-    /// A pool of at most `max_workers` threads, with the other options at their defaults.
+    /// Creates a pool of at most `max_workers` threads, with the defaults for all other options.
     ///
     /// # Panics
     ///
-    /// If `max_workers` is 0.
+    /// Panics if `max_workers` is 0.
     ///
     /// # Examples
     ///
@@ -115,23 +151,29 @@ impl ThreadPool {
         pool.unwrap_or_else(|error| panic!("ThreadPool::new: {error}"))
     }
 
-    /// The options of a pool, to be set one by one.
+    /// Returns a builder, which sets the options of a new pool.
     ///
     /// See [`ThreadPoolBuilder`] for an example.
     pub fn builder() -> ThreadPoolBuilder {
         ThreadPoolBuilder::new()
     }
 
-    /// Queues a job, and gives the handle that its result comes through.
+    /// Queues a job and returns its handle.
     ///
-    /// On a pool without a [capacity](ThreadPoolBuilder::queue_capacity) it never blocks. With one, and when that is
-    /// full, it **blocks this thread** until there is room, after those who wait already; but never in one of this
-    /// pool's own workers: there it goes over the capacity by that job. In async code use
-    /// [`submit_async`](Self::submit_async) then.
+    /// On a pool without a [queue capacity](ThreadPoolBuilder::queue_capacity), `submit` never
+    /// blocks. On a full bounded pool it **blocks the calling thread** until the queue has room,
+    /// after the submitters that already wait. Async code should use
+    /// [`submit_async`](Self::submit_async) there.
+    ///
+    /// In one of the pool's own workers, `submit` never blocks. If the queue is full, it exceeds
+    /// the capacity by this job.
+    ///
+    /// Dropping the handle detaches the job, which still runs.
     ///
     /// # Errors
     ///
-    /// They come through the handle. On a pool that is shut down or broken it is resolved already, with that error.
+    /// Errors are returned through the handle. On a pool that is shut down or broken, the handle is
+    /// already resolved with that error.
     ///
     /// # Examples
     ///
@@ -160,52 +202,49 @@ impl ThreadPool {
     pub(crate) fn submit_from<F, T>(
         &self,
         closure: F,
-        origin: &'static Location<'static>,
+        origin: Origin,
         span: Option<Span>,
     ) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.take_place();
-        enqueue(&self.shared, &self.homes, closure, origin, span).unwrap_or_else(
-            |(closed, closure)| {
-                Shared::drop_closure(closure);
-                let home = self.homes.mine();
-                let refused = Cell::<F, T, _>::failed(closed.into(), home);
-                JoinHandle::new(Arc::new(refused))
-            },
-        )
+        self.acquire_permit();
+        let submitted = enqueue(&self.inner, &self.refs, closure, origin, span);
+        submitted.unwrap_or_else(|(closed, closure)| {
+            drop_catching("the destructor of a job's closure", closure);
+            let refused = TaskCell::<F, T, _>::refused(closed.into(), origin, self.refs.get());
+            JoinHandle::new(Arc::new(refused))
+        })
     }
 
-    /// Takes a place in the queue, if they are counted, as [`submit`](Self::submit) does.
-    fn take_place(&self) {
-        let shared = &self.shared;
-        if let Some(room) = &shared.queue.room {
-            match shared.own_badge() {
-                Some(_) => room.take_anyway(),
-                None => wait_for_place(room),
+    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does.
+    fn acquire_permit(&self) {
+        if let Some(semaphore) = self.inner.semaphore() {
+            match self.inner.current_worker() {
+                Some(_) => semaphore.force_acquire(),
+                None => acquire_blocking(semaphore),
             }
         }
     }
 
-    /// As [`submit`](Self::submit), for a job that was made elsewhere.
+    /// Queues a job that was made for any executor, as [`submit`](Self::submit) does.
     pub(crate) fn submit_job(&self, job: Job) {
-        self.take_place();
-        enqueue_job(&self.shared, &self.homes, job);
+        self.acquire_permit();
+        enqueue_job(&self.inner, &self.refs, job);
     }
 
-    /// Where one waits for a place without blocking.
-    pub(crate) fn line(&self) -> Line {
-        Line::new(Arc::clone(&self.shared), Arc::clone(&self.homes))
+    /// Returns what acquires a permit without blocking.
+    pub(crate) fn acquire(&self) -> Acquire {
+        Acquire::new(Arc::clone(&self.inner), Arc::clone(&self.refs))
     }
 
-    /// Queues a job if there is room for it now. Never blocks.
+    /// Queues a job if the queue has room now. Never blocks.
     ///
     /// # Errors
     ///
-    /// A [`SubmitError`] that says why the job was not accepted, and gives the closure back: the queue is full, the
-    /// pool is shut down, or it is broken.
+    /// Returns a [`SubmitError`] with the closure if the queue is full, or if the pool is shut down
+    /// or broken.
     ///
     /// # Examples
     ///
@@ -226,39 +265,42 @@ impl ThreadPool {
         T: Send + 'static,
     {
         let origin = Location::caller();
-        let shared = &self.shared;
-        if shared
-            .queue
-            .room
-            .as_ref()
-            .is_some_and(|room| !room.try_take())
-        {
-            shared.counters.rejected();
-            let why = shared.queue.closed().map_or(Refusal::Full, Refusal::Closed);
-            return Err(SubmitError::new(why, closure));
+        let semaphore = self.inner.semaphore();
+        if semaphore.is_some_and(|semaphore| !semaphore.try_acquire()) {
+            self.inner.counters().rejected();
+            let closed = self.inner.closed();
+            let reason = closed.map_or(Refusal::Full, Refusal::Closed);
+            return Err(SubmitError::new(reason, closure));
         }
-        enqueue(shared, &self.homes, closure, origin, span::current())
+        enqueue(&self.inner, &self.refs, closure, origin, span::current())
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
     }
 
-    /// Queues a job as soon as there is room for it, without blocking a thread. It takes a closure, not a future.
+    /// Queues a job as soon as the queue has room, without blocking the thread.
     ///
-    /// The future it gives does nothing until it is polled. Who polled first is served first: places are given in that
-    /// order, and while somebody waits for one neither [`submit`](Self::submit) nor [`try_submit`](Self::try_submit)
-    /// takes it. A place that was given stays with its future until that is polled again, or dropped. In one of this pool's
-    /// own workers, under this crate's [`block_on`](crate::block_on), it goes over the capacity instead of waiting.
+    /// `submit_async` takes a closure, not a future. The future that it returns does nothing until
+    /// it is polled.
+    ///
+    /// Waiting submitters get room in the order of their first poll. [`submit`](Self::submit) and
+    /// [`try_submit`](Self::try_submit) do not overtake them. Room that was given to a future stays
+    /// reserved until the future is polled again or dropped.
+    ///
+    /// In one of the pool's own workers, under a blocking wait of this crate such as
+    /// [`block_on`](crate::block_on), the future exceeds the capacity instead of waiting.
     ///
     /// # Errors
     ///
-    /// A [`SubmitError`] that gives the closure back, if the pool is shut down or broken, or is so while this waits.
+    /// Returns a [`SubmitError`] with the closure if the pool is shut down or broken, or becomes so
+    /// while the future waits.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, it has submitted nothing, and nobody's place is lost.
+    /// Dropping the future before it is ready submits nothing. Its turn passes to the next
+    /// submitter.
     ///
     /// # Panics
     ///
-    /// If it is polled after it was ready.
+    /// The future panics if it is polled after completion.
     ///
     /// # Examples
     ///
@@ -276,14 +318,16 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SubmitAsync::new(self.line(), closure, Location::caller())
+        SubmitAsync::new(self.acquire(), closure, Location::caller())
     }
 
-    /// Stops accepting jobs, at once; those that are queued still run.
+    /// Stops accepting jobs immediately. Queued jobs still run.
     ///
-    /// What comes back is a future and has a blocking [`join`](Shutdown::join), for those who want to wait for the end.
-    /// The shutdown goes on without it. It may be called any number of times, from any thread, jobs included. Whoever
-    /// waits for room is released, with an error.
+    /// The shutdown proceeds whether or not the caller waits for it. To wait, await the returned
+    /// [`Shutdown`] or [`join`](Shutdown::join) it; dropping it waits for nothing.
+    ///
+    /// `shutdown` can be called any number of times and from any thread, also in jobs. Submitters
+    /// that wait for room get an error that `is_shutdown`.
     ///
     /// # Examples
     ///
@@ -296,12 +340,16 @@ impl ThreadPool {
     /// ```
     #[doc(alias = "__exit__")]
     pub fn shutdown(&self) -> Shutdown {
-        self.shared.close(Closed::Shutdown);
-        Shutdown::new(Arc::clone(&self.shared))
+        self.inner.close(Closed::Shutdown);
+        Shutdown::new(Arc::clone(&self.inner))
     }
 
-    /// As [`shutdown`](Self::shutdown), but every queued job is cancelled, and those that run are asked to end: see
-    /// [`cancel_requested`](crate::cancel_requested).
+    /// Stops accepting jobs immediately, and cancels every queued job.
+    ///
+    /// Queued jobs are cancelled as by [`cancel_pending`](Self::cancel_pending), before
+    /// `shutdown_now` returns. Running jobs are not stopped. They see the request through
+    /// [`cancel_requested`](crate::cancel_requested). See [`shutdown`](Self::shutdown) for the
+    /// rest.
     ///
     /// # Examples
     ///
@@ -325,14 +373,15 @@ impl ThreadPool {
     #[doc(alias = "terminate_workers")]
     #[doc(alias = "kill_workers")]
     pub fn shutdown_now(&self) -> Shutdown {
-        self.shared.stop();
-        Shutdown::new(Arc::clone(&self.shared))
+        self.inner.stop();
+        Shutdown::new(Arc::clone(&self.inner))
     }
 
-    /// Cancels every job that is queued now, and says how many. The pool stays open.
+    /// Cancels every queued job and returns how many. The pool stays open.
     ///
-    /// Each is cancelled as by [`JoinHandle::cancel`], callbacks and all, before this returns; but one that some other
-    /// thread comes to wait for meanwhile is cancelled by that thread.
+    /// Each job is cancelled as by [`JoinHandle::cancel`] before `cancel_pending` returns, its
+    /// callbacks included. If another thread waits for one of the jobs meanwhile, that thread may
+    /// finish the cancellation.
     ///
     /// # Examples
     ///
@@ -350,18 +399,18 @@ impl ThreadPool {
     /// assert_eq!(new.join().unwrap(), 4);
     /// ```
     pub fn cancel_pending(&self) -> usize {
-        self.shared.refuse_queued(Verdict::Cancelled)
+        self.inner.refuse_queued(&JoinError::cancelled())
     }
 
-    /// How many threads there may be at once.
+    /// Returns the maximum number of workers.
     ///
     /// See [`ThreadPoolBuilder`] for an example.
     #[must_use]
     pub fn max_workers(&self) -> usize {
-        self.shared.roster.max_workers()
+        self.inner.registry().max_workers()
     }
 
-    /// What the pool has done so far, and what it does at present.
+    /// Returns the current metrics of the pool.
     ///
     /// # Examples
     ///
@@ -376,7 +425,7 @@ impl ThreadPool {
     /// ```
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        self.shared.metrics()
+        self.inner.metrics()
     }
 }
 
@@ -385,7 +434,9 @@ impl UnwindSafe for ThreadPool {}
 impl RefUnwindSafe for ThreadPool {}
 
 impl Default for ThreadPool {
-    /// A pool with the default options: as many threads as this process may use processors and 4 more, but 32 at most.
+    /// Creates a pool with the default options.
+    ///
+    /// Its maximum number of workers is the number of available processors plus 4, and 32 at most.
     fn default() -> Self {
         Self::builder().build().expect("the options are in order")
     }
@@ -393,12 +444,12 @@ impl Default for ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        if self.shared.is_forked() {
+        if self.inner.is_forked() {
             // The threads are not here, and one of them may have held any lock when the copy was made.
             return;
         }
         let shutdown = self.shutdown();
-        if self.shared.own_badge().is_none() && !thread::panicking() {
+        if self.inner.current_worker().is_none() && !thread::panicking() {
             shutdown.join();
         }
     }

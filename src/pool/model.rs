@@ -1,5 +1,5 @@
-//! The protocol of `idle` with two workers that have been there for a while, in all schedules. (In `tests/loom.rs`
-//! workers start when they are needed, and what starts looks at the queue, whatever the others do.)
+//! The protocol of `idle.rs` with two workers that exist from the start, in all schedules. (In
+//! `tests/loom.rs` workers are spawned on demand, and a new worker checks the queue in any case.)
 
 use std::panic::Location;
 
@@ -7,15 +7,15 @@ use loom::sync::mpsc::channel;
 use loom::thread;
 
 use crate::error::Closed;
-use crate::pool::config::Config;
-use crate::pool::inner::{Homes, Shared};
+use crate::pool::builder::Config;
+use crate::pool::inner::{PoolInner, PoolRefs};
 use crate::pool::submit::enqueue;
-use crate::pool::worker::work;
+use crate::pool::worker::worker_loop;
 use crate::task::join_handle::JoinHandle;
 use crate::util::sync::Arc;
 
 /// A pool whose threads are the model's own.
-fn pool_of_two() -> (Arc<Shared>, Homes, [thread::JoinHandle<()>; 2]) {
+fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
     let config = Config {
         thread_name_prefix: "model".to_owned(),
         stack_size: None,
@@ -24,43 +24,43 @@ fn pool_of_two() -> (Arc<Shared>, Homes, [thread::JoinHandle<()>; 2]) {
         #[cfg(feature = "tokio")]
         runtime: None,
     };
-    // Allowed no worker, it starts none.
-    let shared = Shared::new(0, config, 0, None);
-    let homes = Homes::new(&shared);
+    // Allowed no worker, it spawns none.
+    let pool = PoolInner::new(0, config, 0, None);
+    let refs = PoolRefs::new(&pool);
     let workers = [(); 2].map(|()| {
-        let shared = Arc::clone(&shared);
-        thread::spawn(move || work(&shared))
+        let pool = Arc::clone(&pool);
+        thread::spawn(move || worker_loop(&pool))
     });
-    (shared, homes, workers)
+    (pool, refs, workers)
 }
 
 fn submit<T: Send + 'static>(
-    (shared, homes): (&Arc<Shared>, &Homes),
+    (pool, refs): (&Arc<PoolInner>, &PoolRefs),
     job: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    let submitted = enqueue(shared, homes, job, Location::caller(), None);
+    let submitted = enqueue(pool, refs, job, Location::caller(), None);
     let Ok(handle) = submitted else {
-        panic!("it takes jobs");
+        panic!("it accepts jobs");
     };
     handle
 }
 
-fn check(preemptions: usize, asleep: usize) {
+fn check(preemptions: usize, parked: usize) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
     builder.max_branches = 50_000;
     builder.check(move || {
-        let (shared, homes, workers) = pool_of_two();
-        while shared.idle.sleeping() < asleep {
+        let (pool, refs, workers) = pool_of_two();
+        while pool.idle().parked() < parked {
             thread::yield_now();
         }
         // Each of these needs a worker of its own: one job left behind is a deadlock.
         let (go, wait) = channel::<()>();
-        let first = submit((&shared, &homes), move || wait.recv().unwrap());
-        let second = submit((&shared, &homes), move || go.send(()).unwrap());
+        let first = submit((&pool, &refs), move || wait.recv().unwrap());
+        let second = submit((&pool, &refs), move || go.send(()).unwrap());
         first.join().unwrap();
         second.join().unwrap();
-        shared.close(Closed::Shutdown);
+        pool.close(Closed::Shutdown);
         for worker in workers {
             worker.join().unwrap();
         }
@@ -68,16 +68,16 @@ fn check(preemptions: usize, asleep: usize) {
 }
 
 #[test]
-fn two_jobs_for_two_sleepers_run_at_once() {
+fn two_jobs_for_two_parked_workers_run_at_once() {
     check(1, 2);
 }
 
 #[test]
-fn two_jobs_for_a_sleeper_and_one_on_its_way_to_bed_run_at_once() {
+fn two_jobs_for_a_parked_worker_and_one_about_to_park_run_at_once() {
     check(1, 1);
 }
 
 #[test]
-fn two_jobs_for_workers_that_just_come_run_at_once() {
+fn two_jobs_for_workers_that_just_start_run_at_once() {
     check(1, 0);
 }

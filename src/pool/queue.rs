@@ -1,324 +1,383 @@
-//! FIFO of jobs, with or without a capacity.
+//! A FIFO of jobs with two locks.
 //!
-//! It has two ends, each with a lock of its own: who submits locks the entrance, who takes locks the exit. When the exit
-//! has no more jobs it gets all of those at the entrance in exchange. So who submits and who takes seldom meet, jobs keep
-//! their order, and who holds both locks has the queue for itself.
+//! Submitters lock the tail, workers the head. When the head is empty, it takes over all jobs of the
+//! tail in one exchange. So submitters and workers seldom meet, and jobs keep their order. A thread
+//! that holds both locks has the queue for itself.
 //!
-//! A job that is cancelled, or run by a worker that waits for it, leaves its empty cell behind, a *husk*; when there are
-//! more husks than jobs, they are swept out. Once the entrance was shut nobody is half-way in, so a shut and empty queue
-//! stays empty.
+//! A job that is cancelled, or run by a worker that waits for it, leaves a *tombstone*: its empty
+//! task. When there are more tombstones than jobs, they are compacted away.
+//!
+//! Invariant: once the queue is closed no job is added, so a closed and empty queue stays empty.
 
 use std::collections::VecDeque;
-use std::io;
 use std::mem;
 use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
-use crate::error::{Cause, Closed, JoinError};
-use crate::pool::semaphore::Room;
-use crate::task::cell::Sentence;
+use crate::error::Closed;
 use crate::task::job::Job;
-use crate::util::sync::{Arc, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::util::sync::{AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
 
-/// So many husks may stay, however few jobs there are.
-const HUSKS_AT_LEAST: usize = 64;
+/// So many tombstones may stay, however few jobs there are.
+const MIN_TOMBSTONES: usize = 64;
 
-/// Room for so many jobs is kept at an end that is empty. What a burst has needed above that is given back.
-const ROOM_KEPT: usize = 1024;
+/// The capacity that an empty side keeps. What a burst has needed above that is released.
+const RETAINED_CAPACITY: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Locked before `entrance` by who needs both.
-    exit: CachePadded<End<VecDeque<Job>>>,
-    entrance: CachePadded<End<Entrance>>,
-    /// Those that are to be refused and that nobody has got to yet. No worker takes them. Locked after the others.
-    condemned: Mutex<VecDeque<Job>>,
-    /// How many of the jobs in here are husks. For a moment less than zero, when a husk is popped before it is counted.
-    husks: AtomicIsize,
-    /// The places, if they are counted.
-    pub(crate) room: Option<Room>,
+    /// Lock order: the head before the tail.
+    head: CachePadded<Side<VecDeque<Job>>>,
+    tail: CachePadded<Side<Tail>>,
+    /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped
+    /// before it is counted.
+    tombstones: AtomicIsize,
 }
 
+/// One end of the queue.
 #[derive(Debug, Default)]
-struct End<T> {
+struct Side<T> {
     inner: Mutex<T>,
-    /// How many jobs are in there. Changed under the lock, to be read without it.
-    jobs: AtomicUsize,
+    /// The number of jobs in `inner`. Written under the lock, read without it.
+    len: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Entrance {
+struct Tail {
     jobs: VecDeque<Job>,
-    /// Why it is shut.
+    /// Why the queue accepts no more jobs.
     closed: Option<Closed>,
-    /// What the condemned are refused with, if it is this.
-    broken: Option<Cause>,
-    refused: Option<Arc<io::Error>>,
-}
-
-/// Why all queued jobs are refused.
-pub(crate) enum Verdict {
-    Cancelled,
-    Broken(Cause),
-    SpawnFailed(Arc<io::Error>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Pushed {
-    Yes,
-    /// It was cancelled before.
-    Not,
+pub(crate) enum Push {
+    Accepted,
+    /// The job was cancelled before.
+    AlreadyCancelled,
 }
 
 impl Queue {
-    pub(crate) fn new(capacity: Option<usize>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            exit: CachePadded::default(),
-            entrance: CachePadded::default(),
-            condemned: Mutex::default(),
-            husks: AtomicIsize::new(0),
-            room: capacity.map(Room::new),
+            head: CachePadded::default(),
+            tail: CachePadded::default(),
+            tombstones: AtomicIsize::new(0),
         }
     }
 
-    /// The whole queue, for who holds these.
-    fn lock_both(&self) -> (MutexGuard<'_, VecDeque<Job>>, MutexGuard<'_, Entrance>) {
-        let exit = self.exit.inner.lock();
-        (exit, self.entrance.inner.lock())
+    fn lock_both(&self) -> (MutexGuard<'_, VecDeque<Job>>, MutexGuard<'_, Tail>) {
+        // Lock order: the head before the tail.
+        let head = self.head.inner.lock();
+        (head, self.tail.inner.lock())
     }
 
-    /// Puts a job at the end; `accept` is called just before, to count it, and may still say no. The job comes back if
-    /// the queue is shut.
+    /// Adds a job at the tail. `accept` is called just before, under the lock, to count the job, and
+    /// may still decline it. The job comes back if the queue is closed.
     pub(crate) fn push(
         &self,
         job: Job,
         accept: impl FnOnce(&Job) -> bool,
-    ) -> Result<Pushed, (Job, Closed)> {
-        let mut entrance = self.entrance.inner.lock();
-        if let Some(closed) = &entrance.closed {
+    ) -> Result<Push, (Job, Closed)> {
+        let mut tail = self.tail.inner.lock();
+        if let Some(closed) = &tail.closed {
             let closed = closed.clone();
-            drop(entrance);
+            drop(tail);
             return Err((job, closed));
         }
         if !accept(&job) {
-            drop(entrance);
+            drop(tail);
             job.disarm();
-            return Ok(Pushed::Not);
+            return Ok(Push::AlreadyCancelled);
         }
-        entrance.jobs.push_back(job);
-        self.entrance.set(entrance.jobs.len());
-        Ok(Pushed::Yes)
+        tail.jobs.push_back(job);
+        self.tail.set_len(tail.jobs.len());
+        Ok(Push::Accepted)
     }
 
-    /// Takes the first job out that may run.
+    /// Takes the job at the head out, which may be a tombstone.
     pub(crate) fn pop(&self) -> Option<Job> {
-        // While there are jobs at the exit, nobody who submits is disturbed by a look at the entrance.
-        if self.exit.is_empty() && self.seems_empty() {
+        // While the head has jobs, no submitter is disturbed by a look at the tail.
+        if self.head.is_empty_hint() && self.is_empty_hint() {
             return None;
         }
         let mut spent = VecDeque::new();
-        let mut jobs = self.exit.inner.lock();
+        let mut jobs = self.head.inner.lock();
         if jobs.is_empty() {
-            let mut entrance = self.entrance.inner.lock();
-            mem::swap(&mut *jobs, &mut entrance.jobs);
-            // In this order: see `seems_empty`.
-            self.exit.set(jobs.len());
-            self.entrance.set(0);
+            let mut tail = self.tail.inner.lock();
+            mem::swap(&mut *jobs, &mut tail.jobs);
+            // Ordering: first here, then there: see `is_empty_hint`.
+            self.head.set_len(jobs.len());
+            self.tail.set_len(0);
         }
         let job = jobs.pop_front();
-        self.exit.set(jobs.len());
-        if jobs.is_empty() && jobs.capacity() > ROOM_KEPT {
+        self.head.set_len(jobs.len());
+        if jobs.is_empty() && jobs.capacity() > RETAINED_CAPACITY {
             mem::swap(&mut *jobs, &mut spent);
         }
+        // The memory goes back outside the lock.
         drop(jobs);
         drop(spent);
         job
     }
 
-    /// Whether no job can be seen, at the cost of two reads. Jobs that go from the entrance to the exit meanwhile are
-    /// seen: they are counted there before they cease to be counted here, and here is looked first.
-    pub(crate) fn seems_empty(&self) -> bool {
-        self.entrance.is_empty() && self.exit.is_empty()
+    /// Returns whether no job can be seen, at the cost of two loads.
+    pub(crate) fn is_empty_hint(&self) -> bool {
+        // Ordering: jobs that move from the tail to the head are counted at the head before the tail
+        // ceases to count them. The tail is read first, so they are seen in one of the two.
+        self.tail.is_empty_hint() && self.head.is_empty_hint()
     }
 
-    /// Whether there is none, nor was one half-way in.
+    /// Returns whether there is no job, nor one that is just being added.
     pub(crate) fn is_empty(&self) -> bool {
-        let (exit, entrance) = self.lock_both();
-        exit.is_empty() && entrance.jobs.is_empty()
+        let (head, tail) = self.lock_both();
+        head.is_empty() && tail.jobs.is_empty()
     }
 
+    /// Returns why the queue is closed, if it is.
     pub(crate) fn closed(&self) -> Option<Closed> {
-        self.entrance.inner.lock().closed.clone()
+        self.tail.inner.lock().closed.clone()
     }
 
-    /// Shut and empty: no job will ever come out again.
-    pub(crate) fn is_finished(&self) -> bool {
-        let (exit, entrance) = self.lock_both();
-        entrance.closed.is_some() && exit.is_empty() && entrance.jobs.is_empty()
+    /// Returns whether no job will ever come out again.
+    pub(crate) fn is_closed_and_empty(&self) -> bool {
+        let (head, tail) = self.lock_both();
+        tail.closed.is_some() && head.is_empty() && tail.jobs.is_empty()
     }
 
-    /// Shuts the entrance. A queue that was shut can still break.
-    pub(crate) fn close(&self, why: Closed) {
-        let mut entrance = self.entrance.inner.lock();
-        let old = match (&entrance.closed, &why) {
-            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => entrance.closed.replace(why),
+    /// Accepts no more jobs. A queue that was shut down can still break.
+    pub(crate) fn close(&self, reason: Closed) {
+        let mut tail = self.tail.inner.lock();
+        let old = match (&tail.closed, &reason) {
+            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => tail.closed.replace(reason),
             _ => None,
         };
-        drop(entrance);
+        drop(tail);
         drop(old);
     }
 
-    /// Sentences all jobs that are in at this moment: no worker will get them, they are to be had by
-    /// [`pop_condemned`](Self::pop_condemned). Says how many there were. They take nobody's place any more; the wakers
-    /// are of those who have the places now, to be called outside locks.
-    pub(crate) fn condemn(&self, verdict: Verdict) -> (usize, Vec<Waker>) {
-        let (mut exit, mut entrance) = self.lock_both();
-        let (sentence, old) = match verdict {
-            Verdict::Cancelled => (Sentence::Cancelled, (None, None)),
-            Verdict::Broken(cause) => (Sentence::Broken, (entrance.broken.replace(cause), None)),
-            Verdict::SpawnFailed(error) => {
-                let old = entrance.refused.replace(error);
-                (Sentence::SpawnFailed, (None, old))
-            }
-        };
-        let jobs = exit.iter().chain(&entrance.jobs);
-        let sentenced = jobs.filter(|job| job.condemn(sentence)).count();
-        // Under these locks, which who ends a condemned job waits for: so none is seen as resolved while its place is
-        // still taken.
-        let give_back = |_| self.room.as_ref()?.give_back();
-        let granted = (0..sentenced).filter_map(give_back).collect();
-        let mut condemned = self.condemned.lock();
-        condemned.append(&mut exit);
-        condemned.append(&mut entrance.jobs);
-        let spent = [mem::take(&mut *exit), mem::take(&mut entrance.jobs)];
-        self.exit.set(0);
-        self.entrance.set(0);
-        drop(condemned);
-        drop((exit, entrance));
-        drop((old, spent));
-        (sentenced, granted)
+    /// Takes all jobs out, oldest first, tombstones included.
+    pub(crate) fn drain(&self) -> Vec<Job> {
+        let (mut head, mut tail) = self.lock_both();
+        let drained = [mem::take(&mut *head), mem::take(&mut tail.jobs)];
+        self.head.set_len(0);
+        self.tail.set_len(0);
+        drop((head, tail));
+        drained.into_iter().flatten().collect()
     }
 
-    /// Returns when whoever sentences jobs at this moment has given back their places.
-    pub(crate) fn await_sentences(&self) {
-        drop(self.entrance.inner.lock());
+    /// Takes the wakers of the futures that wait for the oldest queued jobs, up to `batch` of them.
+    pub(crate) fn probe(&self, batch: usize) -> Vec<Waker> {
+        let (head, tail) = self.lock_both();
+        let jobs = head.iter().chain(&tail.jobs);
+        jobs.filter_map(Job::probe).take(batch).collect()
     }
 
-    /// The wakers of all those who await a queued job, but for threads that join one. They poll again when they are woken,
-    /// and so register again.
-    pub(crate) fn take_wakers(&self) -> Vec<Waker> {
-        let (exit, entrance) = self.lock_both();
-        let jobs = exit.iter().chain(&entrance.jobs);
-        jobs.filter_map(Job::take_waker).collect()
+    /// Counts a job that became a tombstone, and compacts the queue if there are too many.
+    pub(crate) fn add_tombstone(&self) {
+        // Ordering: none is needed, the counter guards no data.
+        self.tombstones.fetch_add(1, Ordering::Relaxed);
+        self.compact_if_due();
     }
 
-    /// The wakers of all those who wait for a condemned job.
-    pub(crate) fn condemned_wakers(&self) -> Vec<Waker> {
-        let condemned = self.condemned.lock();
-        condemned.iter().filter_map(Job::waker).collect()
+    /// Uncounts a tombstone that was taken out.
+    pub(crate) fn remove_tombstone(&self) {
+        self.tombstones.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Takes the first condemned job out.
-    pub(crate) fn pop_condemned(&self) -> Option<Job> {
-        let mut spent = VecDeque::new();
-        let mut condemned = self.condemned.lock();
-        let job = condemned.pop_front();
-        if condemned.is_empty() {
-            mem::swap(&mut *condemned, &mut spent);
-        }
-        drop(condemned);
-        drop(spent);
-        job
+    /// `len` returns the number of jobs, tombstones included.
+    fn should_compact(&self, len: impl FnOnce() -> usize) -> bool {
+        let tombstones = usize::try_from(self.tombstones.load(Ordering::Relaxed)).unwrap_or(0);
+        // Nearly always only the first is evaluated.
+        tombstones > MIN_TOMBSTONES
+            && tombstones > MIN_TOMBSTONES + len().saturating_sub(tombstones)
     }
 
-    pub(crate) fn error_of(&self, sentence: Sentence) -> JoinError {
-        let entrance = self.entrance.inner.lock();
-        match (sentence, &entrance.broken, &entrance.refused) {
-            (Sentence::Broken, Some(cause), _) => JoinError::broken_by(Arc::clone(cause)),
-            (Sentence::SpawnFailed, _, Some(error)) => JoinError::spawn_failed(Arc::clone(error)),
-            _ => JoinError::cancelled(),
-        }
-    }
-
-    /// A job in here became a husk.
-    pub(crate) fn husk_made(&self) {
-        self.husks.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A husk was taken out.
-    pub(crate) fn husk_gone(&self) {
-        self.husks.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// `jobs`: how many are in here, husks included.
-    fn has_too_many_husks(&self, jobs: impl FnOnce() -> usize) -> bool {
-        let husks = usize::try_from(self.husks.load(Ordering::Relaxed)).unwrap_or(0);
-        // The first is all that is looked at, nearly always.
-        husks > HUSKS_AT_LEAST && husks > HUSKS_AT_LEAST + jobs().saturating_sub(husks)
-    }
-
-    /// If there are too many husks, throws them out and keeps the jobs, in order. To be called when a husk was made or a
-    /// job taken out.
+    /// Drops the tombstones, if there are too many, and keeps the jobs in order. To be called when
+    /// their share may have grown: a tombstone was added, or a job taken out.
     ///
-    /// It costs as much as there are husks and jobs, and comes only after as many cancels, so each cancel pays for a
-    /// step or two.
-    pub(crate) fn sweep(&self) {
-        let seen = || self.exit.len() + self.entrance.len() + self.condemned.lock().len();
-        if !self.has_too_many_husks(seen) {
+    /// It costs as much as there are tombstones and jobs, and only after as many cancels: so each
+    /// cancel pays for a step or two.
+    pub(crate) fn compact_if_due(&self) {
+        if !self.should_compact(|| self.head.len_hint() + self.tail.len_hint()) {
             return;
         }
-        let (mut exit, mut entrance) = self.lock_both();
-        let mut condemned = self.condemned.lock();
-        let lanes = [&mut *exit, &mut entrance.jobs, &mut *condemned];
-        let jobs = lanes.iter().map(|lane| lane.len()).sum();
-        // Somebody else may have swept while this thread waited for the locks.
-        if !self.has_too_many_husks(|| jobs) {
+        let (mut head, mut tail) = self.lock_both();
+        let sides = [&mut *head, &mut tail.jobs];
+        let len = sides.iter().map(|side| side.len()).sum();
+        // Another thread may have compacted while this one waited for the locks.
+        if !self.should_compact(|| len) {
             return;
         }
-        let mut husks = Vec::with_capacity(jobs);
-        let spent = lanes.map(|lane| {
-            let mut kept = VecDeque::with_capacity(lane.len());
-            for job in lane.drain(..) {
-                match job.is_husk() {
-                    true => husks.push(job),
+        let mut tombstones = Vec::with_capacity(len);
+        let spent = sides.map(|side| {
+            let mut kept = VecDeque::with_capacity(side.len());
+            for job in side.drain(..) {
+                match job.is_tombstone() {
+                    true => tombstones.push(job),
                     false => kept.push_back(job),
                 }
             }
             kept.shrink_to_fit();
-            mem::replace(lane, kept)
+            mem::replace(side, kept)
         });
-        self.exit.set(exit.len());
-        self.entrance.set(entrance.jobs.len());
-        self.husks
-            .fetch_sub(husks.len() as isize, Ordering::Relaxed);
-        drop(condemned);
-        drop((exit, entrance));
-        drop((husks, spent));
+        self.head.set_len(head.len());
+        self.tail.set_len(tail.jobs.len());
+        self.tombstones
+            .fetch_sub(tombstones.len() as isize, Ordering::Relaxed);
+        drop((head, tail));
+        drop((tombstones, spent));
     }
 }
 
-impl<T> End<T> {
-    fn set(&self, jobs: usize) {
-        self.jobs.store(jobs, Ordering::Release);
+impl<T> Side<T> {
+    fn set_len(&self, len: usize) {
+        // Ordering: pairs with `len_hint`.
+        self.len.store(len, Ordering::Release);
     }
 
-    fn len(&self) -> usize {
-        self.jobs.load(Ordering::Acquire)
+    fn len_hint(&self) -> usize {
+        // Ordering: pairs with `set_len`. A thread that must not miss a job puts a fence between
+        // this and its own write: see `pool/idle.rs`.
+        self.len.load(Ordering::Acquire)
     }
 
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+    fn is_empty_hint(&self) -> bool {
+        self.len_hint() == 0
     }
 }
 
-impl std::fmt::Debug for Entrance {
+impl std::fmt::Debug for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.closed {
             None => "Open",
             Some(Closed::Shutdown) => "Shutdown",
             Some(Closed::Broken(_)) => "Broken",
         })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use super::*;
+    use crate::executor::Executor;
+    use crate::executor::ext::ExecutorExt;
+    use crate::task::join_handle::JoinHandle;
+
+    /// Keeps the last job that it was given.
+    #[derive(Default)]
+    struct Kept(StdMutex<Option<Job>>);
+
+    impl Executor for Kept {
+        fn execute(&self, job: Job) {
+            *self.0.lock().unwrap() = Some(job);
+        }
+    }
+
+    fn job(value: u32) -> (JoinHandle<u32>, Job) {
+        let kept = Kept::default();
+        let handle = kept.submit(move || value);
+        let job = kept.0.lock().unwrap().take().unwrap();
+        (handle, job)
+    }
+
+    fn push(queue: &Queue, value: u32) -> JoinHandle<u32> {
+        let (handle, job) = job(value);
+        assert_eq!(queue.push(job, |_| true).ok(), Some(Push::Accepted));
+        handle
+    }
+
+    #[test]
+    fn jobs_come_out_in_the_order_they_went_in_across_both_sides() {
+        let queue = Queue::new();
+        let first = [push(&queue, 0), push(&queue, 1)];
+        queue.pop().unwrap().run();
+        // From here on the head holds one job, and the tail gets more.
+        let second = [push(&queue, 2), push(&queue, 3)];
+        let order: Vec<_> = first
+            .into_iter()
+            .chain(second)
+            .map(|mut handle| {
+                if !handle.is_finished() {
+                    queue.pop().unwrap().run();
+                }
+                handle.try_join().unwrap().unwrap()
+            })
+            .collect();
+        assert_eq!(order, [0, 1, 2, 3]);
+        assert!(queue.pop().is_none() && queue.is_empty() && queue.is_empty_hint());
+    }
+
+    #[test]
+    fn a_closed_queue_gives_the_job_back_and_keeps_what_it_has() {
+        let queue = Queue::new();
+        let _handle = push(&queue, 0);
+        queue.close(Closed::Shutdown);
+        let (_handle, late) = job(1);
+        assert!(queue.push(late, |_| true).is_err());
+        assert!(!queue.is_closed_and_empty());
+        assert!(queue.pop().is_some());
+        assert!(queue.is_closed_and_empty());
+    }
+
+    #[test]
+    fn a_declined_job_is_not_added() {
+        let queue = Queue::new();
+        let (_handle, declined) = job(0);
+        assert_eq!(
+            queue.push(declined, |_| false).ok(),
+            Some(Push::AlreadyCancelled)
+        );
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn drain_takes_all_oldest_first() {
+        let queue = Queue::new();
+        let handles: Vec<_> = (0..4).map(|value| push(&queue, value)).collect();
+        drop(queue.pop());
+        let drained = queue.drain();
+        assert_eq!(drained.len(), 3);
+        assert!(queue.is_empty());
+        drained.into_iter().for_each(Job::run);
+        let finished = |handle: &JoinHandle<u32>| handle.is_finished() && !handle.is_cancelled();
+        assert!(handles[1..].iter().all(finished));
+    }
+
+    #[test]
+    fn tombstones_are_compacted_when_they_outnumber_the_jobs() {
+        let queue = Queue::new();
+        let handles: Vec<_> = (0..1000).map(|value| push(&queue, value)).collect();
+        let len = || queue.head.len_hint() + queue.tail.len_hint();
+        for handle in handles.iter().skip(10) {
+            assert!(handle.cancel());
+            queue.add_tombstone();
+            assert!(len() <= 1000);
+        }
+        assert!(len() <= 10 + 2 * MIN_TOMBSTONES + 1, "{}", len());
+        for (value, mut handle) in handles.into_iter().take(10).enumerate() {
+            queue.pop().unwrap().run();
+            assert_eq!(handle.try_join().unwrap().unwrap(), value as u32);
+        }
+    }
+
+    #[test]
+    fn a_probe_wakes_what_waits_for_the_oldest_jobs() {
+        use std::future::Future;
+        use std::pin::Pin;
+        use std::task::Context;
+
+        let queue = Queue::new();
+        let mut handles: Vec<_> = (0..5).map(|value| push(&queue, value)).collect();
+        assert_eq!(queue.probe(8).len(), 0, "nothing waits");
+        for handle in &mut handles[1..4] {
+            let poll = Pin::new(handle).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(poll.is_pending());
+        }
+        assert_eq!(queue.probe(2).len(), 2);
+        assert_eq!(queue.probe(2).len(), 1, "the others were woken already");
     }
 }

@@ -1,61 +1,62 @@
-//! How many threads there are, who they are, and who waits until they are gone.
+//! The threads of a pool: how many there are, their names, and its termination.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::mem;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::task::context::Badge;
 use crate::util::sync::thread::JoinHandle;
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Instant, Mutex, Ordering, wait_on};
-use crate::util::unwind::{catch_panic, drop_catching};
+use crate::util::unwind::{drop_waker, wake_all};
 
-/// After a refusal, and while there are workers, the system is left alone for so long: every submit would ask again.
+/// The back-off after a failed spawn while a worker is alive. Without it every submit would retry.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(crate) struct Roster {
+pub(crate) struct Registry {
     max_workers: usize,
-    /// `Staff::workers`, to be read without the lock.
+    /// `Inner::workers`, to be read without the lock.
     workers: AtomicUsize,
-    /// Of them, those that have not come to their loop yet. Each counts itself out.
+    /// Those of the workers that have not reached their loop. Each counts itself out.
     starting: AtomicUsize,
-    staff: Mutex<Staff>,
-    /// Told when `joined` becomes `Done`.
+    inner: Mutex<Inner>,
+    /// Notified when `joined` becomes `Done`.
     all_joined: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Staff {
-    /// Threads in their loop, on their way to it, or about to be started.
+struct Inner {
+    /// Threads in their loop, on their way to it, or about to be spawned.
     workers: usize,
-    /// The most there ever were.
+    /// The highest value that `workers` ever had.
     peak: usize,
-    /// Numbers of workers, each used once.
+    /// Numbers of workers. Each is used once.
     next_worker: u64,
-    /// Numbers for names: the lowest that is free is used first, so they stay below `max_workers`.
+    /// Numbers in names. The lowest free one is used first, so they stay below `max_workers`.
     next_name: usize,
     free_names: BinaryHeap<Reverse<usize>>,
-    /// Threads by their worker's number; `Starting` until who has started it comes back with it.
-    threads: BTreeMap<u64, Member>,
-    /// Threads that have left their loop and are to be joined: by one that leaves later, or at the end.
-    gone: Vec<WorkerThread>,
-    /// The system refused a thread; when to ask it again.
+    /// Threads by their worker's number.
+    threads: BTreeMap<u64, ThreadState>,
+    /// Threads that have left their loop, to be joined by a worker that exits later, or at the end.
+    exited_threads: Vec<WorkerThread>,
+    /// The last spawn failed; when to try again.
     retry_at: Option<Instant>,
-    /// The last worker has left, and none will come.
-    ended: bool,
+    /// The last worker has left, and no other will come.
+    terminated: bool,
     joined: Joined,
-    waiting: BTreeMap<u64, Waiting>,
-    next_waiting: u64,
+    /// What waits for the termination.
+    waiters: BTreeMap<u64, Waker>,
+    next_waiter: u64,
 }
 
 #[derive(Debug)]
-enum Member {
+enum ThreadState {
+    /// Until the thread that spawns it comes back with its handle.
     Starting,
-    Here(WorkerThread),
-    /// Left its loop before who has started it came back.
-    LeftEarly,
+    Running(WorkerThread),
+    /// It left its loop before the thread that spawned it came back.
+    ExitedEarly,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,51 +71,25 @@ enum Joined {
 #[derive(Debug)]
 pub(crate) struct WorkerThread {
     pub(crate) thread: JoinHandle<()>,
-    /// Its thread-locals are dropped, so that joining it takes no time. (Their destructors are foreign code, and may
-    /// wait for one another.)
-    pub(crate) emptied: Arc<AtomicBool>,
+    /// Set when its thread-locals are dropped: to join it then takes no time. (Their destructors are
+    /// user code, and may wait for each other.)
+    pub(crate) tls_dropped: Arc<AtomicBool>,
 }
 
-/// Someone who waits for the end.
+/// A worker that is counted, and whose thread is to be spawned.
 #[derive(Debug)]
-struct Waiting {
-    waker: Waker,
-    place: Place,
-    /// The wait is over, although the end has not come: all workers wait.
-    released: bool,
-}
-
-/// Where someone waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Outside,
-    /// In a thread of this pool: in its loop, or (`None`) after it.
-    Inside(Option<u64>),
-}
-
-/// What a wait has seen the end of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The last worker has left its loop.
-    All,
-    /// Every worker but those that wait, too: good enough inside.
-    AllOthers,
-}
-
-/// A thread that may be started.
-#[derive(Debug)]
-pub(crate) struct Opening {
+pub(crate) struct WorkerSlot {
     pub(crate) worker: u64,
     pub(crate) name: usize,
 }
 
-impl Roster {
+impl Registry {
     pub(crate) fn new(max_workers: usize) -> Self {
         Self {
             max_workers,
             workers: AtomicUsize::new(0),
             starting: AtomicUsize::new(0),
-            staff: Mutex::default(),
+            inner: Mutex::default(),
             all_joined: Condvar::new(),
         }
     }
@@ -124,6 +99,7 @@ impl Roster {
     }
 
     pub(crate) fn workers(&self) -> usize {
+        // Ordering: as for the counts of `idle.rs`.
         self.workers.load(Ordering::SeqCst)
     }
 
@@ -131,249 +107,303 @@ impl Roster {
         self.starting.load(Ordering::Acquire)
     }
 
-    fn set_workers(&self, staff: &mut Staff, workers: usize) {
-        staff.workers = workers;
-        staff.peak = staff.peak.max(workers);
+    fn set_workers(&self, inner: &mut Inner, workers: usize) {
+        inner.workers = workers;
+        inner.peak = inner.peak.max(workers);
         self.workers.store(workers, Ordering::SeqCst);
     }
 
-    /// From when on [`open`](Self::open) would, if it would.
-    pub(crate) fn may_open(&self, demand: impl FnOnce() -> u64) -> Option<Instant> {
+    /// Returns from when on [`reserve`](Self::reserve) would allow a spawn; `None` if it would not.
+    pub(crate) fn spawn_allowed_at(&self, demand: impl FnOnce() -> u64) -> Option<Instant> {
         if self.workers() >= self.max_workers {
             return None;
         }
         let now = Instant::now();
-        self.has_opening(&self.staff.lock(), now, demand)
+        self.allowed_at(&self.inner.lock(), now, demand)
     }
 
-    fn has_opening(
+    fn allowed_at(
         &self,
-        staff: &Staff,
+        inner: &Inner,
         now: Instant,
         demand: impl FnOnce() -> u64,
     ) -> Option<Instant> {
-        let workers = staff.workers;
-        if workers >= self.max_workers || demand() <= workers as u64 || staff.ended {
+        let workers = inner.workers;
+        if workers >= self.max_workers || demand() <= workers as u64 || inner.terminated {
             return None;
         }
-        let retry_at = staff.retry_at.filter(|_| workers > 0);
+        let retry_at = inner.retry_at.filter(|_| workers > 0);
         Some(retry_at.map_or(now, |at| at.max(now)))
     }
 
-    /// Counts one more worker, whose thread the caller then starts, outside the lock; unless there are enough for
-    /// `demand`.
-    pub(crate) fn open(&self, demand: impl FnOnce() -> u64) -> Option<Opening> {
+    /// Counts one more worker, unless there are enough for `demand`. The caller then spawns its
+    /// thread, outside the lock.
+    pub(crate) fn reserve(&self, demand: impl FnOnce() -> u64) -> Option<WorkerSlot> {
         let now = Instant::now();
-        let mut staff = self.staff.lock();
-        if self.has_opening(&staff, now, demand) != Some(now) {
+        let mut inner = self.inner.lock();
+        if self.allowed_at(&inner, now, demand) != Some(now) {
             return None;
         }
-        let workers = staff.workers;
-        self.set_workers(&mut staff, workers + 1);
+        // Counted before the thread exists: `max_workers` bounds threads that are being spawned, too.
+        let workers = inner.workers;
+        self.set_workers(&mut inner, workers + 1);
         self.starting.fetch_add(1, Ordering::Release);
-        staff.next_worker += 1;
-        let worker = staff.next_worker;
-        staff.threads.insert(worker, Member::Starting);
-        let name = match staff.free_names.pop() {
+        inner.next_worker += 1;
+        let worker = inner.next_worker;
+        inner.threads.insert(worker, ThreadState::Starting);
+        let name = match inner.free_names.pop() {
             Some(Reverse(name)) => name,
             None => {
-                staff.next_name += 1;
-                staff.next_name - 1
+                inner.next_name += 1;
+                inner.next_name - 1
             }
         };
-        Some(Opening { worker, name })
+        Some(WorkerSlot { worker, name })
     }
 
-    /// The thread runs, or has left by now: to be followed by a review.
-    pub(crate) fn opened(&self, worker: u64, thread: WorkerThread) {
-        let mut staff = self.staff.lock();
-        staff.retry_at = None;
-        match staff.threads.remove(&worker) {
-            Some(Member::LeftEarly) => staff.gone.push(thread),
+    /// The thread is spawned, and may have exited by now. The caller must check for termination.
+    pub(crate) fn spawned(&self, worker: u64, thread: WorkerThread) {
+        let mut inner = self.inner.lock();
+        // The system has threads again.
+        inner.retry_at = None;
+        match inner.threads.remove(&worker) {
+            Some(ThreadState::ExitedEarly) => inner.exited_threads.push(thread),
             _ => {
-                staff.threads.insert(worker, Member::Here(thread));
+                inner.threads.insert(worker, ThreadState::Running(thread));
             }
         }
     }
 
-    /// The system refused the thread: undoes [`open`](Self::open). Says whether there is no worker at all now.
-    pub(crate) fn refused(&self, opening: &Opening) -> bool {
+    /// The thread could not be spawned: undoes [`reserve`](Self::reserve). Returns whether the pool
+    /// has no worker now.
+    pub(crate) fn spawn_failed(&self, slot: &WorkerSlot) -> bool {
         let retry_at = Instant::now() + RETRY_AFTER;
-        let mut staff = self.staff.lock();
-        let workers = staff.workers - 1;
-        self.set_workers(&mut staff, workers);
+        let mut inner = self.inner.lock();
+        let workers = inner.workers - 1;
+        self.set_workers(&mut inner, workers);
         self.starting.fetch_sub(1, Ordering::Release);
-        staff.threads.remove(&opening.worker);
-        staff.free_names.push(Reverse(opening.name));
-        staff.retry_at = Some(retry_at);
+        inner.threads.remove(&slot.worker);
+        inner.free_names.push(Reverse(slot.name));
+        inner.retry_at = Some(retry_at);
         workers == 0
     }
 
-    /// A worker has come to its loop, or to the end of its start.
-    pub(crate) fn started(&self) {
+    /// A worker has reached its loop, or the end of its initializer.
+    pub(crate) fn ready(&self) {
         self.starting.fetch_sub(1, Ordering::Release);
     }
 
-    /// A worker leaves its loop. Gives threads that left before it and are at their very end: they are to be joined,
+    /// A worker leaves its loop. Returns threads that left before it and whose thread-locals are
+    /// dropped: the caller joins them, outside the lock.
+    #[must_use]
+    pub(crate) fn exited(&self, slot: &WorkerSlot) -> Vec<WorkerThread> {
+        let mut inner = self.inner.lock();
+        let workers = inner.workers - 1;
+        self.set_workers(&mut inner, workers);
+        inner.free_names.push(Reverse(slot.name));
+        let exited = mem::take(&mut inner.exited_threads).into_iter();
+        // Ordering: pairs with the store of the flag's destructor.
+        let (done, not_yet) = exited.partition(|thread| thread.tls_dropped.load(Ordering::Acquire));
+        inner.exited_threads = not_yet;
+        match inner.threads.remove(&slot.worker) {
+            Some(ThreadState::Running(thread)) => inner.exited_threads.push(thread),
+            _ => {
+                let early = ThreadState::ExitedEarly;
+                inner.threads.insert(slot.worker, early);
+            }
+        }
+        done
+    }
+
+    /// Terminates the pool if its last worker has left. `closed_and_empty` is read by the caller
+    /// *after* whatever may have been the last thing to wait for. The caller wakes the wakers,
     /// outside the lock.
     #[must_use]
-    pub(crate) fn left(&self, opening: &Opening) -> Vec<WorkerThread> {
-        let mut staff = self.staff.lock();
-        let workers = staff.workers - 1;
-        self.set_workers(&mut staff, workers);
-        staff.free_names.push(Reverse(opening.name));
-        let gone = mem::take(&mut staff.gone).into_iter();
-        let (over, not_yet) = gone.partition(|gone| gone.emptied.load(Ordering::Acquire));
-        staff.gone = not_yet;
-        match staff.threads.remove(&opening.worker) {
-            Some(Member::Here(thread)) => staff.gone.push(thread),
-            _ => {
-                staff.threads.insert(opening.worker, Member::LeftEarly);
-            }
+    pub(crate) fn check_termination(&self, closed_and_empty: bool) -> Vec<Waker> {
+        let mut inner = self.inner.lock();
+        inner.check_termination(closed_and_empty);
+        if !inner.terminated {
+            return Vec::new();
         }
-        over
+        let waiters = mem::take(&mut inner.waiters);
+        // Wakers are user code: the caller wakes them.
+        drop(inner);
+        waiters.into_values().collect()
     }
 
-    /// Whether those who wait can be told that they wait for nothing any more; `finished` says that the queue is shut
-    /// and empty, and is to be asked *after* whatever may have been the last thing that they wait for. The wakers are to be called outside the lock.
-    #[must_use]
-    pub(crate) fn review_now(&self, finished: bool) -> Vec<Waker> {
-        self.review(&mut self.staff.lock(), finished)
-    }
-
-    fn review(&self, staff: &mut Staff, finished: bool) -> Vec<Waker> {
-        let unborn = |member: &Member| matches!(member, Member::Starting | Member::LeftEarly);
-        if finished && staff.workers == 0 && !staff.threads.values().any(unborn) {
-            staff.ended = true;
-            return release(staff, |_| true);
-        }
-        let in_loop = |worker: &u64| {
-            matches!(
-                staff.threads.get(worker),
-                Some(Member::Starting | Member::Here(_))
-            )
-        };
-        let inside: BTreeSet<u64> = staff
-            .waiting
-            .values()
-            .filter_map(|waiting| match waiting.place {
-                Place::Inside(worker) => worker.filter(in_loop),
-                Place::Outside => None,
-            })
-            .collect();
-        if inside.len() == staff.workers {
-            return release(staff, |place| place != Place::Outside);
-        }
-        Vec::new()
-    }
-
-    /// Waits for the last worker to leave its loop; inside, for every other one to leave or to wait, too.
-    pub(crate) fn poll_end(
+    /// Waits for the last worker to leave its loop. `waiter` is the caller's number in the list.
+    pub(crate) fn poll_termination(
         &self,
-        id: &mut Option<u64>,
-        badge: Option<Badge>,
+        waiter: &mut Option<u64>,
         waker: &Waker,
-        finished: bool,
-    ) -> Poll<End> {
-        let place = badge.map_or(Place::Outside, |badge| Place::Inside(badge.worker));
+        closed_and_empty: bool,
+    ) -> Poll<()> {
+        // A clone runs user code, so it is made outside the lock.
         let waker = waker.clone();
-        let mut staff = self.staff.lock();
-        let number = *id.get_or_insert_with(|| {
-            staff.next_waiting += 1;
-            staff.next_waiting
+        let mut inner = self.inner.lock();
+        inner.check_termination(closed_and_empty);
+        if inner.terminated {
+            let own = waiter
+                .take()
+                .and_then(|number| inner.waiters.remove(&number));
+            let others = mem::take(&mut inner.waiters);
+            drop(inner);
+            drop_waker(own);
+            drop_waker(Some(waker));
+            wake_all(others.into_values());
+            return Poll::Ready(());
+        }
+        let number = *waiter.get_or_insert_with(|| {
+            inner.next_waiter += 1;
+            inner.next_waiter
         });
-        // What ends a wait inside does not end it when it goes on outside.
-        let released =
-            place != Place::Outside && staff.waiting.get(&number).is_some_and(|w| w.released);
-        // Without its waker, or the review would call that, too.
-        let waiting = Waiting {
-            waker: Waker::noop().clone(),
-            place,
-            released,
-        };
-        let replaced = staff.waiting.insert(number, waiting);
-        let others = self.review(&mut staff, finished);
-        let end = match staff.waiting[&number].released {
-            _ if staff.ended => Some(End::All),
-            true => Some(End::AllOthers),
-            false => None,
-        };
-        let Some(end) = end else {
-            if let Some(waiting) = staff.waiting.get_mut(&number) {
-                waiting.waker = waker;
-            }
-            drop(staff);
-            wake_all(others);
-            drop_catching("a waker's destructor", replaced);
-            return Poll::Pending;
-        };
-        staff.waiting.remove(&number);
-        drop(staff);
-        *id = None;
-        wake_all(others);
-        drop_catching("a waker's destructor", (waker, replaced));
-        Poll::Ready(end)
+        let replaced = inner.waiters.insert(number, waker);
+        drop(inner);
+        drop_waker(replaced);
+        Poll::Pending
     }
 
-    /// Waits no more.
-    pub(crate) fn forget(&self, id: u64) {
-        let forgotten = self.staff.lock().waiting.remove(&id);
-        if forgotten.is_some() {
-            drop_catching("a waker's destructor", forgotten);
-        }
+    pub(crate) fn remove_waiter(&self, waiter: u64) {
+        let removed = self.inner.lock().waiters.remove(&waiter);
+        drop_waker(removed);
     }
 
-    /// How many workers there are, and how many there were at the most.
-    pub(crate) fn head_count(&self) -> (usize, usize) {
-        let staff = self.staff.lock();
-        (staff.workers, staff.peak)
+    /// Returns the number of workers, and the highest there ever was.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.workers, inner.peak)
     }
 
-    /// Waits until every thread is gone, thread-locals and all. To be called after the end, and not in a worker.
+    /// Blocks until every thread has ended, thread-locals included. To be called after the
+    /// termination, and not on a worker.
     pub(crate) fn join_threads(&self) {
-        let mut staff = self.staff.lock();
-        debug_assert!(staff.ended, "threads are joined before the end");
-        while staff.joined == Joined::Underway {
-            staff = wait_on(&self.all_joined, staff);
+        let mut inner = self.inner.lock();
+        debug_assert!(inner.terminated, "threads are joined after the termination");
+        while inner.joined == Joined::Underway {
+            inner = wait_on(&self.all_joined, inner);
         }
-        if staff.joined == Joined::Done {
+        if inner.joined == Joined::Done {
             return;
         }
-        staff.joined = Joined::Underway;
-        let threads = mem::take(&mut staff.threads);
-        let gone = mem::take(&mut staff.gone);
-        drop(staff);
-        let here = threads.into_values().filter_map(|member| match member {
-            Member::Here(thread) => Some(thread),
-            Member::Starting | Member::LeftEarly => None,
+        // To join a thread may take long, since its thread-locals run user code.
+        inner.joined = Joined::Underway;
+        let threads = mem::take(&mut inner.threads);
+        let exited = mem::take(&mut inner.exited_threads);
+        drop(inner);
+        let running = threads.into_values().filter_map(|thread| match thread {
+            ThreadState::Running(thread) => Some(thread),
+            ThreadState::Starting | ThreadState::ExitedEarly => None,
         });
-        join_all(gone.into_iter().chain(here));
-        self.staff.lock().joined = Joined::Done;
+        join_all(exited.into_iter().chain(running));
+        self.inner.lock().joined = Joined::Done;
         self.all_joined.notify_all();
     }
 }
 
-fn release(staff: &mut Staff, whom: impl Fn(Place) -> bool) -> Vec<Waker> {
-    let mut wakers = Vec::new();
-    for waiting in staff.waiting.values_mut() {
-        if whom(waiting.place) && !waiting.released {
-            waiting.released = true;
-            wakers.push(mem::replace(&mut waiting.waker, Waker::noop().clone()));
+impl Inner {
+    fn check_termination(&mut self, closed_and_empty: bool) {
+        // Their spawning thread has not come back yet, and still holds what belongs to the pool.
+        let unregistered = |thread: &ThreadState| {
+            matches!(thread, ThreadState::Starting | ThreadState::ExitedEarly)
+        };
+        if closed_and_empty && self.workers == 0 && !self.threads.values().any(unregistered) {
+            self.terminated = true;
         }
     }
-    wakers
 }
 
-/// A worker never unwinds, so there is no panic to be found in here.
+/// Joins threads. A worker never unwinds, so there is no panic to be found.
 pub(crate) fn join_all(threads: impl IntoIterator<Item = WorkerThread>) {
     for WorkerThread { thread, .. } in threads {
         let _ = thread.join();
     }
 }
 
-/// Calls wakers, outside locks.
-pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        catch_panic("a waker", || waker.wake());
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn thread(tls_dropped: bool) -> WorkerThread {
+        WorkerThread {
+            thread: std::thread::spawn(|| ()),
+            tls_dropped: Arc::new(AtomicBool::new(tls_dropped)),
+        }
+    }
+
+    #[test]
+    fn workers_are_reserved_up_to_the_demand_and_the_maximum() {
+        let registry = Registry::new(2);
+        assert!(registry.reserve(|| 0).is_none());
+        assert!(registry.reserve(|| 1).is_some());
+        assert!(registry.reserve(|| 1).is_none());
+        assert!(registry.reserve(|| 9).is_some());
+        assert!(registry.reserve(|| 9).is_none());
+        assert_eq!((registry.workers(), registry.starting()), (2, 2));
+    }
+
+    #[test]
+    fn the_lowest_free_name_is_used_again() {
+        let registry = Registry::new(3);
+        let slots = [(); 3].map(|()| registry.reserve(|| 9).unwrap());
+        assert_eq!(slots.each_ref().map(|slot| slot.name), [0, 1, 2]);
+        for slot in [&slots[2], &slots[0]] {
+            registry.spawned(slot.worker, thread(true));
+            join_all(registry.exited(slot));
+        }
+        assert_eq!(registry.reserve(|| 9).unwrap().name, 0);
+    }
+
+    #[test]
+    fn after_a_failed_spawn_the_next_one_waits_unless_there_is_no_worker() {
+        let registry = Registry::new(2);
+        let first = registry.reserve(|| 9).unwrap();
+        assert!(registry.spawn_failed(&first), "no worker is left");
+        assert!(registry.reserve(|| 9).is_some());
+        let second = registry.reserve(|| 9);
+        assert!(second.is_none(), "the back-off");
+        assert!(registry.spawn_allowed_at(|| 9).unwrap() > Instant::now());
+    }
+
+    #[test]
+    fn the_pool_terminates_when_it_is_closed_and_its_last_worker_has_left() {
+        let registry = Registry::new(1);
+        let slot = registry.reserve(|| 1).unwrap();
+        let mut waiter = None;
+        let mut poll = |closed| registry.poll_termination(&mut waiter, Waker::noop(), closed);
+        assert!(poll(true).is_pending());
+        registry.ready();
+        let exited = registry.exited(&slot);
+        assert!(exited.is_empty());
+        assert!(poll(true).is_pending(), "its thread is not registered yet");
+        registry.spawned(slot.worker, thread(false));
+        assert!(registry.check_termination(false).is_empty());
+        assert_eq!(registry.check_termination(true).len(), 1);
+        assert!(poll(true).is_ready());
+        registry.join_threads();
+        assert!(registry.reserve(|| 9).is_none(), "none will come");
+    }
+
+    #[test]
+    fn a_removed_waiter_is_not_woken() {
+        let registry = Registry::new(1);
+        let mut waiter = None;
+        let poll = registry.poll_termination(&mut waiter, Waker::noop(), false);
+        assert!(poll.is_pending());
+        registry.remove_waiter(waiter.unwrap());
+        assert!(registry.check_termination(true).is_empty());
+    }
+
+    #[test]
+    fn a_thread_is_joined_by_a_later_one_once_its_thread_locals_are_gone() {
+        let registry = Registry::new(3);
+        let slots = [(); 3].map(|()| registry.reserve(|| 9).unwrap());
+        for (slot, tls_dropped) in slots.iter().zip([true, false, true]) {
+            registry.spawned(slot.worker, thread(tls_dropped));
+        }
+        assert_eq!(registry.exited(&slots[0]).len(), 0);
+        let joined = registry.exited(&slots[1]);
+        assert_eq!(joined.len(), 1);
+        join_all(joined);
+        assert_eq!(registry.exited(&slots[2]).len(), 0);
     }
 }

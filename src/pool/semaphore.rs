@@ -1,149 +1,240 @@
-//! The places of a bounded queue, and who waits for one: first polled is first served.
+//! The permits of a bounded queue, first come first served.
 //!
-//! A place is taken before a job is queued and comes back when the job leaves the queue. A place that comes back while
-//! somebody waits is *granted* to the first who waits, not put back, so that nobody who comes later can overtake. Who
-//! stops waiting with a granted place passes it on.
+//! A submitter acquires a permit before it queues a job; the permit is released when the job leaves
+//! the queue. A permit that is released while submitters wait is *granted* to the first of them
+//! instead of being put back, so that no later one can overtake. A waiter that gives up passes a
+//! granted permit on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::task::{Poll, Waker};
 
+use crate::util::fault::fault;
 use crate::util::sync::{Mutex, MutexGuard};
-use crate::util::unwind::drop_catching;
+use crate::util::unwind::drop_waker;
 
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Semaphore {
     capacity: usize,
-    places: Mutex<Places>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Places {
-    /// Places of queued jobs, of jobs about to be queued, and granted ones. A pool's own workers may take it over the
-    /// capacity.
-    taken: usize,
-    /// Those who wait, oldest first.
+struct State {
+    /// Permits of queued jobs, of jobs about to be queued, and granted ones. The pool's own workers
+    /// may exceed the capacity.
+    acquired: usize,
+    /// Submitters that wait, oldest first.
     waiting: BTreeMap<u64, Waker>,
-    /// Those who have a place and do not know it yet.
+    /// Submitters that have a permit and have not polled since.
     granted: BTreeSet<u64>,
     next_ticket: u64,
-    /// Nobody waits any more: the pool takes no more jobs.
+    /// The pool accepts no more jobs, so nothing waits any longer.
     closed: bool,
 }
 
-/// A place in the line. Its owner either [polls](Room::poll) until it is ready or [gives up](Room::give_up).
+/// A submitter's position in the queue for permits. Its owner either [polls](Semaphore::poll_acquire)
+/// until it has a permit, or [cancels](Semaphore::cancel).
 #[derive(Debug)]
 pub(crate) struct Ticket(u64);
 
-impl Room {
+impl Semaphore {
     pub(crate) fn new(capacity: usize) -> Self {
-        let places = Mutex::default();
-        Self { capacity, places }
+        let state = Mutex::default();
+        Self { capacity, state }
     }
 
-    /// Places of jobs that are queued, or about to be.
+    /// Returns the number of jobs that are queued or about to be.
     pub(crate) fn queued(&self) -> usize {
-        let places = self.places.lock();
-        places.taken - places.granted.len()
+        let state = self.state.lock();
+        state.acquired - state.granted.len()
     }
 
-    /// Takes a place if there is one and nobody waits for it. In a pool that takes no more jobs there always is one, as
-    /// the caller will find when it queues its job, and gives it back.
-    pub(crate) fn try_take(&self) -> bool {
-        self.try_take_in(&mut self.places.lock())
+    /// Acquires a permit if one is free and nothing waits for it. In a pool that accepts no more
+    /// jobs one is always free: the caller finds out when it queues its job, and releases it.
+    pub(crate) fn try_acquire(&self) -> bool {
+        self.state.lock().try_acquire(self.capacity)
     }
 
-    fn try_take_in(&self, places: &mut Places) -> bool {
-        let free = places.taken < self.capacity && places.waiting.is_empty();
-        let taken = free || places.closed;
-        places.taken += usize::from(taken);
-        taken
+    /// Acquires a permit, if need be above the capacity.
+    pub(crate) fn force_acquire(&self) {
+        self.state.lock().acquired += 1;
     }
 
-    /// Takes a place, over the capacity if need be.
-    pub(crate) fn take_anyway(&self) {
-        self.places.lock().taken += 1;
-    }
-
-    /// Takes a place, or stands in line for one.
-    pub(crate) fn poll(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<()> {
-        if self.is_served(&mut self.places.lock(), ticket) {
+    /// Acquires a permit, or waits for one.
+    pub(crate) fn poll_acquire(&self, ticket: &mut Option<Ticket>, waker: &Waker) -> Poll<()> {
+        if self.state.lock().take_permit(self.capacity, ticket) {
             return Poll::Ready(());
         }
-        // Foreign code, so not under the lock; after it, look again.
+        // A clone runs user code, so it is made outside the lock. After it, look again.
         let waker = waker.clone();
-        let mut places = self.places.lock();
-        if self.is_served(&mut places, ticket) {
-            drop(places);
-            drop_catching("a waker's destructor", waker);
+        let mut state = self.state.lock();
+        let look_again = !fault!("an_acquire_looks_once");
+        if look_again && state.take_permit(self.capacity, ticket) {
+            drop(state);
+            drop_waker(Some(waker));
             return Poll::Ready(());
         }
         let Ticket(number) = *ticket.get_or_insert_with(|| {
-            places.next_ticket += 1;
-            Ticket(places.next_ticket)
+            state.next_ticket += 1;
+            Ticket(state.next_ticket)
         });
-        let replaced = places.waiting.insert(number, waker);
-        drop(places);
-        if replaced.is_some() {
-            drop_catching("a waker's destructor", replaced);
-        }
+        let replaced = state.waiting.insert(number, waker);
+        drop(state);
+        drop_waker(replaced);
         Poll::Pending
     }
 
-    fn is_served(&self, places: &mut Places, ticket: &mut Option<Ticket>) -> bool {
-        let served = match ticket {
-            Some(Ticket(number)) if places.granted.remove(number) => true,
-            // Let go by `close`, without a place.
-            Some(_) if places.closed => self.try_take_in(places),
-            Some(_) => false,
-            None => self.try_take_in(places),
-        };
-        if served {
-            *ticket = None;
-        }
-        served
+    /// Releases a permit. The caller wakes the returned waker, outside locks: its submitter has the
+    /// permit now.
+    #[must_use]
+    pub(crate) fn release(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        state.acquired -= 1;
+        self.grant(state)
     }
 
-    /// Gives a place back. The waker, if any, is of the one who has it now: to be called by the caller, outside locks.
+    /// Stops waiting. The caller wakes the returned waker, as for [`release`](Self::release).
     #[must_use]
-    pub(crate) fn give_back(&self) -> Option<Waker> {
-        let mut places = self.places.lock();
-        places.taken -= 1;
-        self.grant(places)
-    }
-
-    /// Leaves the line. What comes back is as in [`give_back`](Self::give_back).
-    #[must_use]
-    pub(crate) fn give_up(&self, Ticket(number): Ticket) -> Option<Waker> {
-        let mut places = self.places.lock();
-        if places.granted.remove(&number) {
-            places.taken -= 1;
-            return self.grant(places);
+    pub(crate) fn cancel(&self, Ticket(number): Ticket) -> Option<Waker> {
+        let mut state = self.state.lock();
+        if state.granted.remove(&number) {
+            if fault!("a_cancelled_acquire_keeps_its_permit") {
+                return None;
+            }
+            state.acquired -= 1;
+            return self.grant(state);
         }
-        let forgotten = places.waiting.remove(&number);
-        drop(places);
-        if forgotten.is_some() {
-            drop_catching("a waker's destructor", forgotten);
-        }
+        // Not granted: nothing changes for the others.
+        let removed = state.waiting.remove(&number);
+        drop(state);
+        drop_waker(removed);
         None
     }
 
-    fn grant(&self, mut places: MutexGuard<'_, Places>) -> Option<Waker> {
-        if places.taken >= self.capacity {
+    fn grant(&self, mut state: MutexGuard<'_, State>) -> Option<Waker> {
+        // The pool's own workers may have exceeded the capacity.
+        if state.acquired >= self.capacity {
             return None;
         }
-        let (number, waker) = places.waiting.pop_first()?;
-        places.taken += 1;
-        places.granted.insert(number);
+        // The permit changes hands without being free in between.
+        let (number, waker) = state.waiting.pop_first()?;
+        state.acquired += 1;
+        state.granted.insert(number);
         Some(waker)
     }
 
-    /// Lets everybody go who waits, now and later. The wakers are to be called outside locks.
+    /// Releases all submitters that wait, now and later. The caller wakes them, outside locks.
     #[must_use]
     pub(crate) fn close(&self) -> Vec<Waker> {
-        let mut places = self.places.lock();
-        places.closed = true;
-        let waiting = mem::take(&mut places.waiting);
+        let mut state = self.state.lock();
+        state.closed = true;
+        let waiting = mem::take(&mut state.waiting);
+        drop(state);
         waiting.into_values().collect()
+    }
+}
+
+impl State {
+    fn try_acquire(&mut self, capacity: usize) -> bool {
+        // Invariant: while a submitter waits, no permit is free for a later one.
+        let free = self.acquired < capacity && self.waiting.is_empty();
+        let acquired = free || self.closed;
+        self.acquired += usize::from(acquired);
+        acquired
+    }
+
+    /// Takes a permit that was granted to `ticket`, or one that is free.
+    fn take_permit(&mut self, capacity: usize, ticket: &mut Option<Ticket>) -> bool {
+        let has_permit = match ticket {
+            Some(Ticket(number)) if self.granted.remove(number) => true,
+            // Released by `close`, without a permit.
+            Some(_) if self.closed => self.try_acquire(capacity),
+            Some(_) => false,
+            None => self.try_acquire(capacity),
+        };
+        if has_permit {
+            *ticket = None;
+        }
+        has_permit
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn poll(semaphore: &Semaphore, ticket: &mut Option<Ticket>) -> bool {
+        semaphore.poll_acquire(ticket, Waker::noop()).is_ready()
+    }
+
+    #[test]
+    fn permits_are_counted() {
+        let semaphore = Semaphore::new(2);
+        assert!(semaphore.try_acquire() && semaphore.try_acquire());
+        assert!(!semaphore.try_acquire());
+        assert!(semaphore.release().is_none());
+        assert_eq!(semaphore.queued(), 1);
+        assert!(semaphore.try_acquire());
+    }
+
+    #[test]
+    fn a_released_permit_goes_to_the_first_that_waits_and_cannot_be_overtaken() {
+        let semaphore = Semaphore::new(1);
+        assert!(semaphore.try_acquire());
+        let (mut first, mut second) = (None, None);
+        assert!(!poll(&semaphore, &mut first) && !poll(&semaphore, &mut second));
+        assert!(semaphore.release().is_some(), "the first is woken");
+        assert!(!semaphore.try_acquire(), "the permit is granted already");
+        assert!(!poll(&semaphore, &mut second));
+        assert!(poll(&semaphore, &mut first));
+        assert!(first.is_none());
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_passes_its_permit_on() {
+        let semaphore = Semaphore::new(1);
+        assert!(semaphore.try_acquire());
+        let (mut first, mut second) = (None, None);
+        assert!(!poll(&semaphore, &mut first) && !poll(&semaphore, &mut second));
+        assert!(semaphore.release().is_some());
+        assert!(semaphore.cancel(first.unwrap()).is_some());
+        assert!(poll(&semaphore, &mut second));
+        assert!(semaphore.release().is_none());
+        assert_eq!(semaphore.queued(), 0);
+    }
+
+    #[test]
+    fn a_waiter_without_a_permit_just_leaves() {
+        let semaphore = Semaphore::new(1);
+        assert!(semaphore.try_acquire());
+        let mut ticket = None;
+        assert!(!poll(&semaphore, &mut ticket));
+        assert!(semaphore.cancel(ticket.unwrap()).is_none());
+        assert!(semaphore.release().is_none());
+        assert!(semaphore.try_acquire());
+    }
+
+    #[test]
+    fn a_worker_may_exceed_the_capacity_and_the_excess_is_paid_back_first() {
+        let semaphore = Semaphore::new(1);
+        assert!(semaphore.try_acquire());
+        semaphore.force_acquire();
+        let mut ticket = None;
+        assert!(!poll(&semaphore, &mut ticket));
+        assert!(semaphore.release().is_none(), "still at the capacity");
+        assert!(semaphore.release().is_some());
+        assert!(poll(&semaphore, &mut ticket));
+    }
+
+    #[test]
+    fn close_releases_all_that_wait_now_and_later() {
+        let semaphore = Semaphore::new(1);
+        assert!(semaphore.try_acquire());
+        let mut ticket = None;
+        assert!(!poll(&semaphore, &mut ticket));
+        assert_eq!(semaphore.close().len(), 1);
+        assert!(poll(&semaphore, &mut ticket));
+        assert!(semaphore.try_acquire());
     }
 }

@@ -10,55 +10,63 @@ use futures::future::FusedFuture;
 
 use crate::error::TimeoutError;
 use crate::park::block_on::block_on;
-use crate::park::parker::Sleeper;
-use crate::pool::inner::Shared;
-use crate::pool::registry::End;
+use crate::park::parker::Parker;
+use crate::pool::inner::PoolInner;
 use crate::util::sync::{Arc, Instant};
 
-/// The end of a pool: a future, and for sync code [`join`](Self::join). See
+/// The shutdown of a pool: async code awaits it, sync code [joins](Self::join) it. See
 /// [`ThreadPool::shutdown`](crate::ThreadPool::shutdown).
 ///
-/// The shutdown goes on whether or not anybody waits: **dropping this value waits for nothing**, and it need not be
-/// polled. It is ready when the last worker has left its loop, and so every job that was accepted is resolved, save
-/// those that some other thread is just cancelling.
+/// **Dropping it waits for nothing.** The shutdown proceeds whether or not this value is polled,
+/// joined or dropped.
 ///
-/// In a worker of the same pool all forms of waiting end when every other worker has ended, or waits in here, too. What
-/// is still queued then runs after this job.
+/// The future is ready when the last worker has left its loop. Every accepted job is then resolved,
+/// except for jobs that another thread is cancelling at that moment.
+///
+/// In one of the pool's own workers the future is ready at once, and [`join`](Self::join) and
+/// [`join_timeout`](Self::join_timeout) return at once, although workers still run. A worker cannot
+/// wait for its own end. Jobs that are still queued run afterwards.
 pub struct Shutdown {
-    shared: Arc<Shared>,
-    /// In the roster's list of those who wait.
-    waiting: Option<u64>,
-    /// What the wait has seen the end of.
-    end: Option<End>,
+    pool: Arc<PoolInner>,
+    /// This wait's number in the registry's list of waiters.
+    waiter: Option<u64>,
+    /// The future was ready.
+    done: bool,
 }
 
 impl Shutdown {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(pool: Arc<PoolInner>) -> Self {
         Self {
-            shared,
-            waiting: None,
-            end: None,
+            pool,
+            waiter: None,
+            done: false,
         }
     }
 
-    /// Blocks until the threads are truly gone, their thread-locals dropped.
+    /// Blocks until the pool's threads have exited and their thread-locals are dropped.
     ///
-    /// Any number of threads may do so at once. In a worker of the same pool it joins no thread: see above.
+    /// Any number of threads can call `join` at the same time. In one of the pool's own workers it
+    /// returns at once.
     ///
     /// See [`ThreadPool::shutdown`](crate::ThreadPool::shutdown) for an example.
     pub fn join(mut self) {
-        block_on(&mut self);
-        if self.shared.own_badge().is_none() {
-            self.shared.roster.join_threads();
+        if self.pool.current_worker().is_some() {
+            return;
         }
+        block_on(&mut self);
+        self.pool.registry().join_threads();
     }
 
-    /// Waits `limit` at most for the workers to leave their loops; joins no thread.
+    /// Blocks until the pool's workers have left their loops, or until `timeout` has elapsed.
+    ///
+    /// Unlike [`join`](Self::join), it does not wait for the threads to exit. In one of the pool's
+    /// own workers it returns `Ok(())` at once. A `timeout` too long for the clock means
+    /// none.
     ///
     /// # Errors
     ///
-    /// A [`TimeoutError`] that tells how many workers have not left yet, of how many there were at the most. The
-    /// shutdown goes on.
+    /// Returns a [`TimeoutError`] with the number of workers that have not left their loops, and
+    /// the peak number of workers. The shutdown proceeds.
     ///
     /// # Examples
     ///
@@ -71,29 +79,30 @@ impl Shutdown {
     /// let endless = pool.submit(|| while !cancel_requested() {});
     /// let late = pool.shutdown().join_timeout(Duration::from_millis(10)).unwrap_err();
     /// assert_eq!(late.to_string(), "1 (of 1) workers unfinished");
-    /// pool.shutdown_now().join(); // it is not waited for any longer, but asked to end
+    /// pool.shutdown_now().join(); // the job sees the cancel request and returns
     /// assert!(endless.is_finished());
     /// ```
-    pub fn join_timeout(&mut self, limit: Duration) -> Result<(), TimeoutError> {
-        let deadline = Instant::now().checked_add(limit);
-        let sleeper = Sleeper::new();
-        let mut context = Context::from_waker(sleeper.waker());
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<(), TimeoutError> {
+        let deadline = Instant::now().checked_add(timeout);
+        let parker = Parker::new();
+        let mut context = Context::from_waker(parker.waker());
         while Pin::new(&mut *self).poll(&mut context).is_pending() {
-            if !sleeper.sleep(deadline) {
+            if !parker.park(deadline) {
+                // What comes in the last moment counts.
                 if Pin::new(&mut *self).poll(&mut context).is_ready() {
                     break;
                 }
-                self.forget();
-                let (workers, peak) = self.shared.roster.head_count();
+                self.stop_waiting();
+                let (workers, peak) = self.pool.registry().counts();
                 return Err(TimeoutError::of_workers(workers, peak));
             }
         }
         Ok(())
     }
 
-    fn forget(&mut self) {
-        if let Some(id) = self.waiting.take() {
-            self.shared.roster.forget(id);
+    fn stop_waiting(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            self.pool.registry().remove_waiter(waiter);
         }
     }
 }
@@ -103,38 +112,35 @@ impl Future for Shutdown {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let shared = &this.shared;
-        if this.end == Some(End::All) || (this.end.is_some() && shared.own_badge().is_some()) {
-            return Poll::Ready(());
-        }
-        let poll = shared.roster.poll_end(
-            &mut this.waiting,
-            shared.own_badge(),
-            context.waker(),
-            shared.queue.is_finished(),
-        );
-        if let Poll::Ready(end) = poll {
-            this.end = Some(end);
-        }
-        poll.map(drop)
+        let poll = match this.pool.current_worker() {
+            // A worker cannot wait for its own end.
+            Some(_) => Poll::Ready(()),
+            None => this.pool.registry().poll_termination(
+                &mut this.waiter,
+                context.waker(),
+                this.pool.is_closed_and_empty(),
+            ),
+        };
+        this.done |= poll.is_ready();
+        poll
     }
 }
 
 impl FusedFuture for Shutdown {
     fn is_terminated(&self) -> bool {
-        self.end.is_some()
+        self.done
     }
 }
 
 impl Drop for Shutdown {
     fn drop(&mut self) {
-        self.forget();
+        self.stop_waiting();
     }
 }
 
 impl fmt::Debug for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (workers, _) = self.shared.roster.head_count();
+        let (workers, _) = self.pool.registry().counts();
         f.debug_struct("Shutdown")
             .field("workers", &workers)
             .finish_non_exhaustive()

@@ -1,185 +1,193 @@
-//! How a job gets into the queue, and how one waits for room there.
+//! How a job gets into the queue, and how a submitter waits for a permit.
 
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
-use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::future::FusedFuture;
 
 use crate::error::{Closed, Refusal, SubmitError};
-use crate::park::helping::blocks_here;
-use crate::park::parker::Sleeper;
-use crate::pool::inner::{Homes, Shared};
-use crate::pool::queue::Pushed;
-use crate::pool::registry::wake_all;
-use crate::pool::semaphore::{Room, Ticket};
-use crate::pool::worker::announce;
-use crate::task::cell::Cell;
+use crate::park::helping::in_block_on;
+use crate::park::parker::Parker;
+use crate::pool::inner::{PoolInner, PoolRefs};
+use crate::pool::queue::Push;
+use crate::pool::semaphore::{Semaphore, Ticket};
+use crate::pool::spawn::notify_work;
+use crate::task::cell::TaskCell;
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::task::state::Origin;
 use crate::util::sync::Arc;
+use crate::util::unwind::wake;
 
-/// Queues a job that has a place, and sees to it that a worker takes it. The closure comes back if the pool takes no
-/// more jobs.
+/// Queues a job that has its permit, and ensures that a worker takes it. The closure comes back if
+/// the pool accepts no more jobs.
 pub(crate) fn enqueue<F, T>(
-    shared: &Arc<Shared>,
-    homes: &Homes,
+    pool: &Arc<PoolInner>,
+    refs: &PoolRefs,
     closure: F,
-    origin: &'static Location<'static>,
+    origin: Origin,
     span: Option<Span>,
 ) -> Result<JoinHandle<T>, (Closed, F)>
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let cell = Arc::new(Cell::queued(closure, origin, span, homes.mine()));
-    let job = Job::new(Arc::clone(&cell) as _);
-    let accept = |_: &Job| {
-        shared.counters.submitted();
-        true
-    };
-    match shared.queue.push(job, accept) {
-        Ok(_) => {
-            let handle = JoinHandle::new(cell);
-            announce(shared);
-            Ok(handle)
-        }
-        Err((job, closed)) => {
-            job.disarm();
-            shared.give_back_place();
-            shared.counters.rejected();
-            let closure = cell.reclaim().expect("nobody else has seen this job");
+    let order = pool.counters().next_order();
+    let task = Arc::new(TaskCell::queued(closure, origin, span, order, refs.get()));
+    match enqueue_new(pool, Job::new(Arc::clone(&task) as _)) {
+        Ok(()) => Ok(JoinHandle::new(task)),
+        Err(closed) => {
+            let closure = task.reclaim().expect("no other thread has seen this job");
             Err((closed, closure))
         }
     }
 }
 
-/// As [`enqueue`], for a job that was made elsewhere.
-pub(crate) fn enqueue_job(shared: &Arc<Shared>, homes: &Homes, job: Job) {
-    let accept = |job: &Job| {
-        let accepted = job.settle(Arc::new(homes.mine()));
-        if accepted {
-            shared.counters.submitted();
+/// The part of [`enqueue`] that does not depend on the types of closure and result.
+fn enqueue_new(pool: &Arc<PoolInner>, job: Job) -> Result<(), Closed> {
+    match pool.push(job, |_| true) {
+        Ok(_) => {
+            // After the push, outside the queue's lock: to spawn a thread is a system call.
+            notify_work(pool);
+            Ok(())
         }
-        accepted
-    };
-    let nudge = job.nudge();
-    match shared.queue.push(job, accept) {
-        Ok(Pushed::Yes) => {
-            announce(shared);
-            // Somebody may wait for it already, in a worker, who had no pool to help so far.
-            nudge();
-        }
-        Ok(Pushed::Not) => shared.give_back_place(),
         Err((job, closed)) => {
-            shared.give_back_place();
-            shared.counters.rejected();
-            job.refuse(closed.into());
+            // The closure goes back to the caller instead of being cancelled.
+            job.disarm();
+            Err(closed)
         }
     }
 }
 
-/// Waits for a place, blocking this thread.
-pub(crate) fn wait_for_place(room: &Room) {
-    if room.try_take() {
+/// Queues a job that was made for any executor, and that has its permit.
+pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job) {
+    let rewake = job.rewake();
+    let order = pool.counters().next_order();
+    match pool.push(job, |job| job.attach(Arc::new(refs.get()), order)) {
+        Ok(Push::Accepted) => {
+            notify_work(pool);
+            // A worker may wait for it already, and had no pool to look for it so far.
+            rewake();
+        }
+        Ok(Push::AlreadyCancelled) => {}
+        Err((job, closed)) => job.refuse(closed.into()),
+    }
+}
+
+/// Acquires a permit, blocking this thread.
+pub(crate) fn acquire_blocking(semaphore: &Semaphore) {
+    if semaphore.try_acquire() {
         return;
     }
-    let sleeper = Sleeper::new();
+    let parker = Parker::new();
     let mut ticket = None;
-    while room.poll(&mut ticket, sleeper.waker()).is_pending() {
-        sleeper.sleep(None);
+    while semaphore
+        .poll_acquire(&mut ticket, parker.waker())
+        .is_pending()
+    {
+        parker.park(None);
     }
 }
 
-/// Someone who waits for a place without blocking. Dropping it leaves the line.
-pub(crate) struct Line {
-    shared: Arc<Shared>,
-    homes: Arc<Homes>,
+/// A submitter that acquires a permit without blocking. Dropping it gives up its position.
+pub(crate) struct Acquire {
+    pool: Arc<PoolInner>,
+    refs: Arc<PoolRefs>,
     ticket: Option<Ticket>,
 }
 
-impl Line {
-    pub(crate) fn new(shared: Arc<Shared>, homes: Arc<Homes>) -> Self {
-        let ticket = None;
+impl Acquire {
+    pub(crate) fn new(pool: Arc<PoolInner>, refs: Arc<PoolRefs>) -> Self {
         Self {
-            shared,
-            homes,
-            ticket,
+            pool,
+            refs,
+            ticket: None,
         }
     }
 
-    /// Takes a place, or stands in line for one. In one of the pool's own workers a wait that blocks the thread goes over
-    /// the capacity.
+    /// Acquires a permit, or waits for one. In one of the pool's own workers a wait that blocks the
+    /// thread exceeds the capacity instead.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(room) = &self.shared.queue.room else {
+        let Some(semaphore) = self.pool.semaphore() else {
             return Poll::Ready(());
         };
-        if room.poll(&mut self.ticket, context.waker()).is_pending() {
-            if !blocks_here() || self.shared.own_badge().is_none() {
+        let acquired = semaphore.poll_acquire(&mut self.ticket, context.waker());
+        if acquired.is_pending() {
+            if !in_block_on() || self.pool.current_worker().is_none() {
                 return Poll::Pending;
             }
-            // The thread that waits would be missing where room is made.
-            wake_all(self.ticket.take().and_then(|ticket| room.give_up(ticket)));
-            room.take_anyway();
+            // The thread that waits would be missing where permits are released.
+            self.cancel();
+            if let Some(semaphore) = self.pool.semaphore() {
+                semaphore.force_acquire();
+            }
         }
         Poll::Ready(())
     }
 
-    /// Takes a place if there is one now and nobody waits for it.
-    pub(crate) fn try_take(&self) -> bool {
-        let room = self.shared.queue.room.as_ref();
-        self.ticket.is_none() && room.is_none_or(Room::try_take)
+    /// Acquires a permit if one is free and nothing waits for it.
+    pub(crate) fn try_acquire(&self) -> bool {
+        let semaphore = self.pool.semaphore();
+        self.ticket.is_none() && semaphore.is_none_or(Semaphore::try_acquire)
     }
 
-    pub(crate) fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         self.ticket.is_some()
     }
 
-    /// As [`enqueue`].
+    fn cancel(&mut self) {
+        if let (Some(semaphore), Some(ticket)) = (self.pool.semaphore(), self.ticket.take()) {
+            if let Some(waker) = semaphore.cancel(ticket) {
+                wake(waker);
+            }
+        }
+    }
+
+    /// Queues a job with the acquired permit: see [`enqueue`].
     pub(crate) fn enqueue<F, T>(
         &self,
         closure: F,
-        origin: &'static Location<'static>,
+        origin: Origin,
         span: Option<Span>,
     ) -> Result<JoinHandle<T>, (Closed, F)>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        enqueue(&self.shared, &self.homes, closure, origin, span)
+        enqueue(&self.pool, &self.refs, closure, origin, span)
     }
 }
 
-impl Drop for Line {
+impl Drop for Acquire {
     fn drop(&mut self) {
-        if let (Some(room), Some(ticket)) = (&self.shared.queue.room, self.ticket.take()) {
-            wake_all(room.give_up(ticket));
-        }
+        self.cancel();
     }
 }
 
-/// A job on its way into the queue: see [`ThreadPool::submit_async`](crate::ThreadPool::submit_async).
+/// A job that waits for room in the queue: see
+/// [`ThreadPool::submit_async`](crate::ThreadPool::submit_async).
 ///
-/// It does nothing until it is polled. Dropped before it is ready, it has submitted nothing, and its place in the line
-/// goes to the next one.
+/// **Dropping it before it is ready submits nothing.** Its turn passes to the next submitter.
+///
+/// It does nothing until it is polled.
 #[must_use = "nothing is submitted unless it is awaited"]
 pub struct SubmitAsync<F, T> {
-    line: Line,
+    acquire: Acquire,
     /// `None` once it was ready.
     closure: Option<F>,
-    origin: &'static Location<'static>,
+    origin: Origin,
     span: Option<Span>,
     result: PhantomData<fn() -> T>,
 }
 
 impl<F, T> SubmitAsync<F, T> {
-    pub(crate) fn new(line: Line, closure: F, origin: &'static Location<'static>) -> Self {
+    pub(crate) fn new(acquire: Acquire, closure: F, origin: Origin) -> Self {
         Self {
-            line,
+            acquire,
             closure: Some(closure),
             origin,
             span: span::current(),
@@ -204,10 +212,10 @@ where
             this.closure.is_some(),
             "SubmitAsync was polled after it was ready"
         );
-        ready!(this.line.poll(context));
+        ready!(this.acquire.poll(context));
         let closure = this.closure.take().expect("it was looked for above");
         Poll::Ready(
-            (this.line)
+            (this.acquire)
                 .enqueue(closure, this.origin, this.span.take())
                 .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure)),
         )
@@ -226,7 +234,7 @@ where
 
 impl<F, T> fmt::Debug for SubmitAsync<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (&self.closure, self.line.is_waiting()) {
+        let state = match (&self.closure, self.acquire.is_waiting()) {
             (None, _) => "done",
             (Some(_), false) => "not waiting",
             (Some(_), true) => "waiting for room",

@@ -1,319 +1,141 @@
-//! The workers: how they are started, what they do, how they end.
+//! The worker's loop: take a job, run it, repeat.
 
-use std::cell::Cell;
-use std::io;
-use std::mem;
-
-use crate::park::helping::Offering;
-use crate::park::parker::{Bell, Chore, Crew, set_crew};
-use crate::pool::idle::{Bed, Morning};
-use crate::pool::inner::{START, Shared, Start, waits_before_its_loop};
-use crate::pool::metrics::Shard;
-use crate::pool::queue::Verdict;
-use crate::pool::registry::{Opening, WorkerThread, join_all, wake_all};
-use crate::task::cell::Watch;
-use crate::task::context::{Badge, set_badge};
+use crate::pool::idle::{SleepSlot, WakeReason};
+use crate::pool::inner::PoolInner;
+use crate::pool::registry::{WorkerSlot, join_all};
+use crate::pool::spawn::{notify_work, worker_lost};
+use crate::task::context::{Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker};
 use crate::task::job::Job;
-use crate::util::spin::Patience;
-use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, fence, local, thread};
+use crate::util::fault::fault;
+use crate::util::spin::AdaptiveSpin;
+use crate::util::sync::{Arc, Instant, Ordering, fence};
 use crate::util::unwind::emit;
 
-/// There is a job in the queue: sees to it that some worker will take it. A new one is started if the others have
-/// enough to do, and one is called, if there is one that sleeps and none that looks.
-pub(crate) fn announce(shared: &Arc<Shared>) {
-    // Between the write to the queue and the reads of who looks and who sleeps: see `idle`.
-    fence(Ordering::SeqCst);
-    let workers = shared.roster.workers();
-    if workers < shared.roster.max_workers() && demand(shared) > workers as u64 {
-        hire(shared);
-    }
-    shared.idle.call_one();
-    shared.dozing.ring_one(workers);
-}
-
-/// How many workers would have something to do, if there were enough of them. Somebody has to take out even the husk of
-/// a cancelled job.
-fn demand(shared: &Shared) -> u64 {
-    let least = u64::from(!shared.queue.seems_empty());
-    shared.counters.demand().max(least)
-}
-
-/// Starts a worker if one more is allowed and has something to do. It looks at the queue first of all.
-fn hire(shared: &Arc<Shared>) {
-    let Some(opening) = shared.roster.open(|| demand(shared)) else {
-        return;
-    };
-    let worker = opening.worker;
-    match start_thread(shared, opening) {
-        Ok(thread) => {
-            shared.roster.opened(worker, thread);
-            shared.review_end();
-        }
-        Err((refusal, opening)) => refused(shared, refusal, &opening),
-    }
-}
-
-/// A worker falls asleep, or cannot be counted on any more: see [`dozing`](super::blocked). Says what has to be done
-/// about it, by somebody who is awake.
-fn review_waits(shared: &Arc<Shared>) -> Chore {
-    let all_wait = shared.dozing.has(shared.roster.workers());
-    // One that has no job yet was counted on to take one.
-    if !all_wait && !waits_before_its_loop() {
-        return Chore::None;
-    }
-    if let Some(at) = shared.roster.may_open(|| demand(shared)) {
-        return Chore::Hire(at);
-    }
-    if !all_wait {
-        return Chore::None;
-    }
-    match shared.dozing.ask_one(|| shared.roster.workers()) {
-        Some(bell) => {
-            bell.ring();
-            Chore::None
-        }
-        None if shared.queue.seems_empty() => Chore::None,
-        None => Chore::Nudge(shared.dozing.nudge_at(shared.counters.all_submitted())),
-    }
-}
-
-/// A worker cannot be counted on any more.
-fn one_less(shared: &Arc<Shared>) {
-    match review_waits(shared) {
-        Chore::None | Chore::Confess => {}
-        // Nobody may come by here again to do it in time.
-        Chore::Hire(_) | Chore::Nudge(_) => shared.dozing.ring_one(shared.roster.workers()),
-    }
-}
-
-impl Crew for Shared {
-    fn doze(self: Arc<Self>, bell: &Arc<Bell>, offers: Option<Offering>) -> Chore {
-        self.dozing.enter(bell, offers);
-        let chore = review_waits(&self);
-        if chore != Chore::None {
-            self.dozing.plan(bell);
-        }
-        chore
-    }
-
-    fn hire(self: Arc<Self>) {
-        hire(&self);
-    }
-
-    fn nudge_all(self: Arc<Self>) {
-        let start = Instant::now();
-        wake_all(self.queue.take_wakers());
-        self.dozing.nudged(start, self.counters.all_submitted());
-    }
-
-    fn stir(&self, bell: &Arc<Bell>) {
-        self.dozing.leave(bell);
-    }
-}
-
-fn start_thread(
-    shared: &Arc<Shared>,
-    opening: Opening,
-) -> Result<WorkerThread, (io::Error, Opening)> {
-    let config = &shared.config;
-    let mut builder =
-        thread::Builder::new().name(format!("{}-{}", config.thread_name_prefix, opening.name));
-    if let Some(size) = config.stack_size {
-        builder = builder.stack_size(size);
-    }
-    let Opening { worker, name } = opening;
-    let shared = Arc::clone(shared);
-    let emptied = Arc::new(AtomicBool::new(false));
-    let last_words = LastWords(Arc::clone(&emptied));
-    let serve = move || {
-        // The first thread-local of this thread that has a destructor, and so the last one that is dropped.
-        LAST.set(Some(last_words));
-        serve(&shared, Opening { worker, name });
-    };
-    match builder.spawn(serve) {
-        Ok(thread) => Ok(WorkerThread { thread, emptied }),
-        Err(refusal) => Err((refusal, Opening { worker, name })),
-    }
-}
-
-local! {
-    static LAST: Cell<Option<LastWords>> = const { Cell::new(None) };
-}
-
-/// Says that the thread-locals of a worker are dropped.
-struct LastWords(Arc<AtomicBool>);
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
-/// The system gave no thread. With a worker alive the jobs wait for that one; with none, nobody would ever come.
-fn refused(shared: &Arc<Shared>, refusal: io::Error, opening: &Opening) {
-    shared.counters.spawn_failed();
-    let refusal = Arc::new(refusal);
-    if shared.roster.refused(opening) {
-        shared.refuse_queued(Verdict::SpawnFailed(Arc::clone(&refusal)));
-    }
-    one_less(shared);
-    shared.review_end();
-    let pool = &shared.config.thread_name_prefix;
-    emit(|| tracing::warn!(%pool, error = %refusal, "the system refused a thread: {refusal}"));
-}
-
 /// The life of a worker.
-fn serve(shared: &Arc<Shared>, opening: Opening) {
-    let name = opening.name;
-    let pool = &shared.config.thread_name_prefix;
-    let leaving = Leaving { shared, opening };
-    set_badge(Badge {
-        pool: shared.id,
-        worker: Some(leaving.opening.worker),
-    });
-    set_crew(Some(Arc::clone(shared) as _));
-    emit(|| tracing::debug!(%pool, worker = name, "a worker starts"));
+pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
+    let worker = slot.name;
+    let name = &pool.config().thread_name_prefix;
+    let guard = ExitGuard { pool, slot };
+    set_phase(pool, WorkerPhase::Initializing);
+    set_current_pool(Some(Arc::clone(pool)));
+    emit(|| tracing::debug!(pool = %name, worker, "a worker starts"));
     #[cfg(feature = "tokio")]
-    let _runtime = shared.config.runtime.as_ref().map(|handle| handle.enter());
-    START.set(Start::Initializes);
-    let initialized = shared.config.initialize();
-    if START.replace(Start::Over) == Start::Waits {
-        Shard::down(&shared.counters.mine().kept);
-    }
-    shared.roster.started();
+    let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());
+    let initialized = pool.config().initialize();
+    set_phase(pool, WorkerPhase::InLoop);
+    pool.registry().ready();
     match initialized {
-        Ok(()) => work(shared),
-        Err(cause) => shared.break_down(Arc::new(cause)),
+        Ok(()) => worker_loop(pool),
+        Err(cause) => pool.mark_broken(Arc::new(cause)),
     }
-    // Before the event, which is foreign code: nobody may count on this worker while that runs.
-    drop(leaving);
-    emit(|| tracing::debug!(%pool, worker = name, "a worker ends"));
+    // Before the event, which is user code: while that runs, nothing may count on this worker.
+    drop(guard);
+    emit(|| tracing::debug!(pool = %name, worker, "a worker ends"));
 }
 
-/// The loop: take a job, run it, repeat.
-pub(crate) fn work(shared: &Arc<Shared>) {
-    let bed = Bed::new();
-    let patience = Patience::new();
-    let mut looking = false;
-    while let Some((job, after_pause)) = next_job(shared, &bed, &patience, &mut looking) {
-        shared.queue.sweep();
-        let mut shift = Shift {
-            shared,
-            looking: &mut looking,
-            after_pause,
-        };
-        if !job.run_watched(&mut shift) {
-            shared.queue.husk_gone();
+fn set_phase(pool: &PoolInner, phase: WorkerPhase) {
+    let pool = pool.id();
+    set_current_worker(WorkerId { pool, phase });
+}
+
+pub(crate) fn worker_loop(pool: &Arc<PoolInner>) {
+    let slot = SleepSlot::new();
+    let spin = AdaptiveSpin::new();
+    while let Some(job) = next_job(pool, &slot, &spin) {
+        // It may have been cancelled, or run by a waiter, while it was queued.
+        if !job.run_if_queued() {
+            pool.popped_tombstone();
         }
     }
 }
 
-/// The next job, whatever it takes, and whether it had to be waited for; `None` if there will be none, or none came for
-/// long enough. `looking`: whether this worker is the one who looks, see [`idle`](super::idle).
-fn next_job(
-    shared: &Arc<Shared>,
-    bed: &Arc<Bed>,
-    patience: &Patience,
-    looking: &mut bool,
-) -> Option<(Job, bool)> {
+/// Returns the next job, waiting for it if need be. Returns `None` if there will be none, or if none
+/// came for `keep_alive`.
+///
+/// Whether this worker searches is in its [`Context`], since the end of a job may set it, too.
+fn next_job(pool: &Arc<PoolInner>, slot: &Arc<SleepSlot>, spin: &AdaptiveSpin) -> Option<Job> {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
-    let mut leave_at = None;
-    let mut expired = false;
-    let mut after_pause = *looking;
+    let mut exit_at = None;
+    let mut timed_out = false;
+    let mut searching = set_searching(false);
+    let mut after_pause = searching;
     loop {
-        if let Some(job) = shared.queue.pop() {
-            if mem::take(looking) {
-                shared.idle.stop_looking();
-                if !shared.queue.seems_empty() {
-                    announce(shared);
+        if let Some(job) = pool.pop() {
+            if searching {
+                pool.idle().stop_searching();
+                // Rule 2 of `idle.rs`.
+                if pool.has_queued() && !fault!("a_searcher_that_finds_a_job_notifies_nobody") {
+                    notify_work(pool);
                 }
             }
-            return Some((job, after_pause));
+            Context::with(|context| context.after_pause.set(after_pause));
+            return Some(job);
         }
         after_pause = true;
-        if expired || shared.queue.is_finished() {
-            if mem::take(looking) {
-                shared.idle.stop_looking();
+        // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
+        // under both locks, stays empty.
+        if timed_out || pool.is_closed_and_empty() {
+            if searching {
+                pool.idle().stop_searching();
             }
             return None;
         }
-        *looking = *looking || shared.idle.start_looking();
-        if *looking && patience.look(|| !shared.queue.seems_empty()) {
+        // One worker of the pool spins; the others park at once.
+        searching = searching || pool.idle().try_start_searching();
+        if searching && spin.spin(|| pool.has_queued()) {
             continue;
         }
-        if leave_at.is_none() {
-            leave_at = shared.config.keep_alive.and_then(until);
+        if exit_at.is_none() {
+            exit_at = pool.config().keep_alive.and_then(until);
         }
-        let is_empty = || shared.queue.seems_empty();
-        match (shared.idle).sleep(bed, mem::take(looking), leave_at, is_empty) {
-            Morning::Called => *looking = true,
-            Morning::Up => *looking = shared.idle.start_looking(),
-            Morning::Expired => expired = true,
+        let reason = pool
+            .idle()
+            .park(slot, searching, exit_at, || !pool.has_queued());
+        searching = false;
+        match reason {
+            WakeReason::Notified => searching = !fault!("a_notified_worker_does_not_search"),
+            WakeReason::Retry if fault!("a_worker_that_retries_does_not_search") => {}
+            WakeReason::Retry => searching = pool.idle().try_start_searching(),
+            // One last look, since a job may have come while it was removed from the list.
+            WakeReason::TimedOut => timed_out = true,
         }
     }
 }
 
-/// What a worker sees to while it runs a job.
-struct Shift<'a> {
-    shared: &'a Arc<Shared>,
-    looking: &'a mut bool,
-    /// The worker had to wait for the job. So the queue was empty just now, and it pays to look at it when the job ends.
-    /// (While there are jobs all the time, that look would cost more than all the rest.)
-    after_pause: bool,
+/// Replaces whether this worker searches, as the end of its last job has left it.
+fn set_searching(searching: bool) -> bool {
+    Context::with(|context| context.searching.replace(searching)).unwrap_or(false)
 }
 
-impl Watch for Shift<'_> {
-    fn started(&mut self) {
-        Shard::up(&self.shared.counters.mine().started);
-    }
-
-    fn running(&mut self) {
-        self.shared.give_back_place();
-    }
-
-    fn ended(&mut self, panicked: bool, wakes: bool) {
-        let mine = self.shared.counters.mine();
-        if wakes {
-            // First, or for a moment this worker would seem to be free.
-            Shard::up(&mine.kept);
-        }
-        Shard::up(match panicked {
-            true => &mine.panicked,
-            false => &mine.completed,
-        });
-        // Whoever sees the result and submits the next job finds this worker looking already: rule 4 of `idle`.
-        if self.after_pause && !wakes && self.shared.queue.seems_empty() {
-            *self.looking = self.shared.idle.start_looking();
-        }
-    }
-
-    fn woken(&mut self) {
-        Shard::down(&self.shared.counters.mine().kept);
-    }
+/// What must happen when a worker exits, however it does.
+struct ExitGuard<'a> {
+    pool: &'a Arc<PoolInner>,
+    slot: WorkerSlot,
 }
 
-/// What has to be done when a worker ends, however it does.
-struct Leaving<'a> {
-    shared: &'a Arc<Shared>,
-    opening: Opening,
-}
-
-impl Drop for Leaving<'_> {
+impl Drop for ExitGuard<'_> {
     fn drop(&mut self) {
-        let Self { shared, opening } = self;
-        set_badge(Badge {
-            pool: shared.id,
-            worker: None,
-        });
-        set_crew(None);
-        let gone = shared.roster.left(opening);
-        // A job that came while this worker was still counted on: see `idle`.
+        let Self { pool, slot } = self;
+        set_phase(pool, WorkerPhase::Exited);
+        set_current_pool(None);
+        let queued_too_early =
+            fault!("an_exiting_worker_checks_too_early") && pool.has_queued_for_sure();
+        let exited = pool.registry().exited(slot);
+        // Ordering: the worker is no longer counted before the queue is read: see `idle.rs`. A job may
+        // have come while it still was.
         fence(Ordering::SeqCst);
-        if !shared.queue.is_empty() {
-            announce(shared);
-            one_less(shared);
+        let queued = match () {
+            () if fault!("an_exiting_worker_checks_too_early") => queued_too_early,
+            () if fault!("an_exiting_worker_does_not_check") => false,
+            () => pool.has_queued_for_sure(),
+        };
+        if queued {
+            notify_work(pool);
+            worker_lost(pool);
         }
-        shared.review_end();
-        join_all(gone);
+        if !fault!("an_exiting_worker_tells_nobody") {
+            pool.check_termination();
+        }
+        join_all(exited);
     }
 }

@@ -9,14 +9,15 @@ use std::task::{Context, Poll};
 use futures::future::FusedFuture;
 
 use crate::error::JoinError;
-use crate::park::block_on::pass_root_on;
 use crate::task::join_handle::JoinHandle;
 use crate::task::tagged::Tagged;
 
-/// A handle that cancels its job when it is dropped: see [`JoinHandle::cancel_on_drop`].
+/// A [`JoinHandle`] that cancels its job when dropped: see [`JoinHandle::cancel_on_drop`].
 ///
-/// A job that runs by then is only asked to end, see [`cancel_requested`](crate::cancel_requested). It is a future as
-/// the handle is, and everything that a `&JoinHandle` or `&mut JoinHandle` can do it can do, too.
+/// **Dropping it calls [`JoinHandle::cancel`].** A queued job never runs. A running job continues,
+/// and sees the request through [`cancel_requested`](crate::cancel_requested).
+///
+/// It is the same future as the handle, and dereferences to [`JoinHandle`].
 ///
 /// # Examples
 ///
@@ -26,18 +27,19 @@ use crate::task::tagged::Tagged;
 /// fn both(pool: &ThreadPool) -> Result<u32, JoinError> {
 ///     let left = pool.submit(|| 1).cancel_on_drop();
 ///     let right = pool.submit(|| 2).cancel_on_drop();
-///     Ok(left.join()? + right.join()?) // if `left` fails, nobody needs `right`
+///     Ok(left.join()? + right.join()?) // if `left` fails, `right` is cancelled
 /// }
 ///
 /// assert_eq!(both(&ThreadPool::new(2)).unwrap(), 3);
 /// ```
+#[doc(alias = "AbortOnDropHandle")]
 #[must_use = "dropping it cancels the job"]
 pub struct CancelOnDrop<T> {
-    /// `None` once it was joined or disarmed.
+    /// `None` once `join` or `disarm` has moved the handle out.
     handle: Option<JoinHandle<T>>,
 }
 
-const DISARMED: &str = "the handle is there until join or disarm";
+const DISARMED: &str = "only `join` and `disarm` move the handle out, and both consume `self`";
 
 impl<T> CancelOnDrop<T> {
     pub(crate) fn new(handle: JoinHandle<T>) -> Self {
@@ -45,28 +47,30 @@ impl<T> CancelOnDrop<T> {
         Self { handle }
     }
 
-    /// As [`JoinHandle::join`]. Nothing is cancelled by it.
+    /// Blocks the calling thread until the job finishes, and returns its result.
+    ///
+    /// This cancels nothing. See [`JoinHandle::join`] for waits in a worker.
     ///
     /// # Errors
     ///
-    /// Those of [`JoinHandle::join`].
+    /// Returns the errors of [`JoinHandle::join`].
     ///
     /// # Panics
     ///
-    /// If the result was already taken.
+    /// Panics if the result was already taken.
     #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
         self.disarm().join()
     }
 
-    /// The handle alone, whose drop detaches.
+    /// Returns the plain handle, whose drop detaches the job.
     ///
     /// # Examples
     ///
     /// ```
     /// let pool = futurepool::ThreadPool::new(1);
     /// let order = pool.submit(|| "sent").cancel_on_drop();
-    /// // It is paid: from here on the job is to run, whoever waits for it.
+    /// // The order is paid: the job must run from here on, even if the caller goes away.
     /// drop(order.disarm());
     /// pool.shutdown().join();
     /// assert_eq!(pool.metrics().completed, 1);
@@ -75,7 +79,9 @@ impl<T> CancelOnDrop<T> {
         self.handle.take().expect(DISARMED)
     }
 
-    /// As [`JoinHandle::tag`]; dropping that cancels, too.
+    /// Attaches a key, which the new future returns together with the result.
+    ///
+    /// Dropping the new future still cancels the job. See [`JoinHandle::tag`] for an example.
     pub fn tag<K>(self, key: K) -> Tagged<K, Self> {
         Tagged::new(key, self)
     }
@@ -99,7 +105,6 @@ impl<T> Future for CancelOnDrop<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        pass_root_on(&*self, &**self);
         Pin::new(&mut **self).poll(context)
     }
 }

@@ -1,748 +1,604 @@
-//! Where a job's closure, state and result live: one allocation, shared by the executor's half and the caller's half.
+//! One allocation for a task: its state, its closure, then its outcome. The executor's half
+//! ([`Job`](crate::Job)) and the caller's half ([`JoinHandle`](crate::JoinHandle)) share it.
 //!
-//! ```text
-//!               run                      callbacks ran
-//!   Queued ───────────► Running ──────────────────────► Returned, Failed ──► Taken
-//!      │                                                     ▲  │  ▲
-//!      └───────────► Withdrawing ────────────────────────────┘  └──┘
-//!     cancel, refuse                 callbacks ran               Lent, while a late callback looks at it
-//! ```
-//!
-//! Only this file changes a job's state. Every change is made under the cell's mutex; what has to be called or dropped
-//! because of it (closure, callbacks, waker, result) is taken out under the mutex and called or dropped after it.
+//! Every change is made under the cell's lock. What must be called or dropped because of a change
+//! (closure, callback, waker, outcome) is taken out under the lock and called or dropped after it.
 
+use std::borrow::Borrow;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::error::JoinError;
-use crate::park::helping::Helpable;
-use crate::park::parker::is_ours;
-use crate::park::wait_graph::Node;
-use crate::task::context::{Current, Origin, run_inside, thread_number};
-use crate::task::span::{self, Span};
+use crate::task::context::{CancellingFrame, RunningFrame, ThreadId};
+use crate::task::span::{EnteredSpan, SUBSCRIBER, Span};
+use crate::task::state::{Cancel, Lend, Origin, OutcomeKind, Stage, Start, State, Take};
+use crate::util::fault::fault;
 use crate::util::sync::{Arc, Mutex};
-use crate::util::unwind::{catch_panic, drop_catching, emit, panic_message};
+use crate::util::unwind::{
+    catch_panic, drop_catching, drop_waker, emit, panic_message, wake, wake_all,
+};
 
-/// `F` makes a `T`; `H` is what the pool wants to be told.
-pub(crate) struct Cell<F, T, H> {
-    home: H,
+/// A task. `S` is how it reaches the pool that it is queued in.
+pub(crate) struct TaskCell<F, T, S> {
+    scheduler: S,
     inner: Mutex<Inner<F, T>>,
 }
 
 struct Inner<F, T> {
-    stage: Stage<F, T>,
-    /// Of the poll, or the join, that came last. Only while the job is not resolved.
-    waker: Option<Waker>,
-    /// `None` is what nearly every job has.
+    state: State,
+    payload: Payload<F, T>,
+    /// What few tasks have.
     extras: Option<Box<Extras<T>>>,
+}
+
+enum Payload<F, T> {
+    /// While the state is `Queued`.
+    Closure(F),
+    /// While the state is `Finished`.
+    Outcome(Result<T, JoinError>),
+    Empty,
 }
 
 pub(crate) type Callback<T> = Box<dyn FnOnce(Result<&T, &JoinError>) + Send>;
 
-/// What few jobs have.
 struct Extras<T> {
-    /// In the order added.
+    /// Not run yet, in the order added.
     callbacks: Vec<Callback<T>>,
-    /// What was current where the job was submitted. Only while it is queued.
+    /// A thread runs callbacks of a task that is finished, and takes those added meanwhile.
+    draining: bool,
+    /// The span that was current at `submit`. Only while the task is queued.
     span: Option<Span>,
-}
-
-/// `wanted`: the handle is still there.
-enum Stage<F, T> {
-    /// Nobody has started it. The one stage that holds the closure.
-    Queued {
-        closure: F,
-        origin: Origin,
-        wanted: bool,
-        /// Its executor is about to refuse it, and will not run it.
-        condemned: Option<Sentence>,
-    },
-    /// The closure runs, or has ended and its callbacks run, in the thread of that number.
-    Running {
-        cancel_requested: bool,
-        origin: Origin,
-        runner: u64,
-        wanted: bool,
-    },
-    /// It will never start; the closure is dropped, or the callbacks run, in the thread of that number.
-    Withdrawing {
-        ending: Ending,
-        origin: Origin,
-        runner: u64,
-        wanted: bool,
-    },
-    /// Resolved, with a result that nobody took yet.
-    Returned(T),
-    /// Resolved, with an error that nobody took yet.
-    Failed(JoinError),
-    /// Resolved; the outcome is with a callback that was added late, and comes back.
-    Lent(Ending),
-    /// Resolved; the outcome was handed over, or dropped because nobody wanted it.
-    Taken(Ending),
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Returned,
-    Panicked,
-    Cancelled,
-    /// By a pool that was shut down or broken, or had no thread.
-    Refused,
-}
-
-/// Why a queued job is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sentence {
-    Cancelled,
-    Broken,
-    SpawnFailed,
-}
-
-/// What can be seen of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    Queued,
-    Running,
-    /// Being cancelled or refused: it will not run, and is not resolved yet.
-    Withdrawing,
-    Finished(Ending),
-    Taken(Ending),
-}
-
-/// What a pool is told, and asked, of its jobs that do not run.
-pub(crate) trait Home: Send + Sync + 'static {
-    /// The job will never start. Called under the cell's lock: count, and no more.
-    fn withdrawing(&self);
-    /// Its closure is gone. If it is a `husk`, the queue still holds its empty cell; if it `had_place`, that is free now,
-    /// as that of a condemned job was from the sentence on.
-    fn withdrawn(&self, husk: bool, had_place: bool);
-    /// It is about to be seen as resolved. May be called under the cell's lock: count, and no more.
-    fn not_run(&self);
-    /// Whether all jobs are asked to end early.
-    fn stopping(&self) -> bool;
-    /// The error that a condemned job is refused with.
-    fn sentence(&self, sentence: Sentence) -> JoinError;
-    /// Whether this thread is a worker of the pool that the job is in, in its loop or in its initializer. Asked by who
-    /// waits for the job; an initializer that does is noted.
-    fn is_here(&self) -> bool;
-    /// A waiter runs the job, in `run`, which is to be told who watches it. The queue still holds its empty cell then.
-    fn help(&self, run: &mut dyn FnMut(&mut dyn Watch));
-    /// A job that was made for any executor has come to this pool. Called under the cell's lock.
-    fn settle(&self, home: Arc<dyn Home>) {
-        let _ = home;
-    }
-}
-
-/// What the executor is told while it runs a job.
-pub(crate) trait Watch {
-    /// The job is about to be seen as running. Called under the cell's lock: count, and no more.
-    fn started(&mut self) {}
-    /// It has left the queue.
-    fn running(&mut self) {}
-    /// It is about to be seen as resolved. `wakes`: foreign code will be woken by this thread after that. May be called
-    /// under the cell's lock: count, and no more.
-    fn ended(&mut self, panicked: bool, wakes: bool) {
-        let _ = (panicked, wakes);
-    }
-    /// The foreign code was woken.
-    fn woken(&mut self) {}
-}
-
-/// The executor's view, which knows no types.
-pub(crate) trait Runnable: Send + Sync {
-    /// Runs the closure, resolves the job; false if there was nothing to run. Never unwinds.
-    fn run(self: Arc<Self>, watch: &mut dyn Watch) -> bool;
-    /// Resolves a queued job with an error; false if it is not queued any more.
-    fn refuse(self: Arc<Self>, error: JoinError) -> bool;
-    /// Whether it is not queued any more.
-    fn is_husk(&self) -> bool;
-    /// It is about to be refused: who waits for it need not wait for that. False if it is not queued any more.
-    fn condemn(&self, sentence: Sentence) -> bool;
-    /// Refuses it if it is condemned, with its sentence; false if it is not queued any more.
-    fn execute_sentence(self: Arc<Self>) -> bool;
-    /// Wakes whoever waits for it, for nothing.
-    fn nudge(&self);
-    /// The waker of whoever waits for it.
-    fn waker(&self) -> Option<Waker>;
-    /// The waker of whoever awaits it, if that is foreign code.
-    fn take_waker(&self) -> Option<Waker>;
-    /// It belongs to that pool now. False if it is not queued any more.
-    fn settle(&self, home: Arc<dyn Home>) -> bool;
-}
-
-/// The caller's view, which knows the result's type.
-pub(crate) trait Awaited<T>: Send + Sync {
-    fn state(&self) -> State;
-    /// The outcome, if it is there.
-    fn take(&self) -> Take<T>;
-    /// Whether `waker` would be woken already, so that it need not be cloned.
-    fn is_heard(&self, waker: &Waker) -> bool;
-    /// Puts `waker` in the place of the one before, which comes back to be dropped or restored; or gives it back
-    /// because the job is resolved, or condemned.
-    fn listen(&self, waker: Option<Waker>) -> Result<Option<Waker>, Option<Waker>>;
-    /// The handle is going away.
-    fn detach(&self);
-    fn cancel(&self) -> Cancel;
-    /// Refuses a job that is condemned, as its executor would do sooner or later: who waits for it may be the one who keeps the
-    /// executor from that.
-    fn meet_doom(&self);
-    fn add_callback(&self, callback: Callback<T>);
-    /// Whether [`meet_doom`](Self::meet_doom) would end it.
-    fn is_condemned(&self) -> bool;
-    /// Whether this thread may run the job itself, since it is a worker of the pool that the job is queued in.
-    fn is_helpable(&self) -> bool;
-    /// The job, to be run while somebody waits for it.
-    fn helpable(self: Arc<Self>) -> Arc<dyn Helpable>;
-    /// The job, to be waited for.
-    fn node(self: Arc<Self>) -> Arc<dyn Node>;
-    /// How it ended, and what `look` says of the value, if it is there. `None` if it is not resolved. `look` must not be
-    /// foreign code.
-    fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)>;
-}
-
-/// An attempt to cancel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cancel {
-    /// It has cancelled the job.
-    Now,
-    /// Somebody has, before.
-    Before,
-    No,
-}
-
-/// An attempt to take the outcome.
-pub(crate) enum Take<T> {
-    NotYet,
-    /// Nor will it come by itself before its executor gets to it: see [`meet_doom`](Awaited::meet_doom).
-    Condemned,
-    Now(Result<T, JoinError>),
-}
-
-impl<F, T, H: Home> Cell<F, T, H> {
-    pub(crate) fn queued(closure: F, origin: Origin, span: Option<Span>, home: H) -> Self {
-        let stage = Stage::Queued {
-            closure,
-            origin,
-            wanted: true,
-            condemned: None,
-        };
-        let extras = span.map(|span| {
-            Box::new(Extras {
-                callbacks: Vec::new(),
-                span: Some(span),
-            })
-        });
-        Self::at(stage, extras, home)
-    }
-
-    /// A job that was refused before it began.
-    pub(crate) fn failed(error: JoinError, home: H) -> Self {
-        Self::at(Stage::Failed(error), None, home)
-    }
-
-    fn at(stage: Stage<F, T>, extras: Option<Box<Extras<T>>>, home: H) -> Self {
-        let inner = Mutex::new(Inner {
-            stage,
-            waker: None,
-            extras,
-        });
-        Self { home, inner }
-    }
-
-    /// Gives the closure of a job back that no executor took.
-    pub(crate) fn reclaim(&self) -> Option<F> {
-        let mut inner = self.inner.lock();
-        let taken = Stage::Taken(Ending::Refused);
-        match mem::replace(&mut inner.stage, taken) {
-            Stage::Queued { closure, .. } => {
-                let span = inner.take_span();
-                drop(inner);
-                drop_catching(SPAN, span);
-                Some(closure)
-            }
-            other => {
-                inner.stage = other;
-                None
-            }
-        }
-    }
-
-    /// Takes the closure out, so that the job can never start, and resolves it; false if it was not queued.
-    fn withdraw(&self, error: JoinError, husk: bool) -> bool {
-        let mut inner = self.inner.lock();
-        let Stage::Queued {
-            origin,
-            wanted,
-            condemned,
-            ..
-        } = inner.stage
-        else {
-            return false;
-        };
-        let withdrawing = Stage::Withdrawing {
-            ending: Ending::of::<T>(&Err(&error)),
-            origin,
-            runner: thread_number(),
-            wanted,
-        };
-        let closure = mem::replace(&mut inner.stage, withdrawing);
-        let span = inner.take_span();
-        self.home.withdrawing();
-        drop(inner);
-        drop_catching("the destructor of a job's closure", closure);
-        if span.is_some() {
-            drop_catching(SPAN, span);
-        }
-        self.home.withdrawn(husk, condemned.is_none());
-        self.resolve(Err(error), |_| self.home.not_run());
-        true
-    }
-
-    /// Refuses a job that is condemned; false if it is not, or not any more.
-    fn end_condemned(&self, husk: bool) -> bool {
-        let Stage::Queued {
-            condemned: Some(sentence),
-            ..
-        } = self.inner.lock().stage
-        else {
-            return false;
-        };
-        self.withdraw(self.home.sentence(sentence), husk)
-    }
-
-    /// The end of every job: callbacks; a result that nobody wants is dropped; `settle` counts; the result is there to
-    /// be seen; the waiter is woken. `settle` gets whether that is foreign code, and so does the caller.
-    fn resolve(&self, outcome: Result<T, JoinError>, settle: impl FnOnce(bool)) -> bool {
-        loop {
-            let mut inner = self.inner.lock();
-            if let Some(extras) = inner.extras.take() {
-                drop(inner);
-                extras.run_callbacks(&outcome);
-                continue;
-            }
-            if !inner.stage.is_wanted() {
-                inner.stage = Stage::Taken(Ending::of(&outcome));
-                drop(inner);
-                drop_catching("the destructor of a job's result", outcome);
-                settle(false);
-                return false;
-            }
-            let waker = inner.waker.take();
-            let wakes = waker.as_ref().is_some_and(|waker| !is_ours(waker));
-            settle(wakes);
-            inner.stage = Stage::from(outcome);
-            drop(inner);
-            if let Some(waker) = waker {
-                catch_panic("a waker", || waker.wake());
-            }
-            return wakes;
-        }
-    }
-}
-
-const SPAN: &str = "a tracing subscriber";
-
-impl<F, T> Inner<F, T> {
-    fn take_span(&mut self) -> Option<Span> {
-        self.extras.as_mut()?.span.take()
-    }
-}
-
-impl<F, T> Stage<F, T> {
-    fn is_wanted(&self) -> bool {
-        match *self {
-            Stage::Queued { wanted, .. }
-            | Stage::Running { wanted, .. }
-            | Stage::Withdrawing { wanted, .. } => wanted,
-            _ => true,
-        }
-    }
-
-    /// Takes the outcome, if it is there.
-    fn take_outcome(&mut self, left: impl FnOnce(Ending) -> Self) -> Option<Result<T, JoinError>> {
-        let ending = match self {
-            Stage::Returned(_) => Ending::Returned,
-            Stage::Failed(error) => Ending::of::<T>(&Err(error)),
-            _ => return None,
-        };
-        match mem::replace(self, left(ending)) {
-            Stage::Returned(value) => Some(Ok(value)),
-            Stage::Failed(error) => Some(Err(error)),
-            _ => unreachable!("it was one of the two"),
-        }
-    }
-}
-
-impl<F, T> From<Result<T, JoinError>> for Stage<F, T> {
-    fn from(outcome: Result<T, JoinError>) -> Self {
-        match outcome {
-            Ok(value) => Stage::Returned(value),
-            Err(error) => Stage::Failed(error),
-        }
-    }
-}
-
-impl Ending {
-    pub(crate) fn of<T>(outcome: &Result<T, impl std::borrow::Borrow<JoinError>>) -> Self {
-        match outcome {
-            Ok(_) => Self::Returned,
-            Err(error) if error.borrow().is_cancelled() => Self::Cancelled,
-            Err(error) if error.borrow().is_panic() => Self::Panicked,
-            Err(_) => Self::Refused,
-        }
-    }
-}
-
-impl<T> Extras<T> {
-    fn run_callbacks(self, outcome: &Result<T, JoinError>) {
-        for callback in self.callbacks {
-            catch_panic("a done callback", || callback(outcome.as_ref()));
-        }
-    }
-}
-
-/// Runs a job's closure; a panic in it becomes an error, and an event.
-pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T, JoinError> {
-    catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| {
-        emit(|| {
-            let message = panic_message(&*payload).unwrap_or("(no text)");
-            tracing::error!(message, job = %origin, "the job submitted at {origin} panicked: {message}");
-        });
-        JoinError::panicked(payload, origin)
-    })
-}
-
-impl<F, T, H> Runnable for Cell<F, T, H>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-    H: Home,
-{
-    fn run(self: Arc<Self>, watch: &mut dyn Watch) -> bool {
-        let mut inner = self.inner.lock();
-        let Stage::Queued {
-            origin,
-            wanted,
-            condemned: None,
-            ..
-        } = inner.stage
-        else {
-            return false;
-        };
-        let running = Stage::Running {
-            cancel_requested: false,
-            origin,
-            runner: thread_number(),
-            wanted,
-        };
-        let Stage::Queued { closure, .. } = mem::replace(&mut inner.stage, running) else {
-            unreachable!("it was queued, under this lock")
-        };
-        let span = inner.take_span();
-        watch.started();
-        drop(inner);
-        watch.running();
-
-        // Inside until the waker was called: the callbacks are part of the job, too.
-        run_inside(Arc::clone(&self) as _, || {
-            let outcome = span::run_in(span, || catch(origin, closure));
-            let panicked = outcome.is_err();
-            if self.resolve(outcome, |wakes| watch.ended(panicked, wakes)) {
-                watch.woken();
-            }
-        });
-        true
-    }
-
-    fn refuse(self: Arc<Self>, error: JoinError) -> bool {
-        run_inside(Arc::clone(&self) as _, || self.withdraw(error, false))
-    }
-
-    fn condemn(&self, sentence: Sentence) -> bool {
-        match &mut self.inner.lock().stage {
-            Stage::Queued { condemned, .. } => {
-                *condemned = Some(sentence);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn execute_sentence(self: Arc<Self>) -> bool {
-        run_inside(Arc::clone(&self) as _, || self.end_condemned(false))
-    }
-
-    fn is_husk(&self) -> bool {
-        !matches!(self.inner.lock().stage, Stage::Queued { .. })
-    }
-
-    fn take_waker(&self) -> Option<Waker> {
-        self.inner.lock().waker.take_if(|waker| !is_ours(waker))
-    }
-
-    fn nudge(&self) {
-        if let Some(waker) = Runnable::waker(self) {
-            catch_panic("a waker", || waker.wake());
-        }
-    }
-
-    fn waker(&self) -> Option<Waker> {
-        let mut inner = self.inner.lock();
-        match &inner.waker {
-            // A thread that joins stays registered; to clone its waker runs nobody's code.
-            Some(waker) if is_ours(waker) => Some(waker.clone()),
-            // Whoever is woken polls again, and registers anew.
-            _ => inner.waker.take(),
-        }
-    }
-
-    fn settle(&self, home: Arc<dyn Home>) -> bool {
-        let inner = self.inner.lock();
-        let queued = matches!(inner.stage, Stage::Queued { .. });
-        if queued {
-            self.home.settle(home);
-        }
-        queued
-    }
-}
-
-impl<F, T, H> Current for Cell<F, T, H>
-where
-    F: Send + 'static,
-    T: Send + 'static,
-    H: Home,
-{
-    fn cancel_requested(&self) -> bool {
-        match self.inner.lock().stage {
-            Stage::Running {
-                cancel_requested, ..
-            } => cancel_requested || self.home.stopping(),
-            _ => false,
-        }
-    }
-
-    fn origin(&self) -> Option<Origin> {
-        match self.inner.lock().stage {
-            Stage::Running { origin, .. } | Stage::Withdrawing { origin, .. } => Some(origin),
-            _ => None,
-        }
-    }
-}
-
-impl<F, T, H> Helpable for Cell<F, T, H>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-    H: Home,
-{
-    fn is_waiting(&self) -> bool {
-        matches!(self.inner.lock().stage, Stage::Queued { wanted: true, .. })
-    }
-
-    fn help(self: Arc<Self>) -> bool {
-        if !self.home.is_here() {
-            return false;
-        }
-        let mut ran = false;
-        self.home
-            .help(&mut |watch| ran = Arc::clone(&self).run(watch));
-        ran
-    }
-
-    fn nudge(&self) {
-        Runnable::nudge(self);
-    }
-}
-
-impl<F, T, H> Node for Cell<F, T, H>
-where
-    F: Send + 'static,
-    T: Send + 'static,
-    H: Home,
-{
-    fn runner(&self) -> Option<u64> {
-        match self.inner.lock().stage {
-            Stage::Running { runner, .. } | Stage::Withdrawing { runner, .. } => Some(runner),
-            _ => None,
-        }
-    }
-
-    fn is_unfinished(&self) -> bool {
-        matches!(
-            self.inner.lock().stage,
-            Stage::Queued { .. } | Stage::Running { .. } | Stage::Withdrawing { .. }
-        )
-    }
-}
-
-impl<F, T, H> Awaited<T> for Cell<F, T, H>
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-    H: Home,
-{
-    fn state(&self) -> State {
-        match &self.inner.lock().stage {
-            Stage::Queued { .. } => State::Queued,
-            Stage::Running { .. } => State::Running,
-            Stage::Withdrawing { .. } => State::Withdrawing,
-            Stage::Returned(_) => State::Finished(Ending::Returned),
-            Stage::Failed(error) => State::Finished(Ending::of::<T>(&Err(error))),
-            Stage::Lent(ending) => State::Finished(*ending),
-            Stage::Taken(ending) => State::Taken(*ending),
-        }
-    }
-
-    fn take(&self) -> Take<T> {
-        let mut inner = self.inner.lock();
-        match inner.stage.take_outcome(Stage::Taken) {
-            Some(outcome) => Take::Now(outcome),
-            None => match inner.stage {
-                Stage::Queued {
-                    condemned: Some(_), ..
-                } => Take::Condemned,
-                _ => Take::NotYet,
-            },
-        }
-    }
-
-    fn is_heard(&self, waker: &Waker) -> bool {
-        let inner = self.inner.lock();
-        inner.waker.as_ref().is_some_and(|w| w.will_wake(waker))
-    }
-
-    fn listen(&self, waker: Option<Waker>) -> Result<Option<Waker>, Option<Waker>> {
-        let mut inner = self.inner.lock();
-        match inner.stage {
-            // Nobody tells those who come later.
-            Stage::Queued {
-                condemned: Some(_), ..
-            } => Err(waker),
-            Stage::Queued { .. } | Stage::Running { .. } | Stage::Withdrawing { .. } => {
-                Ok(mem::replace(&mut inner.waker, waker))
-            }
-            _ => Err(waker),
-        }
-    }
-
-    fn detach(&self) {
-        let mut inner = self.inner.lock();
-        match &mut inner.stage {
-            Stage::Queued { wanted, .. }
-            | Stage::Running { wanted, .. }
-            | Stage::Withdrawing { wanted, .. } => *wanted = false,
-            _ => {}
-        }
-        let outcome = inner.stage.take_outcome(Stage::Taken);
-        let waker = inner.waker.take();
-        drop(inner);
-        if outcome.is_some() {
-            drop_catching("the destructor of a job's result", outcome);
-        }
-        if waker.is_some() {
-            drop_catching("a waker's destructor", waker);
-        }
-    }
-
-    fn cancel(&self) -> Cancel {
-        if self.withdraw(JoinError::cancelled(), true) {
-            return Cancel::Now;
-        }
-        let mut inner = self.inner.lock();
-        let cancelled = match &mut inner.stage {
-            Stage::Running {
-                cancel_requested, ..
-            } => {
-                *cancel_requested = true;
-                false
-            }
-            Stage::Withdrawing { ending, .. } | Stage::Lent(ending) | Stage::Taken(ending) => {
-                *ending == Ending::Cancelled
-            }
-            Stage::Failed(error) => error.is_cancelled(),
-            Stage::Queued { .. } | Stage::Returned(_) => false,
-        };
-        match cancelled {
-            true => Cancel::Before,
-            false => Cancel::No,
-        }
-    }
-
-    fn meet_doom(&self) {
-        self.end_condemned(true);
-    }
-
-    fn add_callback(&self, callback: Callback<T>) {
-        let mut inner = self.inner.lock();
-        let Some(outcome) = inner.stage.take_outcome(Stage::Lent) else {
-            let taken = matches!(inner.stage, Stage::Taken(_));
-            if !taken {
-                // Whoever resolves the job, or has the outcome lent, runs it.
-                let extras = inner.extras.get_or_insert_with(Box::default);
-                extras.callbacks.push(callback);
-                return;
-            }
-            drop(inner);
-            panic!("add_done_callback after the result of the job was taken");
-        };
-        drop(inner);
-        let mut extras = Box::new(Extras {
-            callbacks: vec![callback],
-            span: None,
-        });
-        loop {
-            extras.run_callbacks(&outcome);
-            let mut inner = self.inner.lock();
-            match inner.extras.take() {
-                Some(more) => extras = more,
-                None => {
-                    inner.stage = Stage::from(outcome);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn is_condemned(&self) -> bool {
-        let inner = self.inner.lock();
-        matches!(
-            inner.stage,
-            Stage::Queued {
-                condemned: Some(_),
-                ..
-            }
-        )
-    }
-
-    fn is_helpable(&self) -> bool {
-        self.home.is_here() && matches!(self.inner.lock().stage, Stage::Queued { .. })
-    }
-
-    fn helpable(self: Arc<Self>) -> Arc<dyn Helpable> {
-        self
-    }
-
-    fn node(self: Arc<Self>) -> Arc<dyn Node> {
-        self
-    }
-
-    fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
-        match &self.inner.lock().stage {
-            Stage::Returned(value) => Some((Ending::Returned, look(value))),
-            Stage::Failed(error) => Some((Ending::of::<T>(&Err(error)), false)),
-            Stage::Taken(ending) => Some((*ending, false)),
-            _ => None,
-        }
-    }
 }
 
 impl<T> Default for Extras<T> {
     fn default() -> Self {
         Self {
             callbacks: Vec::new(),
+            draining: false,
             span: None,
         }
+    }
+}
+
+/// The pool of a task, which counts it and decides which thread may run it.
+pub(crate) trait Scheduler: Send + Sync + 'static {
+    /// The task is about to be visible as running. Called under the task's lock: only counts.
+    fn on_start(&self, runner: Runner);
+    /// The task has left the queue, or leaves a tombstone in it.
+    fn on_dequeue(&self, runner: Runner);
+    /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. May
+    /// be called under the task's lock: only counts.
+    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool);
+    /// The user's waker has returned.
+    fn on_woken(&self, runner: Runner);
+    /// The task will never start. Called under the task's lock: only counts.
+    fn on_cancelling(&self);
+    /// Its closure is dropped. `in_queue`: it leaves a tombstone in the queue.
+    fn on_closure_dropped(&self, in_queue: bool);
+    /// The error is about to be visible. Called under the task's lock: only counts.
+    fn on_not_run(&self);
+    /// Returns whether all running jobs are asked to end.
+    fn is_stopping(&self) -> bool;
+    /// Returns where this thread stands towards the pool.
+    fn role(&self) -> Role;
+    /// A task made for any executor has reached a pool. Called under the task's lock.
+    fn attach(&self, scheduler: Arc<dyn Scheduler>) {
+        let _ = scheduler;
+    }
+}
+
+/// What a thread is to the pool of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A worker in its loop: it may run the pool's jobs.
+    Worker,
+    /// A worker that is in its initializer.
+    Initializing,
+    Outside,
+}
+
+/// Which thread runs a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// The thread that took the job out of its queue.
+    Executor,
+    /// A worker that waits for the task, and so runs it inline.
+    Waiter,
+}
+
+/// The untyped view of a task: for its executor, for the wait graph, and for a worker that waits.
+pub(crate) trait RawTask: Send + Sync {
+    fn scheduler(&self) -> &dyn Scheduler;
+    /// Calls `f` with the state, under the task's lock. See [`state_of`].
+    fn with_state(&self, f: &mut dyn FnMut(&mut State));
+    /// Runs the closure and resolves the task. Returns false if it was not queued. Never unwinds.
+    fn run(self: Arc<Self>, runner: Runner) -> bool;
+    /// Cancels a queued task up to the drop of its closure; the caller then
+    /// [publishes](publish) the error.
+    fn begin_cancel(&self) -> Cancel;
+    /// Drops the closure of a task that this thread is cancelling.
+    fn drop_closure(&self, in_queue: bool);
+    /// Makes the error visible. Returns the waker to wake, and whether there are callbacks to run.
+    fn publish_error(&self, error: JoinError) -> (Option<Waker>, bool);
+    /// Runs the callbacks of a task whose error is visible.
+    fn run_callbacks(&self, error: &JoinError);
+}
+
+impl<'a> dyn RawTask + 'a {
+    /// Calls `f` with the state, under the task's lock: `f` runs no user code.
+    pub(crate) fn state<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        state_of(self, f)
+    }
+}
+
+/// Calls `f` with the state of `task`, under the task's lock: `f` runs no user code.
+pub(crate) fn state_of<K: RawTask + ?Sized, R>(task: &K, f: impl FnOnce(&mut State) -> R) -> R {
+    let (mut f, mut result) = (Some(f), None);
+    task.with_state(&mut |state| {
+        result = f.take().map(|f| f(state));
+    });
+    result.expect("with_state calls its function once")
+}
+
+/// The typed view of a task: for its handle.
+pub(crate) trait JoinTask<T>: RawTask {
+    /// Takes the outcome, if it is there.
+    fn take(&self) -> Taken<T>;
+    /// The handle goes away.
+    fn detach(&self);
+    /// Runs `callback` now if the outcome is there. Returns false if the outcome was taken.
+    fn add_callback(&self, callback: Callback<T>) -> bool;
+    /// Returns how the task ended, and what `test` says of its value. `test` is no user code.
+    fn inspect(&self, test: fn(&T) -> bool) -> Option<(OutcomeKind, bool)>;
+    fn into_raw(self: Arc<Self>) -> Arc<dyn RawTask>;
+}
+
+/// The answer to [`JoinTask::take`].
+pub(crate) enum Taken<T> {
+    /// `has_callbacks`: some still run, so `add_done_callback` is still possible.
+    Outcome {
+        outcome: Result<T, JoinError>,
+        has_callbacks: bool,
+    },
+    NotYet,
+    /// This thread is cancelling the task.
+    CancelledHere,
+    /// It was taken before.
+    Nothing,
+}
+
+impl<F, T, S: Scheduler> TaskCell<F, T, S> {
+    /// `order` is the place in the order of submission, modulo 2³².
+    pub(crate) fn queued(
+        closure: F,
+        origin: Origin,
+        span: Option<Span>,
+        order: u32,
+        scheduler: S,
+    ) -> Self {
+        let extras = span.map(|span| {
+            Box::new(Extras {
+                span: Some(span),
+                ..Extras::default()
+            })
+        });
+        let mut state = State::queued(origin);
+        state.set_order(order);
+        Self {
+            scheduler,
+            inner: Mutex::new(Inner {
+                state,
+                payload: Payload::Closure(closure),
+                extras,
+            }),
+        }
+    }
+
+    /// Makes a task that was refused before it was queued.
+    pub(crate) fn refused(error: JoinError, origin: Origin, scheduler: S) -> Self {
+        Self {
+            scheduler,
+            inner: Mutex::new(Inner {
+                state: State::refused(origin),
+                payload: Payload::Outcome(Err(error)),
+                extras: None,
+            }),
+        }
+    }
+
+    /// Takes the closure back out of a task that no executor accepted.
+    pub(crate) fn reclaim(&self) -> Option<F> {
+        // No other thread has seen the task, so the lock is free and the state is `Queued`.
+        let mut inner = self.inner.lock();
+        inner.state.reclaim();
+        let closure = inner.take_closure();
+        let span = inner.take_span();
+        drop(inner);
+        drop_span(span);
+        closure
+    }
+
+    /// Ends a task that ran, in this order: callbacks; an outcome without a handle is dropped;
+    /// counters; the outcome is visible; the waiter is woken.
+    fn resolve(&self, outcome: Result<T, JoinError>, runner: Runner) {
+        let kind = OutcomeKind::of(&outcome);
+        let panicked = kind == OutcomeKind::Panicked;
+        let mut inner = self.inner.lock();
+        // Callbacks run outside the lock, and more may be added meanwhile.
+        while let Some(extras) = inner.extras.take() {
+            drop(inner);
+            call_all(extras.callbacks, outcome.as_ref());
+            inner = self.inner.lock();
+            if fault!("callbacks_are_run_once") {
+                break;
+            }
+        }
+        if !inner.state.has_join_interest() {
+            // The destructor of the outcome is user code. It runs before the job counts as finished, so
+            // that a quiet pool holds nothing of the user's.
+            drop(inner);
+            drop_catching("the destructor of a job's result", outcome);
+            self.scheduler.on_finish(runner, panicked, false);
+            // Without a handle there is no waker.
+            let waker = self.inner.lock().state.finish(kind);
+            debug_assert!(waker.is_none(), "a detached task keeps no waker");
+            return;
+        }
+        // From here on the lock is held until the outcome is visible: the handle could be dropped, or
+        // another waker registered, in between.
+        let wakes = inner.state.wakes_user_code();
+        // Invariant: a worker is counted as idle before the outcome of its job is visible.
+        self.scheduler.on_finish(runner, panicked, wakes);
+        inner.payload = Payload::Outcome(outcome);
+        let waker = inner.state.finish(kind);
+        drop(inner);
+        // After the lock: a waker may poll the handle at once, on this very thread.
+        if let Some(waker) = waker {
+            if fault!("the_end_wakes_nobody") {
+                return;
+            }
+            wake(waker);
+        }
+        if wakes {
+            self.scheduler.on_woken(runner);
+        }
+    }
+}
+
+impl<F, T> Inner<F, T> {
+    fn take_closure(&mut self) -> Option<F> {
+        match mem::replace(&mut self.payload, Payload::Empty) {
+            Payload::Closure(closure) => Some(closure),
+            other => {
+                self.payload = other;
+                None
+            }
+        }
+    }
+
+    fn take_outcome(&mut self) -> Result<T, JoinError> {
+        match mem::replace(&mut self.payload, Payload::Empty) {
+            Payload::Outcome(outcome) => outcome,
+            _ => unreachable!("a finished task holds its outcome"),
+        }
+    }
+
+    fn take_span(&mut self) -> Option<Span> {
+        self.extras.as_mut()?.span.take()
+    }
+
+    fn has_callbacks(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.draining)
+    }
+}
+
+impl OutcomeKind {
+    pub(crate) fn of<T>(outcome: &Result<T, impl Borrow<JoinError>>) -> Self {
+        match outcome {
+            Ok(_) => Self::Returned,
+            Err(error) => Self::of_error(error.borrow()),
+        }
+    }
+
+    pub(crate) fn of_error(error: &JoinError) -> Self {
+        if error.is_cancelled() {
+            Self::Cancelled
+        } else if error.is_panic() {
+            Self::Panicked
+        } else {
+            Self::Refused
+        }
+    }
+}
+
+fn call_all<T>(callbacks: Vec<Callback<T>>, outcome: Result<&T, &JoinError>) {
+    for callback in callbacks {
+        catch_panic("a done callback", || callback(outcome));
+    }
+}
+
+fn drop_span(span: Option<Span>) {
+    if span.is_some() {
+        drop_catching(SUBSCRIBER, span);
+    }
+}
+
+/// Runs a job's closure. A panic in it becomes an error, and an event.
+pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T, JoinError> {
+    catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| panicked(payload, origin))
+}
+
+fn panicked(payload: Box<dyn std::any::Any + Send>, origin: Origin) -> JoinError {
+    emit(|| {
+        let message = panic_message(&*payload).unwrap_or("(no text)");
+        tracing::error!(message, job = %origin, "the job submitted at {origin} panicked: {message}");
+    });
+    JoinError::panicked(payload, origin)
+}
+
+impl<F, T, S> RawTask for TaskCell<F, T, S>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+    S: Scheduler,
+{
+    fn scheduler(&self) -> &dyn Scheduler {
+        &self.scheduler
+    }
+
+    fn with_state(&self, f: &mut dyn FnMut(&mut State)) {
+        f(&mut self.inner.lock().state);
+    }
+
+    fn run(self: Arc<Self>, runner: Runner) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.state.start(ThreadId::current()) == Start::NotQueued {
+            return false;
+        }
+        let closure = inner.take_closure().expect("a queued task has its closure");
+        let span = inner.take_span();
+        let origin = inner.state.origin();
+        // Invariant: a job is counted as started before it is visible as running.
+        self.scheduler.on_start(runner);
+        drop(inner);
+        // After the lock: the permit may go to a submitter, whose waker is user code.
+        self.scheduler.on_dequeue(runner);
+
+        // Until the waker has returned: callbacks and wakers are part of the job, too.
+        let frame = RunningFrame::enter(Arc::clone(&self) as _);
+        let entered = EnteredSpan::enter(span);
+        let outcome = catch(origin, closure);
+        drop(entered);
+        self.resolve(outcome, runner);
+        drop(frame);
+        true
+    }
+
+    fn begin_cancel(&self) -> Cancel {
+        let mut inner = self.inner.lock();
+        let cancel = inner.state.cancel(ThreadId::current());
+        if cancel != Cancel::DropClosure {
+            return cancel;
+        }
+        let closure = inner.take_closure();
+        let span = inner.take_span();
+        // Invariant: from here on the job is counted as one that will not start, so no worker is
+        // spawned for it.
+        self.scheduler.on_cancelling();
+        drop(inner);
+        // A destructor of the captures may join other jobs, and so be part of a cycle.
+        let _frame = CancellingFrame::enter();
+        drop_catching("the destructor of a job's closure", closure);
+        drop_span(span);
+        self.scheduler.on_closure_dropped(true);
+        cancel
+    }
+
+    fn drop_closure(&self, in_queue: bool) {
+        let mut inner = self.inner.lock();
+        let closure = inner.take_closure();
+        let span = inner.take_span();
+        drop(inner);
+        let _frame = CancellingFrame::enter();
+        drop_catching("the destructor of a job's closure", closure);
+        drop_span(span);
+        self.scheduler.on_closure_dropped(in_queue);
+    }
+
+    fn publish_error(&self, error: JoinError) -> (Option<Waker>, bool) {
+        let kind = OutcomeKind::of_error(&error);
+        let mut inner = self.inner.lock();
+        // The callbacks stay in the task, marked, so that `add_callback` can still add to them.
+        let has_callbacks = match &mut inner.extras {
+            Some(extras) => {
+                extras.draining = true;
+                true
+            }
+            None => false,
+        };
+        self.scheduler.on_not_run();
+        let mut unwanted = None;
+        match inner.state.has_join_interest() {
+            true => inner.payload = Payload::Outcome(Err(error)),
+            false => unwanted = Some(error),
+        }
+        let waker = inner.state.finish(kind);
+        drop(inner);
+        // It may hold the last reference to the cause of a broken pool.
+        drop_catching("the destructor of an error", unwanted);
+        (waker, has_callbacks)
+    }
+
+    fn run_callbacks(&self, error: &JoinError) {
+        loop {
+            let mut inner = self.inner.lock();
+            let Some(extras) = &mut inner.extras else {
+                return;
+            };
+            let callbacks = mem::take(&mut extras.callbacks);
+            // Invariant: the mark is removed under the lock that found no more callbacks. So one that is
+            // added later sees a task without a mark, and runs on the thread that adds it.
+            if callbacks.is_empty() {
+                inner.extras = None;
+                return;
+            }
+            drop(inner);
+            call_all(callbacks, Err(error));
+        }
+    }
+}
+
+impl<F, T, S> JoinTask<T> for TaskCell<F, T, S>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+    S: Scheduler,
+{
+    fn take(&self) -> Taken<T> {
+        let mut inner = self.inner.lock();
+        match inner.state.take(ThreadId::current) {
+            Take::Outcome => Taken::Outcome {
+                outcome: inner.take_outcome(),
+                has_callbacks: inner.has_callbacks(),
+            },
+            Take::NotYet => Taken::NotYet,
+            Take::CancelledHere => Taken::CancelledHere,
+            Take::AlreadyTaken => Taken::Nothing,
+        }
+    }
+
+    fn detach(&self) {
+        let mut inner = self.inner.lock();
+        let (has_outcome, waker) = inner.state.detach();
+        let outcome = has_outcome.then(|| inner.take_outcome());
+        // What is dropped below is user data.
+        drop(inner);
+        if outcome.is_some() {
+            drop_catching("the destructor of a job's result", outcome);
+        }
+        drop_waker(waker);
+    }
+
+    fn add_callback(&self, callback: Callback<T>) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.has_callbacks() {
+            match inner.state.lend() {
+                Lend::AlreadyTaken => {
+                    drop(inner);
+                    drop_catching("the destructor of a done callback", callback);
+                    return false;
+                }
+                Lend::Later => {}
+                Lend::Outcome => {
+                    // The mark makes callbacks that are added meanwhile wait for their turn.
+                    inner.extras.get_or_insert_default().draining = true;
+                    let outcome = inner.take_outcome();
+                    drop(inner);
+                    self.lend_to_callbacks(callback, outcome);
+                    return true;
+                }
+            }
+        }
+        let extras = inner.extras.get_or_insert_default();
+        extras.callbacks.push(callback);
+        true
+    }
+
+    fn inspect(&self, test: fn(&T) -> bool) -> Option<(OutcomeKind, bool)> {
+        let inner = self.inner.lock();
+        match (inner.state.stage(), &inner.payload) {
+            (Stage::Finished(kind), Payload::Outcome(Ok(value))) => Some((kind, test(value))),
+            (Stage::Finished(kind) | Stage::Consumed(kind), _) => Some((kind, false)),
+            _ => None,
+        }
+    }
+
+    fn into_raw(self: Arc<Self>) -> Arc<dyn RawTask> {
+        self
+    }
+}
+
+impl<F, T, S> TaskCell<F, T, S> {
+    /// Runs a callback that was added after the end, and those added meanwhile; then gives the
+    /// outcome back.
+    fn lend_to_callbacks(&self, callback: Callback<T>, outcome: Result<T, JoinError>) {
+        let mut callbacks = vec![callback];
+        loop {
+            call_all(callbacks, outcome.as_ref());
+            let mut inner = self.inner.lock();
+            callbacks = match &mut inner.extras {
+                Some(extras) => mem::take(&mut extras.callbacks),
+                None => Vec::new(),
+            };
+            if callbacks.is_empty() || fault!("a_late_callback_looks_for_no_other") {
+                inner.extras = None;
+                inner.payload = Payload::Outcome(outcome);
+                inner.state.give_back();
+                return;
+            }
+        }
+    }
+}
+
+/// Cancels a task for its handle. Returns what became of that.
+pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
+    let cancel = task.begin_cancel();
+    if cancel == Cancel::DropClosure {
+        publish(task, &JoinError::cancelled());
+    }
+    cancel
+}
+
+/// Resolves a queued task that its executor will not run. Returns false if it was not queued.
+pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
+    let refused = mark_refused(task, error);
+    if refused {
+        task.drop_closure(false);
+        publish(task, error);
+    }
+    refused
+}
+
+/// The last phases of a cancel: the error becomes visible, the waiter is woken, the callbacks run.
+fn publish<K: RawTask + ?Sized>(task: &K, error: &JoinError) {
+    let (waker, has_callbacks) = task.publish_error(error.replicate());
+    if let Some(waker) = waker {
+        wake(waker);
+    }
+    if has_callbacks {
+        task.run_callbacks(error);
+    }
+}
+
+/// The first phase of cancelling many tasks: from here on it cannot start.
+pub(crate) fn mark_refused(task: &dyn RawTask, error: &JoinError) -> bool {
+    let (kind, thread) = (OutcomeKind::of_error(error), ThreadId::current());
+    task.state(|state| {
+        let marked = state.refuse(kind, thread);
+        if marked {
+            task.scheduler().on_cancelling();
+        }
+        marked
+    })
+}
+
+/// Cancels many tasks that were [marked](mark_refused): all closures are dropped, then all errors
+/// become visible, then the waiters are woken, then the callbacks run.
+pub(crate) fn refuse_marked(tasks: &[Arc<dyn RawTask>], error: &JoinError) {
+    for task in tasks {
+        task.drop_closure(false);
+    }
+    let (mut wakers, mut with_callbacks) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let (waker, has_callbacks) = task.publish_error(error.replicate());
+        wakers.extend(waker);
+        if has_callbacks {
+            with_callbacks.push(task);
+        }
+    }
+    wake_all(wakers);
+    for task in with_callbacks {
+        task.run_callbacks(error);
     }
 }

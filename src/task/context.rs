@@ -1,62 +1,180 @@
-//! What a running job can ask: was I cancelled, whose worker runs me, in which thread.
+//! What the crate knows of the thread that calls it: which worker it is, which jobs it runs, what
+//! it waits in. All of it is in one thread-local, [`Context`], and a small one without a destructor.
 
 use std::cell::{Cell, RefCell};
-use std::panic::Location;
-// Not the model checker's: numbers tell apart, and order nothing.
-use std::sync::atomic::{AtomicU64, Ordering};
+// Not the model checker's: numbers tell threads apart and order nothing.
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::park::helping::Inside;
+use crate::park::helping::BlockOnFrame;
+use crate::park::parker::ParkerCache;
+use crate::pool::{PoolInner, TlsDropFlag};
+use crate::task::cell::RawTask;
+use crate::task::state::{Origin, Stage};
+use crate::util::spin::AdaptiveSpin;
 use crate::util::sync::{Arc, local};
 
-/// Where a job was submitted.
-pub(crate) type Origin = &'static Location<'static>;
+/// What belongs to a thread.
+pub(crate) struct Context {
+    thread: Cell<u32>,
+    /// The pool that this thread is a worker of, from its start to the end of its loop.
+    pool: RefCell<Option<Arc<PoolInner>>>,
+    /// The jobs that this thread runs, outermost first: each waits for the next one.
+    running: RefCell<Vec<Arc<dyn RawTask>>>,
+    /// How many cancels this thread is in, each in a destructor that the one before runs.
+    cancelling: Cell<u32>,
+    /// The innermost `block_on` of the innermost job.
+    pub(crate) block_on: BlockOnFrame,
+    /// Parkers of this thread that are not in use.
+    pub(crate) parkers: ParkerCache,
+    /// Whether this thread's joins spin before they park.
+    pub(crate) join_spin: AdaptiveSpin,
+    /// Whether this worker is the one that searches: see `pool/idle.rs`.
+    pub(crate) searching: Cell<bool>,
+    /// Whether this worker had to wait for the job that it runs.
+    pub(crate) after_pause: Cell<bool>,
+    /// Set by a worker as the first thing it does. Dropped with this context, which is then the
+    /// last thread-local of the thread to be dropped.
+    pub(crate) tls_drop_flag: Cell<Option<TlsDropFlag>>,
+}
 
-/// A running job, as far as it can be asked from inside.
-pub(crate) trait Current: Send + Sync {
-    fn cancel_requested(&self) -> bool;
-    fn origin(&self) -> Option<Origin>;
+impl Context {
+    const fn new() -> Self {
+        Self {
+            thread: Cell::new(0),
+            pool: RefCell::new(None),
+            running: RefCell::new(Vec::new()),
+            cancelling: Cell::new(0),
+            block_on: BlockOnFrame::new(),
+            parkers: ParkerCache::new(),
+            join_spin: AdaptiveSpin::new(),
+            searching: Cell::new(false),
+            after_pause: Cell::new(false),
+            tls_drop_flag: Cell::new(None),
+        }
+    }
+
+    /// Calls `f` with the context of this thread; `None` if the thread is ending and its context is
+    /// dropped.
+    pub(crate) fn with<R>(f: impl FnOnce(&Self) -> R) -> Option<R> {
+        CONTEXT.try_with(f).ok()
+    }
 }
 
 local! {
-    /// The jobs that this thread runs, each in a wait of the one before.
-    static JOBS: RefCell<Vec<Arc<dyn Current>>> = const { RefCell::new(Vec::new()) };
+    static CONTEXT: Context = const { Context::new() };
 
-    /// What this thread is a worker of. Plain numbers, which need no destructor: the destructors of other
-    /// thread-locals can still ask.
-    static BADGE: Cell<Option<Badge>> = const { Cell::new(None) };
-
-    /// This thread's number; 0 before somebody asked.
-    static NUMBER: Cell<u64> = const { Cell::new(0) };
+    /// Plain numbers need no destructor, so destructors of other thread-locals can still ask.
+    static WORKER: Cell<Option<WorkerId>> = const { Cell::new(None) };
 }
 
-/// Says that a thread is a worker.
+/// Tells which pool's worker a thread is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Badge {
+pub(crate) struct WorkerId {
     /// The number of the pool.
     pub(crate) pool: u64,
-    /// The number of the worker in its pool while it is in its loop; `None` once it has left.
-    pub(crate) worker: Option<u64>,
+    pub(crate) phase: WorkerPhase,
 }
 
-/// Runs `run` with `job` for the innermost job of this thread.
-pub(crate) fn run_inside<R>(job: Arc<dyn Current>, run: impl FnOnce() -> R) -> R {
-    let frame = Inside::job();
-    let there = JOBS.try_with(|jobs| jobs.borrow_mut().push(job));
-    let result = run();
-    if there.is_ok() {
-        // The job comes out before it is dropped: its destructor may ask, too.
-        let job = JOBS.try_with(|jobs| jobs.borrow_mut().pop());
-        drop(job);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerPhase {
+    /// From the start of the thread to the end of its initializer.
+    Initializing,
+    InLoop,
+    /// After its loop: thread-locals may still be dropped.
+    Exited,
+}
+
+pub(crate) fn current_worker() -> Option<WorkerId> {
+    WORKER.try_with(Cell::get).ok().flatten()
+}
+
+pub(crate) fn set_current_worker(worker: WorkerId) {
+    let _ = WORKER.try_with(|own| own.set(Some(worker)));
+}
+
+/// Returns the pool that this thread is a worker of, while it is in its loop or its initializer.
+pub(crate) fn current_pool() -> Option<Arc<PoolInner>> {
+    Context::with(|context| context.pool.borrow().clone()).flatten()
+}
+
+pub(crate) fn set_current_pool(pool: Option<Arc<PoolInner>>) {
+    let old = Context::with(|context| context.pool.replace(pool));
+    drop(old);
+}
+
+/// The number of a thread: unique while fewer than four billion threads were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ThreadId(pub(crate) u32);
+
+impl ThreadId {
+    pub(crate) fn current() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let next = || NEXT.fetch_add(1, Ordering::Relaxed).max(1);
+        let number = Context::with(|context| {
+            if context.thread.get() == 0 {
+                context.thread.set(next());
+            }
+            context.thread.get()
+        });
+        // A thread whose thread-locals are gone waits for no job that could wait for it.
+        Self(number.unwrap_or_else(next))
     }
-    drop(frame);
-    result
 }
 
-/// Whether the job that calls this was asked to end early: by [`cancel`](crate::JoinHandle::cancel) on its handle, or
-/// by [`shutdown_now`](crate::ThreadPool::shutdown_now).
+/// Marks a job as the innermost one of this thread, until it is dropped.
+pub(crate) struct RunningFrame {
+    /// The `block_on` of the outer job; `None` if the thread is ending.
+    outer: Option<crate::park::helping::Frame>,
+}
+
+impl RunningFrame {
+    pub(crate) fn enter(task: Arc<dyn RawTask>) -> Self {
+        let outer = Context::with(|context| {
+            context.running.borrow_mut().push(task);
+            // What the job polls is not polled by a `block_on` that its thread is in.
+            context.block_on.enter_job()
+        });
+        Self { outer }
+    }
+}
+
+impl Drop for RunningFrame {
+    fn drop(&mut self) {
+        let Some(outer) = self.outer.take() else {
+            return;
+        };
+        let task = Context::with(|context| {
+            context.block_on.restore(outer);
+            context.running.borrow_mut().pop()
+        });
+        // Only now, since its destructor may ask for the running job, too.
+        drop(task);
+    }
+}
+
+/// Marks this thread as one that cancels a job, until it is dropped: other threads may wait for it.
+pub(crate) struct CancellingFrame(());
+
+impl CancellingFrame {
+    pub(crate) fn enter() -> Self {
+        Context::with(|context| context.cancelling.set(context.cancelling.get() + 1));
+        Self(())
+    }
+}
+
+impl Drop for CancellingFrame {
+    fn drop(&mut self) {
+        Context::with(|context| context.cancelling.set(context.cancelling.get() - 1));
+    }
+}
+
+/// Returns `true` if the calling job was cancelled while it ran.
 ///
-/// A job that runs for long may look now and then and return early; nothing else stops it. It speaks of the innermost
-/// job that the calling thread runs, and is false outside a job.
+/// [`JoinHandle::cancel`](crate::JoinHandle::cancel) and
+/// [`shutdown_now`](crate::ThreadPool::shutdown_now) set this request. A long job should check it
+/// from time to time and return early. Nothing else stops a running job.
+///
+/// The answer is about the innermost job of the calling thread. It is `false` outside a job.
 ///
 /// # Examples
 ///
@@ -77,54 +195,45 @@ pub(crate) fn run_inside<R>(job: Arc<dyn Current>, run: impl FnOnce() -> R) -> R
 /// ```
 #[must_use]
 pub fn cancel_requested() -> bool {
-    with_job(|job| job.is_some_and(|job| job.cancel_requested()))
+    let asked = |job: &Arc<dyn RawTask>| match job.state(|state| state.stage()) {
+        Stage::Running { cancel_requested } => cancel_requested || job.scheduler().is_stopping(),
+        // Its waker runs.
+        _ => false,
+    };
+    Context::with(|context| context.running.borrow().last().is_some_and(asked)).unwrap_or(false)
 }
 
-/// Whether this thread runs a job.
-pub(crate) fn in_job() -> bool {
-    with_job(|job| job.is_some())
+/// Returns how many jobs this thread runs, each in a wait of the one before.
+pub(crate) fn running_jobs() -> usize {
+    Context::with(|context| context.running.borrow().len()).unwrap_or(0)
 }
 
-fn with_job(ask: impl FnOnce(Option<&Arc<dyn Current>>) -> bool) -> bool {
-    JOBS.try_with(|jobs| ask(jobs.borrow().last()))
+/// Returns whether other threads may wait for what this thread does: a wait that it makes could
+/// close a cycle.
+pub(crate) fn may_be_waited_for() -> bool {
+    Context::with(|context| context.cancelling.get() > 0 || !context.running.borrow().is_empty())
         .unwrap_or(false)
 }
 
-/// A job that a thread runs: where its cell is, and where it was submitted.
+/// A job that a thread runs.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OnStack {
-    /// An address to compare.
-    pub(crate) cell: usize,
+pub(crate) struct StackFrame {
+    /// The address of its task, to be compared only.
+    pub(crate) task: usize,
     pub(crate) origin: Origin,
 }
 
-/// The jobs that this thread runs, outermost first.
-pub(crate) fn stack() -> Vec<OnStack> {
-    let on_stack = |job: &Arc<dyn Current>| {
-        Some(OnStack {
-            cell: Arc::as_ptr(job).cast::<()>().addr(),
-            origin: job.origin()?,
-        })
+/// Returns the jobs that this thread runs, outermost first.
+pub(crate) fn running_stack() -> Vec<StackFrame> {
+    let frame = |task: &Arc<dyn RawTask>| StackFrame {
+        task: address(&**task),
+        origin: task.state(|state| state.origin()),
     };
-    JOBS.try_with(|jobs| jobs.borrow().iter().filter_map(on_stack).collect())
+    Context::with(|context| context.running.borrow().iter().map(frame).collect())
         .unwrap_or_default()
 }
 
-pub(crate) fn badge() -> Option<Badge> {
-    BADGE.try_with(Cell::get).ok().flatten()
-}
-
-pub(crate) fn set_badge(badge: Badge) {
-    let _ = BADGE.try_with(|mine| mine.set(Some(badge)));
-}
-
-/// The number of this thread, never 0, and no other's in this process.
-pub(crate) fn thread_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NUMBER.with(|mine| {
-        if mine.get() == 0 {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        mine.get()
-    })
+/// Returns an address that no other task has while this one lives.
+pub(crate) fn address(task: &dyn RawTask) -> usize {
+    std::ptr::from_ref(task).cast::<()>().addr()
 }

@@ -1,18 +1,19 @@
-//! The executor's half of a job.
+//! The executor's reference to a job.
 
 use std::fmt;
 use std::task::Waker;
 
 use crate::error::JoinError;
-use crate::task::cell::{Home, Runnable, Sentence, Watch};
+use crate::task::cell::{RawTask, Runner, Scheduler, mark_refused, refuse};
 use crate::util::sync::Arc;
+use crate::util::unwind::wake;
 
-/// A job that waits to be run: what an [`Executor`](crate::Executor) is given.
+/// A queued job, as an [`Executor`](crate::Executor) gets it.
 ///
-/// It is to be [run](Self::run), in whatever thread, or to be [refused](Self::refuse). One that is **dropped** is
-/// cancelled. So its [`JoinHandle`](crate::JoinHandle) resolves whatever an executor does, and never hangs.
+/// **Dropping a job cancels it.** An executor either [`run`](Self::run)s the job, on any thread, or
+/// [`refuse`](Self::refuse)s it. So its [`JoinHandle`](crate::JoinHandle) always resolves.
 ///
-/// A job runs once: both methods take it by value. If its handle has cancelled it they do nothing.
+/// A job runs at most once. If it was cancelled through its handle, `run` and `refuse` do nothing.
 ///
 /// # Examples
 ///
@@ -21,7 +22,7 @@ use crate::util::sync::Arc;
 ///
 /// use futurepool::{Executor, ExecutorExt, Job};
 ///
-/// /// Jobs for a thread that has other things to do, too: that of a window, for instance.
+/// /// Sends jobs to a thread that has other work, for example the event loop of a window.
 /// struct Later(Sender<Job>);
 ///
 /// impl Executor for Later {
@@ -42,96 +43,99 @@ use crate::util::sync::Arc;
 #[must_use = "dropping a job cancels it"]
 pub struct Job {
     /// `None` once it was run, refused or disarmed.
-    cell: Option<Arc<dyn Runnable>>,
+    task: Option<Arc<dyn RawTask>>,
 }
 
-/// Nobody counts this job.
-struct Unwatched;
-
-impl Watch for Unwatched {}
-
 impl Job {
-    pub(crate) fn new(cell: Arc<dyn Runnable>) -> Self {
-        Self { cell: Some(cell) }
+    pub(crate) fn new(task: Arc<dyn RawTask>) -> Self {
+        Self { task: Some(task) }
     }
 
-    /// Runs it in this thread: the closure, the callbacks and the wakers of whoever waits for it.
+    /// Runs the job on the calling thread.
     ///
-    /// It never unwinds: a panic of the closure is the job's outcome.
+    /// This calls the closure and the job's callbacks, and wakes its waiters. It never unwinds: a
+    /// panic of the closure becomes the outcome of the job.
     #[doc(alias = "set_result")]
     #[doc(alias = "set_running_or_notify_cancel")]
     pub fn run(self) {
-        self.run_watched(&mut Unwatched);
+        self.run_if_queued();
     }
 
-    /// Resolves it with an error, without running it: [`JoinError::shutdown`] and [`JoinError::broken`] are made for
-    /// this.
+    /// Resolves the job with `error`, without running it.
+    ///
+    /// Executors use [`JoinError::shutdown`] and [`JoinError::broken`]. The closure is dropped
+    /// first.
     ///
     /// See [`Executor`](crate::Executor) for an example.
     #[doc(alias = "set_exception")]
     pub fn refuse(mut self, error: JoinError) {
-        if let Some(cell) = self.cell.take() {
-            cell.refuse(error);
+        if let Some(task) = self.task.take() {
+            refuse(&*task, &error);
         }
     }
 
-    /// As [`run`](Self::run); false if it was cancelled before.
-    pub(crate) fn run_watched(mut self, watch: &mut dyn Watch) -> bool {
-        self.cell.take().is_some_and(|cell| cell.run(watch))
+    /// Runs the job. Returns false if it was cancelled before, or run by a worker that waits for it.
+    pub(crate) fn run_if_queued(mut self) -> bool {
+        let task = self.task.take();
+        task.is_some_and(|task| task.run(Runner::Executor))
     }
 
-    /// Wakes whoever waits for it, for nothing.
-    pub(crate) fn nudge(&self) -> impl FnOnce() + use<> {
-        let cell = self.cell.clone();
+    /// Attaches a job that was made for any executor to the pool that has accepted it. Returns false
+    /// if it is no longer queued.
+    pub(crate) fn attach(&self, scheduler: Arc<dyn Scheduler>, order: u32) -> bool {
+        let Some(task) = &self.task else {
+            return false;
+        };
+        task.state(|state| {
+            let queued = state.is_queued();
+            if queued {
+                state.set_order(order);
+                task.scheduler().attach(scheduler);
+            }
+            queued
+        })
+    }
+
+    /// Returns a function that wakes the waiter, for it to look at the job again.
+    pub(crate) fn rewake(&self) -> impl FnOnce() + use<> {
+        let task = self.task.clone();
         move || {
-            if let Some(cell) = cell {
-                cell.nudge();
+            let waker = task.and_then(|task| task.state(|state| state.rewake()));
+            if let Some(waker) = waker {
+                wake(waker);
             }
         }
     }
 
-    /// It belongs to that pool now; false if it was cancelled before.
-    pub(crate) fn settle(&self, home: Arc<dyn Home>) -> bool {
-        self.cell.as_ref().is_some_and(|cell| cell.settle(home))
+    /// The first phase of a refusal: the job can no longer start. Returns the task, for the phases
+    /// that follow; `None` if it is no longer queued.
+    pub(crate) fn mark_refused(mut self, error: &JoinError) -> Option<Arc<dyn RawTask>> {
+        let task = self.task.take();
+        task.filter(|task| mark_refused(&**task, error))
     }
 
-    /// It is about to be refused; false if it was cancelled before.
-    pub(crate) fn condemn(&self, sentence: Sentence) -> bool {
-        let cell = self.cell.as_ref();
-        cell.is_some_and(|cell| cell.condemn(sentence))
+    /// Takes the waker of a future that waits for the job: see
+    /// [`State::probe`](crate::task::state::State::probe).
+    pub(crate) fn probe(&self) -> Option<Waker> {
+        self.task.as_ref()?.state(|state| state.probe())
     }
 
-    /// Refuses a condemned one; false if it is not queued any more.
-    pub(crate) fn execute_sentence(mut self) -> bool {
-        let cell = self.cell.take();
-        cell.is_some_and(|cell| cell.execute_sentence())
+    /// Returns whether the job is no longer queued: it was cancelled, or run by a waiter.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        let task = self.task.as_ref();
+        task.is_none_or(|task| task.state(|state| !state.is_queued()))
     }
 
-    /// The waker of whoever waits for it. If that is foreign code it will register again when it is woken.
-    pub(crate) fn waker(&self) -> Option<Waker> {
-        self.cell.as_ref()?.waker()
-    }
-
-    /// The waker of whoever awaits it, if that is foreign code, which will register again when it is woken.
-    pub(crate) fn take_waker(&self) -> Option<Waker> {
-        self.cell.as_ref()?.take_waker()
-    }
-
-    /// Whether it was cancelled, or run by somebody who waits for it.
-    pub(crate) fn is_husk(&self) -> bool {
-        self.cell.as_ref().is_none_or(|cell| cell.is_husk())
-    }
-
-    /// Lets go of a job that was not accepted, without resolving it.
+    /// Drops a job that was not accepted, without resolving it.
     pub(crate) fn disarm(mut self) {
-        self.cell = None;
+        self.task = None;
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if let Some(cell) = self.cell.take() {
-            cell.refuse(JoinError::cancelled());
+        if let Some(task) = self.task.take() {
+            refuse(&*task, &JoinError::cancelled());
         }
     }
 }

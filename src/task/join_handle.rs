@@ -6,39 +6,68 @@ use std::future::Future;
 use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::sync::Weak;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::FusedFuture;
 
 use crate::error::JoinError;
-use crate::park::block_on::is_root;
-use crate::park::helping::{Helpable, offer};
-use crate::park::parker::Sleeper;
-use crate::park::wait_graph::{self, Node};
-pub(crate) use crate::task::cancel_on_drop::CancelOnDrop;
-use crate::task::cell::{Awaited, Cancel, Ending, State, Take};
-use crate::task::context::in_job;
-pub(crate) use crate::task::tagged::Tagged;
-use crate::util::spin::look_as_joiner;
+use crate::park::helping::{help, in_untimed_block_on, is_block_on_waker, offer};
+use crate::park::parker::Parker;
+use crate::park::wait_graph::{BlockedGuard, block_on_one, self_cycle};
+use crate::task::cancel_on_drop::CancelOnDrop;
+use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, state_of};
+use crate::task::context::{ThreadId, may_be_waited_for};
+use crate::task::state::{Cancel, OutcomeKind, Register, Stage, Waiter};
+use crate::task::tagged::Tagged;
+use crate::util::fault::fault;
+use crate::util::spin::spin_before_join;
 use crate::util::sync::{Arc, Instant};
-use crate::util::unwind::drop_catching;
+use crate::util::unwind::{drop_catching, drop_waker};
 
 const TAKEN: &str = "the result of this job was already taken from its handle";
 
-/// A job that was submitted: await it, or join it.
+/// The handle to a submitted job: async code awaits it, sync code joins it.
 ///
-/// It is a [`Future`] for every runtime and for none, and [`join`](Self::join) waits for it in sync code. **Dropping it
-/// detaches**: the job still runs, its result is dropped; [`cancel_on_drop`](Self::cancel_on_drop) makes that a cancel.
+/// **Dropping the handle detaches the job.** The job still runs; its result, or its panic, is lost.
+/// [`cancel_on_drop`](Self::cancel_on_drop) makes the drop cancel the job instead.
 ///
-/// What Python calls `Future`. It differs in that the result is taken, once, and by value: whoever polls or joins a
-/// handle whose result was taken panics. For several readers let the job return an `Arc`.
+/// The handle is a [`Future`] that works in every async runtime, and without one.
+/// [`join`](Self::join) blocks the calling thread instead.
+///
+/// The handle returns the result once, by value. Polling or joining a handle whose result was
+/// already taken panics. If several readers need the result, let the job return an `Arc`.
+///
+/// # The end of a job
+///
+/// A job that ran ends in this order:
+///
+/// 1. The closure is dropped, with everything that it captured.
+/// 2. The [callbacks](Self::add_done_callback) run. [`is_running`](Self::is_running) is still true.
+/// 3. The result is dropped if its handle is gone.
+/// 4. The [metrics](crate::ThreadPool::metrics) count the job, and its worker is idle.
+/// 5. The result becomes visible: [`is_finished`](Self::is_finished) is true.
+/// 6. Waiters are woken.
+///
+/// A job can also end without running. It was cancelled, its pool was shut down or broke, no
+/// worker thread could be spawned, or its executor refused or dropped it. Then the order is:
+///
+/// 1. The job can no longer start.
+/// 2. The closure is dropped, with everything that it captured. In a bounded queue, the job's
+///    permit is released.
+/// 3. The metrics count the job.
+/// 4. The error becomes visible, and waiters are woken.
+/// 5. The callbacks run.
+/// 6. [`cancel`](Self::cancel) returns `true`, if it ended the job.
+///
+/// From step 1 until the error is visible, `is_running`, `is_finished` and
+/// [`is_cancelled`](Self::is_cancelled) are all false.
 ///
 /// # Cancel safety
 ///
-/// A poll takes the result only when it is ready: awaiting `&mut handle` in a `select!`, or in any runtime's `timeout`, loses
-/// nothing. [`wait`](crate::wait)`([handle], …).timeout(d)` needs no runtime.
+/// A poll takes the result only if it is ready. So a `select!` or a runtime's `timeout` can drop
+/// its borrow of `&mut handle` without losing the result.
+/// [`wait`](crate::wait)`([handle], …).timeout(d)` works without a runtime.
 ///
 /// # Examples
 ///
@@ -60,63 +89,72 @@ pub struct JoinHandle<T> {
 
 /// What a handle knows of its job.
 enum Slot<T> {
-    Pending(Arc<dyn Awaited<T>>),
-    /// The result was taken, and the cell let go of.
-    Consumed(Ending),
+    Pending(Arc<dyn JoinTask<T>>),
+    /// The outcome was taken, and the task released.
+    Consumed(OutcomeKind),
 }
 
 const _: () = assert!(
-    size_of::<Slot<()>>() == size_of::<Arc<dyn Awaited<()>>>(),
+    size_of::<Slot<()>>() == size_of::<Arc<dyn JoinTask<()>>>(),
     "what a handle knows at the end makes it no larger"
 );
 
 impl<T> JoinHandle<T> {
-    pub(crate) fn new(cell: Arc<dyn Awaited<T>>) -> Self {
-        let slot = Slot::Pending(cell);
+    pub(crate) fn new(task: Arc<dyn JoinTask<T>>) -> Self {
+        let slot = Slot::Pending(task);
         Self { slot }
     }
 
     /// # Panics
     ///
-    /// If the result was taken.
+    /// Panics if the outcome was taken.
     #[track_caller]
-    fn cell(&self) -> &Arc<dyn Awaited<T>> {
+    fn task(&self) -> &Arc<dyn JoinTask<T>> {
         match &self.slot {
-            Slot::Pending(cell) => cell,
+            Slot::Pending(task) => task,
             Slot::Consumed(_) => panic!("{TAKEN}"),
         }
     }
 
-    fn state(&self) -> State {
+    fn stage(&self) -> Stage {
         match &self.slot {
-            Slot::Pending(cell) => cell.state(),
-            Slot::Consumed(ending) => State::Taken(*ending),
+            Slot::Pending(task) => state_of(&**task, |state| state.stage()),
+            Slot::Consumed(kind) => Stage::Consumed(*kind),
         }
     }
 
-    /// Waits for the job in this thread, and gives its result.
+    /// Blocks the calling thread until the job finishes, and returns its result.
     ///
-    /// It blocks, also inside a runtime, where it never panics, but keeps the executor's thread from other work: await
-    /// the handle there.
+    /// Inside an async runtime, `join` works and never panics for being called there. It still
+    /// blocks the runtime's thread, so async code should await the handle instead.
     ///
-    /// In a worker of the pool that the job is queued in, it runs the job itself, at once and on its own stack: so jobs
-    /// may wait for jobs, down to a pool of one worker. It never runs any other.
+    /// # In a worker
+    ///
+    /// A worker that joins a queued job of its own pool runs that job at once, on its own stack.
+    /// So jobs can wait for jobs, even in a pool with one worker. `join` never runs an unrelated
+    /// job. See [`ThreadPool`](crate::ThreadPool#waits-in-a-worker) for the other kinds of wait.
     ///
     /// # Errors
     ///
-    /// A [`JoinError`] if the job panicked or never ran (cancelled, not accepted, its pool broke or got no thread); and one
-    /// that [`is_deadlock`](JoinError::is_deadlock) if the job waits, in the end, for the one that calls this.
+    /// Returns a [`JoinError`] if the job panicked or never ran. A job never runs if it was
+    /// cancelled or refused, if its pool broke, or if no worker thread could be spawned.
+    ///
+    /// Returns an error that [`is_deadlock`](JoinError::is_deadlock) if the job waits, directly or
+    /// through other jobs, for the job that calls `join`.
+    ///
+    /// Returns an error that [`is_cancelled`](JoinError::is_cancelled) at once if the calling
+    /// thread is itself cancelling that job. This happens in destructors of captured values.
     ///
     /// # Panics
     ///
-    /// If the result was already taken.
+    /// Panics if the result was already taken.
     ///
     /// # Examples
     ///
     /// ```
     /// let pool = futurepool::ThreadPool::new(2);
     /// let read = pool.submit(|| std::fs::read_to_string("Cargo.toml"));
-    /// let text = read.join()??; // an error of the job's own comes second
+    /// let text = read.join()??; // first the `JoinError`, then the job's own error
     /// assert!(text.contains("futurepool"));
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -127,15 +165,20 @@ impl<T> JoinHandle<T> {
         self.wait(None)
     }
 
-    /// As [`join`](Self::join), but waits `limit` at most; after a timeout the handle is as it was.
+    /// Blocks the calling thread until the job finishes, for at most `timeout`.
+    ///
+    /// After a timeout the job and the handle are unchanged. There is no timeout if `timeout` is
+    /// too long for the clock. A worker that waits here with a timeout runs no job meanwhile.
     ///
     /// # Errors
     ///
-    /// Those of [`join`](Self::join), and one that [`is_timeout`](JoinError::is_timeout).
+    /// Returns the errors of [`join`](Self::join), except that a wait with a timeout is not checked
+    /// for deadlocks. Returns an error that [`is_timeout`](JoinError::is_timeout) after the
+    /// timeout.
     ///
     /// # Panics
     ///
-    /// If the result was already taken.
+    /// Panics if the result was already taken.
     ///
     /// # Examples
     ///
@@ -151,15 +194,17 @@ impl<T> JoinHandle<T> {
     /// ```
     #[doc(alias = "result")]
     #[track_caller]
-    pub fn join_timeout(&mut self, limit: Duration) -> Result<T, JoinError> {
-        // A limit too long for the clock is none.
-        match Instant::now().checked_add(limit) {
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<T, JoinError> {
+        // No timeout if the deadline overflows the clock.
+        match Instant::now().checked_add(timeout) {
             Some(deadline) => self.wait(Some(deadline)),
             None => self.wait(None),
         }
     }
 
-    /// Takes the result if it is there; `None` if the job is not done, and if the result was already taken.
+    /// Takes the result if the job has finished.
+    ///
+    /// Returns `None` before the job has finished, and after the result was taken. Never blocks.
     ///
     /// # Examples
     ///
@@ -170,209 +215,240 @@ impl<T> JoinHandle<T> {
     ///     if let Some(answer) = handle.try_join() {
     ///         break answer.unwrap();
     ///     }
-    ///     // Draw the next picture.
+    ///     // Draw the next frame.
     ///     # std::thread::yield_now();
     /// };
     /// assert_eq!(answer, 42);
     /// ```
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
-        match &self.slot {
-            Slot::Pending(_) => self.take(),
-            Slot::Consumed(_) => None,
+        match self.stage() {
+            // A job that this thread is cancelling is not finished, even though a join would return.
+            Stage::Consumed(_) | Stage::Cancelling(_) => None,
+            _ => self.take(),
         }
     }
 
     #[track_caller]
     fn wait(&mut self, deadline: Option<Instant>) -> Result<T, JoinError> {
-        if let Some(outcome) = self.take_or_doom() {
+        if let Some(outcome) = self.take() {
             return outcome;
         }
+        // A wait with a timeout neither helps nor deadlocks: it ends by itself.
         if deadline.is_none() {
             if self.help() {
-                if let Some(outcome) = self.take_or_doom() {
+                if let Some(outcome) = self.take() {
                     return outcome;
                 }
             }
-            if in_job() {
-                if let Some(circle) = wait_graph::of_own_thread(&*self.node()) {
-                    return Err(JoinError::deadlock(circle));
+            if self.task().scheduler().role() == Role::Initializing {
+                return Err(JoinError::deadlock(Vec::new()));
+            }
+            if may_be_waited_for() {
+                if let Some(cycle) = self_cycle(&*self.raw()) {
+                    return Err(JoinError::deadlock(cycle));
                 }
             }
         }
-        if look_as_joiner(deadline, || self.is_finished()) {
-            return self.take_finished();
+        if spin_before_join(deadline, || self.is_finished()) {
+            if let Some(outcome) = self.take() {
+                return outcome;
+            }
         }
-        let sleeper = Sleeper::new();
-        let previous = loop {
-            match self.cell().listen(Some(sleeper.waker().clone())) {
-                Ok(previous) => break previous,
-                Err(_) => {
-                    if let Some(outcome) = self.take_or_doom() {
+        let parker = Parker::new();
+        // The loop ends at once, except beside a callback that was added after the end: while it borrows
+        // the outcome, there is nothing to take.
+        let replaced = loop {
+            let waker = Some(parker.waker().clone());
+            let register = state_of(&**self.task(), |state| state.register(waker, Waiter::Join));
+            match register {
+                Register::Registered { replaced } => break replaced,
+                Register::Finished(_) => {
+                    if let Some(outcome) = self.take() {
                         return outcome;
                     }
                 }
             }
         };
-        let outcome = self.sleep(&sleeper, deadline);
-        let previous = match outcome {
-            Some(_) => previous,
-            // A task may still wait for the handle: its waker comes back.
-            None => match self.cell().listen(previous) {
-                Ok(own) => own,
-                // It was resolved just now.
-                Err(previous) => {
-                    drop_catching("a waker's destructor", previous);
-                    return self.take_or_doom().unwrap_or(Err(JoinError::timeout()));
-                }
-            },
-        };
-        if previous.is_some() {
-            drop_catching("a waker's destructor", previous);
+        match self.park(&parker, deadline) {
+            Some(outcome) => {
+                drop_waker(replaced.map(|(waker, _)| waker));
+                outcome
+            }
+            None => self.give_up(replaced),
         }
-        outcome.unwrap_or(Err(JoinError::timeout()))
     }
 
-    /// `None` if the time is up.
-    fn sleep(
-        &mut self,
-        sleeper: &Sleeper,
-        deadline: Option<Instant>,
-    ) -> Option<Result<T, JoinError>> {
+    /// Parks until the outcome is there. Returns `None` if `deadline` has passed.
+    fn park(&mut self, parker: &Parker, deadline: Option<Instant>) -> Option<Result<T, JoinError>> {
         loop {
-            // It may have come to the pool only now, or since the last look.
+            // The job may have reached this worker's pool only now.
             if deadline.is_none() && self.help() {
-                if let Some(outcome) = self.take_or_doom() {
+                if let Some(outcome) = self.take() {
                     return Some(outcome);
                 }
             }
-            // Only a job can be waited for, and only a wait without end closes a circle.
-            let entry = match deadline.is_none() && in_job() {
-                true => match wait_graph::wait_for(self.node(), sleeper.waker()) {
-                    Ok(entry) => Some(entry),
-                    Err(circle) => return Some(Err(JoinError::deadlock(circle))),
+            // Only a thread that others wait for can close a cycle, and only by a wait without end.
+            let guard = match deadline.is_none() && may_be_waited_for() {
+                true => match block_on_one(self.raw(), parker.waker()) {
+                    Ok(guard) => Some(guard),
+                    Err(cycle) => return Some(Err(JoinError::deadlock(cycle))),
                 },
                 false => None,
             };
-            let called = sleeper.sleep_only(deadline);
-            let verdict = entry.and_then(wait_graph::Entry::leave);
-            sleeper.do_chore();
-            if let Some(outcome) = self.take_or_doom() {
+            // No user code may run while this thread is in the graph, so what is deferred comes after.
+            let notified = parker.park_only(deadline);
+            let cycle = guard.and_then(BlockedGuard::leave);
+            parker.run_deferred();
+            if let Some(outcome) = self.take() {
                 return Some(outcome);
             }
-            if !called {
+            if !notified {
                 return None;
             }
-            if let Some(circle) = verdict {
-                return Some(Err(JoinError::deadlock(circle)));
+            // Only now: an outcome that came at the same time is better than the error.
+            if let Some(cycle) = cycle {
+                return Some(Err(JoinError::deadlock(cycle)));
             }
         }
     }
 
-    /// Runs the job, if this thread is a worker of the pool that it is queued in; says whether it did.
+    /// The wait has timed out. A task may still await the handle: its waker comes back.
+    fn give_up(&mut self, replaced: Option<(std::task::Waker, Waiter)>) -> Result<T, JoinError> {
+        let (waker, waiter) = match replaced {
+            Some((waker, waiter)) => (Some(waker), waiter),
+            None => (None, Waiter::Task),
+        };
+        let waker = match fault!("a_timeout_forgets_the_task") {
+            true => None,
+            false => waker,
+        };
+        match state_of(&**self.task(), |state| state.register(waker, waiter)) {
+            Register::Registered { .. } => Err(JoinError::timeout()),
+            // It was resolved just now.
+            Register::Finished(waker) => {
+                drop_waker(waker);
+                if fault!("a_timeout_takes_no_last_look") {
+                    return Err(JoinError::timeout());
+                }
+                self.take().unwrap_or(Err(JoinError::timeout()))
+            }
+        }
+    }
+
+    /// Runs the job, if this thread is a worker of the pool that it is queued in. Returns whether it
+    /// did.
     pub(crate) fn help(&self) -> bool {
         match &self.slot {
-            Slot::Pending(cell) => cell.is_helpable() && Arc::clone(cell).helpable().help(),
+            Slot::Pending(task) => task.scheduler().role() == Role::Worker && help(&self.raw()),
             Slot::Consumed(_) => false,
         }
     }
 
-    /// The job, to be run by a waiter and to be waited for; neither keeps it alive.
-    pub(crate) fn weak(&self) -> (Weak<dyn Helpable>, Weak<dyn Node>) {
-        let helpable = Arc::clone(self.cell()).helpable();
-        (Arc::downgrade(&helpable), Arc::downgrade(&self.node()))
+    /// Returns the task, without the type of its result.
+    pub(crate) fn raw(&self) -> Arc<dyn RawTask> {
+        Arc::clone(self.task()).into_raw()
     }
 
-    /// The job, to be waited for.
-    pub(crate) fn node(&self) -> Arc<dyn Node> {
-        Arc::clone(self.cell()).node()
-    }
-
-    /// As [`poll`](Future::poll), but the outcome stays.
+    /// Polls as [`poll`](Future::poll) does, but leaves the outcome in the handle.
     pub(crate) fn poll_finished(&self, context: &Context<'_>) -> Poll<()> {
         loop {
-            match self.state() {
-                State::Finished(_) | State::Taken(_) => return Poll::Ready(()),
-                _ if self.cell().is_condemned() => self.cell().meet_doom(),
-                _ => {}
+            if !self.must_wait() {
+                return Poll::Ready(());
             }
-            if self.listen(context) {
+            if self.register(context) {
                 return Poll::Pending;
             }
         }
     }
 
-    /// How the job ended, and what `look` says of its value if it returned.
-    pub(crate) fn peek(&self, look: fn(&T) -> bool) -> Option<(Ending, bool)> {
+    /// Returns false if a wait for the job would end at once.
+    pub(crate) fn must_wait(&self) -> bool {
         match &self.slot {
-            Slot::Pending(cell) => cell.peek(look),
-            Slot::Consumed(ending) => Some((*ending, false)),
+            Slot::Pending(task) => state_of(&**task, |state| state.must_wait(ThreadId::current)),
+            Slot::Consumed(_) => false,
         }
     }
 
-    /// Sees to it that the context's waker is called; false if the job is resolved, or condemned.
-    fn listen(&self, context: &Context<'_>) -> bool {
-        if !self.cell().is_heard(context.waker()) {
-            match self.cell().listen(Some(context.waker().clone())) {
-                Ok(previous) => {
-                    if previous.is_some() {
-                        drop_catching("a waker's destructor", previous);
-                    }
+    /// Returns how the job ended, and what `test` says of its value if it returned one.
+    pub(crate) fn inspect(&self, test: fn(&T) -> bool) -> Option<(OutcomeKind, bool)> {
+        match &self.slot {
+            Slot::Pending(task) => task.inspect(test),
+            Slot::Consumed(kind) => Some((*kind, false)),
+        }
+    }
+
+    /// Registers the context's waker. Returns false if the job is finished.
+    fn register(&self, context: &Context<'_>) -> bool {
+        let (task, waker) = (self.task(), context.waker());
+        if !state_of(&**task, |state| state.will_wake(waker)) {
+            let waiter = match is_block_on_waker(waker) {
+                true => Waiter::BlockOn,
+                false => Waiter::Task,
+            };
+            // A clone runs user code, so it is made outside the lock.
+            let waker = Some(waker.clone());
+            match state_of(&**task, |state| state.register(waker, waiter)) {
+                Register::Registered { replaced } => {
+                    drop_waker(replaced.map(|(waker, _)| waker));
                 }
-                Err(waker) => {
-                    drop_catching("a waker's destructor", waker);
+                Register::Finished(waker) => {
+                    drop_waker(waker);
                     return false;
                 }
             }
         }
-        offer(|| {
-            let helpable = self.cell().is_helpable();
-            helpable.then(|| Arc::downgrade(&Arc::clone(self.cell()).helpable()))
-        });
+        // After the registration: a probe that comes from here on finds the waker.
+        if in_untimed_block_on() && task.scheduler().role() == Role::Worker {
+            offer(&self.raw());
+        }
         true
     }
 
-    /// The outcome, if it is there, or if the job is condemned.
+    /// Takes the outcome, if it is there.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it was taken.
     #[track_caller]
-    fn take_or_doom(&mut self) -> Option<Result<T, JoinError>> {
-        match self.cell().take() {
-            Take::Now(outcome) => Some(self.consume(outcome)),
-            Take::NotYet => None,
-            Take::Condemned => {
-                self.cell().meet_doom();
-                self.take()
-            }
-        }
-    }
-
-    /// The outcome, if it is there.
     fn take(&mut self) -> Option<Result<T, JoinError>> {
-        match self.cell().take() {
-            Take::Now(outcome) => Some(self.consume(outcome)),
-            Take::NotYet | Take::Condemned => None,
+        match self.task().take() {
+            Taken::NotYet => None,
+            Taken::Outcome {
+                outcome,
+                has_callbacks,
+            } => {
+                if !has_callbacks {
+                    self.release(OutcomeKind::of(&outcome));
+                }
+                Some(outcome)
+            }
+            // To wait here would be to wait for itself. The outcome is not needed any longer.
+            Taken::CancelledHere => {
+                self.task().detach();
+                Some(Err(JoinError::cancelled()))
+            }
+            Taken::Nothing => panic!("{TAKEN}"),
         }
     }
 
-    fn consume(&mut self, outcome: Result<T, JoinError>) -> Result<T, JoinError> {
-        let cell = mem::replace(&mut self.slot, Slot::Consumed(Ending::of(&outcome)));
-        // It may be the last that holds the pool, and so what the user gave to that.
-        drop_catching("a destructor", cell);
-        outcome
+    /// Releases the task, so that nothing keeps it while the handle lives on.
+    fn release(&mut self, kind: OutcomeKind) {
+        let task = mem::replace(&mut self.slot, Slot::Consumed(kind));
+        // It may hold the last reference to the pool, and so to what the user gave to that.
+        drop_catching("a destructor", task);
     }
 
-    fn take_finished(&mut self) -> Result<T, JoinError> {
-        self.take()
-            .expect("it is finished, and nobody else can take it")
-    }
-
-    /// Cancels the job if it has not started; says whether it is cancelled.
+    /// Cancels the job if it has not started, and returns whether the job is cancelled.
     ///
-    /// A queued job is cancelled **at once**, wherever it is queued: first nobody can start it any more, then all that
-    /// its closure captured is dropped (a panic in there goes to `tracing`), then its callbacks run, then whoever waits
-    /// is woken; then this returns `true`. In a bounded pool its place is free. It is `true` also for a job that was
-    /// cancelled already.
+    /// What happens depends on the state of the job:
     ///
-    /// A job that runs is not stopped: this returns `false` and sets its request, which it sees by
-    /// [`cancel_requested`](crate::cancel_requested). A finished job stays as it is: `false`.
+    /// - *Queued*: the job is cancelled immediately. When `cancel` returns `true`, the closure and
+    ///   its captures are dropped, waiters are woken and callbacks have run: see [the
+    ///   order](Self#the-end-of-a-job). A panic in a destructor is reported through `tracing`.
+    /// - *Cancelled*, or being cancelled by another call: `cancel` returns `true` at once.
+    /// - *Running*: `cancel` returns `false` and does not stop the job. It sets the cancel request,
+    ///   which the job reads with [`cancel_requested`](crate::cancel_requested).
+    /// - *Finished*: `cancel` returns `false` and changes nothing.
     ///
     /// # Examples
     ///
@@ -387,45 +463,58 @@ impl<T> JoinHandle<T> {
     /// let count = pool.submit(move || shared.len()); // behind another job
     ///
     /// assert!(count.cancel());
-    /// assert_eq!(Arc::strong_count(&text), 1); // the closure is gone already
+    /// assert_eq!(Arc::strong_count(&text), 1); // the closure was dropped
     /// assert!(count.join().unwrap_err().is_cancelled());
     /// # drop((go, first));
     /// ```
     #[doc(alias = "abort")]
     pub fn cancel(&self) -> bool {
-        self.cancel_now() != Cancel::No
+        matches!(
+            self.try_cancel(),
+            Cancel::DropClosure | Cancel::AlreadyCancelled
+        )
     }
 
-    pub(crate) fn cancel_now(&self) -> Cancel {
+    pub(crate) fn try_cancel(&self) -> Cancel {
         match &self.slot {
-            Slot::Pending(cell) => cell.cancel(),
-            Slot::Consumed(Ending::Cancelled) => Cancel::Before,
-            Slot::Consumed(_) => Cancel::No,
+            Slot::Pending(task) => cancel(&**task),
+            Slot::Consumed(OutcomeKind::Cancelled) => Cancel::AlreadyCancelled,
+            Slot::Consumed(_) => Cancel::Finished,
         }
     }
 
-    /// Whether the job was cancelled. False until its callbacks have run.
+    /// Returns `true` if the job was cancelled before it started.
+    ///
+    /// While the job is being cancelled this is false. It becomes true after the closure was
+    /// dropped, and before callbacks run.
     ///
     /// See [`is_finished`](Self::is_finished) for an example.
     #[doc(alias = "cancelled")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(
-            self.state(),
-            State::Finished(Ending::Cancelled) | State::Taken(Ending::Cancelled)
+            self.stage(),
+            Stage::Finished(OutcomeKind::Cancelled)
+                | Stage::InCallback(OutcomeKind::Cancelled)
+                | Stage::Consumed(OutcomeKind::Cancelled)
         )
     }
 
-    /// Whether the job runs at present, or has ended and its callbacks run.
+    /// Returns `true` while the job runs.
+    ///
+    /// A job counts as running until its result is visible, so also during its callbacks.
     ///
     /// See [`is_finished`](Self::is_finished) for an example.
     #[doc(alias = "running")]
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.state() == State::Running
+        matches!(self.stage(), Stage::Running { .. })
     }
 
-    /// Whether the job is done, in whatever way: also when it was cancelled or refused, and when its result was taken.
+    /// Returns `true` once the outcome of the job is visible.
+    ///
+    /// This includes jobs that panicked, were cancelled or were refused. It stays true after the
+    /// result was taken.
     ///
     /// # Examples
     ///
@@ -436,37 +525,47 @@ impl<T> JoinHandle<T> {
     ///     if handle.is_cancelled() {
     ///         "cancelled"
     ///     } else if handle.is_finished() {
-    ///         "done"
+    ///         "finished"
     ///     } else if handle.is_running() {
-    ///         "runs"
+    ///         "running"
     ///     } else {
-    ///         "waits"
+    ///         "queued" // or being cancelled
     ///     }
     /// }
     ///
     /// let pool = ThreadPool::new(1);
     /// let handle = pool.submit(|| ());
     /// pool.shutdown().join();
-    /// assert_eq!(status(&handle), "done");
+    /// assert_eq!(status(&handle), "finished");
     /// ```
     #[doc(alias = "done")]
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        matches!(self.state(), State::Finished(_) | State::Taken(_))
+        matches!(
+            self.stage(),
+            Stage::Finished(_) | Stage::InCallback(_) | Stage::Consumed(_)
+        )
     }
 
-    /// Calls `callback` with the outcome when the job is done.
+    /// Calls `callback` with the outcome when the job finishes.
     ///
-    /// It runs once, in the thread that finishes or cancels the job, after the callbacks that were added before it and
-    /// before anybody can see the result: a slow callback delays those who wait. (Python wakes them first.) If the job
-    /// is done already it runs at once, in this thread. A callback that panics is reported through `tracing` and harms
-    /// nothing else.
+    /// Each callback runs once, after those that were added before it:
     ///
-    /// Callbacks run also for a handle that was dropped, and outside the job's `tracing` span.
+    /// - If the job runs, its callbacks run on the same thread, before the result is visible. A
+    ///   slow callback delays `join`. (Python wakes the waiters first.)
+    /// - If the job is cancelled or refused, its callbacks run on the thread that does so, after
+    ///   the error is visible and waiters are woken.
+    /// - If the job has finished, `callback` runs immediately on the calling thread. But if other
+    ///   callbacks of the job run or are about to, it runs after them, on their thread.
+    ///
+    /// A panic in a callback is reported through `tracing`. It affects neither the result, nor the
+    /// worker, nor later callbacks. Callbacks also run after the handle was dropped. They run
+    /// outside the job's `tracing` span.
     ///
     /// # Panics
     ///
-    /// If the result was already taken.
+    /// Panics if the result was already taken. There is no panic while callbacks of a cancelled
+    /// job run or are about to: they may still do so after its error was taken.
     ///
     /// # Examples
     ///
@@ -482,12 +581,16 @@ impl<T> JoinHandle<T> {
     where
         C: FnOnce(Result<&T, &JoinError>) + Send + 'static,
     {
-        self.cell().add_callback(Box::new(callback));
+        let added = self.task().add_callback(Box::new(callback));
+        assert!(
+            added,
+            "add_done_callback after the result of the job was taken"
+        );
     }
 
-    /// The same future with a key beside it, which comes out with the result.
+    /// Attaches a key, which the new future returns together with the result.
     ///
-    /// What Python does with a dictionary, `future_to_url[future]`.
+    /// This replaces the dictionary of Python's `future_to_url[future]`.
     ///
     /// # Examples
     ///
@@ -502,7 +605,7 @@ impl<T> JoinHandle<T> {
         Tagged::new(key, self)
     }
 
-    /// The same future, but dropping it cancels the job.
+    /// Converts the handle into one that cancels its job when dropped.
     ///
     /// # Examples
     ///
@@ -525,13 +628,10 @@ impl<T> Future for JoinHandle<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            if let Some(outcome) = self.take_or_doom() {
+            if let Some(outcome) = self.take() {
                 return Poll::Ready(outcome);
             }
-            if is_root(&*self) {
-                return Poll::Ready(self.wait(None));
-            }
-            if self.listen(context) {
+            if self.register(context) {
                 return Poll::Pending;
             }
         }
@@ -540,31 +640,32 @@ impl<T> Future for JoinHandle<T> {
 
 impl<T> FusedFuture for JoinHandle<T> {
     fn is_terminated(&self) -> bool {
-        matches!(self.state(), State::Taken(_))
+        matches!(self.stage(), Stage::Consumed(_))
     }
 }
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        if let Slot::Pending(cell) = &self.slot {
-            cell.detach();
+        if let Slot::Pending(task) = &self.slot {
+            task.detach();
         }
     }
 }
 
-// A panic can be thrown through a handle without harm: its state is changed under a lock, and a job's panic is a value.
+// Invariant: a handle's state changes only under a lock, and no user code runs under that lock.
+// So a panic that unwinds past a handle leaves it consistent.
 impl<T> UnwindSafe for JoinHandle<T> {}
 impl<T> RefUnwindSafe for JoinHandle<T> {}
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JoinHandle<{}>(", type_name::<T>())?;
-        match self.state() {
-            State::Queued => f.write_str("Queued")?,
-            State::Running => f.write_str("Running")?,
-            State::Withdrawing => f.write_str("Cancelling")?,
-            State::Finished(ending) => write!(f, "Finished: {ending:?}")?,
-            State::Taken(ending) => write!(f, "Finished: {ending:?}, taken")?,
+        match self.stage() {
+            Stage::Queued => f.write_str("Queued")?,
+            Stage::Running { .. } => f.write_str("Running")?,
+            Stage::Cancelling(_) => f.write_str("Cancelling")?,
+            Stage::Finished(kind) | Stage::InCallback(kind) => write!(f, "Finished: {kind:?}")?,
+            Stage::Consumed(kind) => write!(f, "Finished: {kind:?}, taken")?,
         }
         f.write_str(")")
     }

@@ -1,11 +1,43 @@
-//! One job, from submit to result.
+//! A task: one job, from `submit` to its result.
 //!
 //! ```text
-//!   JoinHandle (the caller's half) ──► Cell ◄── Job (the executor's half)
+//!    caller                                        executor
+//!   JoinHandle ──► Arc<dyn JoinTask<T>>   Arc<dyn RawTask> ◄── Job
+//!                            └───────► TaskCell ◄─────┘
+//!                       state (state.rs) · closure, then outcome · callbacks
+//!                                         │
+//!                                         ▼
+//!                            Scheduler: the pool that counts it
 //! ```
 //!
-//! [`join_handle`], and round it [`cancel_on_drop`] and [`tagged`], which it makes. Below them each file uses only those
-//! after it: [`job`], [`cell`], [`context`], [`span`].
+//! - [`TaskCell`](cell::TaskCell) is the one allocation of a task. It is generic; whatever does not
+//!   need the types of closure and result is in [`State`](state::State).
+//! - [`Job`](job::Job) is the executor's half: run it, refuse it, or drop it (which cancels it).
+//! - [`JoinHandle`](join_handle::JoinHandle) is the caller's half: join it, await it, or drop it
+//!   (which detaches the job).
+//! - [`RawTask`](cell::RawTask) is the task without types; [`JoinTask`](cell::JoinTask) knows the
+//!   type of the result. The [`Scheduler`](cell::Scheduler) is the pool's side of it.
+//! - [`Context`](context::Context) is what the crate knows of the calling thread.
+//!
+//! # Lock order
+//!
+//! A thread that holds a lock may take only locks further down. No user code, waker, destructor of
+//! user data or system call runs under any of them.
+//!
+//! | lock | in | what it guards |
+//! |---|---|---|
+//! | scope state | `scope/` | what the end of a scope waits for |
+//! | wait graph | `park/wait_graph.rs` | which thread waits for which jobs |
+//! | queue head | `pool/queue.rs` | the jobs that workers take |
+//! | queue tail | `pool/queue.rs` | the jobs that submitters add; whether the queue is closed |
+//! | candidates | `pool/blocked.rs` | queued jobs that workers have polled |
+//! | task | `task/cell.rs` | one task |
+//! | leaves | | no other lock is taken under these |
+//! | – semaphore | `pool/semaphore.rs` | permits and their waiters |
+//! | – registry | `pool/registry.rs` | the threads of a pool |
+//! | – sleepers | `pool/idle.rs` | which workers are parked |
+//! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
+//! | – timer | `util/timer.rs` | deadlines |
 
 pub(crate) mod cancel_on_drop;
 pub(crate) mod cell;
@@ -13,4 +45,5 @@ pub(crate) mod context;
 pub(crate) mod job;
 pub(crate) mod join_handle;
 pub(crate) mod span;
+pub(crate) mod state;
 pub(crate) mod tagged;

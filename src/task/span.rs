@@ -1,18 +1,19 @@
 //! The `tracing` span that a job takes along from where it was submitted.
 //!
-//! A subscriber is foreign code, so what it does when a span is cloned, entered, left or dropped is done outside locks,
-//! and its panics end here.
+//! A subscriber is user code. So what it does when a span is cloned, entered, left or dropped is
+//! done outside locks, and its panics end here.
 
 pub(crate) use tracing::Span;
-use tracing::dispatcher::set_default;
+use tracing::dispatcher::{DefaultGuard, set_default};
 use tracing::level_filters::LevelFilter;
 
 use crate::util::unwind::{drop_catching, emit};
 
-const WHAT: &str = "a tracing subscriber";
+/// What a panic in here is reported as.
+pub(crate) const SUBSCRIBER: &str = "a tracing subscriber";
 
-/// The span that is current in this thread, if there is one. Where nobody listens to `tracing` it costs next to
-/// nothing.
+/// Returns the span that is current in this thread, if there is one. Without a subscriber this
+/// costs one load.
 pub(crate) fn current() -> Option<Span> {
     if LevelFilter::current() == LevelFilter::OFF {
         return None;
@@ -22,7 +23,7 @@ pub(crate) fn current() -> Option<Span> {
     current
 }
 
-/// A second one, for another job.
+/// Clones a span for another job.
 pub(crate) fn clone(span: &Option<Span>) -> Option<Span> {
     let mut second = None;
     if span.is_some() {
@@ -31,22 +32,48 @@ pub(crate) fn clone(span: &Option<Span>) -> Option<Span> {
     second
 }
 
-/// Runs `run`, which must not panic, with `span` current in this thread; then lets go of it.
-pub(crate) fn run_in<R>(span: Option<Span>, run: impl FnOnce() -> R) -> R {
-    let Some(span) = span else {
-        return run();
-    };
-    let (mut entered, mut subscriber) = (None, None);
-    emit(|| entered = Some(span.enter()));
-    // Known to the submitting thread only, as a scoped subscriber is: this thread has to know it, too.
-    emit(|| {
-        if Span::current() != span {
-            subscriber = span.with_subscriber(|(_, dispatch)| set_default(dispatch));
+/// A span that is current in this thread until this is dropped.
+pub(crate) struct EnteredSpan {
+    span: Option<Span>,
+    entered: bool,
+    /// A scoped subscriber that only the submitting thread knew.
+    subscriber: Option<DefaultGuard>,
+}
+
+impl EnteredSpan {
+    pub(crate) fn enter(span: Option<Span>) -> Self {
+        let mut this = Self {
+            span,
+            entered: false,
+            subscriber: None,
+        };
+        if let Some(span) = &this.span {
+            // Not by the guard of `Span::enter`: each step must be able to panic on its own.
+            emit(|| {
+                span.with_subscriber(|(id, subscriber)| subscriber.enter(id));
+                this.entered = true;
+            });
+            emit(|| {
+                if Span::current() != *span {
+                    this.subscriber = span.with_subscriber(|(_, dispatch)| set_default(dispatch));
+                }
+            });
         }
-    });
-    let result = run();
-    drop_catching(WHAT, subscriber);
-    drop_catching(WHAT, entered);
-    drop_catching(WHAT, span);
-    result
+        this
+    }
+}
+
+impl Drop for EnteredSpan {
+    fn drop(&mut self) {
+        let Some(span) = self.span.take() else {
+            return;
+        };
+        drop_catching(SUBSCRIBER, self.subscriber.take());
+        if self.entered {
+            emit(|| {
+                span.with_subscriber(|(id, subscriber)| subscriber.exit(id));
+            });
+        }
+        drop_catching(SUBSCRIBER, span);
+    }
 }

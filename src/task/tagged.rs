@@ -9,16 +9,21 @@ use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
 
 use crate::error::JoinError;
-use crate::park::block_on::pass_root_on;
 use crate::task::cancel_on_drop::CancelOnDrop;
 use crate::task::join_handle::JoinHandle;
 
 pin_project! {
-    /// A future with a key beside it: see [`JoinHandle::tag`].
+    /// A future with a key, which it returns together with the result: see [`JoinHandle::tag`].
     ///
-    /// Dropping it drops the future, which for a handle detaches the job. Sync code uses [`join`](Self::join),
-    /// or [`block_on`](crate::block_on); what else a handle can do is behind [`get_ref`](Self::get_ref) and
-    /// [`get_mut`](Self::get_mut).
+    /// **Dropping it drops the inner future.** A [`JoinHandle`] then detaches its job, and a
+    /// [`CancelOnDrop`] cancels it.
+    ///
+    /// Async code awaits it; sync code calls [`join`](Self::join). The other methods of the handle
+    /// are available through [`get_ref`](Self::get_ref) and [`get_mut`](Self::get_mut).
+    ///
+    /// # Cancel safety
+    ///
+    /// A poll takes the key only together with the result. Dropping a borrow of it loses neither.
     ///
     /// # Examples
     ///
@@ -30,7 +35,7 @@ pin_project! {
     /// let lengths = words.map(|word| pool.submit(move || word.len()).tag(word));
     /// let waited = wait(lengths, ReturnWhen::FirstCompleted).join();
     /// for mut done in waited.done {
-    ///     let length = done.get_mut().try_join().expect("it is done")?;
+    ///     let length = done.get_mut().try_join().expect("the job has finished")?;
     ///     println!("{}: {length}", done.key());
     /// }
     /// for late in waited.not_done {
@@ -40,14 +45,14 @@ pin_project! {
     /// ```
     #[must_use = "dropping it drops the future in it; a handle then detaches its job"]
     pub struct Tagged<K, F> {
-        // None once the future is done and the key was handed out.
+        // `None` once the future has returned the key.
         key: Option<K>,
         #[pin]
         future: F,
     }
 }
 
-const KEY_GONE: &str = "the key of this Tagged was handed out with its result";
+const KEY_GONE: &str = "the key of this `Tagged` was already returned with the result";
 
 impl<K, F> Tagged<K, F> {
     pub(crate) fn new(key: K, future: F) -> Self {
@@ -55,34 +60,34 @@ impl<K, F> Tagged<K, F> {
         Self { key, future }
     }
 
-    /// The key.
+    /// Returns a reference to the key.
     ///
     /// # Panics
     ///
-    /// If it was handed out, with the result.
+    /// Panics if the future has completed, since the key was returned with the result.
     #[must_use]
     #[track_caller]
     pub fn key(&self) -> &K {
         self.key.as_ref().expect(KEY_GONE)
     }
 
-    /// The future.
+    /// Returns a reference to the inner future.
     #[must_use]
     pub fn get_ref(&self) -> &F {
         &self.future
     }
 
-    /// The future, to be changed.
+    /// Returns a mutable reference to the inner future.
     #[must_use]
     pub fn get_mut(&mut self) -> &mut F {
         &mut self.future
     }
 
-    /// Both.
+    /// Returns the key and the inner future.
     ///
     /// # Panics
     ///
-    /// If the key was handed out, with the result.
+    /// Panics if the future has completed, since the key was returned with the result.
     ///
     /// # Examples
     ///
@@ -100,11 +105,13 @@ impl<K, F> Tagged<K, F> {
 }
 
 impl<K, T> Tagged<K, JoinHandle<T>> {
-    /// As [`JoinHandle::join`], with the key beside the result.
+    /// Blocks the calling thread until the job finishes, and returns the key and the result.
+    ///
+    /// See [`JoinHandle::join`] for the errors and for waits in a worker.
     ///
     /// # Panics
     ///
-    /// If the result was already taken.
+    /// Panics if the result was already taken.
     #[track_caller]
     pub fn join(self) -> (K, Result<T, JoinError>) {
         let (key, handle) = self.into_inner();
@@ -113,11 +120,13 @@ impl<K, T> Tagged<K, JoinHandle<T>> {
 }
 
 impl<K, T> Tagged<K, CancelOnDrop<T>> {
-    /// As [`CancelOnDrop::join`], with the key beside the result.
+    /// Blocks the calling thread until the job finishes, and returns the key and the result.
+    ///
+    /// See [`CancelOnDrop::join`] for the errors and for waits in a worker.
     ///
     /// # Panics
     ///
-    /// If the result was already taken.
+    /// Panics if the result was already taken.
     #[track_caller]
     pub fn join(self) -> (K, Result<T, JoinError>) {
         let (key, handle) = self.into_inner();
@@ -129,7 +138,6 @@ impl<K, F: Future> Future for Tagged<K, F> {
     type Output = (K, F::Output);
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        pass_root_on(&*self, &self.future);
         let this = self.project();
         let output = ready!(this.future.poll(context));
         Poll::Ready((this.key.take().expect(KEY_GONE), output))

@@ -1,6 +1,6 @@
 //! What the rest is built on.
 
-pub(crate) mod fork;
+pub(crate) mod fault;
 pub(crate) mod spin;
 pub(crate) mod sync;
 pub(crate) mod timer;

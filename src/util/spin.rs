@@ -1,96 +1,100 @@
-//! Looking a moment longer before a thread parks: what it waits for often comes right then, and nobody has to be woken.
-//! Bounded; whoever looks in vain parks.
+//! Spinning for a moment before a thread parks: what it waits for often comes right then, and then
+//! no thread has to be woken. Spinning is bounded; a thread that spins without success parks.
 //!
-//! First comes a short look, about as long as parking takes, then one about as long as it takes to wake a processor that
-//! is deep asleep. Whether they pay depends on the load and on the machine, so each thread finds that out for itself:
-//! what was in vain is tried less often ([`Habit`]).
+//! First comes a short spin, about as long as parking takes, then a timed one, about as long as it
+//! takes to wake a processor that sleeps deeply. Whether they pay depends on the load and on the
+//! machine. So each thread finds that out for itself: what did not pay is tried less often
+//! ([`SpinBudget`]).
 //!
-//! It never yields the processor meanwhile. On a machine that has more to do than processors a thread that yields is
-//! put behind the others, also when it is woken the next time, and waits for milliseconds; one that parks is not.
+//! A spin never yields the processor. On a machine with more threads to run than processors, a
+//! thread that yields is put behind the others, also the next time it is woken, and waits for
+//! milliseconds. A thread that parks is not.
 
 use std::cell::Cell;
 use std::hint;
 use std::time::Duration;
 
-use crate::util::sync::{AtomicBool, Instant, Ordering, local, process_wide};
+use crate::task::context::Context;
+use crate::util::sync::{AtomicBool, Instant, Ordering, process_wide};
 
-/// How often is looked in a short look: some 1.5 µs.
+/// How often a short spin checks: some 1.5 µs.
 const SHORT: u32 = 64;
-/// How often is looked between two looks at the clock.
-const CLOCK: u32 = 16;
-/// How many looks at the clock there are at most, if that goes in steps or stands.
-const MOST_CLOCKS: u32 = 1000;
+/// How often a timed spin checks between two reads of the clock.
+const CHECKS_PER_READ: u32 = 16;
+/// Bounds the reads of the clock, in case it goes in steps or stands still.
+const MAX_READS: u32 = 1000;
 
-/// How long a long look takes at most.
+/// How long a timed spin takes at most.
 const LONG: Duration = Duration::from_micros(60);
 
-/// Between two looks at the clock: so long only if the processor did something else meanwhile.
+/// Two reads of the clock are this far apart only if the thread was preempted in between.
 const GAP: Duration = Duration::from_micros(20);
 
-/// What a thread has learnt about its waits: whether to look.
+/// Spins as long as that has paid on this thread.
 #[derive(Debug)]
-pub(crate) struct Patience {
-    short: Habit,
-    long: Habit,
+pub(crate) struct AdaptiveSpin {
+    short: SpinBudget,
+    timed: SpinBudget,
 }
 
-impl Patience {
+impl AdaptiveSpin {
     pub(crate) const fn new() -> Self {
         Self {
-            short: Habit::new(32),
-            long: Habit::new(1024),
+            short: SpinBudget::new(32),
+            timed: SpinBudget::new(1024),
         }
     }
 
-    /// Looks for `found` until it is true or the moment is over; says which.
-    pub(crate) fn look(&self, mut found: impl FnMut() -> bool) -> bool {
+    /// Spins until `found` returns true or the time for it is over. Returns whether it did.
+    pub(crate) fn spin(&self, mut found: impl FnMut() -> bool) -> bool {
         if cfg!(loom) {
             return found();
         }
-        self.short.practise(|| look_short(&mut found))
-            || self.long.practise(|| look_long(&mut found))
+        self.short.attempt(|| spin_short(&mut found))
+            || self.timed.attempt(|| spin_timed(&mut found))
             || found()
     }
 }
 
-/// Something that is tried now and then: always as long as it succeeds, and the less often the longer it was in vain.
+/// Something that is attempted each time while it succeeds, and exponentially less often while it
+/// does not.
 #[derive(Debug)]
-struct Habit {
-    /// Two to the power of how many times in a row it was in vain, up to `most`.
-    in_vain: Cell<u32>,
-    most: u32,
-    /// How many occasions are to be let pass before the next try.
-    left: Cell<u32>,
+struct SpinBudget {
+    /// Two to the power of the number of misses in a row, up to `max`.
+    misses: Cell<u32>,
+    max: u32,
+    /// How many occasions pass before the next attempt.
+    skip: Cell<u32>,
 }
 
-impl Habit {
-    const fn new(most: u32) -> Self {
+impl SpinBudget {
+    const fn new(max: u32) -> Self {
         Self {
-            in_vain: Cell::new(1),
-            most,
-            left: Cell::new(0),
+            misses: Cell::new(1),
+            max,
+            skip: Cell::new(0),
         }
     }
 
-    /// False if it was in vain, or not tried.
-    fn practise(&self, attempt: impl FnOnce() -> bool) -> bool {
-        if let Some(left) = self.left.get().checked_sub(1) {
-            self.left.set(left);
+    /// Returns false if the attempt failed, or was not made.
+    fn attempt(&self, attempt: impl FnOnce() -> bool) -> bool {
+        if let Some(skip) = self.skip.get().checked_sub(1) {
+            self.skip.set(skip);
             return false;
         }
         let success = attempt();
-        let in_vain = match success {
+        let misses = match success {
             true => 1,
-            false => self.most.min(2 * self.in_vain.get()),
+            false => self.max.min(2 * self.misses.get()),
         };
-        self.in_vain.set(in_vain);
-        // The first time it may have been by chance.
-        self.left.set(in_vain / 4);
+        self.misses.set(misses);
+        // The first miss may be chance.
+        self.skip.set(misses / 4);
         success
     }
 }
 
-fn look_short(found: &mut impl FnMut() -> bool) -> bool {
+fn spin_short(found: &mut impl FnMut() -> bool) -> bool {
     for _ in 0..SHORT {
         if found() {
             return true;
@@ -100,11 +104,11 @@ fn look_short(found: &mut impl FnMut() -> bool) -> bool {
     found()
 }
 
-fn look_long(found: &mut impl FnMut() -> bool) -> bool {
+fn spin_timed(found: &mut impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     let mut before = start;
-    for _ in 0..MOST_CLOCKS {
-        for _ in 0..CLOCK {
+    for _ in 0..MAX_READS {
+        for _ in 0..CHECKS_PER_READ {
             if found() {
                 return true;
             }
@@ -121,38 +125,36 @@ fn look_long(found: &mut impl FnMut() -> bool) -> bool {
 }
 
 process_wide! {
-    /// Whether some joining thread of this process looks at present.
-    static JOINER_LOOKS: AtomicBool = AtomicBool::new(false);
+    /// Whether a joining thread of this process spins.
+    static JOINER_SPINS: AtomicBool = AtomicBool::new(false);
 }
 
-local! {
-    static JOINER: Patience = const { Patience::new() };
-}
-
-/// As [`Patience::look`], for threads that join a handle, until `deadline` or for ever: one at a time in the process, since
-/// a second one would take the processor from those that both wait for. If there is hardly time, it looks once.
-pub(crate) fn look_as_joiner(deadline: Option<Instant>, mut found: impl FnMut() -> bool) -> bool {
+/// Spins before a thread parks in a wait until `deadline`, or without one. One thread of the process
+/// does so at a time: a second one would take CPU time from what both wait for. If the deadline is
+/// near, `found` is called once.
+pub(crate) fn spin_before_join(deadline: Option<Instant>, mut found: impl FnMut() -> bool) -> bool {
     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left < 10 * LONG) {
         return found();
     }
-    if cfg!(loom) || JOINER_LOOKS.swap(true, Ordering::Acquire) {
+    // Ordering: none is needed. The flag guards no data; the pair keeps the spin inside of it.
+    if cfg!(loom) || JOINER_SPINS.swap(true, Ordering::Acquire) {
         return found();
     }
-    let seen = JOINER.with(|patience| patience.look(found));
-    JOINER_LOOKS.store(false, Ordering::Release);
-    seen
+    let seen = Context::with(|context| context.join_spin.spin(&mut found));
+    JOINER_SPINS.store(false, Ordering::Release);
+    seen.unwrap_or_else(found)
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    /// Of so many occasions, which were used if all were in vain.
-    fn used_in_vain(habit: &Habit, occasions: u32) -> Vec<u32> {
+    /// Returns which of the first `occasions` were used, if no attempt succeeds.
+    fn used_without_success(budget: &SpinBudget, occasions: u32) -> Vec<u32> {
         let mut used = Vec::new();
         for occasion in 0..occasions {
-            habit.practise(|| {
+            budget.attempt(|| {
                 used.push(occasion);
                 false
             });
@@ -161,58 +163,58 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_vain_is_tried_ever_less_often_but_never_given_up() {
-        let habit = Habit::new(32);
+    fn what_does_not_pay_is_tried_less_often_but_never_given_up() {
+        let budget = SpinBudget::new(32);
         assert_eq!(
-            used_in_vain(&habit, 60),
+            used_without_success(&budget, 60),
             [0, 1, 3, 6, 11, 20, 29, 38, 47, 56]
         );
     }
 
     #[test]
     fn what_succeeds_once_is_tried_each_time_again() {
-        let habit = Habit::new(32);
-        used_in_vain(&habit, 60);
-        while !habit.practise(|| true) {}
+        let budget = SpinBudget::new(32);
+        used_without_success(&budget, 60);
+        while !budget.attempt(|| true) {}
         for _ in 0..100 {
-            assert!(habit.practise(|| true));
+            assert!(budget.attempt(|| true));
         }
     }
 
     #[test]
-    fn a_look_sees_what_comes_while_it_looks_and_ends_if_nothing_comes() {
+    fn a_spin_sees_what_comes_meanwhile_and_ends_if_nothing_comes() {
         let start = Instant::now();
-        let patience = Patience::new();
-        // Its first long look.
-        assert!(patience.look(|| start.elapsed() > Duration::from_micros(10)));
+        let spin = AdaptiveSpin::new();
+        // Its first timed spin.
+        assert!(spin.spin(|| start.elapsed() > Duration::from_micros(10)));
         for _ in 0..1000 {
-            assert!(!patience.look(|| false));
+            assert!(!spin.spin(|| false));
         }
     }
 
-    /// How often a joiner looks in vain.
-    fn looks_of_a_joiner(deadline: Option<Instant>) -> u32 {
-        let mut looks = 0;
-        let seen = look_as_joiner(deadline, || {
-            looks += 1;
+    /// Returns how often a joiner checks, if it sees nothing.
+    fn checks_of_a_joiner(deadline: Option<Instant>) -> u32 {
+        let mut checks = 0;
+        let seen = spin_before_join(deadline, || {
+            checks += 1;
             false
         });
         assert!(!seen);
-        looks
+        checks
     }
 
-    // One test, since one thread of the process looks at a time.
+    // One test, since one thread of the process spins at a time.
     #[test]
-    fn a_joiner_looks_once_if_there_is_hardly_time_or_another_one_looks() {
+    fn a_joiner_checks_once_if_the_deadline_is_near_or_another_one_spins() {
         let now = Instant::now();
-        assert_eq!(looks_of_a_joiner(Some(now)), 1);
-        assert_eq!(looks_of_a_joiner(Some(now + LONG)), 1);
-        assert!(looks_of_a_joiner(None) > SHORT);
-        look_as_joiner(None, || {
-            assert_eq!(looks_of_a_joiner(None), 1);
+        assert_eq!(checks_of_a_joiner(Some(now)), 1);
+        assert_eq!(checks_of_a_joiner(Some(now + LONG)), 1);
+        assert!(checks_of_a_joiner(None) > SHORT);
+        spin_before_join(None, || {
+            assert_eq!(checks_of_a_joiner(None), 1);
             true
         });
         let later = now + Duration::from_secs(3600);
-        assert!(looks_of_a_joiner(Some(later)) > SHORT, "it may look again");
+        assert!(checks_of_a_joiner(Some(later)) > SHORT, "it may spin again");
     }
 }

@@ -1,5 +1,5 @@
-//! The locks, atomics, threads, thread-locals and the clock that the rest is built on, in one place: std's, or those of
-//! the model checker ([`loom`], with `--cfg loom`).
+//! The locks, atomics, threads, thread-locals and the clock that the crate is built on: std's, or
+//! those of the model checker ([`loom`], with `--cfg loom`).
 
 #[cfg(loom)]
 mod loom;
@@ -21,8 +21,8 @@ pub(crate) use {
     std::time::Instant,
 };
 
-/// A mutex that is never poisoned: none of our locks is held while foreign code runs, so nothing can panic under it
-/// half-way through a change.
+/// A mutex without poisoning: no user code runs under the crate's locks, so no panic can leave a
+/// change half made.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(Inner<T>);
 
@@ -42,24 +42,24 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Waits on `condvar`, as [`Mutex::lock`] does without poison.
+/// Waits on `condvar`. Ignores poisoning, as [`Mutex::lock`] does.
 pub(crate) fn wait_on<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As [`wait_on`], so long at most; says whether the time is up.
+/// Waits on `condvar` for at most `timeout`. Returns whether that has elapsed.
 pub(crate) fn wait_on_for<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,
-    limit: Duration,
+    timeout: Duration,
 ) -> (MutexGuard<'a, T>, bool) {
     let (guard, result) = condvar
-        .wait_timeout(guard, limit)
+        .wait_timeout(guard, timeout)
         .unwrap_or_else(PoisonError::into_inner);
     (guard, result.timed_out())
 }
 
-/// Thread-locals.
+/// Declares thread-locals.
 #[cfg(not(loom))]
 macro_rules! local {
     ($($locals:tt)*) => {
@@ -67,7 +67,7 @@ macro_rules! local {
     };
 }
 
-/// A static that holds a lock or an atomic.
+/// Declares a static that holds a lock or an atomic.
 #[cfg(not(loom))]
 macro_rules! process_wide {
     ($($global:tt)*) => {

@@ -1,170 +1,225 @@
-//! Time limits of futures, in every runtime and in none: one timer for each process.
+//! One timer thread for all timeouts of the process: for futures in any runtime, or in none.
 //!
-//! Its thread starts with the first limit that is polled, and leaves when there was none for a while.
+//! A [`Deadline`] that is polled registers the waker of its task with the [`Timer`]. The first
+//! registration spawns the timer thread. The thread calls each waker once its deadline has elapsed,
+//! and exits after [`KEEP_ALIVE`] without a registration. Blocking waits do not use the timer: they
+//! park with a timeout.
+//!
+//! A child process made by `fork` has no timer thread. The timer makes no promise there.
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::util::fork::PerProcess;
 use crate::util::sync::{Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
-use crate::util::unwind::{catch_panic, drop_catching, emit};
+use crate::util::unwind::{drop_waker, emit, wake_all};
 
-/// So long the thread stays without anything to do.
-const LINGER: Duration = Duration::from_secs(10);
+/// How long the timer thread waits for another registration before it exits.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// When a wait is to end. Dropping it forgets it.
+/// The point in time at which a wait ends. Dropping it removes its waker from the timer.
 #[derive(Debug)]
-pub(crate) struct Limit {
-    /// `None` if it is too far away for the clock.
-    deadline: Option<Instant>,
-    /// Its number in the timer's list.
-    alarm: Option<u64>,
+pub(crate) struct Deadline {
+    /// Never changes. `None` if the clock cannot represent the deadline, which then never elapses.
+    instant: Option<Instant>,
+    /// Names the entry of this deadline in the [`TimerQueue`]. The timer assigns the id at the
+    /// first poll; [`deregister`](Self::deregister) clears it.
+    timer_id: Option<u64>,
 }
 
-impl Limit {
-    /// From now on.
-    pub(crate) fn after(limit: Duration) -> Self {
+impl Deadline {
+    /// Returns the deadline that elapses `timeout` from now.
+    pub(crate) fn after(timeout: Duration) -> Self {
         Self {
-            deadline: Instant::now().checked_add(limit),
-            alarm: None,
+            instant: Instant::now().checked_add(timeout),
+            timer_id: None,
         }
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    pub(crate) fn instant(&self) -> Option<Instant> {
+        self.instant
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
+    pub(crate) fn is_elapsed(&self) -> bool {
+        self.instant
+            .is_some_and(|instant| Instant::now() >= instant)
     }
 
-    /// Ready when it is over. If the system refuses the timer its thread it is so at once: a wait that ends early is
-    /// better than one that never ends.
+    /// Returns `Ready` once the deadline has elapsed; otherwise registers the waker.
+    ///
+    /// Also returns `Ready` if the timer thread cannot be spawned: a wait that ends early is better
+    /// than one that never ends.
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.deadline else {
+        let Some(instant) = self.instant else {
             return Poll::Pending;
         };
-        if Instant::now() >= deadline {
-            self.forget();
+        if Instant::now() >= instant {
+            self.deregister();
             return Poll::Ready(());
         }
-        match TIMER.get().set(deadline, &mut self.alarm, context.waker()) {
+        match TIMER.register(instant, &mut self.timer_id, context.waker()) {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
     }
 
-    fn forget(&mut self) {
-        if let (Some(deadline), Some(alarm)) = (self.deadline, self.alarm.take()) {
-            TIMER.get().forget(deadline, alarm);
+    fn deregister(&mut self) {
+        if let (Some(instant), Some(id)) = (self.instant, self.timer_id.take()) {
+            TIMER.deregister(instant, id);
         }
     }
 }
 
-impl Drop for Limit {
+impl Drop for Deadline {
     fn drop(&mut self) {
-        self.forget();
+        self.deregister();
     }
 }
 
 process_wide! {
-    static TIMER: PerProcess<Timer> = PerProcess::new(Timer::default);
+    static TIMER: Timer = Timer::new();
 }
 
-#[derive(Default)]
 struct Timer {
-    alarms: Mutex<Alarms>,
-    /// Told when the first alarm is another one.
+    /// Lock order: innermost. No other lock is taken and no user code runs while it is held.
+    queue: Mutex<TimerQueue>,
+    /// Wakes the timer thread. Notified when the earliest deadline of the queue becomes earlier.
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct Alarms {
-    /// By time, and then by number.
-    set: BTreeMap<(Instant, u64), Waker>,
-    next: u64,
-    /// Set by who starts the thread, reset by the thread when it leaves, or by who could not start it.
+/// The registered wakers, and whether a thread serves them.
+struct TimerQueue {
+    /// Wakers by deadline. The id tells apart equal deadlines. A [`Deadline`] inserts and removes
+    /// its own entry; the timer thread removes the elapsed ones.
+    wakers: BTreeMap<(Instant, u64), Waker>,
+    /// The last id that was assigned.
+    last_id: u64,
+    /// Whether the timer thread runs or is about to be spawned. Set by the registration that spawns
+    /// the thread; cleared by the thread before it exits, or after a spawn failure.
     has_thread: bool,
 }
 
 impl Timer {
-    /// Sees to it that the waker is called at `deadline`; false if there is no thread that could.
-    fn set(&'static self, deadline: Instant, alarm: &mut Option<u64>, waker: &Waker) -> bool {
-        let waker = waker.clone();
-        let mut alarms = self.alarms.lock();
-        let number = *alarm.get_or_insert_with(|| {
-            alarms.next += 1;
-            alarms.next
-        });
-        let key = (deadline, number);
-        let replaced = alarms.set.insert(key, waker);
-        let is_first = alarms
-            .set
-            .first_key_value()
-            .is_some_and(|(first, _)| *first == key);
-        let has_thread = mem::replace(&mut alarms.has_thread, true);
-        drop(alarms);
-        drop_catching("a waker's destructor", replaced);
-        if !has_thread {
-            return self.start();
+    #[cfg(not(loom))]
+    const fn new() -> Self {
+        Self {
+            queue: Mutex::new(TimerQueue::new()),
+            changed: Condvar::new(),
         }
-        if is_first {
+    }
+
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self {
+            queue: Mutex::new(TimerQueue::new()),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Ensures that `waker` is called at `deadline`, in place of the waker that has the same id.
+    /// Returns `false` if the timer thread cannot be spawned.
+    fn register(
+        &'static self,
+        deadline: Instant,
+        timer_id: &mut Option<u64>,
+        waker: &Waker,
+    ) -> bool {
+        // Cloning and dropping a waker is user code, so both happen outside the lock.
+        let waker = waker.clone();
+        let mut queue = self.queue.lock();
+        let id = *timer_id.get_or_insert_with(|| queue.assign_id());
+        let replaced = queue.wakers.insert((deadline, id), waker);
+        let is_earliest = queue.earliest() == Some((deadline, id));
+        // Invariant: while the queue has entries, `has_thread` is set. Only the registration that
+        // sets it spawns, so there is one timer thread at most.
+        let has_thread = mem::replace(&mut queue.has_thread, true);
+        drop(queue);
+        drop_waker(replaced);
+        if !has_thread {
+            return self.spawn_thread();
+        }
+        // Behind another entry no wake-up is needed: the thread wakes for that one, and then looks
+        // for the next.
+        if is_earliest {
             self.changed.notify_one();
         }
         true
     }
 
-    fn forget(&self, deadline: Instant, alarm: u64) {
-        let waker = self.alarms.lock().set.remove(&(deadline, alarm));
-        drop_catching("a waker's destructor", waker);
+    /// Removes an entry, if the timer thread has not done so. The thread is not notified: at worst
+    /// it wakes once with nothing to do.
+    fn deregister(&self, deadline: Instant, id: u64) {
+        // The guard is dropped within this statement, so the waker is dropped outside the lock.
+        let waker = self.queue.lock().wakers.remove(&(deadline, id));
+        drop_waker(waker);
     }
 
-    fn start(&'static self) -> bool {
+    fn spawn_thread(&'static self) -> bool {
         let builder = thread::Builder::new().name("futurepool-timer".to_owned());
-        let Err(refusal) = builder.spawn(|| self.run()) else {
+        let Err(error) = builder.spawn(|| self.run()) else {
             return true;
         };
-        let mut alarms = self.alarms.lock();
-        alarms.has_thread = false;
-        let all = mem::take(&mut alarms.set);
-        drop(alarms);
-        // They look again, and try to start the thread themselves.
-        wake_all(all.into_values());
-        emit(
-            || tracing::warn!(error = %refusal, "the system refused the timer's thread: {refusal}"),
-        );
+        let mut queue = self.queue.lock();
+        queue.has_thread = false;
+        let wakers = mem::take(&mut queue.wakers);
+        drop(queue);
+        // Other deadlines may have been registered in the meantime and count on the thread. Their
+        // tasks poll again, and each tries to spawn the thread itself.
+        wake_all(wakers.into_values());
+        emit(|| tracing::warn!(%error, "failed to spawn the timer thread: {error}"));
         false
     }
 
+    /// The timer thread.
     fn run(&self) {
-        let mut alarms = self.alarms.lock();
+        let mut queue = self.queue.lock();
         loop {
             let now = Instant::now();
-            let later = alarms.set.split_off(&(now, u64::MAX));
-            let due = mem::replace(&mut alarms.set, later);
-            if !due.is_empty() {
-                drop(alarms);
-                wake_all(due.into_values());
-                alarms = self.alarms.lock();
+            let elapsed = queue.take_elapsed(now);
+            if !elapsed.is_empty() {
+                // Wakers are user code, and may register deadlines.
+                drop(queue);
+                wake_all(elapsed.into_values());
+                queue = self.queue.lock();
                 continue;
             }
-            let next = alarms.set.first_key_value().map(|((at, _), _)| *at);
+            let next = queue.earliest().map(|(deadline, _)| deadline);
+            let timeout = next.map_or(KEEP_ALIVE, |next| next.saturating_duration_since(now));
             let timed_out;
-            let left = next.map_or(LINGER, |next| next.saturating_duration_since(now));
-            (alarms, timed_out) = wait_on_for(&self.changed, alarms, left);
-            if next.is_none() && timed_out && alarms.set.is_empty() {
-                alarms.has_thread = false;
+            (queue, timed_out) = wait_on_for(&self.changed, queue, timeout);
+            // Invariant: the check and the change of `has_thread` share one critical section, so a
+            // registration either is seen here or spawns another thread.
+            if next.is_none() && timed_out && queue.wakers.is_empty() {
+                queue.has_thread = false;
                 return;
             }
         }
     }
 }
 
-fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        catch_panic("a waker", || waker.wake());
+impl TimerQueue {
+    const fn new() -> Self {
+        Self {
+            wakers: BTreeMap::new(),
+            last_id: 0,
+            has_thread: false,
+        }
+    }
+
+    fn assign_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    fn earliest(&self) -> Option<(Instant, u64)> {
+        self.wakers.first_key_value().map(|(key, _)| *key)
+    }
+
+    /// Removes and returns the entries whose deadline is `now` or earlier.
+    fn take_elapsed(&mut self, now: Instant) -> BTreeMap<(Instant, u64), Waker> {
+        // No id reaches `u64::MAX`, so entries at `now` itself are among the elapsed ones.
+        let later = self.wakers.split_off(&(now, u64::MAX));
+        mem::replace(&mut self.wakers, later)
     }
 }

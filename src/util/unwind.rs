@@ -1,11 +1,14 @@
-//! Where foreign code runs that may panic and must not take us along: callbacks, wakers, destructors of user data,
+//! User code that may panic and must not take this crate along: callbacks, wakers, destructors,
 //! `tracing` subscribers.
+//!
+//! No function here may be called while one of the crate's locks is held.
 
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
-/// What `panic!` says, if the payload is text.
+/// Returns the text of a panic payload, if it is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> Option<&str> {
     payload
         .downcast_ref::<&'static str>()
@@ -13,30 +16,55 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> Option<&str> {
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }
 
-/// Runs `foreign`; a panic in it ends here and goes to `tracing`, with `what` for a name.
-pub(crate) fn catch_panic(what: &'static str, foreign: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(foreign)) {
-        emit(|| {
-            let message = panic_message(&*payload).unwrap_or("(no text)");
-            tracing::error!(what, message, "{what} panicked: {message}");
-        });
-        drop_payload(payload);
+/// Runs user code and stops a panic in it. The panic goes to `tracing`, under the name `what`.
+pub(crate) fn catch_panic(what: &'static str, user_code: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(user_code)) {
+        report_panic(what, payload);
     }
 }
 
-/// Drops a foreign value; a panic in its destructor ends here.
-pub(crate) fn drop_catching<T>(what: &'static str, foreign: T) {
-    catch_panic(what, || drop(foreign));
+fn report_panic(what: &'static str, payload: Box<dyn Any + Send>) {
+    emit(|| {
+        let message = panic_message(&*payload).unwrap_or("(no text)");
+        tracing::error!(what, message, "{what} panicked: {message}");
+    });
+    drop_payload(payload);
 }
 
-/// Emits a `tracing` event: the subscriber is foreign code, too.
+/// Drops a user's value and stops a panic in its destructor.
+pub(crate) fn drop_catching<T>(what: &'static str, value: T) {
+    // A value without a destructor needs no landing pad.
+    if mem::needs_drop::<T>() {
+        catch_panic(what, || drop(value));
+    }
+}
+
+/// Wakes a waker and stops a panic in it.
+pub(crate) fn wake(waker: Waker) {
+    catch_panic("a waker", || waker.wake());
+}
+
+/// Wakes all of `wakers`, in order.
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(wake);
+}
+
+/// Drops a waker, if there is one, and stops a panic in its destructor.
+pub(crate) fn drop_waker(waker: Option<Waker>) {
+    if waker.is_some() {
+        drop_catching("a waker's destructor", waker);
+    }
+}
+
+/// Emits a `tracing` event: a subscriber is user code, too.
 pub(crate) fn emit(event: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(event)) {
         drop_payload(payload);
     }
 }
 
-/// Drops a panic's payload, whose own destructor may panic, and so on: at the second panic in a row it is leaked.
+/// Drops a panic payload. Its destructor may panic, with a payload that may panic in turn: the
+/// second payload is leaked.
 pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);

@@ -306,9 +306,9 @@ fn cancel_of_a_running_job_is_a_request_and_of_a_finished_job_a_no_op() {
 }
 
 #[test]
-fn a_cancel_drops_captures_then_runs_callbacks_then_wakes_then_returns() {
+fn a_cancel_drops_captures_then_wakes_then_runs_callbacks_then_returns() {
     within(LONG, "the order of a cancel", || {
-        let pool = ThreadPool::new(1);
+        let pool = Arc::new(ThreadPool::new(1));
         let blocked = block_workers(&pool, 1);
         let (tell, told) = mpsc::channel();
         let captured = Told(tell.clone(), "captures dropped");
@@ -320,15 +320,19 @@ fn a_cancel_drops_captures_then_runs_callbacks_then_wakes_then_returns() {
                 tell.send(name).unwrap();
             });
         }
-        let woken = waker_that(move || tell.send("woken").unwrap());
+        let metrics = Arc::clone(&pool);
+        let woken = waker_that(move || {
+            assert_eq!(metrics.metrics().cancelled, 1, "counted before");
+            tell.send("woken").unwrap();
+        });
         assert!(poll_with(&mut handle, &woken).is_pending());
         assert!(handle.cancel());
         let order: Vec<_> = told.try_iter().collect();
         let wanted = [
             "captures dropped",
+            "woken",
             "first callback",
             "second callback",
-            "woken",
         ];
         assert_eq!(order, wanted);
         blocked.release();
@@ -347,19 +351,40 @@ fn waker_that(f: impl Fn() + Send + Sync + 'static) -> std::task::Waker {
 }
 
 #[test]
-fn a_cancel_is_not_visible_until_its_callbacks_have_ended() {
+fn a_cancel_is_visible_once_the_captures_are_dropped_and_before_callbacks() {
+    /// Reports what the handle says when this is dropped.
+    struct Looks(Look, mpsc::Receiver<Arc<JoinHandle<()>>>);
+    type Look = mpsc::Sender<(&'static str, [bool; 3], bool)>;
+    fn look(tell: &Look, from: &'static str, handle: &JoinHandle<()>) {
+        let states = [
+            handle.is_cancelled(),
+            handle.is_finished(),
+            handle.is_running(),
+        ];
+        // To cancel it once more is no error, and does not wait.
+        tell.send((from, states, handle.cancel())).unwrap();
+    }
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            look(&self.0, "destructor", &self.1.recv().unwrap());
+        }
+    }
     within(LONG, "a cancel in the making", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
-        let handle = Arc::new(pool.submit(|| ()));
-        let seen = Arc::clone(&handle);
         let (tell, told) = mpsc::channel();
-        handle.add_done_callback(move |_| {
-            let states = (seen.is_cancelled(), seen.is_finished(), seen.is_running());
-            tell.send((states, seen.cancel())).unwrap();
-        });
+        let (give, take) = mpsc::channel();
+        let captured = Looks(tell.clone(), take);
+        let handle = Arc::new(pool.submit(move || drop(captured)));
+        give.send(Arc::clone(&handle)).unwrap();
+        let seen = Arc::clone(&handle);
+        handle.add_done_callback(move |_| look(&tell, "callback", &seen));
         assert!(handle.cancel());
-        assert_eq!(told.recv().unwrap(), ((false, false, false), true));
+        let wanted = [
+            ("destructor", [false, false, false], true),
+            ("callback", [true, true, false], true),
+        ];
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), wanted);
         assert!(handle.is_cancelled() && handle.is_finished());
         blocked.release();
     });
@@ -663,12 +688,14 @@ fn a_callback_that_joins_its_own_job_gets_an_error() {
             let handle = pool.submit(|| ());
             handle.add_done_callback(move |_| {
                 let error = take.recv().unwrap().join().unwrap_err();
-                tell.send(error.is_deadlock()).unwrap();
+                // The job that ran still runs. The cancelled one has ended.
+                let states = (error.is_deadlock(), error.is_cancelled());
+                tell.send(states).unwrap();
             });
             give.send(handle).unwrap();
             assert!(!cancelled || pool.cancel_pending() == 1);
             blocked.release();
-            assert_eq!(told.recv_timeout(LONG), Ok(true));
+            assert_eq!(told.recv_timeout(LONG), Ok((!cancelled, cancelled)));
         }
     });
 }

@@ -5,8 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod any_of;
 mod as_completed;
 mod bounded;
+mod cancel;
 mod debug_fmt;
 mod events;
 mod executors;

@@ -157,13 +157,13 @@ both!(options_after_the_start_panic_with_a_clear_message, |map| {
         ("timeout", panic_message(|| begun().timeout(LONG))),
     ] {
         assert!(
-            message.contains(option) && message.contains("begun"),
+            message.contains(option) && message.contains("must be set before the map is started"),
             "{message}"
         );
     }
     let mut polled = map!(pool, 0..3, |n: usize| n);
     polled.wait_next().unwrap().unwrap();
-    assert!(panic_message(|| polled.buffer_size(9)).contains("begun"));
+    assert!(panic_message(|| polled.buffer_size(9)).contains("before the map is started"));
 });
 
 both!(

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use crate::common::{Gate, LONG, block_workers, eventually, within};
+use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, within};
 use futurepool::{
     Executor, ExecutorExt, JoinError, JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on,
     cancel_requested, wait,
@@ -175,21 +175,16 @@ fn guarantee_6_waits_for_one_or_all_run_the_jobs_at_once_in_the_waiter() {
             for handle in thread_ids(&inner, 3) {
                 there.push(handle.join().unwrap());
             }
-            there.extend(
-                thread_ids(&inner, 1)
-                    .into_iter()
-                    .map(|h| block_on(h).unwrap()),
-            );
-            there.extend(
-                thread_ids(&inner, 1)
-                    .into_iter()
-                    .map(|h| block_on(h.tag(1)).1.unwrap()),
-            );
-            there.extend(
-                thread_ids(&inner, 1)
-                    .into_iter()
-                    .map(|h| block_on(h.cancel_on_drop()).unwrap()),
-            );
+            // Every wrapper of a handle does the same.
+            for handle in thread_ids(&inner, 1) {
+                there.push(handle.tag(1).join().1.unwrap());
+            }
+            for handle in thread_ids(&inner, 1) {
+                there.push(handle.cancel_on_drop().join().unwrap());
+            }
+            for handle in thread_ids(&inner, 1) {
+                there.push(handle.cancel_on_drop().tag(1).join().1.unwrap());
+            }
             let waited = wait(thread_ids(&inner, 3), ReturnWhen::AllCompleted).join();
             there.extend(waited.done.into_iter().map(|handle| handle.join().unwrap()));
             let scoped = Mutex::new(Vec::new());
@@ -205,6 +200,107 @@ fn guarantee_6_waits_for_one_or_all_run_the_jobs_at_once_in_the_waiter() {
         assert!(here.join().unwrap());
         gate.open();
         blocked.release();
+    });
+}
+
+/// Runs `f` in a job of a pool with two workers, of which the other is busy and does not wait.
+#[track_caller]
+fn beside_a_busy_worker(
+    what: &str,
+    capacity: Option<usize>,
+    f: impl FnOnce(&ThreadPool) + Send + 'static,
+) {
+    within(LONG, what, move || {
+        let pool = Arc::new(match capacity {
+            Some(capacity) => bounded_pool(2, capacity),
+            None => ThreadPool::new(2),
+        });
+        let blocked = block_workers(&pool, 1);
+        let inner = Arc::clone(&pool);
+        pool.submit(move || f(&inner)).join().unwrap();
+        blocked.release();
+    });
+}
+
+#[test]
+fn guarantee_6_the_waiter_runs_the_next_item_of_an_ordered_map_at_once() {
+    for capacity in [None, Some(1)] {
+        for chunk in [None, Some(1), Some(3)] {
+            for buffer in [None, Some(1), Some(4)] {
+                let what = format!("capacity {capacity:?}, chunk {chunk:?}, buffer {buffer:?}");
+                beside_a_busy_worker(&what, capacity, move |pool| {
+                    let here = thread::current().id();
+                    let new = || {
+                        let map = pool.map(0..7, |n| (n, thread::current().id()));
+                        let map = match chunk {
+                            Some(n) => map.chunk_size(n),
+                            None => map,
+                        };
+                        match buffer {
+                            Some(n) => map.buffer_size(n),
+                            None => map,
+                        }
+                    };
+                    let wanted: Vec<_> = (0..7).map(|n| (n, here)).collect();
+                    let iterated: Vec<_> = new().into_iter().map(Result::unwrap).collect();
+                    assert_eq!(iterated, wanted);
+                    let mut map = new();
+                    let waited: Vec<_> = std::iter::from_fn(|| map.wait_next()).collect();
+                    let waited: Vec<_> = waited.into_iter().map(Result::unwrap).collect();
+                    assert_eq!(waited, wanted);
+                    // Started before, it is the same wait.
+                    let started: Vec<_> = new().start().into_iter().map(Result::unwrap).collect();
+                    assert_eq!(started, wanted);
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn guarantee_6_a_waiter_runs_an_ordered_map_while_the_queue_is_full() {
+    within(LONG, "full", || {
+        let pool = Arc::new(bounded_pool(2, 1));
+        let blocked = block_workers(&pool, 1);
+        let (begun, begins) = channel();
+        let (full, fill) = channel::<()>();
+        let inner = Arc::clone(&pool);
+        let job = pool.submit(move || {
+            begun.send(()).unwrap();
+            fill.recv_timeout(LONG).unwrap();
+            let here = thread::current().id();
+            let mut map = inner.map(0..3, |n| (n, thread::current().id()));
+            for n in 0..3 {
+                assert_eq!(map.wait_next().unwrap().unwrap(), (n, here));
+            }
+            assert!(map.wait_next().is_none());
+        });
+        begins.recv_timeout(LONG).unwrap();
+        let unrelated = pool.submit(|| thread::current().id());
+        assert!(pool.try_submit(|| ()).unwrap_err().is_full());
+        full.send(()).unwrap();
+        job.join().unwrap();
+        unrelated.join().unwrap();
+        blocked.release();
+    });
+}
+
+#[test]
+fn guarantee_6_an_ordered_map_runs_only_the_item_that_it_waits_for() {
+    beside_a_busy_worker("one item", None, |pool| {
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&ran);
+        let run = move |n| seen.lock().unwrap().push(n);
+        let unrelated = pool.submit(|| ());
+        let mut map = pool.map(0..5, run).chunk_size(1).start();
+        for n in 0..3 {
+            map.wait_next().unwrap().unwrap();
+            assert_eq!(*ran.lock().unwrap(), (0..=n).collect::<Vec<_>>());
+        }
+        // The rest is cancelled.
+        drop(map);
+        assert_eq!(ran.lock().unwrap().len(), 3);
+        assert!(!unrelated.is_finished());
     });
 }
 
@@ -335,6 +431,28 @@ fn guarantee_6_waits_for_any_help_only_if_no_worker_can_oldest_first() {
             .map(Result::unwrap)
             .collect()
     });
+    any_of_waits_help_last("block_on of a handle", |_, handles| {
+        handles.into_iter().map(|h| block_on(h).unwrap()).collect()
+    });
+    any_of_waits_help_last("block_on of a wrapped handle", |_, handles| {
+        let wrapped = handles.into_iter().map(|h| h.cancel_on_drop().tag("key"));
+        wrapped.map(|h| block_on(h).1.unwrap()).collect()
+    });
+    any_of_waits_help_last("block_on of a wait for all", |_, handles| {
+        let waited = block_on(wait(handles, ReturnWhen::AllCompleted));
+        let done = waited.done.into_iter();
+        done.map(|handle| handle.join().unwrap()).collect()
+    });
+    any_of_waits_help_last("map_unordered", |pool, handles| {
+        let handles: Vec<_> = handles.into_iter().map(|h| Mutex::new(Some(h))).collect();
+        // The jobs of the map join the given ones, so they must not run earlier either.
+        let join = |handle: Mutex<Option<JoinHandle<usize>>>| {
+            let handle = handle.lock().unwrap().take();
+            handle.unwrap().join().unwrap()
+        };
+        let map = pool.map_unordered(handles, join).chunk_size(1);
+        map.into_iter().map(Result::unwrap).collect()
+    });
 }
 
 #[test]
@@ -415,7 +533,11 @@ fn guarantee_6_a_wait_with_a_timeout_runs_no_job_and_ends_by_it() {
             .timeout(limit)
             .join();
         assert_eq!(waited.not_done.len(), 1);
-        let mut map = pool.map(0..2, |n| n).timeout(limit);
+        let counts = Arc::clone(&ran);
+        let count = move |_| counts.fetch_add(1, SeqCst);
+        let mut map = pool.map(0..2, count.clone()).timeout(limit);
+        assert!(map.wait_next().unwrap().unwrap_err().is_timeout());
+        let mut map = pool.map_unordered(0..2, count).timeout(limit);
         assert!(map.wait_next().unwrap().unwrap_err().is_timeout());
         assert_eq!(ran.load(SeqCst), 0);
         // A timeout too long for the clock is no timeout.
@@ -599,70 +721,41 @@ fn guarantee_6_jobs_that_reach_the_pool_while_their_waiter_sleeps_run() {
     }
 }
 
-/// `in_waiter`: the waiting worker runs the job itself, since the other worker is busy meanwhile;
-/// otherwise the other worker runs it.
-fn initializer_that_waits_for_a_job(in_waiter: bool) {
-    within(LONG, "initializer", move || {
-        let (go, held) = channel();
-        let (tell_pool, told_pool) = channel::<Arc<ThreadPool>>();
-        let (begun, has_begun) = channel();
-        let first = Mutex::new(Some((told_pool, held, begun)));
-        let builder = ThreadPool::builder().max_workers(4);
-        let builder = builder.initializer(move || {
-            let Some((pool, held, begun)) = first.lock().unwrap().take() else {
-                return;
-            };
-            // Runs in the first worker, which has no job yet.
-            let pool = pool.recv_timeout(LONG).unwrap();
-            let job = pool.submit(move || {
-                begun.send(thread::current().id()).unwrap();
-                held.recv_timeout(LONG).unwrap();
-                thread::current().id()
+#[test]
+fn a_join_in_an_initializer_of_a_job_of_its_own_pool_is_a_deadlock_error() {
+    // The second worker is free and could run the job, or there is none.
+    for workers in [1, 2] {
+        within(LONG, "initializer", move || {
+            let (tell_pool, told_pool) = channel::<Pool>();
+            let first = Mutex::new(Some(told_pool));
+            let (tell, told) = channel();
+            let builder = ThreadPool::builder().max_workers(workers);
+            let builder = builder.initializer(move || {
+                let Some(pool) = first.lock().unwrap().take() else {
+                    return;
+                };
+                let pool = pool.recv_timeout(LONG).unwrap();
+                let gate = Gate::new();
+                let held = gate.clone();
+                // It cannot end before its join has returned.
+                let joined = pool.submit(move || held.wait());
+                let detached = pool.submit(|| 7);
+                let error = joined.join().unwrap_err();
+                tell.send((error.is_deadlock(), error.to_string(), detached))
+                    .unwrap();
+                gate.open();
             });
-            if !in_waiter {
-                eventually("another worker runs it", || job.is_running());
-            }
-            let ran_by = job.join().unwrap();
-            assert_eq!(ran_by == thread::current().id(), in_waiter);
+            let pool = Arc::new(builder.build().unwrap());
+            let outside = pool.submit(|| 5);
+            tell_pool.send(Arc::clone(&pool)).unwrap();
+            let (is_deadlock, text, detached) = told.recv_timeout(LONG).unwrap();
+            assert!(is_deadlock && text.contains("initializer"), "{text}");
+            // What it submitted runs, and the pool is not broken.
+            assert_eq!(detached.join().unwrap(), 7);
+            assert_eq!(outside.join().unwrap(), 5);
+            eventually("the joined job has run", || pool.metrics().completed == 3);
         });
-        let pool = Arc::new(builder.build().unwrap());
-        let before = pool.submit(move || {
-            // Keeps the second worker busy until the job runs in the first.
-            in_waiter.then(|| has_begun.recv_timeout(LONG).unwrap());
-            has_begun
-        });
-        tell_pool.send(Arc::clone(&pool)).unwrap();
-        let has_begun = before.join().unwrap();
-        if !in_waiter {
-            has_begun.recv_timeout(LONG).unwrap();
-        }
-        if in_waiter {
-            // The second worker is free.
-            for _ in 0..10 {
-                pool.submit(|| ()).join().unwrap();
-                let metrics = pool.metrics();
-                assert_eq!((metrics.workers, metrics.idle), (2, 1), "{metrics:?}");
-            }
-        }
-        let (tell, told) = channel();
-        let first = pool.submit(move || told.recv_timeout(LONG).unwrap());
-        eventually("it runs", || first.is_running());
-        // Whichever worker runs the job of the initializer, one more worker must start.
-        let second = pool.submit(move || tell.send(()).unwrap());
-        second.join().unwrap();
-        first.join().unwrap();
-        go.send(()).unwrap();
-    });
-}
-
-#[test]
-fn an_initializer_that_runs_its_awaited_job_lets_other_workers_start() {
-    initializer_that_waits_for_a_job(true);
-}
-
-#[test]
-fn an_initializer_that_waits_for_a_job_lets_other_workers_start() {
-    initializer_that_waits_for_a_job(false);
+    }
 }
 
 #[test]
@@ -929,8 +1022,8 @@ fn by_join(job: Job) -> Option<JoinError> {
     job.join().err()
 }
 
-fn by_block_on(job: Job) -> Option<JoinError> {
-    block_on(job.tag(7)).1.err()
+fn by_tagged_join(job: Job) -> Option<JoinError> {
+    job.cancel_on_drop().tag(7).join().1.err()
 }
 
 #[test]
@@ -940,13 +1033,13 @@ fn guarantee_6_a_cycle_of_joins_is_an_error_for_one_of_them() {
             let pool = ThreadPool::new(3);
             cycle(&[&pool, &pool], by_join);
             cycle(&[&pool, &pool, &pool], by_join);
-            cycle(&[&pool, &pool, &pool], by_block_on);
+            cycle(&[&pool, &pool, &pool], by_tagged_join);
             let one = ThreadPool::new(1);
             cycle(&[&one], by_join);
-            cycle(&[&one], by_block_on);
+            cycle(&[&one], by_tagged_join);
             let other = ThreadPool::new(1);
             cycle(&[&one, &other], by_join);
-            cycle(&[&pool, &one, &pool, &other], by_block_on);
+            cycle(&[&pool, &one, &pool, &other], by_tagged_join);
         }
     });
 }

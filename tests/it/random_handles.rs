@@ -235,7 +235,7 @@ enum Stage {
     Running {
         cancel_requested: bool,
     },
-    /// The job never starts; until the callbacks have ended.
+    /// The job never starts; until the closure is dropped.
     Cancelling(Outcome),
     Finished(Outcome),
     /// As finished. A late callback borrows the outcome.
@@ -257,6 +257,10 @@ struct Model<'a> {
     /// Wake-ups in progress. Which references exist meanwhile is unspecified.
     waking: usize,
     callbacks: VecDeque<&'a Op>,
+    /// The callbacks of a job that never ran are about to be called, or are called now.
+    calling_back: bool,
+    /// How many errors refer to the cause of a broken executor.
+    cause: usize,
     waker: Option<usize>,
     log: Vec<Event>,
 }
@@ -272,6 +276,8 @@ impl<'a> Model<'a> {
             borrowed: 0,
             waking: 0,
             callbacks: VecDeque::new(),
+            calling_back: false,
+            cause: 0,
             waker: None,
             log: Vec::new(),
         }
@@ -305,8 +311,17 @@ impl<'a> Model<'a> {
             Op::Refuse(outcome) => {
                 self.has_job = false;
                 match self.stage {
-                    Stage::Queued => self.cancel_with(*outcome),
-                    _ => self.drop_outcome(*outcome),
+                    Stage::Queued => {
+                        self.cause = 1;
+                        self.cancel_with(*outcome);
+                        // The error that the executor gave.
+                        self.drop_outcome(*outcome);
+                    }
+                    // This cause is another one than that of the job, if that has one.
+                    _ if *outcome == Outcome::Broken => {
+                        self.log.push(Event::Dropped(What::Cause));
+                    }
+                    _ => {}
                 }
                 Event::Done
             }
@@ -324,6 +339,10 @@ impl<'a> Model<'a> {
                 let cancelled = self.cancel();
                 self.borrowed -= 1;
                 Event::Cancelled(cancelled)
+            }
+            Op::Callback { .. } if self.calling_back => {
+                self.callbacks.push_back(op);
+                Event::Done
             }
             Op::Callback { id, .. } => match self.stage {
                 Stage::Queued
@@ -357,6 +376,11 @@ impl<'a> Model<'a> {
 
             Op::Poll(_) | Op::TryJoin | Op::JoinTimeout | Op::Join if !alone => Event::Skipped,
             Op::DropHandle | Op::CancelOnDrop if !alone => Event::Skipped,
+            // There is one thread, so it is the one that cancels the job.
+            Op::Poll(_) | Op::JoinTimeout if matches!(self.stage, Stage::Cancelling(_)) => {
+                self.detach();
+                Event::Got(Outcome::Cancelled)
+            }
             Op::Poll(waker) => match self.stage {
                 Stage::Finished(outcome) => self.take(outcome),
                 Stage::Taken(_) => taken,
@@ -440,7 +464,13 @@ impl<'a> Model<'a> {
     fn cancel_with(&mut self, outcome: Outcome) {
         self.stage = Stage::Cancelling(outcome);
         self.drop_closure();
-        self.end(outcome);
+        self.calling_back = !self.callbacks.is_empty();
+        if !self.detached {
+            self.cause += 1;
+        }
+        self.publish(outcome);
+        self.call_back(outcome);
+        self.calling_back = false;
     }
 
     fn drop_closure(&mut self) {
@@ -448,14 +478,20 @@ impl<'a> Model<'a> {
         self.perform(&self.case.at_drop);
     }
 
+    /// The end of a job that ran.
     fn end(&mut self, outcome: Outcome) {
         self.call_back(outcome);
         if self.detached {
             self.drop_outcome(outcome);
-            self.stage = Stage::Taken(outcome);
-            return;
         }
-        self.stage = Stage::Finished(outcome);
+        self.publish(outcome);
+    }
+
+    fn publish(&mut self, outcome: Outcome) {
+        self.stage = match self.detached {
+            true => Stage::Taken(outcome),
+            false => Stage::Finished(outcome),
+        };
         if let Some(waker) = self.waker.take() {
             self.log.push(Event::Woken(waker));
             self.waking += 1;
@@ -492,7 +528,13 @@ impl<'a> Model<'a> {
         let what = match outcome {
             Outcome::Returned => What::Result,
             Outcome::Panicked => What::Payload,
-            Outcome::Broken => What::Cause,
+            Outcome::Broken => {
+                self.cause -= 1;
+                if self.cause > 0 {
+                    return;
+                }
+                What::Cause
+            }
             Outcome::Cancelled | Outcome::Shutdown | Outcome::Odd => return,
         };
         self.log.push(Event::Dropped(what));

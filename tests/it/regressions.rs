@@ -124,6 +124,15 @@ fn cancel_pending_spares_the_jobs_that_its_callbacks_submit() {
     });
 }
 
+/// Runs a closure when it is dropped.
+struct RunsAtDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for RunsAtDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 #[test]
 fn no_job_runs_that_was_queued_when_all_were_cancelled() {
     let ends: [fn(&ThreadPool); 2] = [
@@ -136,17 +145,17 @@ fn no_job_runs_that_was_queued_when_all_were_cancelled() {
             let blocked = block_workers(&pool, 1);
             let gate = Gate::new();
             let wait = gate.clone();
-            let first = pool.submit(|| ());
-            let second = pool.submit(|| panic!("it was queued"));
             let (tell, told) = mpsc::channel();
-            first.add_done_callback(move |_| {
+            let held_up = RunsAtDrop(move || {
                 tell.send(()).unwrap();
                 wait.wait();
             });
+            let first = pool.submit(move || drop(held_up));
+            let second = pool.submit(|| panic!("it was queued"));
             std::thread::scope(|scope| {
                 let ending = scope.spawn(|| end(&pool));
                 told.recv_timeout(LONG).unwrap();
-                // That callback delays the call, and the worker is free now.
+                // That destructor delays the call, and the worker is free now.
                 blocked.release();
                 let later = pool.submit(|| ());
                 assert!(
@@ -154,9 +163,10 @@ fn no_job_runs_that_was_queued_when_all_were_cancelled() {
                         .join()
                         .map_or_else(|error| error.is_shutdown(), |()| true)
                 );
-                assert!(!second.is_finished());
-                assert!(second.join().unwrap_err().is_cancelled());
+                // The worker has passed both jobs, which are not visible as cancelled yet.
+                assert!(!first.is_finished() && !second.is_finished());
                 gate.open();
+                assert!(second.join().unwrap_err().is_cancelled());
                 ending.join().unwrap();
             });
             assert!(first.is_cancelled());
@@ -183,20 +193,20 @@ fn guarantee_2_a_job_cancelled_with_all_others_is_not_run_by_its_waiter() {
                 });
             })
         };
-        let first = pool.submit(|| ());
         let wait = gate.clone();
-        first.add_done_callback(move |_| {
+        let captured = RunsAtDrop(move || {
             held_up.send(()).unwrap();
             wait.wait();
         });
+        let first = pool.submit(move || drop(captured));
         begin.open();
         let worker = is_queued.recv_timeout(LONG).unwrap();
         std::thread::scope(|scope| {
             let ending = scope.spawn(|| pool.cancel_pending());
-            // Both are cancelled. The callback of the first delays that of the other, and the scope
-            // waits for it.
-            let callback_runs = || format!("{first:?}").contains("Cancelling");
-            eventually("all is cancelled", callback_runs);
+            // Both are cancelled. The destructor of the first delays the end of the other, and the
+            // scope waits for it.
+            let destructor_runs = || format!("{first:?}").contains("Cancelling");
+            eventually("all is cancelled", destructor_runs);
             eventually("the scope waits", || worker.sleeps());
             assert!(!waits.is_finished());
             gate.open();

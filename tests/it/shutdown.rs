@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use futurepool::{JoinHandle, Shutdown, ThreadPool, block_on, cancel_requested};
 
 use crate::common::{
-    CountingWaker, Gate, LONG, ThreadState, block_workers, eventually, poll_once, poll_with,
-    spawn_until_asleep, threads_named, within,
+    CountingWaker, Gate, LONG, block_workers, eventually, poll_once, poll_with, spawn_until_asleep,
+    threads_named, within,
 };
 
 /// Enough jobs to still be running when the shutdown starts.
@@ -1344,54 +1344,51 @@ fn workers_that_all_wait_continue() {
 }
 
 #[test]
-fn worker_that_waits_waits_for_a_long_job_and_for_the_queue() {
+fn a_wait_in_a_worker_ends_at_once_beside_busy_workers_and_a_backlog() {
     for form in Form::ALL {
         within(LONG, "a long job", move || {
             let pool = pool(2);
             let blocked = block_workers(&pool, 1);
-            let (tell, told) = mpsc::channel();
             let (gate, inside) = (Gate::new(), Arc::clone(&pool));
             let waiter = {
                 let gate = gate.clone();
                 pool.submit(move || {
                     gate.wait();
-                    let end = inside.shutdown();
-                    tell.send(ThreadState::of_this_thread())
-                        .expect("the test waits for this");
-                    form.wait(end);
-                    inside.metrics().workers
+                    form.wait(inside.shutdown());
+                    let metrics = inside.metrics();
+                    (metrics.workers, metrics.running, metrics.queued)
                 })
             };
             eventually("it runs", || waiter.is_running());
             let jobs = backlog(&pool, BACKLOG);
             gate.open();
-            let state = told.recv().unwrap();
-            eventually("it waits", || state.sleeps());
-            assert!(waiter.is_running());
+            // The other worker is still blocked, so only this one could have run queued jobs.
+            assert_eq!(waiter.join().unwrap(), (2, 2, BACKLOG as u64));
             blocked.release();
-            // It is the only worker still in its loop; the other one has run the queued jobs and
-            // exited.
-            assert_eq!(waiter.join().unwrap(), 1);
-            jobs.assert_done();
             pool.shutdown().join();
+            jobs.assert_done();
             assert_settled(&pool);
         });
     }
 }
 
 #[test]
-fn join_timeout_in_a_worker_times_out_while_another_worker_is_busy() {
+fn join_timeout_in_a_worker_is_ok_at_once_while_another_worker_is_busy() {
     within(LONG, "join_timeout in a worker", || {
         let pool = pool(2);
         let blocked = block_workers(&pool, 1);
         let inside = Arc::clone(&pool);
         let waiter = pool.submit(move || {
             let mut end = inside.shutdown();
-            let error = end.join_timeout(MOMENT).unwrap_err();
-            (error.total(), end)
+            for timeout in [Duration::ZERO, 2 * LONG] {
+                end.join_timeout(timeout).unwrap();
+            }
+            end
         });
-        let (total, end) = waiter.join().unwrap();
-        assert_eq!(total, 2);
+        let mut end = waiter.join().unwrap();
+        // Outside of the workers the same value waits.
+        let error = end.join_timeout(MOMENT).unwrap_err();
+        assert_eq!(error.total(), 2);
         blocked.release();
         end.join();
         assert_settled(&pool);
@@ -1456,20 +1453,22 @@ fn shutdown_polled_in_a_worker_and_then_outside_waits_for_the_end() {
         let (give, given) = mpsc::channel();
         let early = join_and_stay(Box::new(move |pool| {
             let mut end = pool.shutdown();
-            assert!(poll_once(&mut end).is_pending());
-            give.send((end, ThreadState::of_this_thread()))
-                .expect("the test waits for this");
+            assert!(poll_once(&mut end).is_ready());
+            give.send(end).expect("the test waits for this");
         }));
-        let (mut end, state) = given.recv().unwrap();
-        eventually("the first one waits", || state.sleeps());
+        let mut end = given.recv().unwrap();
         start.open();
         told.recv().unwrap();
         told.recv().unwrap();
-        // Both workers have waited for each other, and continue. That does not end a wait outside
-        // the pool.
-        let is_pending = poll_once(&mut end).is_pending();
+        // The wait of each worker has ended, and both are still in their loops. So a wait outside
+        // the pool does not end, whatever the same value said in a worker.
+        let (wakes, waker) = CountingWaker::new();
+        let is_pending = poll_with(&mut end, &waker).is_pending();
+        let early_wakes = wakes.count();
         go_on.open();
         assert!(is_pending);
+        assert_eq!(early_wakes, 0);
+        eventually("it is woken", || wakes.count() == 1);
         end.join();
         early.join().unwrap();
         late.join().unwrap();
@@ -1497,28 +1496,30 @@ fn shutdown_waited_for_in_an_initializer_ends() {
 }
 
 #[test]
-fn shutdown_waited_for_in_a_thread_local_of_a_worker_ends() {
+fn shutdown_waited_for_in_a_thread_local_of_a_worker_ends_at_once() {
     for form in Form::ALL {
         within(LONG, "in a thread-local", move || {
             let pool = pool(2);
             let (tell, told) = mpsc::channel();
-            let inside = Arc::clone(&pool);
-            pool.submit(move || {
+            let blocked = block_workers(&pool, 1);
+            let (gate, inside) = (Gate::new(), Arc::clone(&pool));
+            let wait = gate.clone();
+            let job = pool.submit(move || {
                 at_thread_end(move || {
                     form.wait(inside.shutdown());
                     let _ = tell.send(inside.metrics().workers);
                 });
-            })
-            .join()
-            .unwrap();
-            let blocked = block_workers(&pool, 2);
-            let jobs = backlog(&pool, BACKLOG);
-            let end = pool.shutdown();
+                wait.wait();
+            });
+            let mut end = pool.shutdown();
+            gate.open();
+            job.join().unwrap();
+            // The wait has ended while the other worker is still in its loop.
+            assert_eq!(told.recv_timeout(LONG), Ok(1));
+            assert!(poll_once(&mut end).is_pending());
             blocked.release();
             end.join();
-            jobs.assert_done();
-            // The wait also included the last worker.
-            assert_eq!(told.try_recv(), Ok(0));
+            assert_settled(&pool);
         });
     }
 }

@@ -1,44 +1,45 @@
-//! A function over many items, a job for each or for a few.
+//! `map` and `map_unordered`: a function over many items, one job for each item or chunk.
 //!
-//! [`Feed`] takes the items and submits them; [`Map`] and [`MapUnordered`] hand the results out, in the order of the
-//! items or as they come. They differ in nothing else.
+//! - [`Submitter`] takes items from the input and submits them in batches.
+//! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
+//!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
+//! - [`MapState`] drives both: it submits, then yields results until the end or the deadline.
+
+mod submitter;
 
 use std::any::type_name;
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::iter::FusedIterator;
 use std::mem;
-use std::panic::Location;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use std::vec;
 
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
+use self::submitter::{Batch, Results, Submitter};
 use crate::error::JoinError;
-use crate::executor::{Executor, submit_to};
+use crate::executor::Executor;
 use crate::park::block_on::block_on_until;
-use crate::pool::{GlobalPool, Line, ThreadPool};
-use crate::task::cell::catch;
-use crate::task::join_handle::JoinHandle;
-use crate::task::span::{self, Span};
-use crate::util::sync::Arc;
-use crate::util::timer::Limit;
+use crate::pool::{GlobalPool, ThreadPool};
+use crate::util::timer::Deadline;
 use crate::util::unwind::drop_catching;
 
 impl ThreadPool {
-    /// A job for each item, whose results come in the order of the items: as a stream, and as a blocking iterator.
+    /// Calls `f` on each item in a job of its own, and yields the results in input order.
     ///
-    /// **Lazy**, as streams and iterators are: nothing happens before it is asked for its first result, or
-    /// [started](Map::start). (In Python, `map` begins at the call.) Then all items are submitted at once, if there is room;
-    /// [`buffer_size`](Map::buffer_size) limits how many are taken ahead, so that endless inputs can be used, and
-    /// [`chunk_size`](Map::chunk_size) puts several of them into a job.
+    /// The returned [`Map`] is a stream for async code and iterable in sync code. It is **lazy**:
+    /// it takes no item and submits no job until it is polled, iterated or [started](Map::start).
+    /// (Python's `map` starts at the call.)
     ///
-    /// An item whose call panicked is an `Err` in its place, and the rest goes on. If `f` returns a `Result` itself, there
-    /// are two: `item??`. Items are moved into jobs, so they cannot borrow; for that there is [`scope`](Self::scope).
+    /// Once started, the map submits all items, as far as a bounded pool has room.
+    /// [`buffer_size`](Map::buffer_size) limits how many items are taken ahead, so that the input
+    /// can be endless. [`chunk_size`](Map::chunk_size) puts several items into a job.
+    ///
+    /// If `f` panics on an item, the result of that item is an `Err`, and the map continues. If `f`
+    /// returns a `Result` itself, use `item??`. Items are moved into jobs, so they cannot borrow;
+    /// use [`scope`](Self::scope) for borrowed data.
     ///
     /// # Examples
     ///
@@ -52,7 +53,7 @@ impl ThreadPool {
     /// let squares: Result<Vec<_>, _> = pool.map(1..=4, |n| n * n).into_iter().collect();
     /// assert_eq!(squares.unwrap(), [1, 4, 9, 16]);
     ///
-    /// // Async code. The input is endless, and four items at most are taken ahead.
+    /// // Async code. The input is endless, and at most four items are taken ahead.
     /// futurepool::block_on(async {
     ///     let mut squares = pool.map(1.., |n| n * n).buffer_size(4);
     ///     assert_eq!(squares.next().await.unwrap().unwrap(), 1);
@@ -60,11 +61,12 @@ impl ThreadPool {
     /// });
     /// ```
     ///
-    /// Several inputs go in as one, by [`zip`](std::iter::zip):
+    /// [`zip`](std::iter::zip) combines several inputs into one:
     ///
     /// ```
     /// # let pool = futurepool::ThreadPool::new(4);
-    /// let powers = pool.map(std::iter::zip([2_u32, 3], [5, 6]), |(base, exponent)| base.pow(exponent));
+    /// let inputs = std::iter::zip([2_u32, 3], [5, 6]);
+    /// let powers = pool.map(inputs, |(base, exponent)| base.pow(exponent));
     /// let powers: Result<Vec<_>, _> = powers.into_iter().collect();
     /// assert_eq!(powers.unwrap(), [32, 729]);
     /// ```
@@ -79,8 +81,10 @@ impl ThreadPool {
         Map::on(self, items, f)
     }
 
-    /// As [`map`](Self::map), but results come as they are done. They do not say of which item they are: if that matters,
-    /// let `f` return the item, too.
+    /// Calls `f` on each item in a job of its own, and yields the results in completion order.
+    ///
+    /// A result does not tell which item it belongs to: return the item from `f` if that matters.
+    /// In every other way this method behaves like [`map`](Self::map).
     ///
     /// # Examples
     ///
@@ -107,7 +111,8 @@ impl ThreadPool {
 }
 
 impl GlobalPool {
-    /// As [`ThreadPool::map`].
+    /// Calls `f` on each item in a job of its own, and yields the results in input order: see
+    /// [`ThreadPool::map`].
     #[track_caller]
     pub fn map<'a, I, F, U>(&'a self, items: I, f: F) -> Map<'a, U>
     where
@@ -119,7 +124,8 @@ impl GlobalPool {
         Map::on(self, items, f)
     }
 
-    /// As [`ThreadPool::map_unordered`].
+    /// Calls `f` on each item in a job of its own, and yields the results in completion order: see
+    /// [`ThreadPool::map_unordered`].
     #[track_caller]
     pub fn map_unordered<'a, I, F, U>(&'a self, items: I, f: F) -> MapUnordered<'a, U>
     where
@@ -132,513 +138,17 @@ impl GlobalPool {
     }
 }
 
-/// Takes items from the input and submits them.
-struct Feed<'a, U> {
-    /// `None` once there is nothing more to submit.
-    source: Option<Box<dyn Source<U> + Send + 'a>>,
-    /// Options cannot be set any more.
-    begun: bool,
-    /// How many items may be taken that were not handed out.
-    buffer: Option<usize>,
-    /// How many items go into a job.
-    chunk: usize,
-    limit: Option<Limit>,
-    /// Items in jobs, or with their results waiting to be handed out.
-    ahead: usize,
-    /// Why the pool took no more, to be handed out after the rest.
-    closed: Option<JoinError>,
-    /// Set when nobody wants the rest: chunks that run leave out what they have not come to.
-    stop: Arc<AtomicBool>,
-}
-
-/// The input, the function, and where its jobs go; knows their types.
-trait Source<U> {
-    /// Items that are in hand: taken, and not in a job yet.
-    fn in_hand(&self) -> usize;
-    /// Takes so many more in hand, as far as there are any.
-    fn take(&mut self, items: usize);
-    /// Submits what is in hand as one job, as soon as there is room for it. Without a context it does so now or not.
-    fn poll_submit(
-        &mut self,
-        context: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Piece<U>, JoinError>>;
-    /// How many items are still to come, at the most.
-    fn at_most(&self) -> Option<usize>;
-}
-
-struct Items<'a, I: Iterator, F> {
-    target: Target<'a>,
-    items: I,
-    /// It gave its last item, or panicked, and is not asked again.
-    exhausted: bool,
-    hand: Vec<I::Item>,
-    work: Arc<Work<F>>,
-    origin: &'static Location<'static>,
-    span: Option<Span>,
-}
-
-/// What all jobs of a map share.
-struct Work<F> {
-    function: F,
-    stop: Arc<AtomicBool>,
-}
-
-enum Target<'a> {
-    Pool(Line),
-    Other(Box<dyn Executor + 'a>),
-}
-
-/// A job of a map, and how many items it is for.
-struct Piece<U> {
-    job: PieceJob<U>,
-    items: usize,
-}
-
-enum PieceJob<U> {
-    One(JoinHandle<U>),
-    Chunk(JoinHandle<Vec<Result<U, JoinError>>>),
-}
-
-impl<U> Piece<U> {
-    fn cancel(&self) {
-        match &self.job {
-            PieceJob::One(handle) => handle.cancel(),
-            PieceJob::Chunk(handle) => handle.cancel(),
-        };
-    }
-}
-
-/// The results of a piece, in order.
-struct Results<U> {
-    /// A piece of one item needs no memory for it.
-    first: Option<Result<U, JoinError>>,
-    rest: vec::IntoIter<Result<U, JoinError>>,
-}
-
-impl<U> Results<U> {
-    fn new(first: Option<Result<U, JoinError>>, rest: Vec<Result<U, JoinError>>) -> Self {
-        let rest = rest.into_iter();
-        Self { first, rest }
-    }
-
-    fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
-    }
-}
-
-impl<U> Iterator for Results<U> {
-    type Item = Result<U, JoinError>;
-
-    fn next(&mut self) -> Option<Result<U, JoinError>> {
-        self.first.take().or_else(|| self.rest.next())
-    }
-}
-
-impl<U> Future for Piece<U> {
-    type Output = Results<U>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Results<U>> {
-        let items = self.items;
-        Poll::Ready(match &mut self.job {
-            PieceJob::One(handle) => {
-                let result = ready!(Pin::new(handle).poll(context));
-                Results::new(Some(result), Vec::new())
-            }
-            PieceJob::Chunk(handle) => match ready!(Pin::new(handle).poll(context)) {
-                Ok(results) => Results::new(None, results),
-                // It did not run, and so none of its items did.
-                Err(error) => {
-                    let others = (1..items).map(|_| Err(error.again())).collect();
-                    Results::new(Some(Err(error)), others)
-                }
-            },
-        })
-    }
-}
-
-impl<I, F, U> Source<U> for Items<'_, I, F>
-where
-    I: Iterator<Item: Send + 'static>,
-    F: Fn(I::Item) -> U + Send + Sync + 'static,
-    U: Send + 'static,
-{
-    fn in_hand(&self) -> usize {
-        self.hand.len()
-    }
-
-    fn take(&mut self, items: usize) {
-        if self.exhausted {
-            return;
-        }
-        let wanted = self.hand.len() + items;
-        // Should it panic, what is in hand is not lost, and it is not asked again.
-        self.exhausted = true;
-        self.hand.extend(self.items.by_ref().take(items));
-        self.exhausted = self.hand.len() < wanted;
-    }
-
-    fn poll_submit(
-        &mut self,
-        context: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Piece<U>, JoinError>> {
-        if let Target::Pool(line) = &mut self.target {
-            match context {
-                Some(context) => ready!(line.poll(context)),
-                None if line.try_take() => {}
-                None => return Poll::Pending,
-            }
-        }
-        let (items, work) = (self.hand.len(), Arc::clone(&self.work));
-        let job = if items == 1 {
-            let item = self.hand.pop().expect("there is one");
-            let run = move || {
-                let result = (work.function)(item);
-                drop_catching("the destructor of map's function", work);
-                result
-            };
-            self.submit(run).map(PieceJob::One)
-        } else {
-            let (hand, origin) = (mem::take(&mut self.hand), self.origin);
-            self.submit(move || run_chunk(hand, work, origin))
-                .map(PieceJob::Chunk)
-        };
-        Poll::Ready(job.map(|job| Piece { job, items }))
-    }
-
-    fn at_most(&self) -> Option<usize> {
-        match self.exhausted {
-            true => Some(0),
-            false => self.items.size_hint().1,
-        }
-    }
-}
-
-impl<I: Iterator, F> Items<'_, I, F> {
-    /// Submits a job that has its place.
-    fn submit<C, T>(&self, closure: C) -> Result<JoinHandle<T>, JoinError>
-    where
-        C: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let span = span::clone(&self.span);
-        match &self.target {
-            Target::Pool(line) => {
-                line.enqueue(closure, self.origin, span)
-                    .map_err(|(closed, closure)| {
-                        drop_catching("the destructor of an item", closure);
-                        closed.into()
-                    })
-            }
-            Target::Other(executor) => Ok(submit_to(&**executor, closure, self.origin, span)),
-        }
-    }
-}
-
-/// One bad item leaves the others alone.
-fn run_chunk<A, F, U>(
-    items: Vec<A>,
-    work: Arc<Work<F>>,
-    origin: &'static Location<'static>,
-) -> Vec<Result<U, JoinError>>
-where
-    F: Fn(A) -> U,
-{
-    let stopped = || work.stop.load(Ordering::Relaxed);
-    let mut results = Vec::with_capacity(items.len());
-    let mut items = items.into_iter();
-    while items.len() > 0 && !stopped() {
-        let some = catch(origin, || {
-            while !stopped() {
-                let Some(item) = items.next() else {
-                    return;
-                };
-                results.push(Ok((work.function)(item)));
-            }
-        });
-        // The one that panicked was taken, and is not among the results.
-        results.extend(some.err().map(Err));
-    }
-    for item in items {
-        drop_catching("the destructor of an item", item);
-        results.push(Err(JoinError::cancelled()));
-    }
-    drop_catching("the destructor of map's function", work);
-    results
-}
-
-impl<'a, U: Send + 'static> Feed<'a, U> {
-    #[track_caller]
-    fn new<E, I, F>(executor: &'a E, items: I, function: F) -> Self
-    where
-        E: Executor + ?Sized,
-        I: Iterator<Item: Send + 'static> + Send + 'a,
-        F: Fn(I::Item) -> U + Send + Sync + 'static,
-    {
-        let stop = Arc::new(AtomicBool::new(false));
-        let source = Items {
-            target: match executor.as_thread_pool() {
-                Some(pool) => Target::Pool(pool.line()),
-                None => Target::Other(Box::new(executor)),
-            },
-            items,
-            exhausted: false,
-            hand: Vec::new(),
-            work: Arc::new(Work {
-                function,
-                stop: Arc::clone(&stop),
-            }),
-            origin: Location::caller(),
-            span: span::current(),
-        };
-        Self {
-            source: Some(Box::new(source)),
-            begun: false,
-            buffer: None,
-            chunk: 1,
-            limit: None,
-            ahead: 0,
-            closed: None,
-            stop,
-        }
-    }
-}
-
-impl<U> Feed<'_, U> {
-    /// Submits what may be submitted now, in pieces that go to `put`. `handing_out` items are about to be handed out,
-    /// and others may be taken for them.
-    fn feed(
-        &mut self,
-        mut context: Option<&mut Context<'_>>,
-        handing_out: usize,
-        mut put: impl FnMut(Piece<U>),
-    ) {
-        self.begun = true;
-        let chunk = self.buffer.map_or(self.chunk, |most| most.min(self.chunk));
-        while let Some(source) = &mut self.source {
-            if source.in_hand() < chunk {
-                let ahead = self.ahead + source.in_hand() - handing_out;
-                let room = self.buffer.map_or(usize::MAX, |most| most - ahead);
-                if source.in_hand().saturating_add(room) < chunk {
-                    return;
-                }
-                source.take(chunk - source.in_hand());
-            }
-            if source.in_hand() == 0 {
-                self.drop_source();
-                return;
-            }
-            match source.poll_submit(context.as_deref_mut()) {
-                Poll::Ready(Ok(piece)) => {
-                    self.ahead += piece.items;
-                    put(piece);
-                }
-                Poll::Ready(Err(closed)) => {
-                    self.closed = Some(closed);
-                    self.drop_source();
-                }
-                Poll::Pending => return,
-            }
-        }
-    }
-
-    #[track_caller]
-    fn set(&mut self, option: &str) {
-        assert!(!self.begun, "{option}: the map has begun; set it before");
-    }
-
-    /// With the input and, unless jobs still have it, the function.
-    fn drop_source(&mut self) {
-        drop_catching(
-            "the destructor of map's input or function",
-            self.source.take(),
-        );
-    }
-
-    fn end(&mut self) {
-        self.drop_source();
-        self.closed = None;
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// How many items are still to come, at the most.
-    fn at_most(&self) -> Option<usize> {
-        let to_come = match &self.source {
-            Some(source) => source.at_most()?.checked_add(source.in_hand())?,
-            None => usize::from(self.closed.is_some()),
-        };
-        to_come.checked_add(self.ahead)
-    }
-}
-
-/// Where the pieces are.
-trait Pieces<U>: Default {
-    fn put(&mut self, piece: Piece<U>);
-    /// The next one that is done; `None` if there are no pieces.
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>>;
-    fn cancel_all(&mut self);
-}
-
-/// In the order of the items.
-impl<U> Pieces<U> for VecDeque<Piece<U>> {
-    fn put(&mut self, piece: Piece<U>) {
-        self.push_back(piece);
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>> {
-        let Some(first) = self.front_mut() else {
-            return Poll::Ready(None);
-        };
-        let results = ready!(Pin::new(first).poll(context));
-        self.pop_front();
-        Poll::Ready(Some(results))
-    }
-
-    fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(Piece::cancel);
-    }
-}
-
-/// As they come.
-impl<U> Pieces<U> for FuturesUnordered<Piece<U>> {
-    fn put(&mut self, piece: Piece<U>) {
-        self.push(piece);
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>> {
-        self.poll_next_unpin(context)
-    }
-
-    fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(Piece::cancel);
-    }
-}
-
-/// What [`Map`] and [`MapUnordered`] have in common.
-struct Engine<'a, U, P: Pieces<U>> {
-    feed: Feed<'a, U>,
-    pieces: P,
-    /// Of the piece whose turn it is.
-    ready: Results<U>,
-    /// The time was up before all items were taken.
-    cut: bool,
-    /// It has ended.
-    over: bool,
-}
-
-impl<'a, U, P: Pieces<U>> Engine<'a, U, P> {
-    fn new(feed: Feed<'a, U>) -> Self {
-        Self {
-            feed,
-            pieces: P::default(),
-            ready: Results::new(None, Vec::new()),
-            cut: false,
-            over: false,
-        }
-    }
-
-    fn feed(&mut self, context: Option<&mut Context<'_>>, handing_out: usize) {
-        let Self { feed, pieces, .. } = self;
-        feed.feed(context, handing_out, |piece| pieces.put(piece));
-    }
-
-    fn start(&mut self) {
-        if !self.over {
-            self.feed(None, 0);
-        }
-    }
-
-    fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
-        let result = self.ready.next()?;
-        self.feed.ahead -= 1;
-        Some(result)
-    }
-
-    /// The next result that is there, or comes before the time is up: the caller waits for that.
-    fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if self.feed.source.is_some() && self.feed.limit.as_ref().is_some_and(Limit::is_over) {
-            // What is done still comes, but nothing new is begun.
-            self.feed.drop_source();
-            self.cut = true;
-        }
-        loop {
-            let handing_out = usize::from(self.ready.len() > 0);
-            self.feed(Some(context), handing_out);
-            // Only now, so that it is not lost if the input panics.
-            if let Some(result) = self.next_ready() {
-                return Poll::Ready(Some(result));
-            }
-            match ready!(self.pieces.poll_next(context)) {
-                Some(results) => self.ready = results,
-                // It waits for room.
-                None if self.feed.source.is_some() => return Poll::Pending,
-                None if self.cut => return Poll::Ready(Some(Err(self.time_out()))),
-                None => {
-                    self.over = self.feed.closed.is_none();
-                    let error = self.feed.closed.take();
-                    return Poll::Ready(error.map(Err));
-                }
-            }
-        }
-    }
-
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
-        let result = self.poll_result(context);
-        match &mut self.feed.limit {
-            Some(limit) if result.is_pending() => {
-                ready!(limit.poll(context));
-                Poll::Ready(Some(Err(self.time_out())))
-            }
-            _ => result,
-        }
-    }
-
-    fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-        if self.feed.source.is_none() {
-            // Nothing is to be waited for, nor to be submitted for it.
-            if let Some(result) = self.next_ready() {
-                return Some(result);
-            }
-        }
-        let deadline = self.feed.limit.as_ref().and_then(Limit::deadline);
-        let next = std::future::poll_fn(|context| self.poll_result(context));
-        match block_on_until(pin!(next), deadline) {
-            Some(result) => result,
-            None => Some(Err(self.time_out())),
-        }
-    }
-
-    fn time_out(&mut self) -> JoinError {
-        self.end();
-        JoinError::timeout()
-    }
-
-    /// Cancels the rest.
-    fn end(&mut self) {
-        self.over = true;
-        self.pieces.cancel_all();
-        self.feed.end();
-        for result in self.ready.by_ref() {
-            drop_catching("the destructor of a result", result);
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self.over {
-            true => (0, Some(0)),
-            false => (self.ready.len(), self.feed.at_most()),
-        }
-    }
-}
-
+/// Defines a map type and its blocking iterator. The two map types have the same methods and differ
+/// in `$in_flight`, and in what a blocked worker runs (`$helping`).
 macro_rules! map_type {
-    ($(#[$doc:meta])* $map:ident, $iter:ident, $pieces:ty, $name:literal) => {
+    (
+        $(#[$doc:meta])*
+        $map:ident, $iter:ident, $in_flight:ty, $name:literal, $helping:literal
+    ) => {
         $(#[$doc])*
-        #[must_use = "a map is lazy: it does nothing unless it is asked for a result, or started"]
+        #[must_use = "a map is lazy: it does nothing unless it is polled, iterated or started"]
         pub struct $map<'a, U> {
-            engine: Engine<'a, U, $pieces>,
+            state: MapState<'a, U, $in_flight>,
         }
 
         // Results are moved, never pinned.
@@ -653,19 +163,20 @@ macro_rules! map_type {
                 I::Item: Send + 'static,
                 F: Fn(I::Item) -> U + Send + Sync + 'static,
             {
-                let feed = Feed::new(executor, items.into_iter(), f);
-                Self { engine: Engine::new(feed) }
+                let submitter = Submitter::new(executor, items.into_iter(), f);
+                Self { state: MapState::new(submitter) }
             }
         }
 
         impl<U> $map<'_, U> {
-            /// Takes `items` inputs at most ahead of what was handed out, so that an endless input can be used, and one
-            /// that is larger than the memory. Without it, all inputs are taken at the start, or as a bounded pool has
-            /// room.
+            /// Limits how many items are taken ahead of the yielded results to `items`.
+            ///
+            /// With this limit the input can be endless, or larger than memory. By default, the map
+            /// takes all items at the start, or as a bounded pool has room.
             ///
             /// # Panics
             ///
-            /// If it is 0, or if the map has begun.
+            /// Panics if `items` is 0, or if the map is started.
             ///
             /// # Examples
             ///
@@ -673,20 +184,19 @@ macro_rules! map_type {
             #[doc(alias = "buffersize")]
             #[track_caller]
             pub fn buffer_size(mut self, items: usize) -> Self {
-                self.engine.feed.set("buffer_size");
-                assert!(items > 0, "buffer_size: a map needs to take at least 1 item ahead, not 0");
-                self.engine.feed.buffer = Some(items);
+                self.state.submitter.set_buffer_size(items);
                 self
             }
 
-            /// Puts so many items into a job, which pays for items that take microseconds. The default is 1. A chunk is
-            /// never larger than the [buffer](Self::buffer_size).
+            /// Puts `items` items into each job. The default is 1.
             ///
-            /// An item that panics loses nobody but itself.
+            /// Chunks pay off for items that take microseconds. A chunk is never larger than the
+            /// [buffer](Self::buffer_size). An item that panics does not affect the other items of
+            /// its chunk.
             ///
             /// # Panics
             ///
-            /// If it is 0, or if the map has begun.
+            /// Panics if `items` is 0, or if the map is started.
             ///
             /// # Examples
             ///
@@ -699,22 +209,25 @@ macro_rules! map_type {
             #[doc(alias = "chunksize")]
             #[track_caller]
             pub fn chunk_size(mut self, items: usize) -> Self {
-                self.engine.feed.set("chunk_size");
-                assert!(items > 0, "chunk_size: a job needs at least 1 item, not 0");
-                self.engine.feed.chunk = items;
+                self.state.submitter.set_chunk_size(items);
                 self
             }
 
-            /// Ends when the time is up, counted from this call: what is done and has its turn still comes, then one
-            /// error that [`is_timeout`](JoinError::is_timeout), and that is the end. What has not started is
-            /// cancelled, and what runs is asked to end.
+            /// Sets a timeout for the whole map, counted from this call.
             ///
-            /// A limit too long for the clock is none. In async code it needs no particular runtime: all limits of a
-            /// process share one timer.
+            /// When the timeout elapses, the map:
+            ///
+            /// 1. yields the results that are complete and next in order,
+            /// 2. cancels the queued jobs and requests the cancellation of the running ones,
+            /// 3. yields one error for which [`is_timeout`](JoinError::is_timeout) returns true,
+            /// 4. ends.
+            ///
+            /// A `timeout` too long for the clock means no timeout. Timeouts work in every async
+            /// runtime and in none: one timer thread serves the whole process.
             ///
             /// # Panics
             ///
-            /// If the map has begun.
+            /// Panics if the map is started.
             ///
             /// # Examples
             ///
@@ -724,23 +237,22 @@ macro_rules! map_type {
             /// use futurepool::{ThreadPool, cancel_requested};
             ///
             /// let pool = ThreadPool::new(2);
-            /// // It looks for ever, unless it is asked to end.
+            /// // This search never ends by itself.
             /// let search = |from: u64| (from..).find(|_| cancel_requested());
             /// let mut found = pool.map([0, 1_000], search).timeout(Duration::from_millis(10));
             /// assert!(found.wait_next().unwrap().unwrap_err().is_timeout());
             /// assert!(found.wait_next().is_none());
             /// ```
             #[track_caller]
-            pub fn timeout(mut self, limit: Duration) -> Self {
-                self.engine.feed.set("timeout");
-                self.engine.feed.limit = Some(Limit::after(limit));
+            pub fn timeout(mut self, timeout: Duration) -> Self {
+                self.state.set_timeout(timeout);
                 self
             }
 
-            /// Begins now, without waiting for the first result to be asked for.
+            /// Starts the map now instead of at the first request for a result.
             ///
-            /// It never blocks: what a full pool has no room for is submitted when results are asked for. Options are set
-            /// before it; afterwards they panic.
+            /// This method never blocks. Items that a full pool has no room for are submitted when
+            /// results are requested. Options can no longer be set afterwards.
             ///
             /// # Examples
             ///
@@ -748,22 +260,23 @@ macro_rules! map_type {
             /// let pool = futurepool::ThreadPool::new(2);
             /// let lengths = pool.map(["spam", "ham"], |word| word.len()).start();
             /// assert_eq!(pool.metrics().submitted, 2);
-            /// // They are measured while this thread does something else.
+            /// // The jobs run while this thread does something else.
             /// assert_eq!(lengths.into_iter().map(Result::unwrap).sum::<usize>(), 7);
             /// ```
             pub fn start(mut self) -> Self {
-                self.engine.start();
+                self.state.start();
                 self
             }
 
-            /// Waits for the next result in this thread; `None` at the end.
+            /// Blocks until the next result is available. Returns `None` at the end.
             ///
-            /// In a worker of the same pool, and without a time limit, it runs the job itself that it waits for, if no
-            /// worker can: see [`block_on`](crate::block_on()).
+            #[doc = $helping]
+            ///
+            /// # Examples
             ///
             /// See [`timeout`](Self::timeout) for an example.
             pub fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-                self.engine.wait_next()
+                self.state.wait_next()
             }
         }
 
@@ -774,17 +287,17 @@ macro_rules! map_type {
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
             ) -> Poll<Option<Self::Item>> {
-                self.engine.poll_next(context)
+                self.state.poll_next(context)
             }
 
             fn size_hint(&self) -> (usize, Option<usize>) {
-                self.engine.size_hint()
+                self.state.size_hint()
             }
         }
 
         impl<U> FusedStream for $map<'_, U> {
             fn is_terminated(&self) -> bool {
-                self.engine.over
+                self.state.done
             }
         }
 
@@ -792,7 +305,7 @@ macro_rules! map_type {
             type Item = Result<U, JoinError>;
             type IntoIter = $iter<'a, U>;
 
-            /// A blocking iterator. The map begins now.
+            /// Starts the map, and returns a blocking iterator over its results.
             fn into_iter(self) -> $iter<'a, U> {
                 $iter(self.start())
             }
@@ -800,7 +313,7 @@ macro_rules! map_type {
 
         impl<U> Drop for $map<'_, U> {
             fn drop(&mut self) {
-                self.engine.end();
+                self.state.end();
             }
         }
 
@@ -808,19 +321,23 @@ macro_rules! map_type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!($name, "<{}>"), type_name::<U>())?;
                 f.debug_struct("")
-                    .field("begun", &self.engine.feed.begun)
-                    .field("ahead", &self.engine.feed.ahead)
-                    .field("over", &self.engine.over)
+                    .field("started", &self.state.submitter.is_started())
+                    .field("outstanding", &self.state.submitter.outstanding())
+                    .field("done", &self.state.done)
                     .finish_non_exhaustive()
             }
         }
 
-        #[doc = concat!("The results of a [`", $name, "`] in a blocking iterator: what a `for` loop uses.")]
+        #[doc = concat!("A blocking iterator over the results of a [`", $name, "`].")]
         ///
-        /// Dropping it cancels what has not started.
+        #[doc = concat!("Dropping it drops the [`", $name, "`]: queued jobs are cancelled, and the")]
+        /// cancellation of running jobs is requested. Each step blocks like
+        #[doc = concat!("[`wait_next`](", $name, "::wait_next).")]
+        ///
+        /// # Examples
         ///
         /// See [`ThreadPool::map`](crate::ThreadPool::map) for an example.
-        #[must_use = "iterators do nothing unless they are asked for the next item"]
+        #[must_use = "iterators are lazy and do nothing unless consumed"]
         pub struct $iter<'a, U>($map<'a, U>);
 
         impl<U> Iterator for $iter<'_, U> {
@@ -831,7 +348,7 @@ macro_rules! map_type {
             }
 
             fn size_hint(&self) -> (usize, Option<usize>) {
-                self.0.engine.size_hint()
+                self.0.state.size_hint()
             }
         }
 
@@ -846,24 +363,256 @@ macro_rules! map_type {
 }
 
 map_type! {
-    /// The results of a function over many items, in the order of the items: see
+    /// The results of a function over many items, in input order: see
     /// [`ThreadPool::map`](crate::ThreadPool::map).
     ///
-    /// It is a [`Stream`], and `into_iter` makes a blocking iterator of it. **Dropping it cancels what has not started**,
-    /// and asks what runs to end: see [`cancel_requested`](crate::cancel_requested).
+    /// **Dropping a map** cancels its queued jobs and requests the cancellation of its running
+    /// ones: see [`cancel_requested`](crate::cancel_requested). Running chunks skip their remaining
+    /// items.
     ///
-    /// On a full bounded pool the stream waits for room as [`submit_async`](crate::ThreadPool::submit_async) does, and the
-    /// blocking forms as [`submit`](crate::ThreadPool::submit); a time limit ends that wait, too. If the pool is shut
-    /// down or breaks, there come the results of what was submitted, then one error that says so, and that is the end.
+    /// A map is a [`Stream`], and `into_iter` turns it into a blocking iterator.
     ///
-    /// The jobs run in the `tracing` span that was current when it was made.
-    Map, MapIter, VecDeque<Piece<U>>, "Map"
+    /// On a full bounded pool, a stream waits for room like
+    /// [`submit_async`](crate::ThreadPool::submit_async), and the blocking forms like
+    /// [`submit`](crate::ThreadPool::submit). A [timeout](Self::timeout) ends that wait too.
+    ///
+    /// Each job runs in the `tracing` span that was current when the map was created.
+    ///
+    /// # Errors
+    ///
+    /// An item yields an `Err` if its job panicked or did not run. If the pool is shut down or
+    /// breaks, the map yields the results of the submitted items, then one error with the reason,
+    /// and ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future of a `next()` call loses no result: a poll takes a result only to return
+    /// it.
+    Map, MapIter, VecDeque<Batch<U>>, "Map",
+    "In a worker of the same pool and without a timeout, this method runs the job of the next \
+     item itself if the job is still queued, like [`JoinHandle::join`](crate::JoinHandle::join)."
 }
 
 map_type! {
-    /// The results of a function over many items, as they come: see
+    /// The results of a function over many items, in completion order: see
     /// [`ThreadPool::map_unordered`](crate::ThreadPool::map_unordered).
     ///
-    /// In all else it is as [`Map`].
-    MapUnordered, MapUnorderedIter, FuturesUnordered<Piece<U>>, "MapUnordered"
+    /// **Dropping it** cancels its queued jobs and requests the cancellation of its running ones,
+    /// as for a [`Map`]. It differs from a [`Map`] only in the order of the results, and in which
+    /// jobs a [blocked worker](Self::wait_next) runs.
+    MapUnordered, MapUnorderedIter, FuturesUnordered<Batch<U>>, "MapUnordered",
+    "In a worker of the same pool and without a timeout, this method may run queued jobs of the \
+     map itself, but only while no other worker can: see [`block_on`](crate::block_on())."
+}
+
+/// What [`Map`] and [`MapUnordered`] have in common: all but the order.
+struct MapState<'a, U, P: InFlight<U>> {
+    submitter: Submitter<'a, U>,
+    /// The submitted batches whose results are not in `ready`. Filled by `submit_ready`, emptied by
+    /// `poll_result`.
+    in_flight: P,
+    /// The results left of the batch that is being yielded. Refilled by `poll_result` once empty.
+    ready: Results<U>,
+    /// When the map ends. Set by [`set_timeout`](Self::set_timeout), before the start.
+    deadline: Option<Deadline>,
+    /// Whether the deadline elapsed before the input ended. Set by `poll_result`: the map then ends
+    /// with a timeout, even if all submitted items complete.
+    timed_out: bool,
+    /// Whether the map has ended and yields nothing more. Set by `poll_result` and `end`.
+    done: bool,
+}
+
+impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
+    fn new(submitter: Submitter<'a, U>) -> Self {
+        Self {
+            submitter,
+            in_flight: P::default(),
+            ready: Results::empty(),
+            deadline: None,
+            timed_out: false,
+            done: false,
+        }
+    }
+
+    #[track_caller]
+    fn set_timeout(&mut self, timeout: Duration) {
+        self.submitter.assert_not_started("timeout");
+        self.deadline = Some(Deadline::after(timeout));
+    }
+
+    fn start(&mut self) {
+        if !self.done {
+            self.submit_ready(None, 0);
+        }
+    }
+
+    /// Blocks until the next result is available or the deadline elapses.
+    fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
+        if !self.submitter.has_source() {
+            // Nothing is left to submit, so a result that is ready needs neither poll nor waker.
+            if let Some(result) = self.next_ready() {
+                return Some(result);
+            }
+        }
+        let deadline = self.deadline.as_ref().and_then(Deadline::instant);
+        // A job cannot be interrupted, so a wait with a deadline runs none.
+        let help = deadline.is_none();
+        let next = std::future::poll_fn(|context| self.poll_result(context, help));
+        match block_on_until(pin!(next), deadline) {
+            Some(result) => result,
+            None => Some(Err(self.end_by_timeout())),
+        }
+    }
+
+    /// Polls for the next result, and for the deadline.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
+        // A poll must not block its thread, so it helps with no job.
+        let result = self.poll_result(context, false);
+        match &mut self.deadline {
+            Some(deadline) if result.is_pending() => {
+                ready!(deadline.poll(context));
+                Poll::Ready(Some(Err(self.end_by_timeout())))
+            }
+            _ => result,
+        }
+    }
+
+    /// Submits what may be submitted, and polls for the next result. The caller waits for the
+    /// deadline.
+    ///
+    /// If `help` is set, the thread is about to block for the next result. A worker then first runs
+    /// the job of that result itself, if the job is known and still queued.
+    fn poll_result(
+        &mut self,
+        context: &mut Context<'_>,
+        help: bool,
+    ) -> Poll<Option<Result<U, JoinError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        if self.submitter.has_source() && self.deadline.as_ref().is_some_and(Deadline::is_elapsed) {
+            // Complete results are still yielded, but nothing more is submitted.
+            self.submitter.drop_source();
+            self.timed_out = true;
+        }
+        loop {
+            let yielding = usize::from(self.ready.len() > 0);
+            self.submit_ready(Some(context), yielding);
+            // The result is taken only after the submission: if the input panics, the result stays.
+            if let Some(result) = self.next_ready() {
+                return Poll::Ready(Some(result));
+            }
+            // Invariant: `ready` is empty and the batches that fit are submitted, so the front
+            // batch of an ordered map has the next result.
+            if help {
+                self.in_flight.help_next();
+            }
+            match ready!(self.in_flight.poll_next(context)) {
+                Some(results) => self.ready = results,
+                // No batch is in flight, but the input has items: the submitter waits for a permit,
+                // and has registered the waker for it.
+                None if self.submitter.has_source() => return Poll::Pending,
+                None if self.timed_out => return Poll::Ready(Some(Err(self.end_by_timeout()))),
+                None => {
+                    // The error of a closed pool comes last, before `None`.
+                    let closed = self.submitter.take_closed();
+                    self.done = closed.is_none();
+                    return Poll::Ready(closed.map(Err));
+                }
+            }
+        }
+    }
+
+    /// Submits what the buffer and the pool permit: see [`Submitter::submit_ready`].
+    fn submit_ready(&mut self, context: Option<&mut Context<'_>>, yielding: usize) {
+        let in_flight = &mut self.in_flight;
+        self.submitter
+            .submit_ready(context, yielding, |batch| in_flight.add(batch));
+    }
+
+    fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
+        let result = self.ready.next()?;
+        self.submitter.result_yielded();
+        Some(result)
+    }
+
+    fn end_by_timeout(&mut self) -> JoinError {
+        self.end();
+        JoinError::timeout()
+    }
+
+    /// Ends the map: cancels its jobs, and drops its input and its results.
+    fn end(&mut self) {
+        self.done = true;
+        self.in_flight.cancel_all();
+        self.submitter.end();
+        for result in self.ready.by_ref() {
+            // User code: a panic must neither leave `drop` nor keep the other results.
+            drop_catching("the destructor of a result", result);
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self.done {
+            true => (0, Some(0)),
+            // A timeout or a closed pool may cut the rest.
+            false => (self.ready.len(), self.submitter.upper_bound()),
+        }
+    }
+}
+
+/// The submitted batches of a map, in the order in which it yields them.
+trait InFlight<U>: Default {
+    fn add(&mut self, batch: Batch<U>);
+    /// Runs the job of the next batch here, if that batch is known and this thread is a worker of
+    /// the pool that the job is queued in.
+    fn help_next(&self);
+    /// Removes the next batch once it is complete, and returns its results. Returns `Ready(None)`
+    /// if no batch is in flight.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>>;
+    fn cancel_all(&mut self);
+}
+
+/// Input order: the front batch is next.
+impl<U> InFlight<U> for VecDeque<Batch<U>> {
+    fn add(&mut self, batch: Batch<U>) {
+        self.push_back(batch);
+    }
+
+    fn help_next(&self) {
+        if let Some(front) = self.front() {
+            front.help();
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>> {
+        let Some(front) = self.front_mut() else {
+            return Poll::Ready(None);
+        };
+        let results = ready!(Pin::new(front).poll(context));
+        self.pop_front();
+        Poll::Ready(Some(results))
+    }
+
+    fn cancel_all(&mut self) {
+        mem::take(self).iter().for_each(Batch::cancel);
+    }
+}
+
+/// Completion order: any batch may be next.
+impl<U> InFlight<U> for FuturesUnordered<Batch<U>> {
+    fn add(&mut self, batch: Batch<U>) {
+        self.push(batch);
+    }
+
+    /// Does nothing. To run one batch here would delay the result of another that completes first.
+    fn help_next(&self) {}
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>> {
+        self.poll_next_unpin(context)
+    }
+
+    fn cancel_all(&mut self) {
+        mem::take(self).iter().for_each(Batch::cancel);
+    }
 }

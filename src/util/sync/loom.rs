@@ -1,11 +1,11 @@
-//! What the model checker puts in the place of std's: each operation is a point where threads may change over.
+//! What the model checker has instead of std's: each operation is a point where the running thread
+//! may change.
 
 pub(crate) use ::loom::sync::atomic::{
     AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering, fence,
 };
 pub(crate) use ::loom::sync::{Condvar, Mutex as Inner, MutexGuard};
 
-use std::cell::Cell;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ pub(crate) mod thread {
     pub(crate) use ::loom::thread::JoinHandle;
     pub(crate) use std::thread::{available_parallelism, panicking};
 
-    /// A thread, as far as it can be unparked. (loom's own wakes a thread also where it waits for a lock.)
+    /// A thread that can be unparked. (loom's own `unpark` also wakes a thread that waits for a lock.)
     #[derive(Debug, Clone)]
     pub(crate) struct Thread(Arc<Parker>);
 
     #[derive(Debug)]
     struct Parker {
-        called: Mutex<bool>,
-        told: Condvar,
+        notified: Mutex<bool>,
+        changed: Condvar,
     }
 
     ::loom::thread_local! {
         static MINE: Thread = Thread(Arc::new(Parker {
-            called: Mutex::new(false),
-            told: Condvar::new(),
+            notified: Mutex::new(false),
+            changed: Condvar::new(),
         }));
     }
 
@@ -42,24 +42,35 @@ pub(crate) mod thread {
 
     pub(crate) fn park() {
         let Thread(parker) = current();
-        let mut called = parker.called.lock().expect("nobody panics here");
-        while !*called {
-            called = parker.told.wait(called).expect("nobody panics here");
+        let mut notified = parker
+            .notified
+            .lock()
+            .expect("no thread panics under this lock");
+        while !*notified {
+            notified = parker
+                .changed
+                .wait(notified)
+                .expect("no thread panics under this lock");
         }
-        *called = false;
+        *notified = false;
     }
 
     impl Thread {
         pub(crate) fn unpark(&self) {
             let Self(parker) = self;
-            *parker.called.lock().expect("nobody panics here") = true;
-            parker.told.notify_one();
+            *parker
+                .notified
+                .lock()
+                .expect("no thread panics under this lock") = true;
+            parker.changed.notify_one();
         }
     }
 
-    /// The time passes, and nothing else happens.
-    pub(crate) fn park_timeout(limit: Duration) {
-        super::Instant::pass(limit);
+    /// The time passes. Other threads may run first: a thread that parks again and again until
+    /// something happens is no endless schedule.
+    pub(crate) fn park_timeout(timeout: Duration) {
+        super::Instant::pass(timeout);
+        ::loom::thread::yield_now();
     }
 
     #[derive(Debug)]
@@ -87,7 +98,7 @@ pub(crate) mod thread {
     }
 }
 
-/// A clock that only [`thread::park_timeout`] moves, and for all threads.
+/// A clock that only [`thread::park_timeout`] moves, for all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
@@ -99,7 +110,7 @@ impl Instant {
     }
 
     fn pass(time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).expect("a model has short time limits");
+        let nanos = u64::try_from(time.as_nanos()).expect("a model has short timeouts");
         CLOCK.fetch_add(nanos, std::sync::atomic::Ordering::Relaxed);
     }
 
@@ -129,40 +140,19 @@ impl Sub for Instant {
 }
 
 ::loom::lazy_static! {
-    /// Of each run of a model. Not the checker's atomic, since it is not what is checked.
+    /// One for each run of a model. Not loom's atomic, since the clock is not what is checked.
     static ref CLOCK: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 }
 
-/// A thread-local of the checker's threads, with the methods of std's that are used.
+/// A thread-local of loom's threads, with the one method of std's that is used.
 pub(crate) struct Local<T: 'static>(pub(crate) &'static ::loom::thread::LocalKey<T>);
 
 #[derive(Debug)]
-pub(crate) struct Gone;
+pub(crate) struct Dropped;
 
 impl<T> Local<T> {
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&T) -> R) -> R {
-        self.0.with(f)
-    }
-
-    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R, Gone> {
-        self.0.try_with(f).map_err(|_| Gone)
-    }
-}
-
-impl<T> Local<Cell<T>> {
-    pub(crate) fn get(&self) -> T
-    where
-        T: Copy,
-    {
-        self.with(Cell::get)
-    }
-
-    pub(crate) fn set(&self, value: T) {
-        self.with(|cell| cell.set(value));
-    }
-
-    pub(crate) fn replace(&self, value: T) -> T {
-        self.with(|cell| cell.replace(value))
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R, Dropped> {
+        self.0.try_with(f).map_err(|_| Dropped)
     }
 }
 

@@ -1,0 +1,404 @@
+//! The bookkeeping of a scope: which jobs failed unobserved, which handles were detached, and what
+//! the end of the scope can run or waits for.
+//!
+//! This module does not decide when a scope ends. `erased.rs` counts the jobs and calls
+//! [`ScopeData::help_or_sleep`] until none is pending.
+//!
+//! ```text
+//!   a thread that submits         a worker, or any thread that runs or cancels the job
+//!        │ track                     │ record_panic, record_unrun
+//!        │ detach                    │ wake_waiter, when no job is pending
+//!        ▼                           ▼
+//!   ┌─ ScopeState ──────────────────────────────────────┐
+//!   │ to_help, wait_targets, detached, failures, waiter │
+//!   └───────────────────────────────────────────────────┘
+//!        ▲
+//!        │ help_or_sleep; then join_detached, take_failures
+//!   the end of the scope
+//! ```
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::panic::Location;
+use std::sync::Weak;
+use std::task::Waker;
+
+use crate::park::helping::help;
+use crate::park::parker::Parker;
+use crate::park::wait_graph::block_on_all;
+use crate::task::cell::RawTask;
+use crate::task::context::may_be_waited_for;
+use crate::task::join_handle::JoinHandle;
+use crate::util::sync::{Arc, Mutex};
+use crate::util::unwind::{drop_catching, panic_message};
+
+/// The lists of jobs and handles are pruned no earlier than at this length.
+const MIN_PRUNE: usize = 64;
+
+/// What a scope, its handles and its jobs share.
+pub(super) struct ScopeData {
+    /// Whether the scope was opened in a job or on a worker. Then its end may run jobs itself, and
+    /// its wait may be part of a cycle. Never changes.
+    tracks_jobs: bool,
+    // Lock order: this lock, then the lock of a job. No user code runs under it: what has to be
+    // woken or dropped is taken out and handled after the unlock.
+    state: Mutex<ScopeState>,
+}
+
+#[derive(Default)]
+struct ScopeState {
+    /// Messages of the jobs that failed, by job number. The thread that ends a job adds one;
+    /// `mark_observed` and the end of the scope remove them.
+    failures: BTreeMap<u64, String>,
+    /// Jobs that the end of the scope has not tried to run. `track` adds them; the end of the scope
+    /// pops them, oldest first. Some may have started.
+    to_help: VecDeque<Weak<dyn RawTask>>,
+    /// Jobs that the end of the scope waits for, for the detection of cycles. `track` adds and
+    /// prunes them. Some may have finished.
+    wait_targets: Vec<Weak<dyn RawTask>>,
+    /// The length of `wait_targets` at which `track` prunes both lists next.
+    prune_jobs_at: usize,
+    /// Handles that were dropped before they were joined. `detach` adds and prunes them; the end of
+    /// the scope joins them. Some of their jobs may have finished.
+    detached: Vec<JoinHandle<()>>,
+    /// The length of `detached` above which `detach` prunes it next.
+    prune_detached_at: usize,
+    /// Wakes the end of the scope, which sets it before it sleeps. A thread that adds to `to_help`
+    /// or ends the last pending job takes it.
+    waiter: Option<Waker>,
+}
+
+impl ScopeData {
+    pub(super) fn new(tracks_jobs: bool) -> Self {
+        Self {
+            tracks_jobs,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Adds a submitted job to those that the end of the scope may run and waits for.
+    pub(super) fn track(&self, handle: &JoinHandle<()>) {
+        if !self.tracks_jobs {
+            return;
+        }
+        let job = Arc::downgrade(&handle.raw());
+        let mut state = self.state.lock();
+        let deferred_drops = state.prune_jobs();
+        state.to_help.push_back(Weak::clone(&job));
+        state.wait_targets.push(job);
+        let waiter = state.waiter.take();
+        // The drop of the last reference to a job can run user code, so it follows the unlock.
+        drop(state);
+        drop(deferred_drops);
+        // The end of the scope may be asleep, and the only thread that can run this job.
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+
+    /// Takes over the handle of a job that nothing else will join.
+    fn detach(&self, handle: JoinHandle<()>) {
+        let mut state = self.state.lock();
+        state.detached.push(handle);
+        let deferred_drops = state.prune_detached();
+        drop(state);
+        drop(deferred_drops);
+    }
+
+    /// Records the panic of a job.
+    pub(super) fn record_panic(
+        &self,
+        number: u64,
+        origin: &'static Location<'static>,
+        payload: &(dyn Any + Send),
+    ) {
+        let message = panic_message(payload).unwrap_or("(no text)");
+        self.record_failure(
+            number,
+            format!("a scoped job that was not joined panicked: {message} (submitted at {origin})"),
+        );
+    }
+
+    /// Records that a job will never run.
+    pub(super) fn record_unrun(&self, number: u64, origin: &'static Location<'static>) {
+        self.record_failure(
+            number,
+            format!(
+                "a scoped job that was not joined did not run (submitted at {origin}): it was \
+                 cancelled, or the pool was shut down, broken, or got no thread"
+            ),
+        );
+    }
+
+    fn record_failure(&self, number: u64, failure: String) {
+        self.state.lock().failures.insert(number, failure);
+    }
+
+    /// Forgets the failure of a job: the caller of `join` or `cancel` knows of it.
+    fn mark_observed(&self, number: u64) {
+        self.state.lock().failures.remove(&number);
+    }
+
+    /// Takes the failures that were not observed, in the order in which the jobs were submitted.
+    pub(super) fn take_failures(&self) -> Vec<String> {
+        let failures = mem::take(&mut self.state.lock().failures);
+        failures.into_values().collect()
+    }
+
+    /// Runs queued jobs of the scope, or sleeps until there may be something to do.
+    ///
+    /// The end of the scope calls this in a loop until no job is pending. `is_complete` tells
+    /// whether that is the case. Wake-ups may be spurious.
+    pub(super) fn help_or_sleep(&self, is_complete: impl Fn() -> bool) {
+        while let Some(job) = self.next_to_help() {
+            help(&job);
+        }
+        let parker = Parker::new();
+        let waiter = parker.waker().clone();
+        let mut state = self.state.lock();
+        if !state.to_help.is_empty() {
+            return;
+        }
+        let replaced = state.waiter.replace(waiter);
+        let wait_targets: Vec<_> = state
+            .wait_targets
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        drop(state);
+        drop(replaced);
+        // Invariant: this check follows the registration. A job that ends between the two finds the
+        // waiter or is seen here. So the wake-up of the last job cannot be lost.
+        if is_complete() {
+            return;
+        }
+        let guard = may_be_waited_for().then(|| block_on_all(wait_targets));
+        parker.park_only(None);
+        // User code may run next, and no thread may be in the wait graph while it runs that.
+        drop(guard);
+        parker.run_deferred();
+    }
+
+    fn next_to_help(&self) -> Option<Arc<dyn RawTask>> {
+        let mut state = self.state.lock();
+        loop {
+            let job = state.to_help.pop_front()?.upgrade();
+            if job.is_some() {
+                return job;
+            }
+        }
+    }
+
+    /// Wakes the end of the scope if it sleeps: no job is pending.
+    pub(super) fn wake_waiter(&self) {
+        let waiter = self.state.lock().waiter.take();
+        // A waker of this crate, which only unparks a thread.
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+    }
+
+    /// Blocks until the pool has counted the jobs of all detached handles. Leaked handles are not
+    /// among them.
+    ///
+    /// The jobs themselves have ended by now.
+    pub(super) fn join_detached(&self) {
+        let detached = mem::take(&mut self.state.lock().detached);
+        for handle in detached {
+            // The failure, if any, was recorded when the job ended.
+            drop_catching("a panic's payload", handle.join());
+        }
+    }
+}
+
+impl ScopeState {
+    /// Removes jobs that can no longer be run or waited for, once `wait_targets` has doubled. So
+    /// the amortised cost per job is constant.
+    ///
+    /// Returns references that the caller drops after the unlock: each may be the last one.
+    fn prune_jobs(&mut self) -> Vec<Arc<dyn RawTask>> {
+        let mut deferred_drops = Vec::new();
+        if self.wait_targets.len() < self.prune_jobs_at {
+            return deferred_drops;
+        }
+        self.wait_targets.retain(|job| {
+            let job = job.upgrade();
+            let is_unfinished = job
+                .as_ref()
+                .is_some_and(|job| job.state(|state| state.is_unfinished()));
+            deferred_drops.extend(job);
+            is_unfinished
+        });
+        self.to_help.retain(|job| {
+            let job = job.upgrade();
+            let is_queued = job
+                .as_ref()
+                .is_some_and(|job| job.state(|state| state.is_queued()));
+            deferred_drops.extend(job);
+            is_queued
+        });
+        self.prune_jobs_at = MIN_PRUNE.max(2 * self.wait_targets.len());
+        deferred_drops
+    }
+
+    /// Removes the handles of finished jobs, once `detached` has doubled. Returns them, to be
+    /// dropped after the unlock.
+    fn prune_detached(&mut self) -> Vec<JoinHandle<()>> {
+        if self.detached.len() <= self.prune_detached_at {
+            return Vec::new();
+        }
+        let all = mem::take(&mut self.detached);
+        let (finished, unfinished) = all.into_iter().partition(JoinHandle::is_finished);
+        self.detached = unfinished;
+        self.prune_detached_at = MIN_PRUNE.max(2 * self.detached.len());
+        finished
+    }
+}
+
+/// The pool's handle of a scoped job. Its drop detaches the job: the end of the scope joins it.
+pub(super) struct DetachOnDrop {
+    /// `None` once it was taken to be joined.
+    handle: Option<JoinHandle<()>>,
+    data: Arc<ScopeData>,
+    /// The number under which a failure of the job is recorded.
+    number: u64,
+}
+
+impl DetachOnDrop {
+    pub(super) fn new(handle: JoinHandle<()>, data: Arc<ScopeData>, number: u64) -> Self {
+        Self {
+            handle: Some(handle),
+            data,
+            number,
+        }
+    }
+
+    pub(super) fn get(&self) -> &JoinHandle<()> {
+        self.handle.as_ref().expect("the handle was not taken")
+    }
+
+    /// Takes the handle, which the caller joins. It is not detached.
+    pub(super) fn take(&mut self) -> JoinHandle<()> {
+        self.handle.take().expect("the handle was not taken")
+    }
+
+    /// Keeps a failure of this job from coming out of the scope.
+    pub(super) fn mark_observed(&self) {
+        self.data.mark_observed(self.number);
+    }
+}
+
+impl Drop for DetachOnDrop {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            self.data.detach(handle);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use futures::task::noop_waker;
+
+    use super::*;
+    use crate::{Executor, ExecutorExt, InlineExecutor, Job};
+
+    /// Keeps jobs queued.
+    #[derive(Default)]
+    struct Held(Mutex<Vec<Job>>);
+
+    impl Executor for Held {
+        fn execute(&self, job: Job) {
+            self.0.lock().unwrap().push(job);
+        }
+    }
+
+    #[test]
+    fn failures_come_in_the_order_of_submission_without_the_observed_ones() {
+        let data = ScopeData::new(false);
+        data.record_unrun(3, Location::caller());
+        data.record_panic(1, Location::caller(), &"one");
+        data.record_panic(2, Location::caller(), &String::from("two"));
+        data.mark_observed(2);
+        data.mark_observed(4);
+        let failures = data.take_failures();
+        assert_eq!(failures.len(), 2);
+        assert!(failures[0].contains("panicked: one") && failures[0].contains("state.rs:"));
+        assert!(failures[1].contains("did not run"));
+        assert!(data.take_failures().is_empty());
+    }
+
+    #[test]
+    fn a_dropped_handle_is_detached_and_a_taken_one_is_not() {
+        let (data, held) = (Arc::new(ScopeData::new(false)), Held::default());
+        let handle = |number| DetachOnDrop::new(held.submit(|| ()), Arc::clone(&data), number);
+        let (dropped, mut taken) = (handle(1), handle(2));
+        drop(dropped);
+        drop(taken.take());
+        drop(taken);
+        assert_eq!(data.state.lock().detached.len(), 1);
+        held.0.lock().unwrap().drain(..).for_each(Job::run);
+        data.join_detached();
+        assert!(data.state.lock().detached.is_empty());
+    }
+
+    #[test]
+    fn detached_handles_of_finished_jobs_do_not_accumulate() {
+        let (data, held) = (ScopeData::new(false), Held::default());
+        data.detach(held.submit(|| ()));
+        (0..1_000).for_each(|_| data.detach(InlineExecutor.submit(|| ())));
+        let detached = mem::take(&mut data.state.lock().detached);
+        assert!(detached.len() <= MIN_PRUNE + 1);
+        assert!(detached.iter().any(|handle| !handle.is_finished()));
+    }
+
+    #[test]
+    fn finished_jobs_do_not_accumulate_and_queued_ones_stay() {
+        let (data, held) = (ScopeData::new(true), Held::default());
+        let handles: Vec<_> = (0..100).map(|_| held.submit(|| ())).collect();
+        handles.iter().for_each(|handle| data.track(handle));
+        (0..1_000).for_each(|_| data.track(&InlineExecutor.submit(|| ())));
+        let state = data.state.lock();
+        assert!(state.wait_targets.len() <= 2 * handles.len());
+        assert!(state.to_help.iter().filter_map(Weak::upgrade).count() >= handles.len());
+    }
+
+    #[test]
+    fn a_scope_outside_of_workers_tracks_no_jobs() {
+        let data = ScopeData::new(false);
+        data.track(&InlineExecutor.submit(|| ()));
+        let state = data.state.lock();
+        assert!(state.to_help.is_empty() && state.wait_targets.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_comes_late_wakes_the_end_of_the_scope() {
+        let (data, held) = (ScopeData::new(true), Held::default());
+        data.state.lock().waiter = Some(noop_waker());
+        data.track(&held.submit(|| ()));
+        assert!(data.state.lock().waiter.is_none());
+    }
+
+    #[test]
+    fn the_end_of_the_scope_does_not_sleep_if_no_job_is_pending() {
+        ScopeData::new(true).help_or_sleep(|| true);
+    }
+
+    #[test]
+    fn a_wake_up_between_the_registration_and_the_sleep_is_not_lost() {
+        let data = ScopeData::new(false);
+        let (registered, is_registered) = mpsc::channel();
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                data.help_or_sleep(|| registered.send(()).is_err());
+            });
+            is_registered.recv().unwrap();
+            data.wake_waiter();
+        });
+    }
+}
