@@ -78,13 +78,19 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     let head = head(&format!("{} jobs on {} workers", jobs.len(), lanes.len()));
     // The background is white, so that the text is readable on any page.
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\
+        "<svg class=\"timeline\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\
          <style>{STYLE}</style>\n<rect width=\"{WIDTH}\" height=\"{height}\" rx=\"6\" fill=\"#fff\"/>\n{head}{grid}{body}</svg>\n"
     )
 }
 
-const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#333}.head{font-weight:bold}.name{text-anchor:end}\
-                     .tick{text-anchor:middle}line{stroke:#ddd}";
+// Inlined into a page, the picture must leave the page's own style alone: so every rule names the
+// picture's class.
+const STYLE: &str = ".timeline{max-width:100%;height:auto}\
+                     .timeline text{font:12px system-ui,sans-serif;fill:#333}\
+                     .timeline .timeline-head{font-weight:bold}\
+                     .timeline .timeline-name{text-anchor:end}\
+                     .timeline .timeline-tick{text-anchor:middle}\
+                     .timeline line{stroke:#ddd}";
 
 fn head(title: &str) -> String {
     let mut head = String::new();
@@ -181,10 +187,11 @@ fn about(number: usize, job: &Job) -> String {
 
 fn text(body: &mut String, class: &str, x: f64, y: f64, text: &str) {
     let text = xml(text);
-    let _ = writeln!(
-        body,
-        r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#
-    );
+    let class = match class {
+        "" => String::new(),
+        class => format!(r#" class="timeline-{class}""#),
+    };
+    let _ = writeln!(body, r#"<text{class} x="{x:.1}" y="{y:.1}">{text}</text>"#);
 }
 
 fn xml(text: &str) -> String {

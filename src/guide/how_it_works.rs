@@ -117,14 +117,15 @@
 //! one that is still queued. If there is one, the worker runs it inline, on its own stack.
 //!
 //! A worker that waits for **any** of several jobs just blocks, because another worker may run
-//! them. It runs one of them only when every worker is blocked and no thread can be started. Then
-//! the last worker to block *probes* the queue:
+//! them. It runs one of them only when every worker is blocked and no thread can be started. For
+//! that case the pool remembers which queued jobs its workers have polled. The last worker to block
+//! *probes*:
 //!
-//! 1. It wakes the waiter of the oldest queued job.
-//! 2. If that waiter is a blocked worker, and its next poll meets that job, it runs the job.
-//! 3. Otherwise, after 10 ms, the two oldest jobs are probed, then four, and so on.
+//! 1. It wakes the future that waits for the oldest of those jobs.
+//! 2. If the future is in a blocked worker, that worker polls it, meets the job, and runs it.
+//! 3. If nothing answers within 10 ms, the two oldest jobs are probed, then four, and so on.
 //!
-//! To an async task a probe is a spurious wake-up. A wait with a timeout runs no job.
+//! To a task outside of the pool a probe is a spurious wake-up. A wait with a timeout runs no job.
 //!
 //! A blocked worker never runs an unrelated job. Such a job could try to take a lock that the
 //! waiting job holds.
