@@ -187,9 +187,10 @@
 //! | for any of several: [`as_completed`], `map_unordered`, [`wait`] for the first, [`block_on`] (also of one handle) | such a job, only while every worker is blocked and no thread can be started |
 //! | with a timeout | no job |
 //!
-//! A blocked worker never runs an unrelated job, so code you did not expect cannot contend for the
-//! locks it holds. Only this crate's own waits run jobs. The jobs run on the waiter's stack, so
-//! deep recursion needs a larger [`stack_size`](ThreadPoolBuilder::stack_size).
+//! A blocked worker never runs an unrelated job. While every worker is blocked, it may wake futures
+//! that wait for queued jobs: so do not hold a lock in such a wait that a waker needs. Only this
+//! crate's own waits run jobs. The jobs run on the waiter's stack, so deep recursion needs a larger
+//! [`stack_size`](ThreadPoolBuilder::stack_size).
 //!
 //! If jobs [`join`](JoinHandle::join) each other in a cycle, one join returns an error that
 //! [`is_deadlock`](JoinError::is_deadlock). An [`initializer`](ThreadPoolBuilder::initializer) must

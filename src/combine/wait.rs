@@ -416,7 +416,7 @@ mod sealed {
 fn is_failure<T>(handle: &JoinHandle<T>, is_err: fn(&T) -> bool) -> bool {
     match handle.inspect(is_err) {
         Some((OutcomeKind::Returned, failed)) => failed,
-        Some((OutcomeKind::Panicked | OutcomeKind::Refused, _)) => true,
+        Some((OutcomeKind::Panicked | OutcomeKind::NotRun, _)) => true,
         Some((OutcomeKind::Cancelled, _)) | None => false,
     }
 }

@@ -9,7 +9,7 @@ mod tokio;
 use std::sync::OnceLock;
 
 use crate::pool::{GlobalPool, ThreadPool};
-use crate::task::cell::{Role, Runner, Scheduler, TaskCell};
+use crate::task::cell::{JobPlace, Role, Runner, Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::Span;
@@ -197,8 +197,8 @@ impl Scheduler for DeferredScheduler {
         self.if_attached(|pool| pool.on_cancelling());
     }
 
-    fn on_closure_dropped(&self, in_queue: bool) {
-        self.if_attached(|pool| pool.on_closure_dropped(in_queue));
+    fn on_closure_dropped(&self, place: JobPlace) {
+        self.if_attached(|pool| pool.on_closure_dropped(place));
     }
 
     fn on_not_run(&self) {

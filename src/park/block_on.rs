@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::park::helping::{Frame, PollGuard, help_if_probed};
 use crate::park::parker::Parker;
-use crate::util::spin::spin_before_join;
+use crate::util::spin::spin_before_park;
 use crate::util::sync::Instant;
 
 /// Runs a future to completion on this thread, which parks while the future has nothing to do.
@@ -67,8 +67,8 @@ pub(crate) fn block_on_until<F: Future>(
         if let Some(task) = offered {
             help_if_probed(task);
         }
-        spin_before_join(deadline, || parker.is_notified());
-        // What comes in the last moment counts: one more poll after the deadline.
+        spin_before_park(deadline, || parker.is_notified());
+        // The future may have become ready just before the deadline: one more poll.
         let notified = parker.park(deadline);
         elapsed = !notified || deadline.is_some_and(|deadline| Instant::now() >= deadline);
     }

@@ -6,8 +6,8 @@
 //! A worker in `block_on` waits for any of several, and only its future knows for which. Each handle
 //! that such a poll finds queued in the worker's own pool becomes a *candidate* of that pool
 //! ([`offer`]). When all workers are blocked, the pool *probes*: it wakes the future that waits for
-//! the oldest candidate (`pool/blocked.rs`). The worker polls, and right after that poll `block_on`
-//! runs the oldest of the queued jobs that the poll has met ([`help_if_probed`]).
+//! the oldest candidate (`pool/blocked.rs`). The worker polls, the poll meets the job that the probe
+//! has marked, and right after it `block_on` runs that job ([`help_if_probed`]).
 //!
 //! Invariant: a waiter runs a job only if the poll that ended last has polled the job's handle. A job
 //! that runs on the stack of a thread which does not wait for it could take the locks that this
@@ -17,17 +17,17 @@ use std::cell::{Cell, RefCell};
 
 use crate::task::cell::{RawTask, Role, Runner};
 use crate::task::context::{Context, current_pool};
-use crate::util::fault::fault;
+use crate::task::state::Polled;
+use crate::util::fault::fault_or;
 use crate::util::sync::Arc;
 use crate::util::unwind::drop_catching;
 
 /// Runs `task` on this thread, if this is a worker of the pool that it is queued in. Returns
 /// whether it did.
 pub(crate) fn help(task: &Arc<dyn RawTask>) -> bool {
-    if fault!("a_join_in_a_worker_runs_nothing") {
-        return false;
-    }
-    task.scheduler().role() == Role::Worker && Arc::clone(task).run(Runner::Waiter)
+    let may_run = task.scheduler().role() == Role::Worker;
+    fault_or!("a_join_in_a_worker_runs_nothing": false; may_run)
+        && Arc::clone(task).run(Runner::Waiter)
 }
 
 /// Runs a job that the last poll has met, if the probe is still open: no other worker has answered
@@ -43,7 +43,7 @@ pub(crate) fn help_if_probed(task: Arc<dyn RawTask>) {
 /// What the innermost `block_on` of this thread knows of the poll that it makes.
 pub(crate) struct BlockOnFrame {
     frame: Cell<Frame>,
-    /// The oldest queued job that the poll has met, while the pool has an open probe.
+    /// The oldest job that the poll has met of those that a probe has marked.
     offered: RefCell<Option<Offer>>,
 }
 
@@ -123,13 +123,15 @@ impl Drop for PollGuard {
 
 /// A `block_on` without a timeout has polled the handle of a job of this worker's own pool: if the
 /// job is queued, this worker could run it.
-pub(crate) fn offer(task: &Arc<dyn RawTask>) {
-    let (Some(order), Some(pool)) = (task.state(|state| state.order()), current_pool()) else {
+pub(crate) fn offer(task: &Arc<dyn RawTask>, polled: Polled) {
+    let (Some(order), Some(pool)) = (polled.order, current_pool()) else {
         return;
     };
     let order = pool.counters().full_order(order);
-    pool.blocked().add_candidate(order, task);
-    if !pool.blocked().has_open_probe() {
+    pool.blocked().add_candidate(order, task, polled.is_first);
+    // Only a poll that a probe has caused may answer it: others may come at any time, also when not
+    // all workers are blocked, and for a future that is not what this thread waits for in the end.
+    if !polled.is_probed || !pool.blocked().has_open_probe() {
         return;
     }
     let replaced = Context::with(|context| {

@@ -19,7 +19,7 @@ use crate::util::sync::{Arc, AtomicBool, Instant, Ordering};
 pub(crate) struct Parker {
     /// `None` only in `drop`.
     parts: Option<(Arc<Unparker>, Waker)>,
-    /// What the last park has left to do.
+    /// What became due during the last park.
     deferred: Cell<Option<Deferred>>,
 }
 
@@ -106,7 +106,7 @@ impl Parker {
             match current_pool() {
                 Some(pool) => self.park_as_worker(&pool),
                 None => {
-                    // A park may end without a reason.
+                    // A park may end spuriously.
                     while !unparker.take_notification() {
                         thread::park();
                     }
@@ -145,7 +145,7 @@ impl Parker {
         pool.after_block(unparker);
     }
 
-    /// Does what the last park has left to do. The caller then checks what it waits for, and parks
+    /// Does what became due during the last park. The caller then checks what it waits for, and parks
     /// again.
     pub(crate) fn run_deferred(&self) {
         if let (Some(deferred), Some(pool)) = (self.deferred.take(), current_pool()) {

@@ -29,6 +29,7 @@
 //! a task elsewhere, which the blocked workers cannot help.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Weak;
 use std::task::Waker;
 use std::time::Duration;
@@ -77,7 +78,7 @@ struct Probe {
     /// The longest of the pauses so far.
     pause: Duration,
     next_at: Option<Instant>,
-    /// The pool's progress at the last probe: how many jobs were submitted and started.
+    /// How many jobs had started at the last probe.
     progress: u64,
 }
 
@@ -147,8 +148,8 @@ impl BlockedWorkers {
     }
 
     /// Adds a job that a worker's `block_on` has found queued, with its place in the order of
-    /// submission.
-    pub(crate) fn add_candidate(&self, order: u64, task: &Arc<dyn RawTask>) {
+    /// submission. `is_first`: for the first time, so the next probe need not wait.
+    pub(crate) fn add_candidate(&self, order: u64, task: &Arc<dyn RawTask>, is_first: bool) {
         let mut spent = Vec::new();
         let mut candidates = self.candidates.lock();
         let weak = Arc::downgrade(task);
@@ -175,6 +176,24 @@ impl BlockedWorkers {
         drop(candidates);
         // Each may be the last reference, whose drop runs user code.
         drop(spent);
+        if is_first {
+            // Not for each poll: a future that only looks would keep its worker busy.
+            let mut probe = self.probe.lock();
+            (probe.attempts, probe.next_at) = (0, None);
+        }
+    }
+
+    /// Drops what is left of the candidates if no job is queued: they have all started, and a `Weak`
+    /// keeps the memory of its task.
+    pub(crate) fn forget_candidates(&self, queue_is_empty: impl FnOnce() -> bool) {
+        let mut candidates = self.candidates.lock();
+        // Invariant: a job is queued before it becomes a candidate, under this lock. So none is lost.
+        if candidates.tasks.is_empty() || !queue_is_empty() {
+            return;
+        }
+        let forgotten = mem::take(&mut *candidates);
+        drop(candidates);
+        drop(forgotten);
     }
 
     /// Takes the wakers of the futures that wait for the oldest candidates, up to `batch` of them.
@@ -190,7 +209,7 @@ impl BlockedWorkers {
             let task = task.upgrade();
             wakers.extend(
                 task.as_ref()
-                    .and_then(|task| task.state(|state| state.probe())),
+                    .and_then(|task| task.state(|state| state.take_future_waker())),
             );
             spent.extend(task);
         }
@@ -199,7 +218,7 @@ impl BlockedWorkers {
         wakers
     }
 
-    /// Returns when the next probe is due, given how many jobs were submitted and started so far.
+    /// Returns when the next probe is due, given how many jobs have started so far.
     pub(crate) fn probe_due(&self, progress: u64) -> Instant {
         let now = Instant::now();
         let has_candidates = !self.candidates.lock().tasks.is_empty();
@@ -232,15 +251,17 @@ impl BlockedWorkers {
         Some(batch)
     }
 
-    /// The probe has ended. `whole_queue`: it reached every queued job that a future waits for.
-    pub(crate) fn end_probe(&self, start: Instant, whole_queue: bool) {
+    /// The probe has ended, which took so long without the wakers. `whole_queue`: it reached every
+    /// queued job that a future waits for.
+    pub(crate) fn end_probe(&self, took: Duration, whole_queue: bool) {
         let now = Instant::now();
         let mut probe = self.probe.lock();
-        probe.pause = match whole_queue {
-            true => (2 * probe.pause).clamp(STALL_DELAY, MAX_BACKOFF),
-            false => STALL_DELAY,
+        probe.pause = if whole_queue {
+            (2 * probe.pause).clamp(STALL_DELAY, MAX_BACKOFF)
+        } else {
+            STALL_DELAY
         };
-        let rest = BACKOFF_RATIO * now.saturating_duration_since(start);
+        let rest = BACKOFF_RATIO * took;
         probe.next_at = Some(now + probe.pause.max(rest));
     }
 
@@ -256,7 +277,8 @@ impl BlockedWorkers {
 
     /// A worker takes a job from the queue, so not all are blocked.
     pub(crate) fn cancel_probe(&self) {
-        // Ordering: none is needed. Nearly always there is nothing to reset, and a load is cheap.
+        // Ordering: none is needed, and nearly always there is nothing to reset. If the load misses a
+        // probe, a blocked worker may run a job that it waits for although another worker is free.
         if self.open.load(Ordering::Relaxed) {
             self.open.store(false, Ordering::SeqCst);
         }
@@ -334,7 +356,7 @@ mod tests {
         for progress in [7; 4] {
             let start = Instant::now();
             let _ = blocked.begin_probe(progress);
-            blocked.end_probe(start, true);
+            blocked.end_probe(Duration::ZERO, true);
             let pause = blocked.probe_due(progress).saturating_duration_since(start);
             assert!(pause > last, "{pause:?} after {last:?}");
             last = pause;

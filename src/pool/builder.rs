@@ -9,7 +9,7 @@ use crate::error::BuildError;
 use crate::pool::ThreadPool;
 use crate::pool::inner::{PoolInner, PoolRefs, next_id};
 use crate::util::sync::{Arc, thread};
-use crate::util::unwind::{drop_payload, panic_message};
+use crate::util::unwind::{drop_catching, drop_payload, panic_message};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Initializer = Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>;
@@ -337,6 +337,13 @@ impl Config {
             drop_payload(payload);
             Err(error.into())
         })
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        // The pool is dropped by whatever holds it last, maybe a handle. A panic must not come out there.
+        drop_catching("the destructor of an initializer", self.initializer.take());
     }
 }
 

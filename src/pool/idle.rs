@@ -1,4 +1,5 @@
-//! Which worker searches for a job and which ones are parked: the one subtle protocol.
+//! Which worker searches for a job and which ones are parked. Of the two subtle protocols this is the
+//! first; the other one is in `blocked.rs`.
 //!
 //! # The states of a worker without a job
 //!
@@ -58,7 +59,7 @@ use std::mem;
 
 use crossbeam_utils::CachePadded;
 
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 use crate::util::sync::thread::{self, Thread};
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering, fence};
 
@@ -96,7 +97,7 @@ pub(crate) struct SleepSlot {
 pub(crate) enum WakeReason {
     /// It was notified, and is the one that searches.
     Notified,
-    /// It was not notified, but there is something to see: it should start searching.
+    /// It woke up without being made the one that searches: a job was seen, or the pool was closed.
     Retry,
     TimedOut,
 }
@@ -169,9 +170,9 @@ impl Idle {
         until: Option<Instant>,
         is_empty: impl Fn() -> bool,
     ) -> WakeReason {
-        let empty_too_early = fault!("the_queue_is_checked_before_the_slot_is_added") && is_empty();
+        let _early = fault_or!("the_queue_is_checked_before_the_slot_is_added": is_empty(); true);
         let mut sleepers = self.sleepers.lock();
-        if sleepers.closed && !fault!("a_worker_parks_in_a_closed_pool") {
+        if fault_or!("a_worker_parks_in_a_closed_pool": false; sleepers.closed) {
             drop(sleepers);
             if searching {
                 self.stop_searching();
@@ -187,15 +188,12 @@ impl Idle {
             self.searching.store(false, Ordering::SeqCst);
         }
         // Ordering: the slot and the flag are written before the queue is read.
-        fence(match fault!("a_weak_fence_before_the_last_check") {
-            true => Ordering::AcqRel,
-            false => Ordering::SeqCst,
-        });
-        let is_empty = match () {
-            () if fault!("the_queue_is_checked_before_the_slot_is_added") => empty_too_early,
-            () if fault!("no_last_check_of_the_queue") => true,
-            () => is_empty(),
-        };
+        fence(fault_or!("a_weak_fence_before_the_last_check": Ordering::AcqRel; Ordering::SeqCst));
+        let is_empty = fault_or!(
+            "the_queue_is_checked_before_the_slot_is_added": _early,
+            "no_last_check_of_the_queue": true;
+            is_empty()
+        );
         if !is_empty && self.remove(slot) {
             return WakeReason::Retry;
         }
@@ -212,9 +210,10 @@ impl Idle {
                 return WakeReason::TimedOut;
             }
         }
-        match slot.searching.load(Ordering::Relaxed) {
-            true => WakeReason::Notified,
-            false => WakeReason::Retry,
+        if slot.searching.load(Ordering::Relaxed) {
+            WakeReason::Notified
+        } else {
+            WakeReason::Retry
         }
     }
 
@@ -244,11 +243,8 @@ impl Idle {
             slot.notified.store(true, Ordering::Release);
         }
         drop(sleepers);
-        if fault!("a_shutdown_wakes_nobody") {
-            return;
-        }
         for slot in &slots {
-            slot.thread.unpark();
+            fault_or!("a_shutdown_wakes_nobody": (); slot.thread.unpark());
         }
     }
 }

@@ -17,10 +17,12 @@ use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
 use crate::pool::queue::{Push, Queue};
 use crate::pool::registry::Registry;
 use crate::pool::semaphore::Semaphore;
-use crate::task::cell::{RawTask, Role, Runner, Scheduler, refuse_marked};
-use crate::task::context::{Context, WorkerId, WorkerPhase, current_worker, running_jobs};
+use crate::task::cell::{JobPlace, RawTask, Role, Runner, Scheduler, refuse_marked};
+use crate::task::context::{
+    CancellingFrame, Context, WorkerId, WorkerPhase, current_worker, running_jobs,
+};
 use crate::task::job::Job;
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 use crate::util::sync::{Arc, AtomicBool, Ordering};
 use crate::util::unwind::{drop_catching, emit, wake, wake_all};
 
@@ -117,22 +119,17 @@ impl PoolInner {
     /// Returns how many workers would have something to do, if there were enough of them. Even a
     /// tombstone must be taken out by a worker.
     pub(crate) fn demand(&self) -> u64 {
-        let at_least = u64::from(self.has_queued());
+        let at_least = u64::from(self.has_queued_hint());
         self.counters.demand().max(at_least)
     }
 
-    /// Returns how many jobs were submitted and started so far.
-    pub(crate) fn progress(&self) -> u64 {
-        self.counters.progress()
-    }
-
-    /// Returns whether a job can be seen in the queue.
-    pub(crate) fn has_queued(&self) -> bool {
+    /// Returns whether a job can be seen in the queue, at the cost of two loads.
+    pub(crate) fn has_queued_hint(&self) -> bool {
         !self.queue.is_empty_hint()
     }
 
     /// Returns whether a job is in the queue, or is just being added.
-    pub(crate) fn has_queued_for_sure(&self) -> bool {
+    pub(crate) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
     }
 
@@ -185,7 +182,7 @@ impl PoolInner {
 
     /// Takes the wakers of the futures that wait for the oldest queued jobs, up to `batch` of them.
     pub(crate) fn queued_wakers(&self, batch: usize) -> Vec<Waker> {
-        self.queue.probe(batch)
+        self.queue.oldest_wakers(batch)
     }
 
     /// A job has left the queue: its permit goes to the submitter that has waited longest.
@@ -226,6 +223,8 @@ impl PoolInner {
     fn close_and_refuse(&self, reason: Closed, error: &JoinError) {
         // The queue first, so that no job is added behind those that are drained. Then the jobs, before
         // any user code runs: a waker may take its time, and no worker may start a job meanwhile.
+        // (`close` closes it once more, which changes nothing.)
+        let _frame = CancellingFrame::enter();
         self.queue.close(reason.clone());
         let marked = self.mark_queued(error);
         self.close(reason);
@@ -235,6 +234,7 @@ impl PoolInner {
 
     /// Resolves all jobs that are queued now with `error`. Returns how many there were.
     pub(crate) fn refuse_queued(&self, error: &JoinError) -> usize {
+        let _frame = CancellingFrame::enter();
         let marked = self.mark_queued(error);
         refuse_marked(&marked, error);
         self.check_termination();
@@ -260,12 +260,13 @@ impl PoolInner {
     }
 }
 
-/// How a job reaches its pool.
+/// A job's reference to its pool. A job clones the outer `Arc`, whose count shares its cache line with
+/// nothing else; the inner one is the pool itself.
 #[derive(Clone)]
 pub(crate) struct PoolRef(Arc<CachePadded<Arc<PoolInner>>>);
 
-/// References for jobs. Each thread clones one of a few, or all threads that submit at the same time
-/// would write the same reference count.
+/// The references that jobs clone. Each thread uses one of a few. Otherwise all threads that submit at
+/// the same time would write the same reference count.
 pub(crate) struct PoolRefs([PoolRef; SHARDS]);
 
 impl PoolRefs {
@@ -283,16 +284,15 @@ impl Scheduler for PoolRef {
     fn on_start(&self, runner: Runner) {
         let shard = self.0.counters.current();
         shard.started.increment();
-        // A job inside a job that waits for it: together they occupy one worker.
+        // A job inside a job that waits for it: together they occupy one worker. This job's own frame is
+        // not there yet.
         if runner == Runner::Waiter && running_jobs() > 0 {
             shard.inlined.increment();
         }
     }
 
     fn on_dequeue(&self, runner: Runner) {
-        if !fault!("a_started_job_keeps_its_permit") {
-            self.0.release_permit();
-        }
+        fault_or!("a_started_job_keeps_its_permit": (); self.0.release_permit());
         if runner == Runner::Waiter {
             self.0.queue.add_tombstone();
         }
@@ -313,9 +313,10 @@ impl Scheduler for PoolRef {
             Runner::Executor if wakes => shard.unavailable.increment(),
             Runner::Executor => {}
         }
-        match panicked {
-            true => shard.panicked.increment(),
-            false => shard.completed.increment(),
+        if panicked {
+            shard.panicked.increment();
+        } else {
+            shard.completed.increment();
         }
         // A thread that sees the result and submits the next job finds this worker searching: rule 4
         // of `idle.rs`.
@@ -323,7 +324,7 @@ impl Scheduler for PoolRef {
             Context::with(|context| {
                 // In this order: while jobs come without a pause, the worker must not read what the
                 // submitters write.
-                if context.after_pause.get() && !pool.has_queued() {
+                if context.after_pause.get() && !pool.has_queued_hint() {
                     context.searching.set(pool.idle.try_start_searching());
                 }
             });
@@ -340,11 +341,9 @@ impl Scheduler for PoolRef {
         self.0.counters.current().never_started.increment();
     }
 
-    fn on_closure_dropped(&self, in_queue: bool) {
-        if !fault!("a_cancelled_job_keeps_its_permit") {
-            self.0.release_permit();
-        }
-        if in_queue {
+    fn on_closure_dropped(&self, place: JobPlace) {
+        fault_or!("a_cancelled_job_keeps_its_permit": (); self.0.release_permit());
+        if place == JobPlace::InQueue {
             self.0.queue.add_tombstone();
         }
     }

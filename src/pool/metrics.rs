@@ -37,8 +37,8 @@ pub struct Metrics {
     pub spawn_failures: u64,
 }
 
-/// Every thread counts in one of so many shards, so that threads seldom write the same cache line.
-/// (In a model, numbers that differ from one run to the next would be no help.)
+/// Each thread counts in one of this many shards, so that threads seldom write the same cache line.
+/// (A model needs the same shards in every run.)
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 
 /// What a pool counts.
@@ -122,9 +122,9 @@ impl Counters {
         next.saturating_sub(u64::from((next as u32).wrapping_sub(order)))
     }
 
-    /// Returns a number that grows with every job that is submitted or started.
-    pub(crate) fn progress(&self) -> u64 {
-        self.submitted.get() + self.sum(|shard| &shard.started)
+    /// Returns how many jobs have started.
+    pub(crate) fn started(&self) -> u64 {
+        self.sum(|shard| &shard.started)
     }
 
     /// Returns how many workers would have something to do, if there were enough of them: for the

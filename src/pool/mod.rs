@@ -56,9 +56,9 @@ use crate::util::unwind::drop_catching;
 /// [`submit`](Self::submit) queues a job and returns its [`JoinHandle`], which async code awaits
 /// and sync code joins. Worker threads start on demand, up to a limit.
 ///
-/// Jobs that are submitted outside of the pool's workers start in the order of acceptance. So do
-/// the jobs that one worker submits, among themselves. Jobs that a waiting worker runs are an
-/// exception: see [below](#waits-in-a-worker).
+/// Jobs that are submitted outside of the pool's workers start in the order of acceptance, and so do
+/// the jobs that one worker submits, among themselves. Between the two no order is promised. Jobs that
+/// a waiting worker runs are an exception: see [below](#waits-in-a-worker).
 ///
 /// A pool is not `Clone`. Share it as `&ThreadPool` or `Arc<ThreadPool>`.
 ///
@@ -92,8 +92,8 @@ use crate::util::unwind::drop_catching;
 ///   for the first, and [`block_on`] of any future, a single handle included.
 /// - **A wait with a timeout** runs no job.
 ///
-/// A waiting worker never runs an unrelated job. So no unexpected code contends for the locks that
-/// it holds.
+/// A waiting worker never runs an unrelated job. While every worker is blocked, it may wake futures that
+/// wait for queued jobs.
 ///
 /// A worker in a wait with a timeout counts as able to run jobs. So a wait for any of several can
 /// last until the timeout of another worker ends.
@@ -234,7 +234,7 @@ impl ThreadPool {
         enqueue_job(&self.inner, &self.refs, job);
     }
 
-    /// Returns what acquires a permit without blocking.
+    /// Starts to acquire a permit without blocking.
     pub(crate) fn acquire(&self) -> Acquire {
         Acquire::new(Arc::clone(&self.inner), Arc::clone(&self.refs))
     }
@@ -380,8 +380,7 @@ impl ThreadPool {
     /// Cancels every queued job and returns how many. The pool stays open.
     ///
     /// Each job is cancelled as by [`JoinHandle::cancel`] before `cancel_pending` returns, its
-    /// callbacks included. If another thread waits for one of the jobs meanwhile, that thread may
-    /// finish the cancellation.
+    /// callbacks included. A job that another thread starts or cancels first is not counted.
     ///
     /// # Examples
     ///
@@ -445,7 +444,7 @@ impl Default for ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         if self.inner.is_forked() {
-            // The threads are not here, and one of them may have held any lock when the copy was made.
+            // The child has no copies of the threads, and one of them may have held any lock at the fork.
             return;
         }
         let shutdown = self.shutdown();

@@ -19,10 +19,10 @@ use crate::error::Closed;
 use crate::task::job::Job;
 use crate::util::sync::{AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
 
-/// So many tombstones may stay, however few jobs there are.
+/// This many tombstones are tolerated regardless of the number of jobs.
 const MIN_TOMBSTONES: usize = 64;
 
-/// The capacity that an empty side keeps. What a burst has needed above that is released.
+/// The capacity that an empty side keeps. Capacity beyond this is freed.
 const RETAINED_CAPACITY: usize = 1024;
 
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(crate) struct Queue {
     /// Lock order: the head before the tail.
     head: CachePadded<Side<VecDeque<Job>>>,
     tail: CachePadded<Side<Tail>>,
-    /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped
-    /// before it is counted.
+    /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped, or
+    /// compacted away, before it is counted.
     tombstones: AtomicIsize,
 }
 
@@ -73,8 +73,8 @@ impl Queue {
         (head, self.tail.inner.lock())
     }
 
-    /// Adds a job at the tail. `accept` is called just before, under the lock, to count the job, and
-    /// may still decline it. The job comes back if the queue is closed.
+    /// Adds a job at the tail. `accept` is called just before, under the lock, to count the job. It may
+    /// decline a job that was made for any executor and cancelled before it got here. The job comes back if the queue is closed.
     pub(crate) fn push(
         &self,
         job: Job,
@@ -107,7 +107,7 @@ impl Queue {
         if jobs.is_empty() {
             let mut tail = self.tail.inner.lock();
             mem::swap(&mut *jobs, &mut tail.jobs);
-            // Ordering: first here, then there: see `is_empty_hint`.
+            // Ordering: the head's length is published before the tail's is cleared: see `is_empty_hint`.
             self.head.set_len(jobs.len());
             self.tail.set_len(0);
         }
@@ -116,7 +116,7 @@ impl Queue {
         if jobs.is_empty() && jobs.capacity() > RETAINED_CAPACITY {
             mem::swap(&mut *jobs, &mut spent);
         }
-        // The memory goes back outside the lock.
+        // Freed outside the lock.
         drop(jobs);
         drop(spent);
         job
@@ -168,10 +168,12 @@ impl Queue {
     }
 
     /// Takes the wakers of the futures that wait for the oldest queued jobs, up to `batch` of them.
-    pub(crate) fn probe(&self, batch: usize) -> Vec<Waker> {
+    pub(crate) fn oldest_wakers(&self, batch: usize) -> Vec<Waker> {
         let (head, tail) = self.lock_both();
         let jobs = head.iter().chain(&tail.jobs);
-        jobs.filter_map(Job::probe).take(batch).collect()
+        jobs.filter_map(Job::take_future_waker)
+            .take(batch)
+            .collect()
     }
 
     /// Counts a job that became a tombstone, and compacts the queue if there are too many.
@@ -214,9 +216,10 @@ impl Queue {
         let spent = sides.map(|side| {
             let mut kept = VecDeque::with_capacity(side.len());
             for job in side.drain(..) {
-                match job.is_tombstone() {
-                    true => tombstones.push(job),
-                    false => kept.push_back(job),
+                if job.is_tombstone() {
+                    tombstones.push(job);
+                } else {
+                    kept.push_back(job);
                 }
             }
             kept.shrink_to_fit();
@@ -227,6 +230,7 @@ impl Queue {
         self.tombstones
             .fetch_sub(tombstones.len() as isize, Ordering::Relaxed);
         drop((head, tail));
+        // The drop of a `Job` cancels it; of a tombstone it only frees the memory.
         drop((tombstones, spent));
     }
 }
@@ -365,19 +369,23 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_wakes_what_waits_for_the_oldest_jobs() {
+    fn the_wakers_of_the_oldest_jobs_are_taken_once() {
         use std::future::Future;
         use std::pin::Pin;
         use std::task::Context;
 
         let queue = Queue::new();
         let mut handles: Vec<_> = (0..5).map(|value| push(&queue, value)).collect();
-        assert_eq!(queue.probe(8).len(), 0, "nothing waits");
+        assert_eq!(queue.oldest_wakers(8).len(), 0, "nothing waits");
         for handle in &mut handles[1..4] {
             let poll = Pin::new(handle).poll(&mut Context::from_waker(Waker::noop()));
             assert!(poll.is_pending());
         }
-        assert_eq!(queue.probe(2).len(), 2);
-        assert_eq!(queue.probe(2).len(), 1, "the others were woken already");
+        assert_eq!(queue.oldest_wakers(2).len(), 2);
+        assert_eq!(
+            queue.oldest_wakers(2).len(),
+            1,
+            "the others were woken already"
+        );
     }
 }

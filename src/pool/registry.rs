@@ -71,7 +71,7 @@ enum Joined {
 #[derive(Debug)]
 pub(crate) struct WorkerThread {
     pub(crate) thread: JoinHandle<()>,
-    /// Set when its thread-locals are dropped: to join it then takes no time. (Their destructors are
+    /// Set when its thread-locals are dropped: joining it then takes no time. (Their destructors are
     /// user code, and may wait for each other.)
     pub(crate) tls_dropped: Arc<AtomicBool>,
 }
@@ -80,7 +80,8 @@ pub(crate) struct WorkerThread {
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     pub(crate) worker: u64,
-    pub(crate) name: usize,
+    /// The number in the thread's name.
+    pub(crate) name_index: usize,
 }
 
 impl Registry {
@@ -158,7 +159,10 @@ impl Registry {
                 inner.next_name - 1
             }
         };
-        Some(WorkerSlot { worker, name })
+        Some(WorkerSlot {
+            worker,
+            name_index: name,
+        })
     }
 
     /// The thread is spawned, and may have exited by now. The caller must check for termination.
@@ -183,7 +187,7 @@ impl Registry {
         self.set_workers(&mut inner, workers);
         self.starting.fetch_sub(1, Ordering::Release);
         inner.threads.remove(&slot.worker);
-        inner.free_names.push(Reverse(slot.name));
+        inner.free_names.push(Reverse(slot.name_index));
         inner.retry_at = Some(retry_at);
         workers == 0
     }
@@ -200,7 +204,7 @@ impl Registry {
         let mut inner = self.inner.lock();
         let workers = inner.workers - 1;
         self.set_workers(&mut inner, workers);
-        inner.free_names.push(Reverse(slot.name));
+        inner.free_names.push(Reverse(slot.name_index));
         let exited = mem::take(&mut inner.exited_threads).into_iter();
         // Ordering: pairs with the store of the flag's destructor.
         let (done, not_yet) = exited.partition(|thread| thread.tls_dropped.load(Ordering::Acquire));
@@ -238,7 +242,7 @@ impl Registry {
         waker: &Waker,
         closed_and_empty: bool,
     ) -> Poll<()> {
-        // A clone runs user code, so it is made outside the lock.
+        // Cloning a waker runs user code, so it happens outside the lock.
         let waker = waker.clone();
         let mut inner = self.inner.lock();
         inner.check_termination(closed_and_empty);
@@ -285,7 +289,7 @@ impl Registry {
         if inner.joined == Joined::Done {
             return;
         }
-        // To join a thread may take long, since its thread-locals run user code.
+        // Joining a thread may take long: destructors of its thread-locals are user code.
         inner.joined = Joined::Underway;
         let threads = mem::take(&mut inner.threads);
         let exited = mem::take(&mut inner.exited_threads);
@@ -345,12 +349,12 @@ mod tests {
     fn the_lowest_free_name_is_used_again() {
         let registry = Registry::new(3);
         let slots = [(); 3].map(|()| registry.reserve(|| 9).unwrap());
-        assert_eq!(slots.each_ref().map(|slot| slot.name), [0, 1, 2]);
+        assert_eq!(slots.each_ref().map(|slot| slot.name_index), [0, 1, 2]);
         for slot in [&slots[2], &slots[0]] {
             registry.spawned(slot.worker, thread(true));
             join_all(registry.exited(slot));
         }
-        assert_eq!(registry.reserve(|| 9).unwrap().name, 0);
+        assert_eq!(registry.reserve(|| 9).unwrap().name_index, 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::task::{Poll, Waker};
 
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 use crate::util::sync::{Mutex, MutexGuard};
 use crate::util::unwind::drop_waker;
 
@@ -66,11 +66,10 @@ impl Semaphore {
         if self.state.lock().take_permit(self.capacity, ticket) {
             return Poll::Ready(());
         }
-        // A clone runs user code, so it is made outside the lock. After it, look again.
+        // Cloning a waker runs user code, so it happens outside the lock. After it, look again.
         let waker = waker.clone();
         let mut state = self.state.lock();
-        let look_again = !fault!("an_acquire_looks_once");
-        if look_again && state.take_permit(self.capacity, ticket) {
+        if fault_or!("an_acquire_looks_once": false; state.take_permit(self.capacity, ticket)) {
             drop(state);
             drop_waker(Some(waker));
             return Poll::Ready(());
@@ -99,11 +98,8 @@ impl Semaphore {
     pub(crate) fn cancel(&self, Ticket(number): Ticket) -> Option<Waker> {
         let mut state = self.state.lock();
         if state.granted.remove(&number) {
-            if fault!("a_cancelled_acquire_keeps_its_permit") {
-                return None;
-            }
             state.acquired -= 1;
-            return self.grant(state);
+            return fault_or!("a_cancelled_acquire_keeps_its_permit": None; self.grant(state));
         }
         // Not granted: nothing changes for the others.
         let removed = state.waiting.remove(&number);

@@ -88,7 +88,7 @@ impl Shutdown {
         let mut context = Context::from_waker(parker.waker());
         while Pin::new(&mut *self).poll(&mut context).is_pending() {
             if !parker.park(deadline) {
-                // What comes in the last moment counts.
+                // The pool may have terminated just before the deadline.
                 if Pin::new(&mut *self).poll(&mut context).is_ready() {
                     break;
                 }

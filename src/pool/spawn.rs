@@ -9,7 +9,7 @@ use crate::pool::inner::PoolInner;
 use crate::pool::registry::{WorkerSlot, WorkerThread};
 use crate::pool::worker::worker_main;
 use crate::task::context::Context;
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, fence, thread};
 use crate::util::unwind::{emit, wake_all};
 
@@ -17,17 +17,12 @@ use crate::util::unwind::{emit, wake_all};
 /// to do, and notifies one if it is parked and none searches.
 pub(crate) fn notify_work(pool: &Arc<PoolInner>) {
     // Ordering: the queue is written before the states of the workers are read: see `idle.rs`.
-    fence(match fault!("a_weak_fence_after_a_submit") {
-        true => Ordering::AcqRel,
-        false => Ordering::SeqCst,
-    });
+    fence(fault_or!("a_weak_fence_after_a_submit": Ordering::AcqRel; Ordering::SeqCst));
     let workers = pool.registry().workers();
     if workers < pool.registry().max_workers() && pool.demand() > workers as u64 {
         spawn_worker(pool);
     }
-    if !fault!("a_submit_notifies_nobody") {
-        pool.idle().notify_one();
-    }
+    fault_or!("a_submit_notifies_nobody": (); pool.idle().notify_one());
     pool.blocked().unpark_one(workers);
 }
 
@@ -51,31 +46,32 @@ fn spawn_thread(
     slot: WorkerSlot,
 ) -> Result<WorkerThread, (io::Error, WorkerSlot)> {
     let config = pool.config();
-    let name = format!("{}-{}", config.thread_name_prefix, slot.name);
+    let name = format!("{}-{}", config.thread_name_prefix, slot.name_index);
     let mut builder = thread::Builder::new().name(name);
     if let Some(size) = config.stack_size {
         builder = builder.stack_size(size);
     }
-    let WorkerSlot { worker, name } = slot;
+    let WorkerSlot { worker, name_index } = slot;
     let pool = Arc::clone(pool);
     let tls_dropped = Arc::new(AtomicBool::new(false));
     let flag = TlsDropFlag(Arc::clone(&tls_dropped));
     let main = move || {
-        // The context is the first thread-local of this thread with a destructor, and so the last
-        // one that is dropped.
+        // The context is the first thread-local of this thread with a destructor, and so the last one
+        // that is dropped where std drops them in reverse order. Elsewhere a worker that exits may
+        // wait a little longer for the threads that it joins.
         Context::with(|context| context.tls_drop_flag.set(Some(flag)));
-        worker_main(&pool, WorkerSlot { worker, name });
+        worker_main(&pool, WorkerSlot { worker, name_index });
     };
     match builder.spawn(main) {
         Ok(thread) => Ok(WorkerThread {
             thread,
             tls_dropped,
         }),
-        Err(error) => Err((error, WorkerSlot { worker, name })),
+        Err(error) => Err((error, WorkerSlot { worker, name_index })),
     }
 }
 
-/// Tells that the thread-locals of a worker are dropped.
+/// Signals that the thread-locals of a worker are dropped.
 pub(crate) struct TlsDropFlag(Arc<AtomicBool>);
 
 impl Drop for TlsDropFlag {
@@ -85,7 +81,7 @@ impl Drop for TlsDropFlag {
     }
 }
 
-/// While a worker lives, the jobs wait for that one. Without any, no thread would ever come.
+/// If another worker exists, it will run the jobs. Otherwise nothing will, so they are refused.
 fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
     pool.counters().spawn_failed();
     let error = Arc::new(error);
@@ -101,18 +97,23 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
     });
 }
 
-/// All workers may be blocked: returns what one that is awake must do about it, and when.
+/// If all workers are blocked: returns what one of them must wake up for, and when.
 fn check_stall(pool: &Arc<PoolInner>) -> Option<Deferred> {
     if !pool.blocked().all_blocked(pool.registry().workers()) {
         return None;
     }
-    if let Some(at) = pool.registry().spawn_allowed_at(|| pool.demand()) {
+    let spawn_at = pool.registry().spawn_allowed_at(|| pool.demand());
+    if let Some(at) = spawn_at.filter(|at| *at <= Instant::now()) {
         return Some(Deferred::SpawnWorker(at));
     }
-    if !pool.has_queued() || fault!("a_stall_is_not_probed") {
-        return None;
+    // While a failed spawn backs off no worker can be added, so a blocked one may have to help.
+    let is_probed = fault_or!("a_stall_is_not_probed": false; pool.has_queued_hint());
+    let probe_at = is_probed.then(|| pool.blocked().probe_due(pool.counters().started()));
+    match (spawn_at, probe_at) {
+        (Some(at), None) => Some(Deferred::SpawnWorker(at)),
+        (Some(at), Some(probe_at)) if at < probe_at => Some(Deferred::SpawnWorker(at)),
+        (_, probe_at) => probe_at.map(Deferred::Probe),
     }
-    Some(Deferred::Probe(pool.blocked().probe_due(pool.progress())))
 }
 
 /// A worker can no longer be counted on.
@@ -124,8 +125,8 @@ pub(crate) fn worker_lost(pool: &Arc<PoolInner>) {
 }
 
 impl PoolInner {
-    /// A worker of this pool is about to park for as long as it takes. Returns what it must be awake
-    /// for, and when.
+    /// A worker of this pool is about to park for as long as it takes. Returns what it must wake
+    /// up for, and when.
     pub(crate) fn before_block(self: &Arc<Self>, unparker: &Arc<Unparker>) -> Option<Deferred> {
         self.blocked().enter(unparker);
         let deferred = check_stall(self);
@@ -140,7 +141,7 @@ impl PoolInner {
         self.blocked().leave(unparker);
     }
 
-    /// Does what was due. User code may run in it, so the worker does it while it is awake.
+    /// Does what is due. This may run user code, so the worker is not in the list of blocked workers.
     pub(crate) fn run_deferred(self: &Arc<Self>, deferred: Deferred) {
         match deferred {
             Deferred::SpawnWorker(_) => spawn_worker(self),
@@ -151,7 +152,7 @@ impl PoolInner {
     /// Looks for a blocked worker that waits for a queued job: see `blocked.rs`.
     fn probe(&self) {
         let start = Instant::now();
-        let Some(batch) = self.blocked().begin_probe(self.progress()) else {
+        let Some(batch) = self.blocked().begin_probe(self.counters().started()) else {
             return;
         };
         let mut wakers = self.blocked().candidate_wakers(batch);
@@ -160,7 +161,9 @@ impl PoolInner {
             wakers = self.queued_wakers(batch);
             whole_queue = wakers.len() < batch;
         }
+        // A slow waker is no reason to probe less often.
+        let took = Instant::now().saturating_duration_since(start);
         wake_all(wakers);
-        self.blocked().end_probe(start, whole_queue);
+        self.blocked().end_probe(took, whole_queue);
     }
 }

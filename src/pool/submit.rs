@@ -36,6 +36,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    // Approximate: it only ranks the candidates of a probe. The queue has its own order.
     let order = pool.counters().next_order();
     let task = Arc::new(TaskCell::queued(closure, origin, span, order, refs.get()));
     match enqueue_new(pool, Job::new(Arc::clone(&task) as _)) {
@@ -51,7 +52,7 @@ where
 fn enqueue_new(pool: &Arc<PoolInner>, job: Job) -> Result<(), Closed> {
     match pool.push(job, |_| true) {
         Ok(_) => {
-            // After the push, outside the queue's lock: to spawn a thread is a system call.
+            // After the push, outside the queue's lock: spawning a thread is a system call.
             notify_work(pool);
             Ok(())
         }
@@ -70,7 +71,7 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job) {
     match pool.push(job, |job| job.attach(Arc::new(refs.get()), order)) {
         Ok(Push::Accepted) => {
             notify_work(pool);
-            // A worker may wait for it already, and had no pool to look for it so far.
+            // A worker may wait for it already. It could not help before, as the job had no pool.
             rewake();
         }
         Ok(Push::AlreadyCancelled) => {}
@@ -120,7 +121,7 @@ impl Acquire {
             if !in_block_on() || self.pool.current_worker().is_none() {
                 return Poll::Pending;
             }
-            // The thread that waits would be missing where permits are released.
+            // A blocked worker cannot start jobs, and so cannot release permits.
             self.cancel();
             if let Some(semaphore) = self.pool.semaphore() {
                 semaphore.force_acquire();

@@ -6,14 +6,14 @@ use crate::pool::registry::{WorkerSlot, join_all};
 use crate::pool::spawn::{notify_work, worker_lost};
 use crate::task::context::{Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker};
 use crate::task::job::Job;
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 use crate::util::spin::AdaptiveSpin;
 use crate::util::sync::{Arc, Instant, Ordering, fence};
 use crate::util::unwind::emit;
 
 /// The life of a worker.
 pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
-    let worker = slot.name;
+    let worker = slot.name_index;
     let name = &pool.config().thread_name_prefix;
     let guard = ExitGuard { pool, slot };
     set_phase(pool, WorkerPhase::Initializing);
@@ -22,6 +22,8 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     #[cfg(feature = "tokio")]
     let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());
     let initialized = pool.config().initialize();
+    // Also if the initializer has failed: this thread runs no more user code but that of the jobs that
+    // it refuses.
     set_phase(pool, WorkerPhase::InLoop);
     pool.registry().ready();
     match initialized {
@@ -57,14 +59,17 @@ fn next_job(pool: &Arc<PoolInner>, slot: &Arc<SleepSlot>, spin: &AdaptiveSpin) -
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut exit_at = None;
     let mut timed_out = false;
-    let mut searching = set_searching(false);
+    let mut searching = take_searching();
+    // The end of the last job found the queue empty: that is a pause, too.
     let mut after_pause = searching;
     loop {
         if let Some(job) = pool.pop() {
             if searching {
                 pool.idle().stop_searching();
                 // Rule 2 of `idle.rs`.
-                if pool.has_queued() && !fault!("a_searcher_that_finds_a_job_notifies_nobody") {
+                let more = fault_or!(
+                    "a_searcher_that_finds_a_job_notifies_nobody": false; pool.has_queued_hint());
+                if more {
                     notify_work(pool);
                 }
             }
@@ -82,29 +87,36 @@ fn next_job(pool: &Arc<PoolInner>, slot: &Arc<SleepSlot>, spin: &AdaptiveSpin) -
         }
         // One worker of the pool spins; the others park at once.
         searching = searching || pool.idle().try_start_searching();
-        if searching && spin.spin(|| pool.has_queued()) {
+        if searching && spin.spin(|| pool.has_queued_hint()) {
             continue;
         }
+        let is_empty = || !pool.has_queued_hint();
+        pool.blocked().forget_candidates(is_empty);
         if exit_at.is_none() {
             exit_at = pool.config().keep_alive.and_then(until);
         }
-        let reason = pool
-            .idle()
-            .park(slot, searching, exit_at, || !pool.has_queued());
+        let reason = pool.idle().park(slot, searching, exit_at, is_empty);
         searching = false;
         match reason {
-            WakeReason::Notified => searching = !fault!("a_notified_worker_does_not_search"),
-            WakeReason::Retry if fault!("a_worker_that_retries_does_not_search") => {}
-            WakeReason::Retry => searching = pool.idle().try_start_searching(),
+            WakeReason::Notified => {
+                searching = fault_or!("a_notified_worker_does_not_search": false; true);
+            }
+            // Rule 3 of `idle.rs`: as if it was notified, unless another worker searches, which then
+            // sees the job.
+            WakeReason::Retry => {
+                let idle = pool.idle();
+                searching = fault_or!(
+                    "a_worker_that_retries_does_not_search": false; idle.try_start_searching());
+            }
             // One last look, since a job may have come while it was removed from the list.
             WakeReason::TimedOut => timed_out = true,
         }
     }
 }
 
-/// Replaces whether this worker searches, as the end of its last job has left it.
-fn set_searching(searching: bool) -> bool {
-    Context::with(|context| context.searching.replace(searching)).unwrap_or(false)
+/// Takes over whether the end of the last job has made this worker the one that searches.
+fn take_searching() -> bool {
+    Context::with(|context| context.searching.take()).unwrap_or(false)
 }
 
 /// What must happen when a worker exits, however it does.
@@ -118,24 +130,23 @@ impl Drop for ExitGuard<'_> {
         let Self { pool, slot } = self;
         set_phase(pool, WorkerPhase::Exited);
         set_current_pool(None);
-        let queued_too_early =
-            fault!("an_exiting_worker_checks_too_early") && pool.has_queued_for_sure();
+        let _early = fault_or!("an_exiting_worker_checks_too_early": pool.has_queued(); true);
         let exited = pool.registry().exited(slot);
         // Ordering: the worker is no longer counted before the queue is read: see `idle.rs`. A job may
         // have come while it still was.
         fence(Ordering::SeqCst);
-        let queued = match () {
-            () if fault!("an_exiting_worker_checks_too_early") => queued_too_early,
-            () if fault!("an_exiting_worker_does_not_check") => false,
-            () => pool.has_queued_for_sure(),
-        };
-        if queued {
+        let has_queued = fault_or!(
+            "an_exiting_worker_checks_too_early": _early,
+            "an_exiting_worker_does_not_check": false;
+            pool.has_queued()
+        );
+        if has_queued {
             notify_work(pool);
+            // `notify_work` unparks a blocked worker only for a job that nothing else will take. Here
+            // the others may all be blocked because this worker was still counted on.
             worker_lost(pool);
         }
-        if !fault!("an_exiting_worker_tells_nobody") {
-            pool.check_termination();
-        }
+        fault_or!("an_exiting_worker_tells_nobody": (); pool.check_termination());
         join_all(exited);
     }
 }

@@ -13,7 +13,7 @@ use crate::error::JoinError;
 use crate::task::context::{CancellingFrame, RunningFrame, ThreadId};
 use crate::task::span::{EnteredSpan, SUBSCRIBER, Span};
 use crate::task::state::{Cancel, Lend, Origin, OutcomeKind, Stage, Start, State, Take};
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 use crate::util::sync::{Arc, Mutex};
 use crate::util::unwind::{
     catch_panic, drop_catching, drop_waker, emit, panic_message, wake, wake_all,
@@ -28,12 +28,13 @@ pub(crate) struct TaskCell<F, T, S> {
 struct Inner<F, T> {
     state: State,
     payload: Payload<F, T>,
-    /// What few tasks have.
+    /// Rarely needed, so boxed to keep the task small.
     extras: Option<Box<Extras<T>>>,
 }
 
 enum Payload<F, T> {
-    /// While the state is `Queued`.
+    /// While the state is `Queued`, and while it is `Cancelling` until the cancelling thread takes the
+    /// closure out.
     Closure(F),
     /// While the state is `Finished`.
     Outcome(Result<T, JoinError>),
@@ -42,6 +43,9 @@ enum Payload<F, T> {
 
 pub(crate) type Callback<T> = Box<dyn FnOnce(Result<&T, &JoinError>) + Send>;
 
+/// Callbacks run on one thread at a time. Of a job that ran they run in [`TaskCell::resolve`], before the
+/// outcome is visible. Of a job that never ran they run in [`RawTask::run_callbacks`], after that. One
+/// that is added later runs in [`TaskCell::lend_to_callbacks`], with those that are added meanwhile.
 struct Extras<T> {
     /// Not run yet, in the order added.
     callbacks: Vec<Callback<T>>,
@@ -68,19 +72,19 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     /// The task has left the queue, or leaves a tombstone in it.
     fn on_dequeue(&self, runner: Runner);
     /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. May
-    /// be called under the task's lock: only counts.
+    /// be called under the task's lock: counts, and may make the worker the one that searches.
     fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool);
     /// The user's waker has returned.
     fn on_woken(&self, runner: Runner);
     /// The task will never start. Called under the task's lock: only counts.
     fn on_cancelling(&self);
-    /// Its closure is dropped. `in_queue`: it leaves a tombstone in the queue.
-    fn on_closure_dropped(&self, in_queue: bool);
+    /// Its closure is dropped.
+    fn on_closure_dropped(&self, place: JobPlace);
     /// The error is about to be visible. Called under the task's lock: only counts.
     fn on_not_run(&self);
     /// Returns whether all running jobs are asked to end.
     fn is_stopping(&self) -> bool;
-    /// Returns where this thread stands towards the pool.
+    /// Returns this thread's relation to the pool.
     fn role(&self) -> Role;
     /// A task made for any executor has reached a pool. Called under the task's lock.
     fn attach(&self, scheduler: Arc<dyn Scheduler>) {
@@ -96,6 +100,15 @@ pub(crate) enum Role {
     /// A worker that is in its initializer.
     Initializing,
     Outside,
+}
+
+/// Where the executor's half of a task is when the task turns out not to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobPlace {
+    /// Still in its queue, where it leaves a tombstone.
+    InQueue,
+    /// Its executor has taken it out.
+    TakenOut,
 }
 
 /// Which thread runs a task.
@@ -118,7 +131,7 @@ pub(crate) trait RawTask: Send + Sync {
     /// [publishes](publish) the error.
     fn begin_cancel(&self) -> Cancel;
     /// Drops the closure of a task that this thread is cancelling.
-    fn drop_closure(&self, in_queue: bool);
+    fn drop_closure(&self, place: JobPlace);
     /// Makes the error visible. Returns the waker to wake, and whether there are callbacks to run.
     fn publish_error(&self, error: JoinError) -> (Option<Waker>, bool);
     /// Runs the callbacks of a task whose error is visible.
@@ -230,7 +243,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             drop(inner);
             call_all(extras.callbacks, outcome.as_ref());
             inner = self.inner.lock();
-            if fault!("callbacks_are_run_once") {
+            if fault_or!("callbacks_are_run_once": true; false) {
                 break;
             }
         }
@@ -240,7 +253,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             drop(inner);
             drop_catching("the destructor of a job's result", outcome);
             self.scheduler.on_finish(runner, panicked, false);
-            // Without a handle there is no waker.
+            // The handle is gone, so no callback and no waker can arrive.
             let waker = self.inner.lock().state.finish(kind);
             debug_assert!(waker.is_none(), "a detached task keeps no waker");
             return;
@@ -255,10 +268,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         drop(inner);
         // After the lock: a waker may poll the handle at once, on this very thread.
         if let Some(waker) = waker {
-            if fault!("the_end_wakes_nobody") {
-                return;
-            }
-            wake(waker);
+            fault_or!("the_end_wakes_nobody": drop(waker); wake(waker));
         }
         if wakes {
             self.scheduler.on_woken(runner);
@@ -288,7 +298,8 @@ impl<F, T> Inner<F, T> {
         self.extras.as_mut()?.span.take()
     }
 
-    fn has_callbacks(&self) -> bool {
+    /// Returns whether a thread runs the callbacks of the finished task, or is about to.
+    fn is_draining_callbacks(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.draining)
     }
 }
@@ -307,7 +318,7 @@ impl OutcomeKind {
         } else if error.is_panic() {
             Self::Panicked
         } else {
-            Self::Refused
+            Self::NotRun
         }
     }
 }
@@ -391,11 +402,11 @@ where
         let _frame = CancellingFrame::enter();
         drop_catching("the destructor of a job's closure", closure);
         drop_span(span);
-        self.scheduler.on_closure_dropped(true);
+        self.scheduler.on_closure_dropped(JobPlace::InQueue);
         cancel
     }
 
-    fn drop_closure(&self, in_queue: bool) {
+    fn drop_closure(&self, place: JobPlace) {
         let mut inner = self.inner.lock();
         let closure = inner.take_closure();
         let span = inner.take_span();
@@ -403,31 +414,29 @@ where
         let _frame = CancellingFrame::enter();
         drop_catching("the destructor of a job's closure", closure);
         drop_span(span);
-        self.scheduler.on_closure_dropped(in_queue);
+        self.scheduler.on_closure_dropped(place);
     }
 
     fn publish_error(&self, error: JoinError) -> (Option<Waker>, bool) {
         let kind = OutcomeKind::of_error(&error);
         let mut inner = self.inner.lock();
         // The callbacks stay in the task, marked, so that `add_callback` can still add to them.
-        let has_callbacks = match &mut inner.extras {
-            Some(extras) => {
-                extras.draining = true;
-                true
-            }
-            None => false,
-        };
+        let has_extras = inner.extras.is_some();
+        if let Some(extras) = &mut inner.extras {
+            extras.draining = true;
+        }
         self.scheduler.on_not_run();
         let mut unwanted = None;
-        match inner.state.has_join_interest() {
-            true => inner.payload = Payload::Outcome(Err(error)),
-            false => unwanted = Some(error),
+        if inner.state.has_join_interest() {
+            inner.payload = Payload::Outcome(Err(error));
+        } else {
+            unwanted = Some(error);
         }
         let waker = inner.state.finish(kind);
         drop(inner);
         // It may hold the last reference to the cause of a broken pool.
         drop_catching("the destructor of an error", unwanted);
-        (waker, has_callbacks)
+        (waker, has_extras)
     }
 
     fn run_callbacks(&self, error: &JoinError) {
@@ -460,7 +469,7 @@ where
         match inner.state.take(ThreadId::current) {
             Take::Outcome => Taken::Outcome {
                 outcome: inner.take_outcome(),
-                has_callbacks: inner.has_callbacks(),
+                has_callbacks: inner.is_draining_callbacks(),
             },
             Take::NotYet => Taken::NotYet,
             Take::CancelledHere => Taken::CancelledHere,
@@ -482,7 +491,7 @@ where
 
     fn add_callback(&self, callback: Callback<T>) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.has_callbacks() {
+        if !inner.is_draining_callbacks() {
             match inner.state.lend() {
                 Lend::AlreadyTaken => {
                     drop(inner);
@@ -531,7 +540,7 @@ impl<F, T, S> TaskCell<F, T, S> {
                 Some(extras) => mem::take(&mut extras.callbacks),
                 None => Vec::new(),
             };
-            if callbacks.is_empty() || fault!("a_late_callback_looks_for_no_other") {
+            if fault_or!("a_late_callback_looks_for_no_other": true; callbacks.is_empty()) {
                 inner.extras = None;
                 inner.payload = Payload::Outcome(outcome);
                 inner.state.give_back();
@@ -541,7 +550,7 @@ impl<F, T, S> TaskCell<F, T, S> {
     }
 }
 
-/// Cancels a task for its handle. Returns what became of that.
+/// Cancels a task for its handle. Returns the result of the attempt.
 pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
     let cancel = task.begin_cancel();
     if cancel == Cancel::DropClosure {
@@ -554,7 +563,7 @@ pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
 pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
     let refused = mark_refused(task, error);
     if refused {
-        task.drop_closure(false);
+        task.drop_closure(JobPlace::TakenOut);
         publish(task, error);
     }
     refused
@@ -571,7 +580,7 @@ fn publish<K: RawTask + ?Sized>(task: &K, error: &JoinError) {
     }
 }
 
-/// The first phase of cancelling many tasks: from here on it cannot start.
+/// The first phase for each of many tasks that will not run: from here on the task cannot start.
 pub(crate) fn mark_refused(task: &dyn RawTask, error: &JoinError) -> bool {
     let (kind, thread) = (OutcomeKind::of_error(error), ThreadId::current());
     task.state(|state| {
@@ -583,11 +592,11 @@ pub(crate) fn mark_refused(task: &dyn RawTask, error: &JoinError) -> bool {
     })
 }
 
-/// Cancels many tasks that were [marked](mark_refused): all closures are dropped, then all errors
+/// Resolves many tasks that were [marked](mark_refused): all closures are dropped, then all errors
 /// become visible, then the waiters are woken, then the callbacks run.
 pub(crate) fn refuse_marked(tasks: &[Arc<dyn RawTask>], error: &JoinError) {
     for task in tasks {
-        task.drop_closure(false);
+        task.drop_closure(JobPlace::TakenOut);
     }
     let (mut wakers, mut with_callbacks) = (Vec::new(), Vec::new());
     for task in tasks {

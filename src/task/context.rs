@@ -1,5 +1,6 @@
 //! What the crate knows of the thread that calls it: which worker it is, which jobs it runs, what
-//! it waits in. All of it is in one thread-local, [`Context`], and a small one without a destructor.
+//! it waits in. All of it is in one thread-local, [`Context`], and a small one without a destructor,
+//! [`Identity`].
 
 use std::cell::{Cell, RefCell};
 // Not the model checker's: numbers tell threads apart and order nothing.
@@ -15,7 +16,6 @@ use crate::util::sync::{Arc, local};
 
 /// What belongs to a thread.
 pub(crate) struct Context {
-    thread: Cell<u32>,
     /// The pool that this thread is a worker of, from its start to the end of its loop.
     pool: RefCell<Option<Arc<PoolInner>>>,
     /// The jobs that this thread runs, outermost first: each waits for the next one.
@@ -40,7 +40,6 @@ pub(crate) struct Context {
 impl Context {
     const fn new() -> Self {
         Self {
-            thread: Cell::new(0),
             pool: RefCell::new(None),
             running: RefCell::new(Vec::new()),
             cancelling: Cell::new(0),
@@ -64,7 +63,23 @@ local! {
     static CONTEXT: Context = const { Context::new() };
 
     /// Plain numbers need no destructor, so destructors of other thread-locals can still ask.
-    static WORKER: Cell<Option<WorkerId>> = const { Cell::new(None) };
+    static IDENTITY: Identity = const { Identity::new() };
+}
+
+/// What a thread is, also while its thread-locals are dropped.
+struct Identity {
+    /// 0 until it is asked for.
+    thread: Cell<u32>,
+    worker: Cell<Option<WorkerId>>,
+}
+
+impl Identity {
+    const fn new() -> Self {
+        Self {
+            thread: Cell::new(0),
+            worker: Cell::new(None),
+        }
+    }
 }
 
 /// Tells which pool's worker a thread is.
@@ -85,11 +100,11 @@ pub(crate) enum WorkerPhase {
 }
 
 pub(crate) fn current_worker() -> Option<WorkerId> {
-    WORKER.try_with(Cell::get).ok().flatten()
+    IDENTITY.try_with(|own| own.worker.get()).ok().flatten()
 }
 
 pub(crate) fn set_current_worker(worker: WorkerId) {
-    let _ = WORKER.try_with(|own| own.set(Some(worker)));
+    let _ = IDENTITY.try_with(|own| own.worker.set(Some(worker)));
 }
 
 /// Returns the pool that this thread is a worker of, while it is in its loop or its initializer.
@@ -109,15 +124,15 @@ pub(crate) struct ThreadId(pub(crate) u32);
 impl ThreadId {
     pub(crate) fn current() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
+        // 0 is for a thread without a number.
         let next = || NEXT.fetch_add(1, Ordering::Relaxed).max(1);
-        let number = Context::with(|context| {
-            if context.thread.get() == 0 {
-                context.thread.set(next());
+        let number = IDENTITY.try_with(|own| {
+            if own.thread.get() == 0 {
+                own.thread.set(next());
             }
-            context.thread.get()
+            own.thread.get()
         });
-        // A thread whose thread-locals are gone waits for no job that could wait for it.
-        Self(number.unwrap_or_else(next))
+        Self(number.unwrap_or_else(|_| next()))
     }
 }
 

@@ -100,7 +100,7 @@ impl Job {
     pub(crate) fn rewake(&self) -> impl FnOnce() + use<> {
         let task = self.task.clone();
         move || {
-            let waker = task.and_then(|task| task.state(|state| state.rewake()));
+            let waker = task.and_then(|task| task.state(|state| state.waker_to_rewake()));
             if let Some(waker) = waker {
                 wake(waker);
             }
@@ -115,9 +115,9 @@ impl Job {
     }
 
     /// Takes the waker of a future that waits for the job: see
-    /// [`State::probe`](crate::task::state::State::probe).
-    pub(crate) fn probe(&self) -> Option<Waker> {
-        self.task.as_ref()?.state(|state| state.probe())
+    /// [`State::take_future_waker`](crate::task::state::State::take_future_waker).
+    pub(crate) fn take_future_waker(&self) -> Option<Waker> {
+        self.task.as_ref()?.state(|state| state.take_future_waker())
     }
 
     /// Returns whether the job is no longer queued: it was cancelled, or run by a waiter.

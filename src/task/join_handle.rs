@@ -20,8 +20,8 @@ use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, state_of};
 use crate::task::context::{ThreadId, may_be_waited_for};
 use crate::task::state::{Cancel, OutcomeKind, Register, Stage, Waiter};
 use crate::task::tagged::Tagged;
-use crate::util::fault::fault;
-use crate::util::spin::spin_before_join;
+use crate::util::fault::fault_or;
+use crate::util::spin::spin_before_park;
 use crate::util::sync::{Arc, Instant};
 use crate::util::unwind::{drop_catching, drop_waker};
 
@@ -240,23 +240,26 @@ impl<T> JoinHandle<T> {
                     return outcome;
                 }
             }
+            // This thread may be the only one that could run the job, and it must not before it is
+            // initialized.
             if self.task().scheduler().role() == Role::Initializing {
                 return Err(JoinError::deadlock(Vec::new()));
             }
+            // The graph below would find it, too, but only after the spin.
             if may_be_waited_for() {
                 if let Some(cycle) = self_cycle(&*self.raw()) {
                     return Err(JoinError::deadlock(cycle));
                 }
             }
         }
-        if spin_before_join(deadline, || self.is_finished()) {
+        if spin_before_park(deadline, || self.is_finished()) {
             if let Some(outcome) = self.take() {
                 return outcome;
             }
         }
         let parker = Parker::new();
-        // The loop ends at once, except beside a callback that was added after the end: while it borrows
-        // the outcome, there is nothing to take.
+        // If the job finishes between the two steps, the outcome is there: no callback can borrow it while
+        // this handle is borrowed mutably. So the loop ends after the second round.
         let replaced = loop {
             let waker = Some(parker.waker().clone());
             let register = state_of(&**self.task(), |state| state.register(waker, Waiter::Join));
@@ -288,13 +291,13 @@ impl<T> JoinHandle<T> {
                 }
             }
             // Only a thread that others wait for can close a cycle, and only by a wait without end.
-            let guard = match deadline.is_none() && may_be_waited_for() {
-                true => match block_on_one(self.raw(), parker.waker()) {
-                    Ok(guard) => Some(guard),
+            let mut guard = None;
+            if deadline.is_none() && may_be_waited_for() {
+                match block_on_one(self.raw(), parker.waker()) {
+                    Ok(blocked) => guard = Some(blocked),
                     Err(cycle) => return Some(Err(JoinError::deadlock(cycle))),
-                },
-                false => None,
-            };
+                }
+            }
             // No user code may run while this thread is in the graph, so what is deferred comes after.
             let notified = parker.park_only(deadline);
             let cycle = guard.and_then(BlockedGuard::leave);
@@ -305,7 +308,7 @@ impl<T> JoinHandle<T> {
             if !notified {
                 return None;
             }
-            // Only now: an outcome that came at the same time is better than the error.
+            // Only now: an outcome that came at the same time has precedence over the error.
             if let Some(cycle) = cycle {
                 return Some(Err(JoinError::deadlock(cycle)));
             }
@@ -318,19 +321,14 @@ impl<T> JoinHandle<T> {
             Some((waker, waiter)) => (Some(waker), waiter),
             None => (None, Waiter::Task),
         };
-        let waker = match fault!("a_timeout_forgets_the_task") {
-            true => None,
-            false => waker,
-        };
+        let waker = fault_or!("a_timeout_forgets_the_task": None; waker);
         match state_of(&**self.task(), |state| state.register(waker, waiter)) {
             Register::Registered { .. } => Err(JoinError::timeout()),
             // It was resolved just now.
             Register::Finished(waker) => {
                 drop_waker(waker);
-                if fault!("a_timeout_takes_no_last_look") {
-                    return Err(JoinError::timeout());
-                }
-                self.take().unwrap_or(Err(JoinError::timeout()))
+                let outcome = fault_or!("a_timeout_takes_no_last_look": None; self.take());
+                outcome.unwrap_or(Err(JoinError::timeout()))
             }
         }
     }
@@ -339,6 +337,7 @@ impl<T> JoinHandle<T> {
     /// did.
     pub(crate) fn help(&self) -> bool {
         match &self.slot {
+            // The role is checked first, to save a clone of the task for all other threads.
             Slot::Pending(task) => task.scheduler().role() == Role::Worker && help(&self.raw()),
             Slot::Consumed(_) => false,
         }
@@ -380,12 +379,15 @@ impl<T> JoinHandle<T> {
     /// Registers the context's waker. Returns false if the job is finished.
     fn register(&self, context: &Context<'_>) -> bool {
         let (task, waker) = (self.task(), context.waker());
-        if !state_of(&**task, |state| state.will_wake(waker)) {
-            let waiter = match is_block_on_waker(waker) {
-                true => Waiter::BlockOn,
-                false => Waiter::Task,
+        let by_worker = in_untimed_block_on() && task.scheduler().role() == Role::Worker;
+        let polled = state_of(&**task, |state| state.poll(waker, by_worker));
+        if !polled.will_wake {
+            let waiter = if is_block_on_waker(waker) {
+                Waiter::BlockOn
+            } else {
+                Waiter::Task
             };
-            // A clone runs user code, so it is made outside the lock.
+            // Cloning a waker runs user code, so it happens outside the lock.
             let waker = Some(waker.clone());
             match state_of(&**task, |state| state.register(waker, waiter)) {
                 Register::Registered { replaced } => {
@@ -398,8 +400,8 @@ impl<T> JoinHandle<T> {
             }
         }
         // After the registration: a probe that comes from here on finds the waker.
-        if in_untimed_block_on() && task.scheduler().role() == Role::Worker {
-            offer(&self.raw());
+        if by_worker {
+            offer(&self.raw(), polled);
         }
         true
     }
@@ -661,7 +663,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JoinHandle<{}>(", type_name::<T>())?;
         match self.stage() {
-            Stage::Queued => f.write_str("Queued")?,
+            Stage::Queued(_) => f.write_str("Queued")?,
             Stage::Running { .. } => f.write_str("Running")?,
             Stage::Cancelling(_) => f.write_str("Cancelling")?,
             Stage::Finished(kind) | Stage::InCallback(kind) => write!(f, "Finished: {kind:?}")?,

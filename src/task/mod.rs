@@ -38,6 +38,7 @@
 //! | – sleepers | `pool/idle.rs` | which workers are parked |
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – timer | `util/timer.rs` | deadlines |
+//! | – job count, packet | `scope/erased.rs` | the jobs of a scope that have not ended; one of them |
 
 pub(crate) mod cancel_on_drop;
 pub(crate) mod cell;

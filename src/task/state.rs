@@ -1,4 +1,4 @@
-//! The states of a task, and every transition between them. Nothing here knows the closure or the
+//! The states of a task, and the transitions between them. Nothing here knows the closure or the
 //! result: what must be dropped, called or woken because of a transition is returned to the caller,
 //! which does it after the task's lock is released.
 //!
@@ -9,13 +9,15 @@
 //!      └────────────► Cancelling ────────────────────┘  └──┘ lend, give_back
 //!       cancel, refuse              finish            InCallback
 //! ```
+//!
+//! Without a handle, `finish` leads to Consumed. A job that no executor accepts goes there at once.
 
 use std::mem;
 use std::panic::Location;
 use std::task::Waker;
 
 use crate::task::context::ThreadId;
-use crate::util::fault::fault;
+use crate::util::fault::fault_or;
 
 /// Where a job was submitted.
 pub(crate) type Origin = &'static Location<'static>;
@@ -29,7 +31,7 @@ pub(crate) struct State {
     waiter: Waiter,
     /// While queued: the place in the order of submission, modulo 2³².
     /// While running or cancelling: the thread that does it.
-    number: u32,
+    order_or_thread: u32,
     origin: Origin,
     /// The waiter registered last. Only until the task is finished.
     waker: Option<Waker>,
@@ -38,8 +40,8 @@ pub(crate) struct State {
 /// Where a task is on its way from `submit` to the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// No thread has started it. The only stage in which the task holds its closure.
-    Queued,
+    /// No thread has started it.
+    Queued(Mark),
     /// A thread runs the closure, or has run it and now runs the callbacks.
     Running { cancel_requested: bool },
     /// The task will never start. A thread drops the closure, or is about to publish the error.
@@ -52,14 +54,25 @@ pub(crate) enum Stage {
     Consumed(OutcomeKind),
 }
 
+/// What the pool's probes know of a queued task: see `pool/blocked.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    None,
+    /// A worker's `block_on` has polled it.
+    Candidate,
+    /// A probe has woken the future that waits for it, and that has not polled since.
+    Probed,
+}
+
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutcomeKind {
     Returned,
     Panicked,
     Cancelled,
-    /// It never ran: the pool was shut down or broken, or no thread could be started.
-    Refused,
+    /// It did not run, for another reason than a cancel: the pool was shut down or broken, or no
+    /// thread could be started.
+    NotRun,
 }
 
 /// What a registered waker wakes.
@@ -88,12 +101,26 @@ pub(crate) enum Start {
 pub(crate) enum Cancel {
     /// The caller drops the closure, then publishes the error.
     DropClosure,
-    /// The task is cancelled already, or another thread is at it.
+    /// The task is cancelled already, or a thread is cancelling it.
     AlreadyCancelled,
     /// The task runs: its cancel request is set.
     Requested,
     /// It is too late.
     Finished,
+}
+
+/// The answer to [`State::poll`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Polled {
+    /// The waker is registered already, so that it need not be cloned. Then the task is unfinished,
+    /// since its end takes the waker.
+    pub(crate) will_wake: bool,
+    /// The place in the order of submission, if the task is queued.
+    pub(crate) order: Option<u32>,
+    /// The poll is the first one by a worker's `block_on`.
+    pub(crate) is_first: bool,
+    /// The poll comes from a probe.
+    pub(crate) is_probed: bool,
 }
 
 /// The answer to [`State::register`].
@@ -131,24 +158,19 @@ pub(crate) enum Lend {
 
 impl State {
     pub(crate) fn queued(origin: Origin) -> Self {
-        Self::at(Stage::Queued, origin)
+        Self::at(Stage::Queued(Mark::None), origin)
     }
 
     /// Sets the place in the order of submission.
     pub(crate) fn set_order(&mut self, order: u32) {
         if self.is_queued() {
-            self.number = order;
+            self.order_or_thread = order;
         }
-    }
-
-    /// Returns the place in the order of submission, while the task is queued.
-    pub(crate) fn order(&self) -> Option<u32> {
-        self.is_queued().then_some(self.number)
     }
 
     /// The state of a task that was refused before it was queued.
     pub(crate) fn refused(origin: Origin) -> Self {
-        Self::at(Stage::Finished(OutcomeKind::Refused), origin)
+        Self::at(Stage::Finished(OutcomeKind::NotRun), origin)
     }
 
     fn at(stage: Stage, origin: Origin) -> Self {
@@ -156,7 +178,7 @@ impl State {
             stage,
             join_interest: true,
             waiter: Waiter::Task,
-            number: 0,
+            order_or_thread: 0,
             origin,
             waker: None,
         }
@@ -171,14 +193,14 @@ impl State {
     }
 
     pub(crate) fn is_queued(&self) -> bool {
-        self.stage == Stage::Queued
+        matches!(self.stage, Stage::Queued(_))
     }
 
     /// Returns false once the outcome is visible.
     pub(crate) fn is_unfinished(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Queued | Stage::Running { .. } | Stage::Cancelling(_)
+            Stage::Queued(_) | Stage::Running { .. } | Stage::Cancelling(_)
         )
     }
 
@@ -190,7 +212,7 @@ impl State {
     /// itself, which is cancelling it.
     pub(crate) fn must_wait(&self, thread: impl FnOnce() -> ThreadId) -> bool {
         match self.stage {
-            Stage::Cancelling(_) => self.number != thread().0,
+            Stage::Cancelling(_) => self.order_or_thread != thread().0,
             _ => self.is_unfinished(),
         }
     }
@@ -198,7 +220,7 @@ impl State {
     /// Returns the thread that runs or cancels the task at the moment.
     pub(crate) fn running_thread(&self) -> Option<ThreadId> {
         match self.stage {
-            Stage::Running { .. } | Stage::Cancelling(_) => Some(ThreadId(self.number)),
+            Stage::Running { .. } | Stage::Cancelling(_) => Some(ThreadId(self.order_or_thread)),
             _ => None,
         }
     }
@@ -211,16 +233,16 @@ impl State {
         self.stage = Stage::Running {
             cancel_requested: false,
         };
-        self.number = thread.0;
+        self.order_or_thread = thread.0;
         Start::Run
     }
 
     /// Queued → Cancelling, by the handle's `cancel` on `thread`; sets the request if it runs.
     pub(crate) fn cancel(&mut self, thread: ThreadId) -> Cancel {
         match self.stage {
-            Stage::Queued => {
+            Stage::Queued(_) => {
                 self.stage = Stage::Cancelling(OutcomeKind::Cancelled);
-                self.number = thread.0;
+                self.order_or_thread = thread.0;
                 Cancel::DropClosure
             }
             Stage::Running { .. } => {
@@ -228,10 +250,10 @@ impl State {
                 self.stage = Stage::Running {
                     cancel_requested: true,
                 };
-                if fault!("cancel_of_a_running_job_succeeds") {
-                    return Cancel::AlreadyCancelled;
-                }
-                Cancel::Requested
+                fault_or!(
+                    "cancel_of_a_running_job_succeeds": Cancel::AlreadyCancelled;
+                    Cancel::Requested
+                )
             }
             Stage::Cancelling(kind)
             | Stage::Finished(kind)
@@ -249,7 +271,7 @@ impl State {
         let queued = self.is_queued();
         if queued {
             self.stage = Stage::Cancelling(kind);
-            self.number = thread.0;
+            self.order_or_thread = thread.0;
         }
         queued
     }
@@ -257,7 +279,7 @@ impl State {
     /// Queued → Consumed: the closure goes back to the caller of a `submit` that failed.
     pub(crate) fn reclaim(&mut self) {
         debug_assert!(self.is_queued(), "only an unseen task is reclaimed");
-        self.stage = Stage::Consumed(OutcomeKind::Refused);
+        self.stage = Stage::Consumed(OutcomeKind::NotRun);
     }
 
     /// Returns whether the end of the task wakes user code.
@@ -269,9 +291,10 @@ impl State {
     /// woken after the lock is released.
     pub(crate) fn finish(&mut self, kind: OutcomeKind) -> Option<Waker> {
         // Invariant: a task without a handle never holds an outcome.
-        self.stage = match self.join_interest {
-            true => Stage::Finished(kind),
-            false => Stage::Consumed(kind),
+        self.stage = if self.join_interest {
+            Stage::Finished(kind)
+        } else {
+            Stage::Consumed(kind)
         };
         self.waker.take()
     }
@@ -285,7 +308,7 @@ impl State {
             }
             Stage::Consumed(_) => Take::AlreadyTaken,
             // The error is not there yet, and this thread would wait for itself.
-            Stage::Cancelling(_) if self.number == thread().0 => Take::CancelledHere,
+            Stage::Cancelling(_) if self.order_or_thread == thread().0 => Take::CancelledHere,
             _ => Take::NotYet,
         }
     }
@@ -313,11 +336,10 @@ impl State {
     pub(crate) fn register(&mut self, waker: Option<Waker>, waiter: Waiter) -> Register {
         // Invariant: a waker is stored only while the task is unfinished, under the lock that ends it. So
         // the end either finds the waker, or comes first and is seen here.
-        let finished = !self.is_unfinished() && !fault!("register_ignores_the_stage");
-        if finished {
+        if fault_or!("register_ignores_the_stage": false; !self.is_unfinished()) {
             return Register::Finished(waker);
         }
-        if fault!("register_keeps_the_first_waker") && self.waker.is_some() {
+        if fault_or!("register_keeps_the_first_waker": self.waker.is_some(); false) {
             return Register::Registered {
                 replaced: waker.map(|waker| (waker, waiter)),
             };
@@ -327,9 +349,26 @@ impl State {
         Register::Registered { replaced }
     }
 
-    /// Returns whether `waker` is registered already, so that it need not be cloned.
-    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
-        self.waker.as_ref().is_some_and(|own| own.will_wake(waker))
+    /// The handle is polled, by a `block_on` of one of the pool's own workers or elsewhere.
+    pub(crate) fn poll(&mut self, waker: &Waker, by_worker: bool) -> Polled {
+        let mut polled = Polled {
+            will_wake: self.waker.as_ref().is_some_and(|own| own.will_wake(waker)),
+            order: None,
+            is_first: false,
+            is_probed: false,
+        };
+        if let Stage::Queued(mark) = &mut self.stage {
+            polled.order = Some(self.order_or_thread);
+            polled.is_first = by_worker && *mark == Mark::None;
+            polled.is_probed = *mark == Mark::Probed;
+            // A probe is answered by the poll that it causes, or by none.
+            if by_worker {
+                *mark = Mark::Candidate;
+            } else if polled.is_probed {
+                *mark = Mark::None;
+            }
+        }
+        polled
     }
 
     /// The handle goes away. Returns whether the caller must drop the outcome, and the waker.
@@ -345,19 +384,24 @@ impl State {
         (has_outcome, self.waker.take())
     }
 
-    /// Takes the waker of a future that waits for the queued task: the future then polls, and so
-    /// registers, again.
-    pub(crate) fn probe(&mut self) -> Option<Waker> {
-        match self.is_queued() && self.waiter != Waiter::Join {
-            true => self.waker.take(),
-            false => None,
+    /// Takes the waker of a future that waits for the queued task, for a probe: the future then polls,
+    /// and so registers, again.
+    pub(crate) fn take_future_waker(&mut self) -> Option<Waker> {
+        let Stage::Queued(mark) = &mut self.stage else {
+            return None;
+        };
+        if self.waiter == Waiter::Join {
+            return None;
         }
+        let waker = self.waker.take()?;
+        *mark = Mark::Probed;
+        Some(waker)
     }
 
     /// Returns the waker of the waiter, so that it looks at the task again.
-    pub(crate) fn rewake(&mut self) -> Option<Waker> {
+    pub(crate) fn waker_to_rewake(&mut self) -> Option<Waker> {
         match self.waiter {
-            // It does not register again. To clone the crate's own waker runs no user code.
+            // It does not register again. Cloning the crate's own waker runs no user code.
             Waiter::Join => self.waker.clone(),
             Waiter::BlockOn | Waiter::Task => self.waker.take(),
         }
@@ -401,7 +445,7 @@ mod tests {
         assert_eq!(state.cancel(HERE), Cancel::DropClosure);
         assert_eq!(state.start(ELSEWHERE), Start::NotQueued);
         assert_eq!(state.cancel(ELSEWHERE), Cancel::AlreadyCancelled);
-        assert!(!state.refuse(OutcomeKind::Refused, ELSEWHERE));
+        assert!(!state.refuse(OutcomeKind::NotRun, ELSEWHERE));
         assert!(state.is_unfinished());
     }
 
@@ -437,7 +481,7 @@ mod tests {
     #[test]
     fn the_cancelling_thread_need_not_wait() {
         let mut state = queued();
-        assert!(state.refuse(OutcomeKind::Refused, HERE));
+        assert!(state.refuse(OutcomeKind::NotRun, HERE));
         assert_eq!(state.take(|| HERE), Take::CancelledHere);
         assert_eq!(state.take(|| ELSEWHERE), Take::NotYet);
     }
@@ -490,26 +534,49 @@ mod tests {
     #[test]
     fn a_probe_takes_the_waker_of_a_future() {
         let mut state = queued();
-        assert!(state.probe().is_none(), "no waiter");
+        assert!(state.take_future_waker().is_none(), "no waiter");
         let _ = state.register(noop(), Waiter::Join);
-        assert!(state.probe().is_none(), "a join has helped already");
-        assert!(state.rewake().is_some() && state.rewake().is_some());
+        assert!(
+            state.take_future_waker().is_none(),
+            "a join has helped already"
+        );
+        assert!(state.waker_to_rewake().is_some() && state.waker_to_rewake().is_some());
         let _ = state.register(noop(), Waiter::Task);
-        assert!(state.probe().is_some());
-        assert!(state.probe().is_none(), "it has not polled again");
+        assert!(state.take_future_waker().is_some());
+        assert!(
+            state.take_future_waker().is_none(),
+            "it has not polled again"
+        );
         let _ = state.register(noop(), Waiter::BlockOn);
         assert_eq!(state.start(HERE), Start::Run);
-        assert!(state.probe().is_none(), "it runs");
+        assert!(state.take_future_waker().is_none(), "it runs");
     }
 
     #[test]
-    fn a_queued_task_knows_its_order() {
+    fn a_poll_answers_the_probe_that_caused_it_and_no_other() {
         let mut state = queued();
         state.set_order(3);
-        assert_eq!(state.order(), Some(3));
+        let mut poll = |by_worker, probe| {
+            if probe {
+                let _ = state.register(noop(), Waiter::Task);
+                assert!(state.take_future_waker().is_some());
+            }
+            let polled = state.poll(Waker::noop(), by_worker);
+            assert_eq!(polled.order, Some(3));
+            (polled.is_first, polled.is_probed)
+        };
+        assert_eq!(poll(false, false), (false, false));
+        assert_eq!(poll(false, true), (false, true));
+        assert_eq!(
+            poll(true, false),
+            (true, false),
+            "the other poll answered it"
+        );
+        assert_eq!(poll(true, false), (false, false));
+        assert_eq!(poll(true, true), (false, true));
+        assert_eq!(poll(true, false), (false, false));
         assert_eq!(state.start(HERE), Start::Run);
-        state.set_order(4);
-        assert_eq!(state.order(), None);
+        assert_eq!(state.poll(Waker::noop(), true).order, None);
         assert_eq!(state.running_thread(), Some(HERE));
     }
 }

@@ -1,27 +1,31 @@
 //! Faults that can be injected, to see that the models catch them: an ordering weakened, a check or
 //! a wake-up left out.
 //!
-//! A fault stands in the code as `fault!("name")`, beside the line that it breaks, so a refactoring
-//! carries it along. It is the constant `false` unless the crate is compiled with `--cfg fault`; then
-//! the environment variable `FUTUREPOOL_FAULT` names the one that is injected. `.ci/faults` runs the
+//! A fault stands in the code beside the expression that it breaks ([`fault_or`]), so a refactoring
+//! carries it along. It is compiled only with `--cfg fault`; then the environment variable
+//! `FUTUREPOOL_FAULT` names the one that is injected. `.ci/faults` runs the
 //! models once for each.
 
-/// Returns whether the fault of that name is injected.
+/// `fault_or!("name": broken; real)` is `real`, or `broken` while the fault of that name is injected.
+/// There may be several faults, separated by commas.
 #[cfg(not(fault))]
-macro_rules! fault {
-    ($name:literal) => {
-        false
+macro_rules! fault_or {
+    ($($name:literal: $broken:expr),+; $real:expr) => {
+        $real
     };
 }
 
 #[cfg(fault)]
-macro_rules! fault {
-    ($name:literal) => {
-        $crate::util::fault::is_injected($name)
+macro_rules! fault_or {
+    ($($name:literal: $broken:expr),+; $real:expr) => {
+        match () {
+            $(() if $crate::util::fault::is_injected($name) => $broken,)+
+            () => $real,
+        }
     };
 }
 
-pub(crate) use fault;
+pub(crate) use fault_or;
 
 #[cfg(fault)]
 pub(crate) fn is_injected(name: &str) -> bool {

@@ -61,7 +61,7 @@ impl AdaptiveSpin {
 #[derive(Debug)]
 struct SpinBudget {
     /// Two to the power of the number of misses in a row, up to `max`.
-    misses: Cell<u32>,
+    backoff: Cell<u32>,
     max: u32,
     /// How many occasions pass before the next attempt.
     skip: Cell<u32>,
@@ -70,7 +70,7 @@ struct SpinBudget {
 impl SpinBudget {
     const fn new(max: u32) -> Self {
         Self {
-            misses: Cell::new(1),
+            backoff: Cell::new(1),
             max,
             skip: Cell::new(0),
         }
@@ -83,13 +83,14 @@ impl SpinBudget {
             return false;
         }
         let success = attempt();
-        let misses = match success {
-            true => 1,
-            false => self.max.min(2 * self.misses.get()),
+        let backoff = if success {
+            1
+        } else {
+            self.max.min(2 * self.backoff.get())
         };
-        self.misses.set(misses);
+        self.backoff.set(backoff);
         // The first miss may be chance.
-        self.skip.set(misses / 4);
+        self.skip.set(backoff / 4);
         success
     }
 }
@@ -132,12 +133,12 @@ process_wide! {
 /// Spins before a thread parks in a wait until `deadline`, or without one. One thread of the process
 /// does so at a time: a second one would take CPU time from what both wait for. If the deadline is
 /// near, `found` is called once.
-pub(crate) fn spin_before_join(deadline: Option<Instant>, mut found: impl FnMut() -> bool) -> bool {
+pub(crate) fn spin_before_park(deadline: Option<Instant>, mut found: impl FnMut() -> bool) -> bool {
     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left < 10 * LONG) {
         return found();
     }
-    // Ordering: none is needed. The flag guards no data; the pair keeps the spin inside of it.
+    // Ordering: the flag guards no data. Acquire and Release only keep the spin between the two.
     if cfg!(loom) || JOINER_SPINS.swap(true, Ordering::Acquire) {
         return found();
     }
@@ -195,7 +196,7 @@ mod tests {
     /// Returns how often a joiner checks, if it sees nothing.
     fn checks_of_a_joiner(deadline: Option<Instant>) -> u32 {
         let mut checks = 0;
-        let seen = spin_before_join(deadline, || {
+        let seen = spin_before_park(deadline, || {
             checks += 1;
             false
         });
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(checks_of_a_joiner(Some(now)), 1);
         assert_eq!(checks_of_a_joiner(Some(now + LONG)), 1);
         assert!(checks_of_a_joiner(None) > SHORT);
-        spin_before_join(None, || {
+        spin_before_park(None, || {
             assert_eq!(checks_of_a_joiner(None), 1);
             true
         });

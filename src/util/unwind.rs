@@ -1,4 +1,4 @@
-//! User code that may panic and must not take this crate along: callbacks, wakers, destructors,
+//! User code that may panic and must not take the crate down with it: callbacks, wakers, destructors,
 //! `tracing` subscribers.
 //!
 //! No function here may be called while one of the crate's locks is held.
