@@ -43,7 +43,8 @@ fn set_phase(pool: &PoolInner, phase: WorkerPhase) {
 pub(crate) fn worker_loop(pool: &Arc<PoolInner>) {
     let slot = SleepSlot::new();
     let spin = AdaptiveSpin::new();
-    while let Some(job) = next_job(pool, &slot, &spin) {
+    let mut after_pause = false;
+    while let Some(job) = next_job(pool, &slot, &spin, &mut after_pause) {
         // It may have been cancelled, or run by a waiter, while it was queued.
         if !job.run_if_queued() {
             pool.popped_tombstone();
@@ -54,14 +55,21 @@ pub(crate) fn worker_loop(pool: &Arc<PoolInner>) {
 /// Returns the next job, waiting for it if need be. Returns `None` if there will be none, or if none
 /// came for `keep_alive`.
 ///
-/// Whether this worker searches is in its [`Context`], since the end of a job may set it, too.
-fn next_job(pool: &Arc<PoolInner>, slot: &Arc<SleepSlot>, spin: &AdaptiveSpin) -> Option<Job> {
+/// `after_pause`: whether the worker had to wait for the job. It is in the worker's [`Context`], too, as
+/// is whether the worker searches: the end of a job reads the one and sets the other.
+fn next_job(
+    pool: &Arc<PoolInner>,
+    slot: &Arc<SleepSlot>,
+    spin: &AdaptiveSpin,
+    after_pause: &mut bool,
+) -> Option<Job> {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut exit_at = None;
     let mut timed_out = false;
-    let mut searching = take_searching();
-    // The end of the last job found the queue empty: that is a pause, too.
-    let mut after_pause = searching;
+    // While jobs come without a pause, the context is neither read nor written.
+    let mut searching = *after_pause && take_searching();
+    // If the end of the last job found the queue empty, that is a pause, too.
+    let mut paused = searching;
     loop {
         if let Some(job) = pool.pop() {
             if searching {
@@ -73,10 +81,13 @@ fn next_job(pool: &Arc<PoolInner>, slot: &Arc<SleepSlot>, spin: &AdaptiveSpin) -
                     notify_work(pool);
                 }
             }
-            Context::with(|context| context.after_pause.set(after_pause));
+            if paused != *after_pause {
+                *after_pause = paused;
+                Context::with(|context| context.after_pause.set(paused));
+            }
             return Some(job);
         }
-        after_pause = true;
+        paused = true;
         // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
         // under both locks, stays empty.
         if timed_out || pool.is_closed_and_empty() {
