@@ -234,15 +234,25 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
+// Maintainers: begin with `guide/how_it_works.rs`, then `task/mod.rs` (the lock order is there) and
+// `pool/mod.rs`.
+
+/// Many handles: `as_completed`, `wait`, `map`.
 mod combine;
 mod error;
+/// What can run a job: the trait, and its implementations for foreign pools.
 mod executor;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+/// Threads that wait: parking, `block_on`, helping, the wait-for graph.
 mod park;
+/// Where jobs wait and threads run them.
 mod pool;
+/// Jobs that borrow.
 mod scope;
+/// One job: its state, its closure and outcome, its two handles.
 mod task;
+/// Locks (std's or loom's), unwinding, spinning, the timer, injected faults.
 mod util;
 
 pub use combine::as_completed::{

@@ -61,14 +61,16 @@
 //! workers and parks. The list is LIFO: the worker parked last has warm caches, and the workers
 //! parked longest reach their `keep_alive`.
 //!
-//! - A submitter that has queued a job checks whether a worker searches. If so, that worker will
-//!   find the job.
-//! - Otherwise the submitter notifies the worker parked last. That worker counts as searching from
-//!   then on, so the next hundred submits wake no other worker.
-//! - A worker that finds a job while searching stops searching. If there are more jobs, it
-//!   notifies the next worker. Workers wake up one after the other for as long as there is work.
-//! - If every worker is busy and there are fewer than `max_workers`, the submitter starts a
+//! A submitter that has queued a job takes three steps:
+//!
+//! 1. If there are more unfinished jobs than workers, and fewer workers than `max_workers`, it starts a
 //!    thread.
+//! 2. If no worker searches and one is parked, it notifies the worker parked last. That worker counts
+//!    as searching from then on, so the next hundred submits wake no other worker.
+//! 3. If every worker is blocked in a wait, it wakes one, which checks whether it must help.
+//!
+//! A worker that finds a job while searching stops searching. If there are more jobs, it notifies the
+//! next worker. Workers wake up one after the other for as long as there is work.
 //!
 //! No wake-up is lost, because each side writes before it reads, with a sequentially consistent
 //! fence between:

@@ -9,7 +9,7 @@
 //! the oldest candidate (`pool/blocked.rs`). The worker polls, the poll meets the job that the probe
 //! has marked, and right after it `block_on` runs that job ([`help_if_probed`]).
 //!
-//! Invariant: a waiter runs a job only if the poll that ended last has polled the job's handle. A job
+//! Invariant: `block_on` runs a job only if its last poll has polled the job's handle. A job
 //! that runs on the stack of a thread which does not wait for it could take the locks that this
 //! thread holds.
 
@@ -53,7 +53,7 @@ struct Offer {
     task: Arc<dyn RawTask>,
 }
 
-/// Who polls on this thread.
+/// What polls on this thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// No `block_on` of this crate, as far as the innermost job is concerned.

@@ -1,5 +1,5 @@
-//! A thread that waits for one thing, and the waker that ends the wait. Every blocking wait of the
-//! crate parks here.
+//! A thread that waits for one thing, and the waker that ends the wait. Every wait for a job, a permit,
+//! a future or a shutdown parks here. (Workers without a job park in `pool/idle.rs`.)
 //!
 //! A worker that parks without a timeout tells its pool, before and after ([`PoolInner`]): it may be
 //! the last one that could run what is queued. The pool may give it something to do first

@@ -57,7 +57,7 @@ pub(crate) fn self_cycle(job: &dyn RawTask) -> Option<Cycle> {
 /// # Errors
 ///
 /// Returns the cycle that the wait would close.
-pub(crate) fn block_on_one(job: Arc<dyn RawTask>, waker: &Waker) -> Result<BlockedGuard, Cycle> {
+pub(crate) fn enter_wait(job: Arc<dyn RawTask>, waker: &Waker) -> Result<BlockedGuard, Cycle> {
     let own = BlockedThread {
         jobs: vec![job],
         stack: running_stack(),
@@ -78,7 +78,7 @@ pub(crate) fn block_on_one(job: Arc<dyn RawTask>, waker: &Waker) -> Result<Block
 
 /// This thread is about to wait for all of `jobs`, and nothing can end that wait early: for each
 /// cycle that it closes, another thread on the cycle gets the error.
-pub(crate) fn block_on_all(jobs: Vec<Arc<dyn RawTask>>) -> BlockedGuard {
+pub(crate) fn enter_wait_for_all(jobs: Vec<Arc<dyn RawTask>>) -> BlockedGuard {
     let own = BlockedThread {
         jobs,
         stack: running_stack(),

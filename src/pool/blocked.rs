@@ -73,9 +73,9 @@ const MIN_PRUNE: usize = 64;
 /// When the next probe is due, and how many jobs it is for.
 #[derive(Default)]
 struct Probe {
-    /// How often in a row the queue was probed without progress.
+    /// How many probes in a row were made without progress.
     attempts: u32,
-    /// The longest of the pauses so far.
+    /// The current back-off: it doubles while probes of the whole queue make no progress.
     pause: Duration,
     next_at: Option<Instant>,
     /// How many jobs had started at the last probe.
@@ -84,7 +84,7 @@ struct Probe {
 
 /// How long a probed future has to answer before more are probed.
 const STALL_DELAY: Duration = Duration::from_millis(10);
-/// The longest pause between two probes of the whole queue.
+/// The upper bound of the back-off. Only a slow probe pauses longer: see `BACKOFF_RATIO`.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// A pause is at least this many times as long as the probe took.
 const BACKOFF_RATIO: u32 = 50;

@@ -1,7 +1,8 @@
 //! What a pool, its workers and its jobs share.
 //!
 //! The parts (queue, semaphore, registry, …) know nothing of each other. What concerns several of
-//! them is a method here; what spawns threads is in `spawn.rs`, what they do in `worker.rs`.
+//! them is a method here. When threads are notified or spawned is in `spawn.rs`, what they do in
+//! `worker.rs`.
 
 use std::array;
 use std::process;

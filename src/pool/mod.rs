@@ -57,8 +57,8 @@ use crate::util::unwind::drop_catching;
 /// and sync code joins. Worker threads start on demand, up to a limit.
 ///
 /// Jobs that are submitted outside of the pool's workers start in the order of acceptance, and so do
-/// the jobs that one worker submits, among themselves. Between the two no order is promised. Jobs that
-/// a waiting worker runs are an exception: see [below](#waits-in-a-worker).
+/// the jobs that one worker submits, among themselves. Between the two no order is promised, though at
+/// present all jobs share one queue. Jobs that a waiting worker runs are an exception: see [below](#waits-in-a-worker).
 ///
 /// A pool is not `Clone`. Share it as `&ThreadPool` or `Arc<ThreadPool>`.
 ///

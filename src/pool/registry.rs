@@ -76,7 +76,7 @@ pub(crate) struct WorkerThread {
     pub(crate) tls_dropped: Arc<AtomicBool>,
 }
 
-/// A worker that is counted, and whose thread is to be spawned.
+/// A worker that is counted already; its thread must be spawned next.
 #[derive(Debug)]
 pub(crate) struct WorkerSlot {
     pub(crate) worker: u64,

@@ -13,8 +13,11 @@ use crate::util::fault::fault_or;
 use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, fence, thread};
 use crate::util::unwind::{emit, wake_all};
 
-/// Ensures that a worker will take a job that is in the queue: spawns one if the others have enough
-/// to do, and notifies one if it is parked and none searches.
+/// Ensures that a worker will take a job that is in the queue:
+///
+/// 1. If there is more to do than workers, and fewer than `max_workers`, it spawns a worker.
+/// 2. If no worker searches and one is parked, it notifies that one.
+/// 3. If all workers are blocked and none wakes up by itself, it unparks one, which checks again.
 pub(crate) fn notify_work(pool: &Arc<PoolInner>) {
     // Ordering: the queue is written before the states of the workers are read: see `idle.rs`.
     fence(fault_or!("a_weak_fence_after_a_submit": Ordering::AcqRel; Ordering::SeqCst));
@@ -26,7 +29,8 @@ pub(crate) fn notify_work(pool: &Arc<PoolInner>) {
     pool.blocked().unpark_one(workers);
 }
 
-/// Spawns a worker if one more is allowed and has something to do. It checks the queue first of all.
+/// Spawns a worker if one more is allowed and has something to do. It runs the initializer, then checks
+/// the queue before it parks, so it needs no notification.
 fn spawn_worker(pool: &Arc<PoolInner>) {
     let Some(slot) = pool.registry().reserve(|| pool.demand()) else {
         return;
@@ -117,7 +121,7 @@ fn check_stall(pool: &Arc<PoolInner>) -> Option<Deferred> {
 }
 
 /// A worker can no longer be counted on.
-pub(crate) fn worker_lost(pool: &Arc<PoolInner>) {
+fn worker_lost(pool: &Arc<PoolInner>) {
     if check_stall(pool).is_some() {
         // No other event may come in time, so one of the blocked workers must check again.
         pool.blocked().unpark_one(pool.registry().workers());

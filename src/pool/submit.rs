@@ -121,7 +121,7 @@ impl Acquire {
             if !in_block_on() || self.pool.current_worker().is_none() {
                 return Poll::Pending;
             }
-            // A blocked worker cannot start jobs, and so cannot release permits.
+            // Permits are released when workers start jobs. If all of them waited here, none would be.
             self.cancel();
             if let Some(semaphore) = self.pool.semaphore() {
                 semaphore.force_acquire();

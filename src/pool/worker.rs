@@ -3,7 +3,7 @@
 use crate::pool::idle::{SleepSlot, WakeReason};
 use crate::pool::inner::PoolInner;
 use crate::pool::registry::{WorkerSlot, join_all};
-use crate::pool::spawn::{notify_work, worker_lost};
+use crate::pool::spawn::notify_work;
 use crate::task::context::{Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker};
 use crate::task::job::Job;
 use crate::util::fault::fault_or;
@@ -13,12 +13,12 @@ use crate::util::unwind::emit;
 
 /// The life of a worker.
 pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
-    let worker = slot.name_index;
+    let index = slot.name_index;
     let name = &pool.config().thread_name_prefix;
     let guard = ExitGuard { pool, slot };
     set_phase(pool, WorkerPhase::Initializing);
     set_current_pool(Some(Arc::clone(pool)));
-    emit(|| tracing::debug!(pool = %name, worker, "a worker starts"));
+    emit(|| tracing::debug!(pool = %name, worker = index, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());
     let initialized = pool.config().initialize();
@@ -32,7 +32,7 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     }
     // Before the event, which is user code: while that runs, nothing may count on this worker.
     drop(guard);
-    emit(|| tracing::debug!(pool = %name, worker, "a worker ends"));
+    emit(|| tracing::debug!(pool = %name, worker = index, "a worker ends"));
 }
 
 fn set_phase(pool: &PoolInner, phase: WorkerPhase) {
@@ -66,7 +66,7 @@ fn next_job(
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut exit_at = None;
     let mut timed_out = false;
-    // While jobs come without a pause, the context is neither read nor written.
+    // While jobs come without a pause, this function leaves the context alone.
     let mut searching = *after_pause && take_searching();
     // If the end of the last job found the queue empty, that is a pause, too.
     let mut paused = searching;
@@ -153,9 +153,6 @@ impl Drop for ExitGuard<'_> {
         );
         if has_queued {
             notify_work(pool);
-            // `notify_work` unparks a blocked worker only for a job that nothing else will take. Here
-            // the others may all be blocked because this worker was still counted on.
-            worker_lost(pool);
         }
         fault_or!("an_exiting_worker_tells_nobody": (); pool.check_termination());
         join_all(exited);

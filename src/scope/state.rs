@@ -26,7 +26,7 @@ use std::task::Waker;
 
 use crate::park::helping::help;
 use crate::park::parker::Parker;
-use crate::park::wait_graph::block_on_all;
+use crate::park::wait_graph::enter_wait_for_all;
 use crate::task::cell::RawTask;
 use crate::task::context::may_be_waited_for;
 use crate::task::join_handle::JoinHandle;
@@ -173,7 +173,7 @@ impl ScopeData {
         if is_complete() {
             return;
         }
-        let guard = may_be_waited_for().then(|| block_on_all(wait_targets));
+        let guard = may_be_waited_for().then(|| enter_wait_for_all(wait_targets));
         parker.park_only(None);
         // User code may run next, and no thread may be in the wait graph while it runs that.
         drop(guard);

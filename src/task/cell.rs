@@ -65,7 +65,7 @@ impl<T> Default for Extras<T> {
     }
 }
 
-/// The pool of a task, which counts it and decides which thread may run it.
+/// The pool of a task, which counts what happens to the task, and knows its own workers.
 pub(crate) trait Scheduler: Send + Sync + 'static {
     /// The task is about to be visible as running. Called under the task's lock: only counts.
     fn on_start(&self, runner: Runner);
@@ -261,7 +261,8 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         // From here on the lock is held until the outcome is visible: the handle could be dropped, or
         // another waker registered, in between.
         let wakes = inner.state.wakes_user_code();
-        // Invariant: a worker is counted as idle before the outcome of its job is visible.
+        // Invariant: a job is counted as ended before its outcome is visible. From then on its worker
+        // counts as idle, unless it must run a user's waker, or waits for the job itself.
         self.scheduler.on_finish(runner, panicked, wakes);
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);

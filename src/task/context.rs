@@ -32,8 +32,8 @@ pub(crate) struct Context {
     pub(crate) searching: Cell<bool>,
     /// Whether this worker had to wait for the job that it runs.
     pub(crate) after_pause: Cell<bool>,
-    /// Set by a worker as the first thing it does. Dropped with this context, which is then the
-    /// last thread-local of the thread to be dropped.
+    /// Set by a worker as the first thing it does. Dropped with this context, which is then the last
+    /// thread-local of the thread to be dropped, where std drops them in reverse order.
     pub(crate) tls_drop_flag: Cell<Option<TlsDropFlag>>,
 }
 

@@ -14,7 +14,7 @@ use futures::future::FusedFuture;
 use crate::error::JoinError;
 use crate::park::helping::{help, in_untimed_block_on, is_block_on_waker, offer};
 use crate::park::parker::Parker;
-use crate::park::wait_graph::{BlockedGuard, block_on_one, self_cycle};
+use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
 use crate::task::cancel_on_drop::CancelOnDrop;
 use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, state_of};
 use crate::task::context::{ThreadId, may_be_waited_for};
@@ -258,8 +258,8 @@ impl<T> JoinHandle<T> {
             }
         }
         let parker = Parker::new();
-        // If the job finishes between the two steps, the outcome is there: no callback can borrow it while
-        // this handle is borrowed mutably. So the loop ends after the second round.
+        // If the job has finished since the last look, `register` says so and `take` finds the outcome: no
+        // callback can borrow it while this handle is borrowed mutably. So the loop never repeats.
         let replaced = loop {
             let waker = Some(parker.waker().clone());
             let register = state_of(&**self.task(), |state| state.register(waker, Waiter::Join));
@@ -293,7 +293,7 @@ impl<T> JoinHandle<T> {
             // Only a thread that others wait for can close a cycle, and only by a wait without end.
             let mut guard = None;
             if deadline.is_none() && may_be_waited_for() {
-                match block_on_one(self.raw(), parker.waker()) {
+                match enter_wait(self.raw(), parker.waker()) {
                     Ok(blocked) => guard = Some(blocked),
                     Err(cycle) => return Some(Err(JoinError::deadlock(cycle))),
                 }
@@ -380,7 +380,7 @@ impl<T> JoinHandle<T> {
     fn register(&self, context: &Context<'_>) -> bool {
         let (task, waker) = (self.task(), context.waker());
         let by_worker = in_untimed_block_on() && task.scheduler().role() == Role::Worker;
-        let polled = state_of(&**task, |state| state.poll(waker, by_worker));
+        let polled = state_of(&**task, |state| state.note_poll(waker, by_worker));
         if !polled.will_wake {
             let waiter = if is_block_on_waker(waker) {
                 Waiter::BlockOn

@@ -10,7 +10,8 @@
 //!       cancel, refuse              finish            InCallback
 //! ```
 //!
-//! Without a handle, `finish` leads to Consumed. A job that no executor accepts goes there at once.
+//! Without a handle, `finish` leads to Consumed. So does `reclaim`, when a closed pool gives a closure
+//! back to the submitter.
 
 use std::mem;
 use std::panic::Location;
@@ -109,7 +110,7 @@ pub(crate) enum Cancel {
     Finished,
 }
 
-/// The answer to [`State::poll`].
+/// The answer to [`State::note_poll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Polled {
     /// The waker is registered already, so that it need not be cloned. Then the task is unfinished,
@@ -349,8 +350,8 @@ impl State {
         Register::Registered { replaced }
     }
 
-    /// The handle is polled, by a `block_on` of one of the pool's own workers or elsewhere.
-    pub(crate) fn poll(&mut self, waker: &Waker, by_worker: bool) -> Polled {
+    /// Notes that the handle is polled: by a `block_on` of one of the pool's own workers, or elsewhere.
+    pub(crate) fn note_poll(&mut self, waker: &Waker, by_worker: bool) -> Polled {
         let mut polled = Polled {
             will_wake: self.waker.as_ref().is_some_and(|own| own.will_wake(waker)),
             order: None,
@@ -561,7 +562,7 @@ mod tests {
                 let _ = state.register(noop(), Waiter::Task);
                 assert!(state.take_future_waker().is_some());
             }
-            let polled = state.poll(Waker::noop(), by_worker);
+            let polled = state.note_poll(Waker::noop(), by_worker);
             assert_eq!(polled.order, Some(3));
             (polled.is_first, polled.is_probed)
         };
@@ -576,7 +577,7 @@ mod tests {
         assert_eq!(poll(true, true), (false, true));
         assert_eq!(poll(true, false), (false, false));
         assert_eq!(state.start(HERE), Start::Run);
-        assert_eq!(state.poll(Waker::noop(), true).order, None);
+        assert_eq!(state.note_poll(Waker::noop(), true).order, None);
         assert_eq!(state.running_thread(), Some(HERE));
     }
 }
