@@ -1,31 +1,31 @@
-//! A pool whose workers do nothing, so that what is submitted stays in the queue.
+//! A pool whose workers are blocked, so submitted jobs stay in the queue.
 
 use std::sync::mpsc::{Sender, channel};
 
 use futurepool::{ThreadPool, ThreadPoolBuilder};
 
 pub(crate) struct BlockedPool {
-    // Dropped first: it lets the workers go, for whose end the drop of the pool waits.
-    _until: Vec<Sender<()>>,
+    // Must be dropped before `pool`: it releases the workers, which the drop of the pool joins.
+    _release: Vec<Sender<()>>,
     pub(crate) pool: ThreadPool,
 }
 
 impl BlockedPool {
     pub(crate) fn new(options: ThreadPoolBuilder) -> Self {
-        let pool = options.build().expect("good options");
+        let pool = options.build().expect("the options are valid");
         let block = |_| {
             let (started, has_started) = channel();
-            let (until, wait) = channel();
+            let (release, wait) = channel();
             let job = pool.submit(move || {
-                started.send(()).expect("somebody waits for it");
+                started.send(()).expect("`new` waits for the job to start");
                 wait.recv()
             });
             has_started.recv().expect("a worker is free");
             drop(job);
-            until
+            release
         };
         Self {
-            _until: (0..pool.max_workers()).map(block).collect(),
+            _release: (0..pool.max_workers()).map(block).collect(),
             pool,
         }
     }

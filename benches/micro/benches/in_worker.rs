@@ -1,4 +1,6 @@
-//! A job that waits for a job, in the only worker there is: who joins runs it, so nothing is handed to another thread.
+//! A job that joins a job, in a pool with one worker.
+//!
+//! The joining worker runs the inner job itself, so no job moves to another thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +18,12 @@ pub(crate) fn all(criterion: &mut Criterion) {
         bencher.iter_custom(|times| {
             in_the_worker(&pool, || {
                 timed(times, |i| {
-                    assert_eq!(pool.submit(move || i).join().expect("it ran"), i);
+                    assert_eq!(pool.submit(move || i).join().expect("the job ran"), i);
                 })
             })
         });
     });
-    // Here the callback is added before the job runs, always.
+    // Here the callback is always added before the job runs.
     group.bench_function("callback", |bencher| {
         let called = Arc::new(AtomicU64::new(0));
         bencher.iter_custom(|times| {
@@ -34,8 +36,8 @@ pub(crate) fn all(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Runs it as a job, and waits for it outside.
+/// Runs `measure` as a job of `pool`, and joins it from outside the pool.
 fn in_the_worker(pool: &ThreadPool, measure: impl FnOnce() -> Duration + Send) -> Duration {
     pool.scope(|scope| scope.submit(measure).join())
-        .expect("no panic")
+        .expect("the job does not panic")
 }

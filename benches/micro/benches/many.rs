@@ -1,4 +1,4 @@
-//! Many jobs at once.
+//! Operations on many jobs at once.
 
 use criterion::{BatchSize, Criterion, Throughput};
 use futurepool::{JoinHandle, ReturnWhen, ThreadPool, as_completed, wait};
@@ -14,7 +14,10 @@ pub(crate) fn all(criterion: &mut Criterion) {
     map(criterion, &pool);
 }
 
-/// `done`: of jobs that have ended, in one thread. `submitted`: from the submit of the first to the end of the last.
+/// Measures `as_completed` and `wait`.
+///
+/// - `done`: all jobs have finished beforehand, so a single thread does the work.
+/// - `submitted`: from the first submit to the end of the last job.
 fn handles(criterion: &mut Criterion, pool: &ThreadPool) {
     let submitted = || -> Vec<_> { (0..JOBS).map(|i| pool.submit(move || i)).collect() };
     let done = || all_completed(submitted());
@@ -32,7 +35,7 @@ fn handles(criterion: &mut Criterion, pool: &ThreadPool) {
 
     let mut group = criterion.benchmark_group("wait");
     group.throughput(Throughput::Elements(JOBS));
-    // What comes back is dropped by criterion, outside the measured part.
+    // Criterion drops the returned handles outside the measured part.
     group.bench_function("done", |bencher| {
         bencher.iter_batched(done, all_completed, BatchSize::PerIteration);
     });
@@ -40,7 +43,7 @@ fn handles(criterion: &mut Criterion, pool: &ThreadPool) {
         bencher.iter(|| {
             let handles = all_completed(submitted());
             let results = handles.into_iter().map(JoinHandle::join);
-            let sum: u64 = results.map(|result| result.expect("it ran")).sum();
+            let sum: u64 = results.map(|result| result.expect("the job ran")).sum();
             assert_eq!(sum, sum_below(JOBS));
         });
     });
@@ -53,7 +56,7 @@ fn map(criterion: &mut Criterion, pool: &ThreadPool) {
     group.bench_function("1000", |bencher| {
         bencher.iter(|| {
             let results = pool.map(0..JOBS, |n| n).into_iter();
-            let sum: u64 = results.map(|result| result.expect("it ran")).sum();
+            let sum: u64 = results.map(|result| result.expect("the job ran")).sum();
             assert_eq!(sum, sum_below(JOBS));
         });
     });
@@ -61,7 +64,7 @@ fn map(criterion: &mut Criterion, pool: &ThreadPool) {
     group.bench_function("100000 by 1024", |bencher| {
         bencher.iter(|| {
             let results = pool.map(0..ITEMS, |n| n).chunk_size(1_024).into_iter();
-            let sum: u64 = results.map(|result| result.expect("it ran")).sum();
+            let sum: u64 = results.map(|result| result.expect("the job ran")).sum();
             assert_eq!(sum, sum_below(ITEMS));
         });
     });
@@ -70,7 +73,7 @@ fn map(criterion: &mut Criterion, pool: &ThreadPool) {
 
 fn sum_as_completed(handles: Vec<JoinHandle<u64>>) -> u64 {
     let results = as_completed(handles).into_iter();
-    results.map(|result| result.expect("it ran")).sum()
+    results.map(|result| result.expect("the job ran")).sum()
 }
 
 fn all_completed(handles: Vec<JoinHandle<u64>>) -> Vec<JoinHandle<u64>> {

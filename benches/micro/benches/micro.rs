@@ -1,23 +1,33 @@
-//! What each operation of futurepool costs by itself, to see what a change in the crate makes slower.
-//! `benches/peers` is another thing: it compares with other pools.
+//! Measures each operation of futurepool by itself, to show which of them a change makes slower.
+//!
+//! `benches/peers` compares futurepool with other pools.
 //!
 //! ```sh
-//! cargo bench --manifest-path benches/micro/Cargo.toml               # all: under a minute on two cores, once built
-//! cargo bench --manifest-path benches/micro/Cargo.toml -- --test     # each once, unmeasured: shows that they run
-//! cargo bench --manifest-path benches/micro/Cargo.toml -- submit     # those that have `submit` in their name
-//! … -- --save-baseline before                                        # once before the change,
-//! … -- --baseline before                                             # and then after it: prints the differences
+//! # All benchmarks, in less than a minute on two cores after the build:
+//! cargo bench --manifest-path benches/micro/Cargo.toml
+//! # Runs each benchmark once, unmeasured:
+//! cargo bench --manifest-path benches/micro/Cargo.toml -- --test
+//! # Runs the benchmarks with `submit` in their name:
+//! cargo bench --manifest-path benches/micro/Cargo.toml -- submit
+//! # Compares two versions: the first command before the change, the second after it.
+//! … -- --save-baseline before
+//! … -- --baseline before
 //! ```
 //!
-//! # How to read it
+//! # How to read the results
 //!
-//! Some run in one thread, or with all workers blocked: `submit`, `try_submit`, `cancel`, `in_worker`, and those of
-//! handles that are `done`. They vary least: between runs of the same code, on two virtual cores that had other work to
-//! do, by up to 30 %. The others hand work from thread to thread, and so measure the machine's wake-ups as well. The
-//! `change` that criterion prints, and its `p`, know nothing of that: believe a difference that is larger, and that
-//! comes again when both sides are run in turn.
+//! Some benchmarks run in one thread, or with all workers blocked: `submit`, `try_submit`,
+//! `cancel`, `in_worker` and those named `done`. These vary least. On two virtual cores under
+//! other load, runs of the same code differed by up to 30 %.
 //!
-//! Every one checks the results of what it calls, inside the measured part where that is cheap.
+//! The other benchmarks pass work between threads, so they also measure the wake-ups of the
+//! machine. Criterion's `change` and its `p` do not account for this variation. Trust a
+//! difference only if:
+//!
+//! - it is larger than this variation, and
+//! - it recurs when both versions run alternately.
+//!
+//! Every benchmark checks the results of its calls, inside the measured part where that is cheap.
 
 mod blocked;
 mod in_worker;
@@ -31,7 +41,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// How many threads the pools have, where it says nothing else.
+/// The number of workers of a pool, unless a benchmark says otherwise.
 const WORKERS: usize = 2;
 
 criterion_group! {

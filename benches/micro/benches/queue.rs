@@ -1,4 +1,4 @@
-//! What is done to the queue by one thread, while no worker takes anything out.
+//! Operations of one thread on the queue, while no worker takes a job.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use crate::WORKERS;
 use crate::blocked::BlockedPool;
 use crate::timed::{timed, timed_in_batches};
 
-/// So many jobs are queued at most.
+/// The maximum number of queued jobs.
 const BATCH: u64 = 1_000;
 
 pub(crate) fn all(criterion: &mut Criterion) {
@@ -18,7 +18,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
     cancel(criterion);
 }
 
-/// The first of a thousand jobs find the memory of the queue not grown yet, as after each `cancel_pending`.
+/// The first submits of a batch also grow the queue again, as after each `cancel_pending`.
 fn submit(criterion: &mut Criterion) {
     let blocked = BlockedPool::new(ThreadPool::builder().max_workers(WORKERS));
     let pool = &blocked.pool;
@@ -52,11 +52,15 @@ fn try_submit(criterion: &mut Criterion) {
     let options = ThreadPool::builder().max_workers(WORKERS).queue_capacity(1);
     let blocked = BlockedPool::new(options);
     let pool = &blocked.pool;
-    let queued = pool.try_submit(|| ()).expect("there is room for one");
+    let queued = pool
+        .try_submit(|| ())
+        .expect("the queue has room for one job");
     criterion.bench_function("try_submit/refused", |bencher| {
         bencher.iter(|| {
             let number = black_box(7_u64);
-            let refused = pool.try_submit(move || number).expect_err("it is full");
+            let refused = pool
+                .try_submit(move || number)
+                .expect_err("the queue is full");
             assert!(refused.is_full());
             assert_eq!(refused.into_inner()(), number);
         });
@@ -64,8 +68,9 @@ fn try_submit(criterion: &mut Criterion) {
     assert!(queued.cancel());
 }
 
-/// In the order in which they were submitted. What the cancelled leave in the queue is swept out now and then, which is
-/// part of the price.
+/// Cancels jobs in the order in which they were submitted.
+///
+/// The measured time includes the occasional removal of tombstones from the queue.
 fn cancel(criterion: &mut Criterion) {
     let blocked = BlockedPool::new(ThreadPool::builder().max_workers(WORKERS));
     let pool = &blocked.pool;

@@ -1,4 +1,4 @@
-//! Jobs that borrow.
+//! Scoped jobs, which borrow from the stack.
 
 use criterion::{Criterion, Throughput};
 use futurepool::ThreadPool;

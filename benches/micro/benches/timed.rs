@@ -1,4 +1,4 @@
-//! How long something takes.
+//! Timing helpers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use futurepool::ThreadPool;
 
-/// Calls it so many times, each with its number.
+/// Calls `f` with each number below `times`, and returns the total time.
 pub(crate) fn timed(times: u64, f: impl FnMut(u64)) -> Duration {
     let start = Instant::now();
     (0..times).for_each(f);
     start.elapsed()
 }
 
-/// As [`timed`], but a batch after another: each gets its size, does what need not be measured, and gives its time.
+/// Splits `times` calls into batches of at most `largest` calls, and returns the total time.
+///
+/// `batch` receives the size of a batch. It may do unmeasured work, and returns the measured time.
 pub(crate) fn timed_in_batches(
     mut times: u64,
     largest: u64,
@@ -28,7 +30,7 @@ pub(crate) fn timed_in_batches(
     total
 }
 
-/// Submits and joins jobs with a callback, which counts in `called`.
+/// Submits and joins `times` jobs, each with a callback that increments `called`.
 pub(crate) fn trips_with_callback(
     pool: &ThreadPool,
     times: u64,
@@ -41,6 +43,6 @@ pub(crate) fn trips_with_callback(
             assert!(outcome.is_ok_and(|&back| back == i));
             called.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(handle.join().expect("it ran"), i);
+        assert_eq!(handle.join().expect("the job ran"), i);
     })
 }

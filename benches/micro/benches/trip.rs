@@ -1,4 +1,4 @@
-//! One job, to an idle pool and back.
+//! The round trip of one job through an idle pool.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,20 +15,21 @@ pub(crate) fn all(criterion: &mut Criterion) {
     group.bench_function("join", |bencher| {
         bencher.iter_custom(|times| {
             timed(times, |i| {
-                assert_eq!(pool.submit(move || i).join().expect("it ran"), i);
+                assert_eq!(pool.submit(move || i).join().expect("the job ran"), i);
             })
         });
     });
-    // `join` looks for a while before it parks, which this does not: so here is the price of the wake-ups.
+    // `join` spins before it parks, and `block_on` does not. So this benchmark includes the cost
+    // of the wake-ups.
     group.bench_function("block_on", |bencher| {
         bencher.iter_custom(|times| {
             timed(times, |i| {
                 let back = block_on(async { pool.submit(move || i).await });
-                assert_eq!(back.expect("it ran"), i);
+                assert_eq!(back.expect("the job ran"), i);
             })
         });
     });
-    // A worker may be done with the job before the callback is added, which then runs in this thread.
+    // If the job finishes before the callback is added, the callback runs in this thread.
     group.bench_function("callback", |bencher| {
         let called = Arc::new(AtomicU64::new(0));
         bencher.iter_custom(|times| {

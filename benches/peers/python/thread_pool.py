@@ -1,6 +1,7 @@
-"""CPython's ThreadPoolExecutor: nanoseconds a job of burst, round trip and as_completed, as a JSON list.
+"""Measures CPython's ThreadPoolExecutor in burst, round trip and as_completed.
 
-Arguments: how many jobs, how many workers.
+Arguments: the number of jobs and the number of workers.
+Prints the nanoseconds per job of each as a JSON list.
 """
 
 import json
@@ -12,27 +13,27 @@ jobs, workers = int(sys.argv[1]), int(sys.argv[2])
 total = jobs * (jobs - 1) // 2
 
 
-def same(number):
+def identity(number):
     return number
 
 
 def burst(pool):
-    futures = [pool.submit(same, number) for number in range(jobs)]
+    futures = [pool.submit(identity, number) for number in range(jobs)]
     return sum(future.result() for future in futures)
 
 
 def round_trip(pool):
-    return sum(pool.submit(same, number).result() for number in range(jobs))
+    return sum(pool.submit(identity, number).result() for number in range(jobs))
 
 
 def completed(pool):
-    futures = [pool.submit(same, number) for number in range(jobs)]
+    futures = [pool.submit(identity, number) for number in range(jobs)]
     return sum(future.result() for future in as_completed(futures))
 
 
 figures = []
 with ThreadPoolExecutor(workers) as pool:
-    list(pool.map(same, range(100)))  # so that the workers have started
+    list(pool.map(identity, range(100)))  # starts the workers
     for workload in burst, round_trip, completed:
         start = time.perf_counter_ns()
         assert workload(pool) == total

@@ -1,33 +1,33 @@
-//! What the command line asks for.
+//! Parses the command line.
 
 use std::path::PathBuf;
 
 use lexopt::prelude::*;
 
-use crate::child::Orders;
-use crate::contest::Scale;
+use crate::child::ChildOptions;
+use crate::participant::Scale;
 use crate::peers::{Futurepool, NAMES, Peer};
 use crate::workloads::{self, Workload};
 
 pub const HELP: &str = "\
-Compares futurepool with other thread pools, on the same work.
+Compares futurepool with other thread pools on the same workloads.
 
-  --quick               a tenth of the work, for at most a minute; shows that it runs, no more
-  --workload NAME,…     only these workloads
-  --peer NAME,…         only these peers, and futurepool
-  --rounds N            so many rounds, instead of as many as there is time for
-  --json FILE           all that was found, every round
-  --svg FILE            a chart
-  --list                the names of workloads and peers
-  --help                this
+  --quick               run a tenth of the work, in at most a minute; a smoke test
+  --workload NAME,…     run only these workloads
+  --peer NAME,…         run only these peers and futurepool
+  --rounds N            run N rounds instead of as many as the time limit allows
+  --json FILE           write the figures of every round as JSON
+  --svg FILE            write a chart
+  --list                print the names of the workloads and peers
+  --help                print this help
 ";
 
-pub enum Wish {
+pub enum Action {
     Compare(Comparison),
     List,
     Help,
-    /// What the program asks of itself.
-    BeChild(&'static Workload, Orders),
+    /// Runs one workload in this process. The parent passes `--child` to each of its children.
+    RunChild(&'static Workload, ChildOptions),
 }
 
 pub struct Comparison {
@@ -39,7 +39,7 @@ pub struct Comparison {
     pub svg: Option<PathBuf>,
 }
 
-pub fn parse(mut parser: lexopt::Parser) -> Result<Wish, lexopt::Error> {
+pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
     let mut comparison = Comparison {
         scale: Scale { quick: false },
         rounds: None,
@@ -55,7 +55,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Wish, lexopt::Error> {
             Long("rounds") => {
                 let rounds = parser.value()?.parse()?;
                 if rounds == 0 {
-                    return Err("--rounds: at least 1".into());
+                    return Err("--rounds: must be at least 1".into());
                 }
                 comparison.rounds = Some(rounds);
             }
@@ -73,8 +73,8 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Wish, lexopt::Error> {
             }
             Long("json") => comparison.json = Some(parser.value()?.into()),
             Long("svg") => comparison.svg = Some(parser.value()?.into()),
-            Long("list") => return Ok(Wish::List),
-            Long("help") | Short('h') => return Ok(Wish::Help),
+            Long("list") => return Ok(Action::List),
+            Long("help") | Short('h') => return Ok(Action::Help),
             Long("child") => {
                 let name = parser.value()?.string()?;
                 child_of = Some((workload(&name)?, list(&mut parser)?));
@@ -83,14 +83,14 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Wish, lexopt::Error> {
         }
     }
     Ok(match child_of {
-        None => Wish::Compare(comparison),
+        None => Action::Compare(comparison),
         Some((workload, names)) => {
-            let orders = Orders {
+            let options = ChildOptions {
                 scale: comparison.scale,
                 rounds: comparison.rounds,
                 names,
             };
-            Wish::BeChild(workload, orders)
+            Action::RunChild(workload, options)
         }
     })
 }
@@ -103,14 +103,18 @@ fn list(parser: &mut lexopt::Parser) -> Result<Vec<String>, lexopt::Error> {
 fn workload(name: &str) -> Result<&'static Workload, lexopt::Error> {
     workloads::named(name).ok_or_else(|| {
         let names = workloads::ALL.map(|workload| workload.name);
-        format!("no workload {name:?}; there are {}", names.join(", ")).into()
+        format!(
+            "unknown workload {name:?}; known workloads: {}",
+            names.join(", ")
+        )
+        .into()
     })
 }
 
 fn peer(name: &str) -> Result<(), lexopt::Error> {
     match NAMES.contains(&name) {
         true => Ok(()),
-        false => Err(format!("no peer {name:?}; there are {}", NAMES.join(", ")).into()),
+        false => Err(format!("unknown peer {name:?}; known peers: {}", NAMES.join(", ")).into()),
     }
 }
 
@@ -121,21 +125,21 @@ mod tests {
     fn parsed(arguments: &[&str]) -> Result<Comparison, String> {
         let parser = lexopt::Parser::from_args(arguments);
         match parse(parser).map_err(|error| error.to_string())? {
-            Wish::Compare(comparison) => Ok(comparison),
-            _ => Err("something else".to_owned()),
+            Action::Compare(comparison) => Ok(comparison),
+            _ => Err("not a comparison".to_owned()),
         }
     }
 
     #[test]
-    fn ours_always_takes_part() {
+    fn futurepool_is_always_included() {
         let comparison = parsed(&["--peer", "tokio,rayon"]).unwrap();
         assert_eq!(comparison.peers, ["tokio", "rayon", "futurepool"]);
     }
 
     #[test]
-    fn a_bad_name_gets_the_good_ones() {
+    fn an_unknown_name_lists_the_known_names() {
         let error = parsed(&["--workload", "burst,brust"]).err().unwrap();
-        assert!(error.starts_with("no workload \"brust\"; there are burst, producers"));
+        assert!(error.starts_with("unknown workload \"brust\"; known workloads: burst, producers"));
         let error = parsed(&["--peer", "tokyo"]).err().unwrap();
         assert!(error.ends_with("crossbeam, python"), "{error}");
         assert!(parsed(&["--rounds", "0"]).is_err());

@@ -1,24 +1,24 @@
-//! The chart: for each workload a group of bars, on a logarithmic scale that has ours at 1.
+//! Draws the chart: a group of bars per workload, on a logarithmic scale with futurepool at 1.
 
 use std::fmt::Write;
 
 use crate::peers::{Futurepool, Peer};
-use crate::result::{Outcome, Run, Standing};
+use crate::result::{Outcome, PeerResult, Run};
 use crate::table::shown;
 use crate::workloads::{self, Unit};
 
 const WIDTH: f64 = 860.0;
-/// Where ours is.
-const ONE: f64 = 300.0;
-/// A factor of ten.
+/// The x coordinate of the ratio 1.
+const X_OF_ONE: f64 = 300.0;
+/// The width of a factor of ten.
 const DECADE: f64 = 130.0;
 const ROW: f64 = 17.0;
 const NAMES_END: f64 = 130.0;
-/// The bars have room for so much, either way.
-const MOST: f64 = 1_000.0;
-const LEAST: f64 = 0.1;
+/// The bars are clipped to these ratios.
+const MAX_RATIO: f64 = 1_000.0;
+const MIN_RATIO: f64 = 0.1;
 
-/// Greys and colours of middle lightness, which are legible on white and on black alike.
+/// Colours of medium lightness, legible on a white and on a black background.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#7d7d7d}\
     .head{font-weight:bold}.name{text-anchor:end}.ours{fill:#d9730d;font-weight:bold}\
     rect{fill:#4b87b8}rect.floor{fill:#8a8a8a}line{stroke:#8a8a8a;stroke-opacity:.35}\
@@ -32,22 +32,22 @@ pub fn draw(run: &Run) -> String {
         "head",
         12.0,
         y,
-        "How many times as long as futurepool (logarithmic; shorter is better)",
+        "Relative to futurepool (logarithmic; shorter is better)",
     );
     y += ROW;
     let machine = &run.machine;
     let floor: Vec<_> = machine.floor.iter().map(|f| format!("{f:.1}")).collect();
     let rounds = match run.quick {
-        true => "a quick run, which shows little",
-        false => "the least of all rounds",
+        true => "a quick run, not representative",
+        false => "the minimum of all rounds",
     };
-    let place = format!(
-        "{}, {} cores; park and unpark take {} µs; {rounds}",
+    let subtitle = format!(
+        "{}, {} cores; a park/unpark round trip takes {} µs; {rounds}",
         machine.processor,
         machine.cores,
         floor.join(" then ")
     );
-    text(&mut body, "", 12.0, y, &place);
+    text(&mut body, "", 12.0, y, &subtitle);
     for outcome in &run.workloads {
         y += ROW * 2.0;
         group(&mut body, &mut y, outcome);
@@ -62,44 +62,40 @@ pub fn draw(run: &Run) -> String {
 fn group(body: &mut String, y: &mut f64, outcome: &Outcome) {
     let title = format!("{}: {}", outcome.workload, outcome.about);
     text(body, "head", 12.0, *y, &title);
-    let workload = workloads::named(outcome.workload).expect("it was run");
+    let workload = workloads::named(outcome.workload).expect("the workload exists");
     let unit = workload.figures[0].unit;
     let ours = outcome.of(Futurepool::NAME).and_then(|ours| ours.min(0));
     let (top, rows) = (*y + 6.0, outcome.peers.len() as f64);
     for decade in [0.1, 1.0, 10.0, 100.0, 1_000.0] {
-        let (x, end) = (place(decade), top + rows * ROW);
+        let (x, end) = (x_of(decade), top + rows * ROW);
         let class = if decade == 1.0 { "ours" } else { "" };
         let _ = writeln!(
             body,
             "<line class=\"{class}\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{end:.1}\"/>"
         );
     }
-    for standing in &outcome.peers {
+    for result in &outcome.peers {
         *y += ROW;
-        row(body, *y, standing, ours, unit);
+        row(body, *y, result, ours, unit);
     }
 }
 
-fn row(body: &mut String, y: f64, standing: &Standing, ours: Option<f64>, unit: Unit) {
-    let is_ours = standing.peer == Futurepool::NAME;
+fn row(body: &mut String, y: f64, result: &PeerResult, ours: Option<f64>, unit: Unit) {
+    let is_ours = result.peer == Futurepool::NAME;
     let class = if is_ours { "name ours" } else { "name" };
-    text(body, class, NAMES_END, y, &standing.peer);
-    let Some(min) = standing.min(0) else {
-        let why = match standing.failed {
+    text(body, class, NAMES_END, y, &result.peer);
+    let Some(min) = result.min(0) else {
+        let label = match result.failed {
             Some(_) => "failed",
             None => "no figure",
         };
-        return text(body, "", ONE + 6.0, y, why);
+        return text(body, "", X_OF_ONE + 6.0, y, label);
     };
-    // What takes nothing at all has no ratio.
+    // The lower bound avoids a division by zero.
     let ratio = ours.map_or(1.0, |ours| min.max(1e-9) / ours.max(1e-9));
-    let (from, to) = (place(1.0), place(ratio));
+    let (from, to) = (x_of(1.0), x_of(ratio));
     let (left, width) = (from.min(to), (to - from).abs());
-    let kind = if standing.peer == "floor" {
-        "floor"
-    } else {
-        ""
-    };
+    let kind = if result.peer == "floor" { "floor" } else { "" };
     let _ = writeln!(
         body,
         "<rect class=\"{kind}\" x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"11\"/>",
@@ -113,8 +109,8 @@ fn row(body: &mut String, y: f64, standing: &Standing, ours: Option<f64>, unit: 
     text(body, class, from.max(to) + 6.0, y, &label);
 }
 
-fn place(ratio: f64) -> f64 {
-    ONE + DECADE * ratio.clamp(LEAST, MOST).log10()
+fn x_of(ratio: f64) -> f64 {
+    X_OF_ONE + DECADE * ratio.clamp(MIN_RATIO, MAX_RATIO).log10()
 }
 
 fn short(ratio: f64) -> String {

@@ -1,25 +1,25 @@
-//! The least that two threads can do to wait for each other: they hand one flag back and forth.
+//! The floor: two threads hand one flag back and forth with `park` and `unpark`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The time of each of so many trips there and back, with a rest before each that is not part of it.
-pub fn trips(count: usize, rest: Option<Duration>) -> Vec<Duration> {
+/// Returns the times of `count` round trips. The thread sleeps for `pause` before each, unmeasured.
+pub fn trips(count: usize, pause: Option<Duration>) -> Vec<Duration> {
     let flag = Arc::new(AtomicBool::new(false));
-    let theirs = Arc::clone(&flag);
+    let other_flag = Arc::clone(&flag);
     let here = thread::current();
     let other = thread::spawn(move || {
         for _ in 0..count {
-            park_until(&theirs, true);
-            theirs.store(false, SeqCst);
+            park_until(&other_flag, true);
+            other_flag.store(false, SeqCst);
             here.unpark();
         }
     });
     let times = (0..count)
         .map(|_| {
-            rest.into_iter().for_each(thread::sleep);
+            pause.into_iter().for_each(thread::sleep);
             let start = Instant::now();
             flag.store(true, SeqCst);
             other.thread().unpark();
@@ -27,7 +27,7 @@ pub fn trips(count: usize, rest: Option<Duration>) -> Vec<Duration> {
             start.elapsed()
         })
         .collect();
-    other.join().expect("no panic");
+    other.join().expect("the other thread does not panic");
     times
 }
 

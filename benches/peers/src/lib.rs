@@ -1,18 +1,18 @@
-//! The parts of the program that is described in `main.rs`.
+//! The modules of the benchmark program, which `main.rs` describes.
 //!
 //! ```text
-//!  arguments ──► parent ──► child (one process a workload) ──► workloads ──► peers
-//!                  │   ◄── result, a JSON line each ──┘
+//!  arguments ──► parent ──► child (one process per workload) ──► workloads ──► peers
+//!                  │   ◄── result, one JSON line each ──┘
 //!                  └──► targets, table, chart
 //! ```
 
 pub mod arguments;
 pub mod chart;
 pub mod child;
-pub mod contest;
 pub mod floor;
 pub mod machine;
 pub mod parent;
+pub mod participant;
 pub mod peers;
 pub mod result;
 pub mod table;

@@ -1,4 +1,6 @@
-//! Where the run takes place: only ratios of one run mean anything, and these too depend on the mood of the machine.
+//! The machine that a run takes place on.
+//!
+//! Only ratios within one run are comparable, and even these depend on how busy the machine is.
 
 use std::fs;
 use std::thread;
@@ -11,14 +13,14 @@ use crate::floor;
 pub struct Machine {
     pub processor: String,
     pub cores: usize,
-    /// A trip there and back by `park` and `unpark`, in µs, before the workloads and after them.
+    /// The `park`/`unpark` round trip in µs, before and after the workloads.
     pub floor: Vec<f64>,
-    /// Name and version of each peer.
+    /// The name and version of each peer.
     pub versions: Vec<(String, String)>,
 }
 
 impl Machine {
-    pub fn look() -> Self {
+    pub fn detect() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info
             .lines()
@@ -34,37 +36,37 @@ impl Machine {
         }
     }
 
-    /// Measures the floor, and tells it and the mood that it shows.
-    pub fn feel(&mut self) -> String {
+    /// Measures the floor. Returns a text with its value and the load that the value suggests.
+    pub fn measure_floor(&mut self) -> String {
         let mut trips = floor::trips(5_000, None);
         trips.sort_unstable();
         let floor = trips[trips.len() / 2].as_secs_f64() * 1e6;
         self.floor.push(floor);
-        let mood = match floor > 4.0 {
+        let load = match floor > 4.0 {
             true => "quiet: idle cores sleep deeply",
-            false => "busy: cores are kept awake",
+            false => "busy: cores stay awake",
         };
-        format!("floor {floor:.1} µs ({mood})")
+        format!("floor {floor:.1} µs ({load})")
     }
 }
 
-/// What the lock file says of the direct dependencies that are peers.
+/// Reads the versions of the peers from the lock file.
 fn versions() -> Vec<(String, String)> {
     let lock = include_str!("../Cargo.lock");
     let field = |package: &str, name: &str| {
         let line = package.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim_matches(['=', ' ', '"']).to_owned())
     };
-    let parts = ["crossbeam-channel", "oneshot"];
+    let adapter_parts = ["crossbeam-channel", "oneshot"];
     lock.split("[[package]]")
         .filter_map(|package| Some((field(package, "name")?, field(package, "version")?)))
         .filter(|(name, _)| {
-            crate::peers::NAMES.contains(&name.as_str()) || parts.contains(&name.as_str())
+            crate::peers::NAMES.contains(&name.as_str()) || adapter_parts.contains(&name.as_str())
         })
         .collect()
 }
 
-/// A number of `/proc/self/status`, such as `VmRSS`; there is none elsewhere than on Linux.
+/// Returns a number from `/proc/self/status`, such as `VmRSS`. Only Linux has this file.
 pub fn status(field: &str) -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;

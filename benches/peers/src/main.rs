@@ -1,50 +1,62 @@
-//! Compares futurepool with other thread pools, on the same work.
+//! Compares futurepool with other thread pools on the same workloads.
 //!
 //! ```sh
-//! cargo run --release --manifest-path benches/peers/Cargo.toml              # all: at most ten minutes on two cores
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- --quick   # at most a minute; shows that it runs
+//! # All workloads, in at most ten minutes on two cores:
+//! cargo run --release --manifest-path benches/peers/Cargo.toml
+//! # A smoke test of at most a minute:
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- --quick
 //! … -- --workload burst,producers --peer tokio,rayon --json peers.json --svg peers.svg
 //! ```
 //!
 //! # How it measures
 //!
-//! Each workload has a process of its own, in which all pools take turns, round after round (A B C A B C …): what
-//! disturbs the machine for a while disturbs all of them. Of each figure it prints the least and the median of the
-//! rounds, and how many times ours the least is; and whether what is wanted of ours was met **in this run**. Only ratios
-//! of one run mean anything, and a single run proves nothing. The head and the end tell the mood of the machine by a trip
-//! of `park` and `unpark`: on a quiet one waking a core is dear, and whoever looks before it sleeps wins much.
+//! Each workload runs in its own process. Within the process the pools alternate round by round
+//! (A B C A B C …), so a disturbance of the machine affects all pools alike. `idle` and
+//! `ten-thousand` start a process for each round of each pool instead. A row of a table shows:
 //!
-//! A peer that panics, hangs or brings its process down has failed in that workload, and the rest goes on.
+//! - the minimum and the median over the rounds of the first figure,
+//! - the ratio of this minimum to that of futurepool,
+//! - the minimum of every other figure.
 //!
-//! # What is the same for all
+//! The lines below a table say whether futurepool met its targets **in this run**. Compare only
+//! ratios within one run, and do not draw conclusions from a single run.
 //!
-//! - Each pool is called through the same trait, with static dispatch, and without a box that it does not need itself.
-//! - Handles are awaited in one `pollster::block_on`; a round trip is joined in the best way that the pool has.
-//! - All workers have started, and are idle, before the clock starts.
-//! - The results of all jobs are checked.
+//! The program measures a `park`/`unpark` round trip before and after the workloads. This *floor*
+//! shows how busy the machine is. On a quiet machine waking a core is expensive, so a pool that
+//! spins before it parks gains much.
 //!
-//! `rayon`, `threadpool` and `crossbeam` (threads round a channel of closures, written by hand) have no handles, and get
-//! them from a `oneshot` channel. `affinitypool` starts 512 threads at most, and the table says so where that matters.
-//! `blocking` has one pool for the process, whose size is set from outside.
+//! If a peer panics, hangs or kills its process, it fails that workload and the run continues.
+//!
+//! # What is the same for all pools
+//!
+//! - The program calls each pool through one trait, with static dispatch and no additional box.
+//! - `pollster::block_on` awaits the handles. A round trip uses the pool's fastest way to join.
+//! - All workers have started and are idle before the clock starts.
+//! - Every workload checks the results of all jobs.
+//!
+//! `rayon`, `threadpool` and `crossbeam` (hand-written threads around a channel of closures) have
+//! no handles. Their adapters use a `oneshot` channel. `affinitypool` starts at most 512 threads,
+//! and the table says so where that matters. `blocking` has one pool per process, and an
+//! environment variable sets its size.
 
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use futurepool_peers::arguments::{Comparison, HELP, Wish, parse};
+use futurepool_peers::arguments::{Action, Comparison, HELP, parse};
 use futurepool_peers::machine::Machine;
 use futurepool_peers::result::Run;
 use futurepool_peers::{chart, child, parent, peers, table, workloads};
 
 fn main() -> ExitCode {
     let outcome = match parse(lexopt::Parser::from_env()) {
-        Ok(Wish::BeChild(workload, orders)) => child::run(workload, &orders),
-        Ok(Wish::Compare(comparison)) => compare(&comparison),
-        Ok(Wish::Help) => {
+        Ok(Action::RunChild(workload, options)) => child::run(workload, &options),
+        Ok(Action::Compare(comparison)) => compare(&comparison),
+        Ok(Action::Help) => {
             print!("{HELP}");
             Ok(())
         }
-        Ok(Wish::List) => {
+        Ok(Action::List) => {
             list();
             Ok(())
         }
@@ -60,19 +72,21 @@ fn main() -> ExitCode {
 }
 
 fn compare(comparison: &Comparison) -> Result<(), String> {
-    let mut machine = Machine::look();
+    let mut machine = Machine::detect();
     println!("{}, {} cores", machine.processor, machine.cores);
     let versions = machine.versions.iter();
-    let versions: Vec<_> = versions.map(|(name, of)| format!("{name} {of}")).collect();
+    let versions: Vec<_> = versions
+        .map(|(name, version)| format!("{name} {version}"))
+        .collect();
     println!("{}", versions.join(", "));
-    println!("at the start: {}", machine.feel());
+    println!("at the start: {}", machine.measure_floor());
     let mut outcomes = Vec::new();
     for workload in &comparison.workloads {
-        let outcome = parent::take(workload, comparison);
+        let outcome = parent::run_workload(workload, comparison);
         table::print(workload, &outcome);
         outcomes.push(outcome);
     }
-    println!("\nat the end: {}", machine.feel());
+    println!("\nat the end: {}", machine.measure_floor());
     let run = Run {
         machine,
         quick: comparison.scale.quick,

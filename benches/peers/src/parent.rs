@@ -1,4 +1,4 @@
-//! Starts a process for each workload, and gathers what they print.
+//! Starts a child process for each workload, and collects the results that it prints.
 
 use std::env;
 use std::io::{self, BufRead, BufReader};
@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 
 use crate::arguments::Comparison;
 use crate::peers::{Futurepool, NAMES, Peer};
-use crate::result::{Event, Outcome, Standing};
-use crate::targets::judge;
+use crate::result::{Event, Outcome, PeerResult};
+use crate::targets::evaluate;
 use crate::workloads::Workload;
 
-/// A process that says nothing for so long is ended. A measure has less.
-const SILENCE: Duration = Duration::from_secs(45);
+/// How long a child may print nothing before the parent kills it.
+///
+/// This must exceed the timeout of a measurement in the child.
+const CHILD_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// Who takes part whatever peers were chosen.
+/// The participants that run regardless of `--peer`.
 const ALWAYS: [&str; 2] = ["floor", "futurepool (2)"];
 
-pub fn take(workload: &'static Workload, comparison: &Comparison) -> Outcome {
+pub fn run_workload(workload: &'static Workload, comparison: &Comparison) -> Outcome {
     let start = Instant::now();
     let mut outcome = Outcome {
         workload: workload.name,
@@ -34,9 +36,9 @@ pub fn take(workload: &'static Workload, comparison: &Comparison) -> Outcome {
     let chosen = NAMES
         .into_iter()
         .filter(|name| comparison.peers.iter().any(|peer| peer == name));
-    match workload.apart {
+    match workload.own_process_rounds {
         None => {
-            // Who brings the process down has one try; the others go on without it.
+            // A peer that kills the process has failed. The other peers start again without it.
             let mut names: Vec<_> = chosen.chain(ALWAYS).collect();
             while let Some(culprit) = run_child(workload, comparison, &names, &mut outcome) {
                 names.retain(|name| *name != culprit);
@@ -60,21 +62,21 @@ pub fn take(workload: &'static Workload, comparison: &Comparison) -> Outcome {
             }
         }
     }
-    let order = |standing: &Standing| {
-        let known = NAMES.iter().position(|name| *name == standing.peer);
+    let order = |result: &PeerResult| {
+        let known = NAMES.iter().position(|name| *name == result.peer);
         known.unwrap_or(NAMES.len())
     };
     outcome.peers.sort_by_key(order);
     outcome.verdicts = workload
         .goals
         .iter()
-        .map(|goal| judge(goal, &outcome))
+        .map(|goal| evaluate(goal, &outcome))
         .collect();
     outcome.seconds = start.elapsed().as_secs_f64();
     outcome
 }
 
-/// Runs a child to its end; gives the name of who brought it to an early one.
+/// Runs a child until it exits. Returns the peer that made the child die or hang, if any.
 fn run_child(
     workload: &Workload,
     comparison: &Comparison,
@@ -84,39 +86,39 @@ fn run_child(
     let mut child = match start(workload, comparison, names) {
         Ok(child) => child,
         Err(error) => {
-            let reason = format!("{} does not start: {error}", workload.program);
-            standing(outcome, Futurepool::NAME).failed = Some(reason);
+            let reason = format!("failed to start {}: {error}", workload.program);
+            peer_result(outcome, Futurepool::NAME).failed = Some(reason);
             return None;
         }
     };
     let lines = lines_of(&mut child);
-    let mut at_work = None;
-    while let Ok(line) = lines.recv_timeout(SILENCE) {
+    let mut running = None;
+    while let Ok(line) = lines.recv_timeout(CHILD_TIMEOUT) {
         let Ok(event) = serde_json::from_str(&line) else {
-            continue; // a peer printed something
+            continue; // a peer printed this line
         };
         match event {
             Event::Starts { peer, note } => {
-                standing(outcome, &peer).note = note;
-                at_work = Some(peer);
+                peer_result(outcome, &peer).note = note;
+                running = Some(peer);
             }
             Event::Took { peer, sample } => {
-                standing(outcome, &peer).rounds.push(sample);
-                at_work = None;
+                peer_result(outcome, &peer).rounds.push(sample);
+                running = None;
             }
             Event::Failed { peer, reason } => {
-                standing(outcome, &peer).failed = Some(reason);
-                at_work = None;
+                peer_result(outcome, &peer).failed = Some(reason);
+                running = None;
             }
         }
     }
-    let _ = child.kill(); // it has ended, or hangs
-    let ending = child.wait();
-    if let Some(peer) = &at_work {
-        let why = ending.map_or_else(|error| error.to_string(), |status| status.to_string());
-        standing(outcome, peer).failed = Some(format!("its process ended: {why}"));
+    let _ = child.kill(); // the child has exited or hangs
+    let status = child.wait();
+    if let Some(peer) = &running {
+        let cause = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        peer_result(outcome, peer).failed = Some(format!("its process ended: {cause}"));
     }
-    at_work
+    running
 }
 
 fn start(workload: &Workload, comparison: &Comparison, names: &[&str]) -> io::Result<Child> {
@@ -125,11 +127,11 @@ fn start(workload: &Workload, comparison: &Comparison, names: &[&str]) -> io::Re
         .args(["--child", workload.name, &names.join(",")])
         .env("BLOCKING_MAX_THREADS", workload.workers.to_string())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null()); // panics are told in the events
+        .stderr(Stdio::null()); // the events report panics
     if comparison.scale.quick {
         command.arg("--quick");
     }
-    let rounds = match workload.apart {
+    let rounds = match workload.own_process_rounds {
         Some(_) => Some(1),
         None => comparison.rounds,
     };
@@ -139,8 +141,10 @@ fn start(workload: &Workload, comparison: &Comparison, names: &[&str]) -> io::Re
     command.spawn()
 }
 
-/// Where a binary of this package is. `cargo run` builds the one it runs and no other, so that one is built here, by the
-/// cargo that runs this.
+/// Returns the path of the binary `name` of this package.
+///
+/// `cargo run` builds only the binary that it runs. So this function builds any other binary with
+/// the same cargo.
 fn program(name: &str) -> io::Result<PathBuf> {
     let own = env::current_exe()?;
     let path = own.with_file_name(name);
@@ -161,9 +165,9 @@ fn program(name: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// What it prints, to be waited for no longer than one likes.
+/// Returns the lines that `child` prints. The caller can receive from the channel with a timeout.
 fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
-    let output = BufReader::new(child.stdout.take().expect("it is piped"));
+    let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
         let lines = output.lines().map_while(Result::ok);
@@ -172,12 +176,13 @@ fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
     lines
 }
 
-fn standing<'a>(outcome: &'a mut Outcome, peer: &str) -> &'a mut Standing {
+/// Returns the result of `peer`. Inserts an empty result if there is none.
+fn peer_result<'a>(outcome: &'a mut Outcome, peer: &str) -> &'a mut PeerResult {
     let known = outcome.peers.iter().position(|s| s.peer == peer);
     let index = known.unwrap_or_else(|| {
-        outcome.peers.push(Standing {
+        outcome.peers.push(PeerResult {
             peer: peer.to_owned(),
-            ..Standing::default()
+            ..PeerResult::default()
         });
         outcome.peers.len() - 1
     });

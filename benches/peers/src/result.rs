@@ -1,17 +1,17 @@
-//! What a run found, as it goes from child to parent and into the JSON file.
+//! The results of a run, as the child sends them to the parent and as the JSON file holds them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::targets::Verdict;
 
-/// The figures of one measure, as many as the workload has; `None` where a peer has no such thing.
+/// The figures of one round, in the order of `Workload::figures`. A missing figure is `None`.
 pub type Sample = Vec<Option<f64>>;
 
 /// A line that a child prints.
 #[derive(Serialize, Deserialize)]
 pub enum Event {
-    /// So that the parent knows whose fault it is if there is no next line.
+    /// A round of this peer starts. If no further line follows, the parent blames this peer.
     Starts {
         peer: String,
         note: Option<String>,
@@ -29,12 +29,12 @@ pub enum Event {
 #[derive(Serialize)]
 pub struct Run {
     pub machine: Machine,
-    /// Whether it was a quick one, whose figures mean little.
+    /// `true` for a run with `--quick`, whose figures mean little.
     pub quick: bool,
     pub workloads: Vec<Outcome>,
 }
 
-/// What one workload found.
+/// The result of one workload.
 #[derive(Serialize)]
 pub struct Outcome {
     pub workload: &'static str,
@@ -42,20 +42,20 @@ pub struct Outcome {
     pub workers: usize,
     pub figures: Vec<&'static str>,
     pub seconds: f64,
-    pub peers: Vec<Standing>,
+    pub peers: Vec<PeerResult>,
     pub verdicts: Vec<Verdict>,
 }
 
-/// What one peer did in one workload.
+/// The result of one peer in one workload.
 #[derive(Serialize, Default)]
-pub struct Standing {
+pub struct PeerResult {
     pub peer: String,
     pub note: Option<String>,
     pub failed: Option<String>,
     pub rounds: Vec<Sample>,
 }
 
-impl Standing {
+impl PeerResult {
     pub fn min(&self, figure: usize) -> Option<f64> {
         self.sorted(figure).first().copied()
     }
@@ -73,7 +73,7 @@ impl Standing {
 }
 
 impl Outcome {
-    pub fn of(&self, peer: &str) -> Option<&Standing> {
-        self.peers.iter().find(|standing| standing.peer == peer)
+    pub fn of(&self, peer: &str) -> Option<&PeerResult> {
+        self.peers.iter().find(|result| result.peer == peer)
     }
 }

@@ -1,55 +1,54 @@
-//! What is printed.
+//! Prints the tables.
 
 use crate::peers::{Futurepool, Peer};
-use crate::result::{Outcome, Standing};
+use crate::result::{Outcome, PeerResult};
 use crate::workloads::{Unit, Workload};
 
 pub fn print(workload: &Workload, outcome: &Outcome) {
     println!("\n{}: {}", workload.name, workload.about);
-    let (first, more) = workload.figures.split_first().expect("there is a figure");
+    let (first, more) = workload
+        .figures
+        .split_first()
+        .expect("a workload has a figure");
     print!("  {:<16}{:>11}{:>11}", first.name, "min", "median");
     print!("{:>9}{:>8}", "× ours", "rounds");
     more.iter()
         .for_each(|figure| print!("  {:>width$}", figure.name, width = width(figure.name)));
     println!();
     let ours = outcome.of(Futurepool::NAME).and_then(|ours| ours.min(0));
-    for standing in &outcome.peers {
-        print_one(workload, standing, ours);
+    for result in &outcome.peers {
+        print_one(workload, result, ours);
     }
     for verdict in &outcome.verdicts {
         let met = match verdict.met {
             Some(true) => "met",
             Some(false) => "MISSED",
-            None => "not judged",
+            None => "not evaluated",
         };
-        println!("  wanted: {}: {met} ({})", verdict.goal, verdict.because);
+        println!("  target: {}: {met} ({})", verdict.goal, verdict.because);
     }
 }
 
-fn print_one(workload: &Workload, standing: &Standing, ours: Option<f64>) {
+fn print_one(workload: &Workload, result: &PeerResult, ours: Option<f64>) {
     let cell =
         |value: Option<f64>, unit| value.map_or("–".to_owned(), |value| shown(value, unit));
-    print!("  {:<16}", standing.peer);
-    if !standing.rounds.is_empty() {
+    print!("  {:<16}", result.peer);
+    if !result.rounds.is_empty() {
         let unit = workload.figures[0].unit;
-        let (min, median) = (standing.min(0), standing.median(0));
+        let (min, median) = (result.min(0), result.median(0));
         let ratio = min.zip(ours).map(|(min, ours)| min / ours);
         let ratio = ratio.filter(|ratio| ratio.is_finite());
         print!("{:>11}{:>11}", cell(min, unit), cell(median, unit));
-        print!(
-            "{:>9}{:>8}",
-            cell(ratio, Unit::Times),
-            standing.rounds.len()
-        );
+        print!("{:>9}{:>8}", cell(ratio, Unit::Times), result.rounds.len());
         for (index, figure) in workload.figures.iter().enumerate().skip(1) {
-            let value = cell(standing.min(index), figure.unit);
+            let value = cell(result.min(index), figure.unit);
             print!("  {value:>width$}", width = width(figure.name));
         }
     }
-    if let Some(reason) = &standing.failed {
+    if let Some(reason) = &result.failed {
         print!("  failed: {reason}");
     }
-    if let Some(note) = &standing.note {
+    if let Some(note) = &result.note {
         print!("  ({note})");
     }
     println!();
@@ -59,7 +58,7 @@ fn width(name: &str) -> usize {
     name.chars().count().max(10)
 }
 
-/// A figure with its unit.
+/// Formats a figure with its unit.
 pub fn shown(value: f64, unit: Unit) -> String {
     let (digits, suffix) = match unit {
         Unit::Nanos => (0, " ns"),
@@ -73,7 +72,7 @@ pub fn shown(value: f64, unit: Unit) -> String {
         Unit::YesNo if value == 1.0 => return "yes".to_owned(),
         Unit::YesNo => return "no".to_owned(),
     };
-    // Three digits tell enough of what is small.
+    // A small value gets one decimal.
     let digits = if digits == 0 && value < 10.0 {
         1
     } else {

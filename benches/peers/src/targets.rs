@@ -1,46 +1,52 @@
-//! Whether a run shows what is wanted of us.
+//! Evaluates whether futurepool met its targets in a run.
 
 use serde::Serialize;
 
 use crate::peers::{Futurepool, NAMES, Peer};
-use crate::result::{Outcome, Standing};
+use crate::result::{Outcome, PeerResult};
 
-/// What is wanted, in words and as a test.
+/// A target of futurepool, as a text and as a test.
 pub struct Goal(pub &'static str, pub Test);
 
-/// All but the last ones compare the least figures of the rounds; the first figure, if they do not say which.
+/// The condition of a target.
+///
+/// A test reads the minimum over the rounds, except `MedianAtMost` and `Works`. A test without the
+/// index of a figure reads the first figure.
 pub enum Test {
-    /// At most what the best of all other pools has.
+    /// The figure is at most that of the best other pool.
     Ahead,
-    /// At most so many times what another one has.
+    /// The figure is at most this multiple of the named peer's.
     OfPeer(&'static str, f64),
-    /// The same, in some figure.
+    /// The same for the figure with this index.
     OfPeerIn(usize, &'static str, f64),
-    /// At most so much, in some figure.
+    /// The figure with this index is at most this value.
     AtMost(usize, f64),
-    /// The median is at most so much, in some figure.
+    /// The median of the figure with this index is at most this value.
     MedianAtMost(usize, f64),
-    /// That figure is never "no".
+    /// The figure with this index is "yes" in every round.
     Yes(usize),
-    /// It ends, and does not fail.
+    /// The workload completes without a failure.
     Works,
 }
 
 #[derive(Serialize, Debug, PartialEq)]
 pub struct Verdict {
     pub goal: &'static str,
-    /// `None` if somebody whom it needs did not take part.
+    /// `None` if a peer that the test reads is missing from the run.
     pub met: Option<bool>,
-    /// What it was judged by.
+    /// The figure that decided the outcome.
     pub because: String,
 }
 
-pub fn judge(goal: &Goal, outcome: &Outcome) -> Verdict {
-    let found = outcome.of(Futurepool::NAME);
-    let found = found.and_then(|ours| measure(&goal.1, ours, outcome));
-    let (met, because) = match found {
+pub fn evaluate(goal: &Goal, outcome: &Outcome) -> Verdict {
+    let tested = outcome.of(Futurepool::NAME);
+    let tested = tested.and_then(|ours| measure(&goal.1, ours, outcome));
+    let (met, because) = match tested {
         Some((met, because)) => (Some(met), because),
-        None => (None, "not all that it needs took part".to_owned()),
+        None => (
+            None,
+            "a participant that the target needs is missing".to_owned(),
+        ),
     };
     Verdict {
         goal: goal.0,
@@ -49,7 +55,7 @@ pub fn judge(goal: &Goal, outcome: &Outcome) -> Verdict {
     }
 }
 
-fn measure(test: &Test, ours: &Standing, outcome: &Outcome) -> Option<(bool, String)> {
+fn measure(test: &Test, ours: &PeerResult, outcome: &Outcome) -> Option<(bool, String)> {
     let of_peer = |figure, name: &str, limit| {
         let ratio = ours.min(figure)? / outcome.of(name)?.min(figure)?;
         let times = match ratio < 1.0 {
@@ -76,18 +82,19 @@ fn measure(test: &Test, ours: &Standing, outcome: &Outcome) -> Option<(bool, Str
         }
         Test::Works => {
             let failed = ours.failed.clone();
-            Some((failed.is_none(), failed.unwrap_or("it does".to_owned())))
+            Some((failed.is_none(), failed.unwrap_or("no failure".to_owned())))
         }
     }
 }
 
-/// The best of all pools but ours; the floor is none.
+/// Returns the fastest pool except futurepool. The floor is not a pool.
 fn best(outcome: &Outcome) -> Option<&str> {
-    let others = outcome.peers.iter().filter(|standing| {
-        standing.peer != Futurepool::NAME && NAMES.contains(&standing.peer.as_str())
-    });
+    let others = outcome
+        .peers
+        .iter()
+        .filter(|result| result.peer != Futurepool::NAME && NAMES.contains(&result.peer.as_str()));
     others
-        .filter_map(|standing| Some((standing.min(0)?, standing.peer.as_str())))
+        .filter_map(|result| Some((result.min(0)?, result.peer.as_str())))
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
@@ -96,11 +103,11 @@ fn best(outcome: &Outcome) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn outcome(of: &[(&str, &[f64])]) -> Outcome {
-        let standing = |(name, rounds): &(&str, &[f64])| Standing {
+    fn outcome(peers: &[(&str, &[f64])]) -> Outcome {
+        let result = |(name, rounds): &(&str, &[f64])| PeerResult {
             peer: (*name).to_owned(),
             rounds: rounds.iter().map(|&value| vec![Some(value)]).collect(),
-            ..Standing::default()
+            ..PeerResult::default()
         };
         Outcome {
             workload: "burst",
@@ -108,17 +115,17 @@ mod tests {
             workers: 2,
             figures: vec!["a job"],
             seconds: 1.0,
-            peers: of.iter().map(standing).collect(),
+            peers: peers.iter().map(result).collect(),
             verdicts: Vec::new(),
         }
     }
 
     fn met(test: Test, outcome: &Outcome) -> Option<bool> {
-        judge(&Goal("", test), outcome).met
+        evaluate(&Goal("", test), outcome).met
     }
 
     #[test]
-    fn the_least_of_the_rounds_counts() {
+    fn the_minimum_over_the_rounds_decides() {
         let outcome = outcome(&[("futurepool", &[300.0, 100.0]), ("tokio", &[310.0, 900.0])]);
         assert_eq!(met(Test::OfPeer("tokio", 1.0 / 3.0), &outcome), Some(true));
         assert_eq!(met(Test::OfPeer("tokio", 1.0 / 4.0), &outcome), Some(false));
@@ -126,20 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_is_no_peer_to_be_ahead_of() {
+    fn the_floor_is_not_a_peer() {
         let outcome = outcome(&[
             ("futurepool", &[2.0]),
             ("floor", &[1.0]),
             ("rayon", &[3.0]),
             ("tokio", &[4.0]),
         ]);
-        let verdict = judge(&Goal("", Test::Ahead), &outcome);
+        let verdict = evaluate(&Goal("", Test::Ahead), &outcome);
         assert_eq!(verdict.met, Some(true));
         assert_eq!(verdict.because, "1.50× faster than rayon");
     }
 
     #[test]
-    fn who_is_missing_is_not_judged_by() {
+    fn a_target_with_a_missing_peer_is_not_evaluated() {
         let alone = outcome(&[("futurepool", &[1.0])]);
         assert_eq!(met(Test::Ahead, &alone), None);
         assert_eq!(met(Test::OfPeer("tokio", 1.0), &alone), None);

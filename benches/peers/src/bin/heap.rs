@@ -1,9 +1,9 @@
-//! What `peers` starts for the workload `heap`: the same, with an allocator that counts.
+//! The child process of the workload `heap`, with a counting allocator.
 
 use std::alloc::System;
 use std::process::ExitCode;
 
-use futurepool_peers::arguments::{Wish, parse};
+use futurepool_peers::arguments::{Action, parse};
 use futurepool_peers::child;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -12,9 +12,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() -> ExitCode {
     match parse(lexopt::Parser::from_env()) {
-        Ok(Wish::BeChild(workload, orders)) => child::run(workload, &orders),
+        Ok(Action::RunChild(workload, options)) => child::run(workload, &options),
         _ => {
-            eprintln!("This is a part of the program `peers`, which starts it.");
+            eprintln!("`peers` starts this program; do not run it directly.");
             ExitCode::from(2)
         }
     }

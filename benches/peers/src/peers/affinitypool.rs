@@ -24,14 +24,14 @@ impl Peer for Affinitypool {
 }
 
 impl Cancels for Affinitypool {
-    // Boxed because the type has no name; it is not queueing that is timed.
+    // Boxed because the type has no name. The workload does not time queueing.
     type Handle = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
     fn queue(&self, job: impl FnOnce() + Send + 'static) -> Self::Handle {
         Some(Box::pin(self.0.spawn(job)))
     }
 
-    /// Dropping the future cancels the job.
+    /// Drops the future, which cancels the job.
     fn cancel(handle: &mut Self::Handle) {
         *handle = None;
     }

@@ -2,8 +2,10 @@ use blocking::{Task, unblock};
 
 use super::{Cancels, Peer};
 
-/// The one pool of the process. Its size is what `BLOCKING_MAX_THREADS` said when it was first used, which whoever
-/// started this process has set.
+/// The only pool of the process.
+///
+/// The crate reads the size from `BLOCKING_MAX_THREADS` on first use. The parent process sets this
+/// variable.
 #[derive(Clone)]
 pub struct Blocking;
 
@@ -30,7 +32,7 @@ impl Cancels for Blocking {
         Some(unblock(job))
     }
 
-    /// Dropping the task cancels it.
+    /// Drops the task, which cancels it.
     fn cancel(handle: &mut Self::Handle) {
         *handle = None;
     }

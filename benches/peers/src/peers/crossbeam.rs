@@ -6,8 +6,10 @@ use super::{Peer, Unwrapped};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// What an engineer writes by hand: threads round a channel of boxed closures, and a `oneshot` channel for each result.
-/// The threads leave when the last sender is dropped.
+/// A hand-written pool: threads around a channel of boxed closures.
+///
+/// Each result comes back through a `oneshot` channel. The threads exit when the last sender is
+/// dropped.
 #[derive(Clone)]
 pub struct Crossbeam(Sender<Job>);
 
@@ -20,7 +22,7 @@ impl Crossbeam {
         let job = move || {
             let _ = sender.send(job());
         };
-        self.0.send(Box::new(job)).expect("the workers live");
+        self.0.send(Box::new(job)).expect("the workers are alive");
     }
 }
 

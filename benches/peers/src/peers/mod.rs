@@ -1,5 +1,6 @@
-//! The pools that are compared, one adapter a file, behind one trait that costs none of them anything: no boxes, no
-//! dynamic calls, no conversions of results.
+//! The compared pools, one adapter per file, behind one trait.
+//!
+//! The trait adds no overhead: no boxes, no dynamic calls, no conversions of results.
 
 mod affinitypool;
 mod blocking;
@@ -28,7 +29,7 @@ pub use self::threadfin::Threadfin;
 pub use self::threadpool::Threadpool;
 pub use self::tokio::{Tokio, runtime};
 
-/// All that can be asked for by name, ours first; `python` is a script and no adapter.
+/// The names that `--peer` accepts, futurepool first. `python` is a script, not an adapter.
 pub const NAMES: [&str; 10] = [
     Futurepool::NAME,
     Tokio::NAME,
@@ -42,10 +43,10 @@ pub const NAMES: [&str; 10] = [
     "python",
 ];
 
-/// A pool, to be submitted to from anywhere, its own jobs included.
+/// A pool that accepts jobs from any thread, including its own workers.
 pub trait Peer: Clone + Send + Sync + 'static {
     const NAME: &'static str;
-    /// More than that it silently does not start.
+    /// The maximum number of workers. The pool silently caps a larger number.
     const MAX_WORKERS: usize = usize::MAX;
 
     fn new(workers: usize) -> Self;
@@ -55,7 +56,7 @@ pub trait Peer: Clone + Send + Sync + 'static {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static;
 
-    /// Submits, and waits for the result in this thread, in the best way that the pool offers.
+    /// Submits `job` and blocks until it returns, in the fastest way that the pool offers.
     fn call<T, F>(&self, job: F) -> T
     where
         T: Send + 'static,
@@ -64,7 +65,7 @@ pub trait Peer: Clone + Send + Sync + 'static {
         pollster::block_on(self.submit(job))
     }
 
-    /// Results as they come, in the best way that the pool offers.
+    /// Returns the results in completion order, in the fastest way that the pool offers.
     fn as_completed<H: Future>(handles: impl Iterator<Item = H>) -> impl Stream<Item = H::Output> {
         handles.collect::<FuturesUnordered<H>>()
     }
@@ -78,7 +79,7 @@ pub trait Cancels: Peer {
     fn cancel(handle: &mut Self::Handle);
 }
 
-/// The output of a future that gives `Ok`, without a layer between that costs time.
+/// A future that unwraps the `Ok` of another future without overhead.
 struct Unwrapped<F>(F);
 
 impl<T, E: Debug, F: Future<Output = Result<T, E>> + Unpin> Future for Unwrapped<F> {
@@ -90,11 +91,13 @@ impl<T, E: Debug, F: Future<Output = Result<T, E>> + Unpin> Future for Unwrapped
     }
 }
 
-/// Lets `workers` jobs meet, so that as many threads have started; they are about to be idle when it returns.
+/// Starts all workers by running `workers` jobs at once.
+///
+/// The workers are about to become idle when this function returns.
 ///
 /// # Panics
 ///
-/// If the pool does not run so many jobs at once, and lost one.
+/// Panics if the pool drops a job without running it.
 pub fn start_workers<P: Peer>(pool: &P, workers: usize) {
     let (arrived, arrivals) = mpsc::channel();
     let gate = Arc::new(Barrier::new(workers + 1));
@@ -102,14 +105,14 @@ pub fn start_workers<P: Peer>(pool: &P, workers: usize) {
         .map(|_| {
             let (arrived, gate) = (arrived.clone(), Arc::clone(&gate));
             pool.submit(move || {
-                arrived.send(()).expect("somebody counts");
+                arrived.send(()).expect("the caller receives");
                 gate.wait();
             })
         })
         .collect();
-    drop(arrived); // so that a job that is lost is an error below
+    drop(arrived); // a lost job makes `recv` below fail
     for _ in 0..workers {
-        arrivals.recv().expect("every job arrives");
+        arrivals.recv().expect("every job starts");
     }
     gate.wait();
     pollster::block_on(async {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::{Peer, Unwrapped};
 
-/// `spawn_fifo`, and a `oneshot` channel for the result.
+/// Calls `spawn_fifo`, and returns the result through a `oneshot` channel.
 #[derive(Clone)]
 pub struct Rayon(Arc<rayon::ThreadPool>);
 
@@ -27,7 +27,7 @@ impl Peer for Rayon {
 
     fn new(workers: usize) -> Self {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(workers);
-        Self(Arc::new(builder.build().expect("a pool")))
+        Self(Arc::new(builder.build().expect("rayon builds the pool")))
     }
 
     fn submit<T, F>(&self, job: F) -> impl Future<Output = T> + Send + 'static

@@ -8,7 +8,7 @@ pub struct RustyPool(rusty_pool::ThreadPool);
 impl Peer for RustyPool {
     const NAME: &'static str = "rusty_pool";
 
-    /// All workers belong to the core, so that none of them leaves for want of work.
+    /// Makes all workers core workers, so an idle worker never exits.
     fn new(workers: usize) -> Self {
         let idle = Duration::from_secs(60);
         Self(rusty_pool::ThreadPool::new(workers, workers, idle))

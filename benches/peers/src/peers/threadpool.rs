@@ -1,6 +1,6 @@
 use super::{Peer, Unwrapped};
 
-/// `execute`, and a `oneshot` channel for the result.
+/// Calls `execute`, and returns the result through a `oneshot` channel.
 #[derive(Clone)]
 pub struct Threadpool(threadpool::ThreadPool);
 

@@ -5,20 +5,20 @@ use tokio::task::JoinHandle;
 
 use super::{Cancels, Peer, Unwrapped};
 
-/// `spawn_blocking` of the runtime that is current, or else of its own.
+/// Calls `spawn_blocking` of the current runtime. Outside a runtime, it builds its own.
 #[derive(Clone)]
 pub struct Tokio {
     handle: Handle,
     _own: Option<Arc<Runtime>>,
 }
 
-/// A runtime of two threads, with so many more for jobs that block.
+/// Builds a runtime of two worker threads and at most `workers` blocking threads.
 pub fn runtime(workers: usize) -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(workers)
         .build()
-        .expect("a runtime")
+        .expect("tokio builds the runtime")
 }
 
 impl Peer for Tokio {

@@ -4,25 +4,25 @@ use std::time::Duration;
 use futures::StreamExt;
 use pollster::block_on;
 
-use super::{USUAL, Unit, Workload, figure, nanos_each, sum_below, timed};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Unit, Workload, figure, nanos_each, sum_below, timed};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "as_completed",
-    about: "200,000 no-op jobs, their results in one stream as they come",
+    about: "200,000 no-op jobs; one stream yields the results in completion order",
     figures: &[figure("a handle", Unit::Nanos)],
     goals: &[
         Goal("≥ 4× tokio", Test::OfPeer("tokio", 1.0 / 4.0)),
         Goal("ahead of every peer", Test::Ahead),
     ],
-    contestants: |scale| {
+    participants: |scale| {
         let jobs = scale.of(200_000);
         all_peers(super::WORKERS, AsCompleted { jobs })
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 #[derive(Clone)]
@@ -30,8 +30,8 @@ struct AsCompleted {
     jobs: u64,
 }
 
-impl Measure for AsCompleted {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for AsCompleted {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         vec![nanos_each(as_completed(pool, self.jobs), self.jobs)]
     }
 }

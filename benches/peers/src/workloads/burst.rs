@@ -1,14 +1,14 @@
 use pollster::block_on;
 
-use super::{USUAL, Unit, Workload, figure, nanos_each, sum, sum_below, timed};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Unit, Workload, figure, nanos_each, sum, sum_below, timed};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "burst",
-    about: "one thread submits 200,000 no-op jobs, then awaits all",
+    about: "one thread submits 200,000 no-op jobs, then awaits all of them",
     figures: &[
         figure("a job", Unit::Nanos),
         figure("of it submitting", Unit::Nanos),
@@ -17,11 +17,11 @@ pub(super) const WORKLOAD: Workload = Workload {
         Goal("≥ 3× tokio", Test::OfPeer("tokio", 1.0 / 3.0)),
         Goal("ahead of every peer", Test::Ahead),
     ],
-    contestants: |scale| {
+    participants: |scale| {
         let jobs = scale.of(200_000);
         all_peers(super::WORKERS, Burst { jobs })
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 #[derive(Clone)]
@@ -29,8 +29,8 @@ pub(super) struct Burst {
     pub(super) jobs: u64,
 }
 
-impl Measure for Burst {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for Burst {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         burst(pool, self.jobs)
     }
 }

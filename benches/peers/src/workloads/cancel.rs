@@ -3,15 +3,15 @@ use std::sync::{Arc, Barrier};
 
 use pollster::block_on;
 
-use super::{USUAL, Unit, WORKERS, Workload, figure, nanos_each, timed};
-use crate::contest::Contestant;
+use super::{DEFAULT, Unit, WORKERS, Workload, figure, nanos_each, timed};
+use crate::participant::Participant;
 use crate::peers::{Affinitypool, Blocking, Cancels, Futurepool, Tokio, start_workers};
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "cancel",
-    about: "half of 100,000 queued jobs are cancelled",
+    about: "cancels half of 100,000 queued jobs",
     figures: &[
         figure("a cancel", Unit::Nanos),
         figure("captures freed at once", Unit::YesNo),
@@ -20,20 +20,20 @@ pub(super) const WORKLOAD: Workload = Workload {
         Goal("≤ 200 ns", Test::AtMost(0, 200.0)),
         Goal("captures freed at once", Test::Yes(1)),
     ],
-    contestants: |scale| {
+    participants: |scale| {
         let jobs = scale.of(100_000);
         vec![
-            contestant::<Futurepool>(jobs),
-            contestant::<Tokio>(jobs),
-            contestant::<Blocking>(jobs),
-            contestant::<Affinitypool>(jobs),
+            participant::<Futurepool>(jobs),
+            participant::<Tokio>(jobs),
+            participant::<Blocking>(jobs),
+            participant::<Affinitypool>(jobs),
         ]
     },
-    ..USUAL
+    ..DEFAULT
 };
 
-fn contestant<P: Cancels>(jobs: u64) -> Contestant {
-    Contestant::new(P::NAME, move || measure::<P>(jobs))
+fn participant<P: Cancels>(jobs: u64) -> Participant {
+    Participant::new(P::NAME, move || measure::<P>(jobs))
 }
 
 fn measure<P: Cancels>(jobs: u64) -> Sample {
@@ -43,8 +43,8 @@ fn measure<P: Cancels>(jobs: u64) -> Sample {
         .map(|_| {
             let gate = Arc::clone(&gate);
             pool.submit(move || {
-                gate.wait(); // here it is
-                gate.wait(); // and here it waits
+                gate.wait(); // the worker has started the job
+                gate.wait(); // blocks the worker
             })
         })
         .collect();
@@ -67,9 +67,14 @@ fn measure<P: Cancels>(jobs: u64) -> Sample {
             handle.await;
         }
     });
-    // First in, first out with each of these; so when as many more jobs as there are workers meet, all are done.
+    // These pools run jobs in FIFO order. So all queued jobs have finished once further jobs
+    // occupy all workers.
     start_workers(&pool, WORKERS);
-    assert_eq!(ran.load(SeqCst), jobs / 2, "half of the jobs run");
+    assert_eq!(
+        ran.load(SeqCst),
+        jobs / 2,
+        "exactly half of the jobs must run"
+    );
     let freed = f64::from(captured == jobs / 2);
     vec![nanos_each(elapsed, jobs / 2), Some(freed)]
 }

@@ -1,28 +1,28 @@
-use super::{USUAL, WORKERS, Workload, burst::Burst};
-use crate::contest::{Contestant, Measure, all_peers, one_peer};
+use super::{DEFAULT, WORKERS, Workload, burst::Burst};
+use crate::participant::{Benchmark, Participant, all_peers, one_peer};
 use crate::peers::{Futurepool, Peer};
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "crowd",
-    about: "the burst, of 50,000 jobs, with 1,000 workers that are all idle before",
+    about: "a burst of 50,000 jobs, with 1,000 workers that are idle at the start",
     workers: 1_000,
     goals: &[Goal(
         "≤ 1.2× ours with 2 workers",
         Test::OfPeer("futurepool (2)", 1.2),
     )],
-    contestants: |scale| {
+    participants: |scale| {
         let jobs = scale.of(50_000);
         let mut all = all_peers(1_000, Crowd { jobs });
         let few = one_peer::<Futurepool, _>(WORKERS, &Burst { jobs });
-        all.push(Contestant {
+        all.push(Participant {
             name: "futurepool (2)".to_owned(),
             ..few
         });
         all
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 #[derive(Clone)]
@@ -30,10 +30,10 @@ struct Crowd {
     jobs: u64,
 }
 
-impl Measure for Crowd {
-    const AFRESH: bool = true;
+impl Benchmark for Crowd {
+    const NEW_POOL_EACH_ROUND: bool = true;
 
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
-        Burst { jobs: self.jobs }.take(pool)
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
+        Burst { jobs: self.jobs }.run(pool)
     }
 }

@@ -3,62 +3,62 @@ use std::time::Duration;
 
 use pollster::block_on;
 
-use super::{USUAL, Unit, WORKERS, Workload, figure, timed};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Unit, WORKERS, Workload, figure, timed};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const ONE_MICRO: Workload = Workload {
     name: "grain-1us",
-    about: "100,000 jobs that compute for 1 µs: wall over ideal",
-    contestants: |scale| all_peers(WORKERS, Grain::new(scale.of(100_000), 1e-6)),
-    ..EITHER
+    about: "100,000 jobs that compute for 1 µs: wall time over ideal time",
+    participants: |scale| all_peers(WORKERS, Grain::new(scale.of(100_000), 1e-6)),
+    ..COMMON
 };
 
 pub(super) const TEN_MICROS: Workload = Workload {
     name: "grain-10us",
-    about: "20,000 jobs that compute for 10 µs: wall over ideal",
-    contestants: |scale| all_peers(WORKERS, Grain::new(scale.of(20_000), 10e-6)),
-    ..EITHER
+    about: "20,000 jobs that compute for 10 µs: wall time over ideal time",
+    participants: |scale| all_peers(WORKERS, Grain::new(scale.of(20_000), 10e-6)),
+    ..COMMON
 };
 
-const EITHER: Workload = Workload {
+const COMMON: Workload = Workload {
     figures: &[figure("wall over ideal", Unit::Times)],
     goals: &[Goal("the lowest of all", Test::Ahead)],
-    ..USUAL
+    ..DEFAULT
 };
 
 #[derive(Clone)]
 struct Grain {
     jobs: u64,
-    turns: u64,
-    /// What a job takes on its own.
+    iterations: u64,
+    /// The time of one job without a pool.
     seconds: f64,
 }
 
 impl Grain {
     fn new(jobs: u64, seconds: f64) -> Self {
-        let turns = (seconds / seconds_of(1_000_000) * 1e6) as u64;
-        let seconds = seconds_of(turns * 1_000) / 1e3;
+        let iterations = (seconds / seconds_of(1_000_000) * 1e6) as u64;
+        let seconds = seconds_of(iterations * 1_000) / 1e3;
         Self {
             jobs,
-            turns,
+            iterations,
             seconds,
         }
     }
 }
 
-impl Measure for Grain {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
-        let turns = self.turns;
+impl Benchmark for Grain {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
+        let iterations = self.iterations;
         let (wall, ()) = timed(|| {
             let handles: Vec<_> = (0..self.jobs)
-                .map(|i| pool.submit(move || spin(turns, i + 1)))
+                .map(|i| pool.submit(move || compute(iterations, i + 1)))
                 .collect();
             block_on(async {
                 for handle in handles {
-                    // A xorshift never gets to 0.
+                    // The state of a xorshift generator is never 0.
                     assert_ne!(handle.await, 0);
                 }
             });
@@ -68,10 +68,13 @@ impl Measure for Grain {
     }
 }
 
-/// The clock is too coarse to end a job of a microsecond; so many turns of this are measured beforehand.
-fn spin(turns: u64, seed: u64) -> u64 {
+/// Runs `iterations` steps of a xorshift generator.
+///
+/// The clock is too coarse to end a job after a microsecond. So `Grain::new` measures the number of
+/// iterations beforehand.
+fn compute(iterations: u64, seed: u64) -> u64 {
     let mut state = black_box(seed);
-    for _ in 0..turns {
+    for _ in 0..iterations {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -79,8 +82,8 @@ fn spin(turns: u64, seed: u64) -> u64 {
     state
 }
 
-/// The least of some tries.
-fn seconds_of(turns: u64) -> f64 {
-    let tries = (0..20).map(|_| timed(|| black_box(spin(turns, 1))).0);
+/// Returns the minimum time of several tries.
+fn seconds_of(iterations: u64) -> f64 {
+    let tries = (0..20).map(|_| timed(|| black_box(compute(iterations, 1))).0);
     tries.min().unwrap_or(Duration::ZERO).as_secs_f64()
 }

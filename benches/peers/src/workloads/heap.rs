@@ -1,16 +1,16 @@
 use pollster::block_on;
 use stats_alloc::INSTRUMENTED_SYSTEM;
 
-use super::{USUAL, Unit, Workload, figure};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Unit, Workload, figure};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
-/// The allocator that counts is that of the binary `heap`.
+/// The binary `heap` provides the counting allocator.
 pub(super) const WORKLOAD: Workload = Workload {
     name: "heap",
-    about: "allocations and bytes of a job, handle included; closure and result have 8 bytes",
+    about: "allocations and bytes per job, including its handle; closure and result have 8 bytes",
     figures: &[
         figure("bytes", Unit::Bytes),
         figure("allocations", Unit::Count),
@@ -19,9 +19,9 @@ pub(super) const WORKLOAD: Workload = Workload {
         Goal("1.00 allocations", Test::AtMost(1, 1.0049)),
         Goal("≤ 96 + 8 bytes", Test::AtMost(0, 104.0)),
     ],
-    contestants: |_| all_peers(super::WORKERS, Heap),
+    participants: |_| all_peers(super::WORKERS, Heap),
     program: "heap",
-    ..USUAL
+    ..DEFAULT
 };
 
 const JOBS: u64 = 10_000;
@@ -29,8 +29,8 @@ const JOBS: u64 = 10_000;
 #[derive(Clone)]
 struct Heap;
 
-impl Measure for Heap {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for Heap {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         let one_by_one = || {
             block_on(async {
                 for i in 0..JOBS {
@@ -38,14 +38,14 @@ impl Measure for Heap {
                 }
             });
         };
-        one_by_one(); // what is allocated once
+        one_by_one(); // performs the one-time allocations
         let before = INSTRUMENTED_SYSTEM.stats();
         one_by_one();
         let used = INSTRUMENTED_SYSTEM.stats() - before;
-        let a_job = |count| Some(count as f64 / JOBS as f64);
+        let per_job = |count| Some(count as f64 / JOBS as f64);
         vec![
-            a_job(used.bytes_allocated),
-            a_job(used.allocations + used.reallocations),
+            per_job(used.bytes_allocated),
+            per_job(used.allocations + used.reallocations),
         ]
     }
 }

@@ -1,13 +1,13 @@
 use super::round_trip::{cold, hot};
-use super::{USUAL, Unit, WORKERS, Workload, figure};
-use crate::contest::{Measure, Scale, all_peers};
+use super::{DEFAULT, Unit, WORKERS, Workload, figure};
+use crate::participant::{Benchmark, Scale, all_peers};
 use crate::peers::{Blocking, Peer, start_workers};
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "many-idle",
-    about: "round trips with 512 idle workers over those with 2 (not blocking, which has one size a process)",
+    about: "time of a round trip with 512 idle workers over that with 2 (without blocking: one pool per process)",
     workers: MANY,
     figures: &[
         figure("hot", Unit::Times),
@@ -15,32 +15,32 @@ pub(super) const WORKLOAD: Workload = Workload {
         figure("hot with 512", Unit::Micros),
         figure("cold with 512", Unit::Micros),
     ],
-    // The least of several ratios would be the luckiest of them, not the truest.
+    // The minimum of several ratios would be the luckiest value, so the goals use the median.
     goals: &[
         Goal("hot ≤ 1.2×", Test::MedianAtMost(0, 1.2)),
         Goal("cold ≤ 1.2×", Test::MedianAtMost(1, 1.2)),
     ],
-    contestants: |scale| {
+    participants: |scale| {
         let mut all = all_peers(MANY, ManyIdle { scale });
-        all.retain(|contestant| contestant.name != Blocking::NAME);
+        all.retain(|participant| participant.name != Blocking::NAME);
         all
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 const MANY: usize = 512;
-/// So often the two pools take turns within a round, and the best turn of each counts.
-const TURNS: usize = 3;
+/// How often the two pools alternate within a round. The minimum of each pool counts.
+const REPETITIONS: usize = 3;
 
 #[derive(Clone)]
 struct ManyIdle {
     scale: Scale,
 }
 
-impl Measure for ManyIdle {
-    const AFRESH: bool = true;
+impl Benchmark for ManyIdle {
+    const NEW_POOL_EACH_ROUND: bool = true;
 
-    fn take<P: Peer>(&self, many: &P) -> Sample {
+    fn run<P: Peer>(&self, many: &P) -> Sample {
         let few = P::new(WORKERS);
         start_workers(&few, WORKERS);
         let trips = self.scale.of(1_000);
@@ -56,9 +56,9 @@ impl Measure for ManyIdle {
     }
 }
 
-fn best(turn: impl Fn() -> (f64, f64)) -> (f64, f64) {
-    (0..TURNS).fold((f64::MAX, f64::MAX), |least, _| {
-        let (few, many) = turn();
-        (least.0.min(few), least.1.min(many))
+fn best(pair: impl Fn() -> (f64, f64)) -> (f64, f64) {
+    (0..REPETITIONS).fold((f64::MAX, f64::MAX), |minimum, _| {
+        let (few, many) = pair();
+        (minimum.0.min(few), minimum.1.min(many))
     })
 }

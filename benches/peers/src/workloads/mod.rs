@@ -1,4 +1,4 @@
-//! The workloads, one a file, each with what it measures and what is wanted of us.
+//! The workloads, one per file, each with its figures and the targets of futurepool.
 
 mod as_completed;
 mod burst;
@@ -19,23 +19,24 @@ mod ten_thousand;
 
 use std::time::{Duration, Instant};
 
-use crate::contest::{Contestant, Scale};
+use crate::participant::{Participant, Scale};
 use crate::targets::Goal;
 
-/// Most have two workers.
+/// The number of workers in most workloads.
 const WORKERS: usize = 2;
 
 pub struct Workload {
     pub name: &'static str,
     pub about: &'static str,
     pub workers: usize,
-    /// The first one is what peers are compared by.
+    /// The first figure is the one that ranks the peers.
     pub figures: &'static [Figure],
     pub goals: &'static [Goal],
-    pub contestants: fn(Scale) -> Vec<Contestant>,
-    /// So many rounds, each peer each time in a process of its own. Else all share one.
-    pub apart: Option<usize>,
-    /// The binary that takes it.
+    pub participants: fn(Scale) -> Vec<Participant>,
+    /// If `Some(rounds)`, each peer runs each of its rounds in its own process. Otherwise all
+    /// peers share one process.
+    pub own_process_rounds: Option<usize>,
+    /// The binary that runs the workload.
     pub program: &'static str,
 }
 
@@ -51,7 +52,7 @@ pub enum Unit {
     Micros,
     Millis,
     Seconds,
-    /// How many times something else.
+    /// A ratio.
     Times,
     Count,
     Bytes,
@@ -63,15 +64,15 @@ const fn figure(name: &'static str, unit: Unit) -> Figure {
     Figure { name, unit }
 }
 
-/// What most are like.
-const USUAL: Workload = Workload {
+/// The values that most workloads share.
+const DEFAULT: Workload = Workload {
     name: "",
     about: "",
     workers: WORKERS,
     figures: &[figure("a job", Unit::Nanos)],
     goals: &[],
-    contestants: |_| Vec::new(),
-    apart: None,
+    participants: |_| Vec::new(),
+    own_process_rounds: None,
     program: "peers",
 };
 
@@ -100,18 +101,21 @@ pub fn named(name: &str) -> Option<&'static Workload> {
     ALL.into_iter().find(|workload| workload.name == name)
 }
 
-/// The nanoseconds of one of so many.
+/// Returns the nanoseconds per job.
 fn nanos_each(elapsed: Duration, count: u64) -> Option<f64> {
     Some(elapsed.as_secs_f64() * 1e9 / count as f64)
 }
 
+/// Runs `work`. Returns its duration and its output.
 fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let output = work();
     (start.elapsed(), output)
 }
 
-/// The sum of all outputs. Everybody is awaited in this way, so that nobody's results are optimised away.
+/// Returns the sum of all outputs.
+///
+/// Every pool is awaited in this way, so the compiler cannot remove any result.
 async fn sum<H: Future<Output = u64>>(handles: Vec<H>) -> u64 {
     let mut sum = 0;
     for handle in handles {
@@ -120,7 +124,7 @@ async fn sum<H: Future<Output = u64>>(handles: Vec<H>) -> u64 {
     sum
 }
 
-/// What the sum of `0..count` must be.
+/// Returns the sum of `0..count`.
 fn sum_below(count: u64) -> u64 {
     count * (count - 1) / 2
 }

@@ -1,20 +1,20 @@
 use pollster::block_on;
 
-use super::{USUAL, Workload, nanos_each, sum, timed};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Workload, nanos_each, sum, timed};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "nested",
-    about: "10,000 jobs submit 10 no-op jobs each, and return the handles, which the outside awaits",
+    about: "10,000 jobs submit 10 no-op jobs each, and return the handles; the main thread awaits them",
     goals: &[Goal("ahead of every peer", Test::Ahead)],
-    contestants: |scale| {
+    participants: |scale| {
         let outer = scale.of(10_000);
         all_peers(super::WORKERS, Nested { outer })
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 const INNER: u64 = 10;
@@ -24,9 +24,10 @@ struct Nested {
     outer: u64,
 }
 
-impl Measure for Nested {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
-        // By its type a handle may borrow its pool, so it must be one for ever to leave the job. It is kept anyway.
+impl Benchmark for Nested {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
+        // The handle type may borrow the pool, so a job can return a handle only if the pool is
+        // `'static`. The pool lives as long as the process anyway, so the leak costs one clone.
         let pool: &'static P = Box::leak(Box::new(pool.clone()));
         let (elapsed, total) = timed(|| {
             let outer: Vec<_> = (0..self.outer)

@@ -1,23 +1,23 @@
 use std::thread;
 
-use super::{USUAL, Workload, burst::burst, nanos_each, timed};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Workload, burst::burst, nanos_each, timed};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "producers",
-    about: "4 threads submit 50,000 no-op jobs each, and each awaits its own",
+    about: "4 threads submit 50,000 no-op jobs each; each thread awaits its own jobs",
     goals: &[
         Goal("≥ 2× tokio", Test::OfPeer("tokio", 1.0 / 2.0)),
         Goal("ahead of every peer", Test::Ahead),
     ],
-    contestants: |scale| {
+    participants: |scale| {
         let each = scale.of(50_000);
         all_peers(super::WORKERS, Producers { each })
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 const THREADS: u64 = 4;
@@ -27,8 +27,8 @@ struct Producers {
     each: u64,
 }
 
-impl Measure for Producers {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for Producers {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         let (elapsed, ()) = timed(|| {
             thread::scope(|scope| {
                 for _ in 0..THREADS {

@@ -1,15 +1,15 @@
 use std::process::Command;
 
 use super::as_completed::as_completed;
-use super::{USUAL, Unit, WORKERS, Workload, burst::burst, figure, nanos_each, round_trip::hot};
-use crate::contest::{Contestant, Measure, one_peer};
+use super::{DEFAULT, Unit, WORKERS, Workload, burst::burst, figure, nanos_each, round_trip::hot};
+use crate::participant::{Benchmark, Participant, one_peer};
 use crate::peers::{Futurepool, Peer};
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "python",
-    about: "burst, round trip and as_completed of 20,000 jobs, beside CPython's ThreadPoolExecutor",
+    about: "burst, round trip and as_completed of 20,000 jobs, against CPython's ThreadPoolExecutor",
     figures: &[
         figure("burst", Unit::Nanos),
         figure("round trip", Unit::Nanos),
@@ -23,14 +23,14 @@ pub(super) const WORKLOAD: Workload = Workload {
             Test::OfPeerIn(2, "python", 1.0 / 50.0),
         ),
     ],
-    contestants: |scale| {
+    participants: |scale| {
         let jobs = scale.of(20_000);
         vec![
             one_peer::<Futurepool, _>(WORKERS, &LikePython { jobs }),
-            Contestant::new("python", move || script(jobs)),
+            Participant::new("python", move || script(jobs)),
         ]
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 #[derive(Clone)]
@@ -38,8 +38,8 @@ struct LikePython {
     jobs: u64,
 }
 
-impl Measure for LikePython {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for LikePython {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         let burst = burst(pool, self.jobs)[0];
         let trip = hot(pool, self.jobs as usize) * 1e3;
         let completed = nanos_each(as_completed(pool, self.jobs), self.jobs);
@@ -47,13 +47,15 @@ impl Measure for LikePython {
     }
 }
 
-/// The same in CPython. It panics if there is none, so that it is said to be missing.
+/// Runs the same workloads in CPython.
+///
+/// Panics if `python3` is missing, so the table reports a failure.
 fn script(jobs: u64) -> Sample {
     let mut python = Command::new("python3");
     python.args(["-c", include_str!("../../python/thread_pool.py")]);
     python.args([jobs.to_string(), WORKERS.to_string()]);
     let output = python.output();
-    let output = output.unwrap_or_else(|error| panic!("no python3: {error}"));
+    let output = output.unwrap_or_else(|error| panic!("failed to run python3: {error}"));
     assert!(output.status.success(), "python3: {}", output.status);
     serde_json::from_slice(&output.stdout).expect("the script prints a list of numbers")
 }

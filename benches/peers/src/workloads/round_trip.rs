@@ -1,52 +1,52 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{USUAL, Unit, Workload, figure, timed};
-use crate::contest::{Contestant, Measure, all_peers};
+use super::{DEFAULT, Unit, Workload, figure, timed};
 use crate::floor;
+use crate::participant::{Benchmark, Participant, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const HOT: Workload = Workload {
     name: "round-trip-hot",
-    about: "submit and join, in a tight loop; the mean of 5,000",
+    about: "submit and join in a tight loop; the mean of 5,000 round trips",
     figures: &[figure("a trip", Unit::Micros)],
     goals: &[Goal("≤ 0.5× the floor", Test::OfPeer("floor", 0.5))],
-    contestants: |scale| {
+    participants: |scale| {
         let trips = scale.of(5_000);
         let mut all = all_peers(super::WORKERS, Hot { trips });
         let floor = move || vec![Some(mean(floor::trips(trips, None)))];
-        all.push(Contestant::new("floor", floor));
+        all.push(Participant::new("floor", floor));
         all
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 pub(super) const COLD: Workload = Workload {
     name: "round-trip-cold",
-    about: "the same after a rest of 1 ms before each; the median of 300",
+    about: "the same with a pause of 1 ms before each; the median of 300 round trips",
     figures: &[figure("a trip", Unit::Micros)],
     goals: &[Goal("≤ 1.1× the floor", Test::OfPeer("floor", 1.1))],
-    contestants: |scale| {
+    participants: |scale| {
         let trips = scale.of(300);
         let mut all = all_peers(super::WORKERS, Cold { trips });
-        let floor = move || vec![Some(median(floor::trips(trips, Some(REST))))];
-        all.push(Contestant::new("floor", floor));
+        let floor = move || vec![Some(median(floor::trips(trips, Some(PAUSE))))];
+        all.push(Participant::new("floor", floor));
         all
     },
-    ..USUAL
+    ..DEFAULT
 };
 
-const REST: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Clone)]
 struct Hot {
     trips: usize,
 }
 
-impl Measure for Hot {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for Hot {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         vec![Some(hot(pool, self.trips))]
     }
 }
@@ -56,13 +56,13 @@ struct Cold {
     trips: usize,
 }
 
-impl Measure for Cold {
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+impl Benchmark for Cold {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         vec![Some(cold(pool, self.trips))]
     }
 }
 
-/// The microseconds of one of so many trips without a rest.
+/// Returns the microseconds per round trip over `trips` consecutive round trips.
 pub(super) fn hot<P: Peer>(pool: &P, trips: usize) -> f64 {
     let (elapsed, ()) = timed(|| {
         for i in 0..trips {
@@ -72,10 +72,12 @@ pub(super) fn hot<P: Peer>(pool: &P, trips: usize) -> f64 {
     elapsed.as_secs_f64() * 1e6 / trips as f64
 }
 
-/// The microseconds of one of so many trips, each after a rest. The median, because a rest invites everybody else.
+/// Returns the median microseconds of `trips` round trips, each after a pause.
+///
+/// The median ignores single round trips that other processes distort.
 pub(super) fn cold<P: Peer>(pool: &P, trips: usize) -> f64 {
     let times = (0..trips).map(|i| {
-        thread::sleep(REST);
+        thread::sleep(PAUSE);
         let (time, answer) = timed(|| pool.call(move || i));
         assert_eq!(answer, i);
         time

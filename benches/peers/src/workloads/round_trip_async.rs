@@ -3,25 +3,25 @@ use std::time::Instant;
 
 use tokio::runtime::Runtime;
 
-use super::{USUAL, Unit, Workload, figure};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Unit, Workload, figure};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::{self, Peer};
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "round-trip-async",
-    about: "a task on a tokio runtime of 2 threads submits and awaits in a loop; the mean of 5,000",
+    about: "a task on a tokio runtime of 2 threads submits and awaits in a loop; the mean of 5,000 round trips",
     figures: &[figure("a trip", Unit::Micros)],
     goals: &[Goal("≤ 1.0× the best of them", Test::Ahead)],
-    contestants: |scale| {
+    participants: |scale| {
         let task = InTask {
             trips: scale.of(5_000),
             runtime: Arc::new(peers::runtime(super::WORKERS)),
         };
         all_peers(super::WORKERS, task)
     },
-    ..USUAL
+    ..DEFAULT
 };
 
 #[derive(Clone)]
@@ -30,15 +30,17 @@ struct InTask {
     runtime: Arc<Runtime>,
 }
 
-impl Measure for InTask {
-    /// Inside the runtime, because that is how it would be used: our jobs run inside it then, and tokio's in its own
-    /// blocking threads.
+impl Benchmark for InTask {
+    /// Creates the pool inside the runtime, as an application would.
+    ///
+    /// Then futurepool's jobs run inside the runtime context. Tokio's jobs run on the blocking
+    /// threads of this runtime.
     fn build<P: Peer>(&self, workers: usize) -> P {
         let _inside = self.runtime.enter();
         P::new(workers)
     }
 
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         let (pool, trips) = (pool.clone(), self.trips);
         let task = self.runtime.spawn(async move {
             let start = Instant::now();
@@ -50,6 +52,8 @@ impl Measure for InTask {
             assert_eq!(sum, super::sum_below(trips));
             elapsed.as_secs_f64() * 1e6 / trips as f64
         });
-        vec![Some(pollster::block_on(task).expect("no panic"))]
+        vec![Some(
+            pollster::block_on(task).expect("the task does not panic"),
+        )]
     }
 }

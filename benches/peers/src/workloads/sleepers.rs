@@ -3,47 +3,47 @@ use std::time::Duration;
 
 use pollster::block_on;
 
-use super::{USUAL, Unit, Workload, figure, sum, sum_below, timed};
-use crate::contest::{Measure, all_peers};
+use super::{DEFAULT, Unit, Workload, figure, sum, sum_below, timed};
+use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
 use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "sleepers",
-    about: "1,000 workers that have started, 100,000 jobs that sleep 5 ms: wall over ideal",
+    about: "1,000 started workers, 100,000 jobs that sleep 5 ms: wall time over ideal time",
     workers: 1_000,
     figures: &[figure("wall over ideal", Unit::Times)],
     goals: &[Goal("≤ 1.05", Test::AtMost(0, 1.05))],
-    contestants: |scale| {
+    participants: |scale| {
         let jobs = scale.of(100_000);
         all_peers(1_000, Sleepers { jobs })
     },
-    ..USUAL
+    ..DEFAULT
 };
 
-const NAP: Duration = Duration::from_millis(5);
+const SLEEP: Duration = Duration::from_millis(5);
 
 #[derive(Clone)]
 struct Sleepers {
     jobs: u64,
 }
 
-impl Measure for Sleepers {
-    const AFRESH: bool = true;
+impl Benchmark for Sleepers {
+    const NEW_POOL_EACH_ROUND: bool = true;
 
-    fn take<P: Peer>(&self, pool: &P) -> Sample {
+    fn run<P: Peer>(&self, pool: &P) -> Sample {
         let (wall, result) = timed(|| {
-            let nap = |i| {
+            let sleep_then_return = |i| {
                 pool.submit(move || {
-                    thread::sleep(NAP);
+                    thread::sleep(SLEEP);
                     i
                 })
             };
-            block_on(sum((0..self.jobs).map(nap).collect()))
+            block_on(sum((0..self.jobs).map(sleep_then_return).collect()))
         });
         assert_eq!(result, sum_below(self.jobs));
-        let ideal = NAP.as_secs_f64() * self.jobs as f64 / 1_000.0;
+        let ideal = SLEEP.as_secs_f64() * self.jobs as f64 / 1_000.0;
         vec![Some(wall.as_secs_f64() / ideal)]
     }
 }

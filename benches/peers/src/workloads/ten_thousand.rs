@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use pollster::block_on;
 
-use super::{USUAL, Unit, Workload, figure, sum, sum_below, timed};
-use crate::contest::{Contestant, Scale};
+use super::{DEFAULT, Unit, Workload, figure, sum, sum_below, timed};
 use crate::machine::status;
+use crate::participant::{Participant, Scale};
 use crate::peers::{
     Affinitypool, Blocking, Crossbeam, Futurepool, Peer, Rayon, RustyPool, Threadfin, Threadpool,
     Tokio,
@@ -16,7 +16,7 @@ use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "ten-thousand",
-    about: "10,000 workers (1,000 if quick) start, block all at once, are released, and end",
+    about: "10,000 workers (1,000 if quick) start, all block at once, are released, and exit",
     workers: 10_000,
     figures: &[
         figure("start, all block", Unit::Seconds),
@@ -24,31 +24,31 @@ pub(super) const WORKLOAD: Workload = Workload {
         figure("resident a worker", Unit::Kibibytes),
     ],
     goals: &[Goal("works", Test::Works)],
-    contestants: |scale| {
+    participants: |scale| {
         vec![
-            contestant::<Futurepool>(scale),
-            contestant::<Tokio>(scale),
-            contestant::<Blocking>(scale),
-            contestant::<Affinitypool>(scale),
-            contestant::<Rayon>(scale),
-            contestant::<Threadpool>(scale),
-            contestant::<RustyPool>(scale),
-            contestant::<Threadfin>(scale),
-            contestant::<Crossbeam>(scale),
+            participant::<Futurepool>(scale),
+            participant::<Tokio>(scale),
+            participant::<Blocking>(scale),
+            participant::<Affinitypool>(scale),
+            participant::<Rayon>(scale),
+            participant::<Threadpool>(scale),
+            participant::<RustyPool>(scale),
+            participant::<Threadfin>(scale),
+            participant::<Crossbeam>(scale),
         ]
     },
-    apart: Some(3),
-    ..USUAL
+    own_process_rounds: Some(3),
+    ..DEFAULT
 };
 
-fn contestant<P: Peer>(scale: Scale) -> Contestant {
-    Contestant::new(P::NAME, move || measure::<P>(scale.of(10_000)))
+fn participant<P: Peer>(scale: Scale) -> Participant {
+    Participant::new(P::NAME, move || measure::<P>(scale.of(10_000)))
 }
 
 fn measure<P: Peer>(workers: usize) -> Sample {
     assert!(
         workers <= P::MAX_WORKERS,
-        "{} workers at most",
+        "at most {} workers",
         P::MAX_WORKERS
     );
     let (memory, threads) = (status("VmRSS"), status("Threads"));
@@ -60,15 +60,15 @@ fn measure<P: Peer>(workers: usize) -> Sample {
         .map(|i| {
             let (arrived, gate) = (arrived.clone(), Arc::clone(&gate));
             pool.submit(move || {
-                arrived.send(()).expect("somebody counts");
+                arrived.send(()).expect("the main thread receives");
                 gate.wait();
                 i
             })
         })
         .collect();
-    drop(arrived); // so that a job that is lost is an error below
+    drop(arrived); // a lost job makes `recv` below fail
     for _ in 0..workers {
-        arrivals.recv().expect("every job arrives");
+        arrivals.recv().expect("every job starts");
     }
     let started = start.elapsed();
     let resident = status("VmRSS").zip(memory);
@@ -78,7 +78,7 @@ fn measure<P: Peer>(workers: usize) -> Sample {
         gate.wait();
         assert_eq!(block_on(sum(handles)), sum_below(workers as u64));
         drop(pool);
-        threads.is_some_and(threads_are)
+        threads.is_some_and(wait_for_thread_count)
     });
     vec![
         Some(started.as_secs_f64()),
@@ -87,8 +87,10 @@ fn measure<P: Peer>(workers: usize) -> Sample {
     ]
 }
 
-/// Waits until there are so few threads as before: not every pool waits for its own.
-fn threads_are(before: f64) -> bool {
+/// Waits until the process has at most `before` threads, and returns whether it got there in time.
+///
+/// Some pools do not wait for their threads when they are dropped.
+fn wait_for_thread_count(before: f64) -> bool {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(2) {
         if status("Threads").is_some_and(|now| now <= before) {
