@@ -3,8 +3,11 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use futurepool::{ThreadPool, block_on};
+use futures::future::join_all;
 
 struct Counting;
 
@@ -139,8 +142,8 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
 
     // The same holds for jobs that their waiting job runs itself, in each kind of wait, while no
     // worker takes anything from the queue.
-    let alone = std::sync::Arc::new(ThreadPool::new(1));
-    let inner = std::sync::Arc::clone(&alone);
+    let alone = Arc::new(ThreadPool::new(1));
+    let inner = Arc::clone(&alone);
     let growth = alone.submit(move || {
         let grows = |what: &str, wait_for: &dyn Fn(u64)| {
             (0..100).for_each(wait_for);
@@ -171,6 +174,50 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(joined < 64 * 1024, "{joined} bytes of joined jobs");
     assert!(awaited < 64 * 1024, "{awaited} bytes of awaited jobs");
     assert!(scoped < 64 * 1024, "{scoped} bytes of scoped jobs");
+
+    // Nor does the pool keep anything of jobs that a worker polled in `block_on`, and that the other
+    // worker has run since.
+    let pair = Arc::new(ThreadPool::new(2));
+    let both = Arc::new(Barrier::new(2));
+    let started = [(); 2].map(|()| {
+        let both = Arc::clone(&both);
+        pair.submit(move || both.wait())
+    });
+    for handle in started {
+        handle.join().unwrap();
+    }
+    let before = LIVE.load(Relaxed);
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let runs_them = pair.submit(move || wait.recv());
+    let inner = Arc::clone(&pair);
+    let polls_them = pair.submit(move || {
+        let submit = |_| {
+            let large = [1_u8; 4096];
+            inner.submit(move || large[0])
+        };
+        let mut all = join_all((0..JOBS).map(submit));
+        block_on(async {
+            assert!(futures::poll!(&mut all).is_pending());
+            let most = LIVE.load(Relaxed).saturating_sub(before);
+            go.send(()).unwrap();
+            (all.await.len(), most)
+        })
+    });
+    let (count, most) = polls_them.join().unwrap();
+    assert_eq!(count as u64, JOBS);
+    runs_them.join().unwrap().unwrap();
+    // The workers may still be on their way to sleep.
+    let start = Instant::now();
+    let left = loop {
+        let left = LIVE.load(Relaxed).saturating_sub(before);
+        if left < 100 * 1024 || start.elapsed() > Duration::from_secs(20) {
+            break left;
+        }
+        std::thread::yield_now();
+    };
+    println!("{JOBS} wide jobs polled while queued: {most} bytes, {left} left when all have run");
+    assert!(most > 4096 * JOBS as usize, "the counter does not count");
+    assert!(left < 100 * 1024, "{left} bytes of polled jobs");
 
     // A million jobs, with each kind of outcome, leave memory use where it was.
     let round = |jobs: u64| {

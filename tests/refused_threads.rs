@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use common::{Gate, LONG, eventually, within};
 use futurepool::{ThreadPool, as_completed};
 use futures::StreamExt;
-use futures::future::pending;
+use futures::future::{join_all, pending};
 use rlimit::Resource;
 use tracing::field::Field;
 use tracing::{Event, Level, Metadata, Subscriber, span};
@@ -90,6 +90,18 @@ fn in_child(test: &str, more_threads: usize) -> bool {
     );
     println!("{text}");
     false
+}
+
+/// Returns whether the child can tell how many threads it may start, to the last one. If not, says
+/// that the test is skipped.
+fn can_count_threads() -> bool {
+    let can = is_root() || env::var_os(LIMIT).is_some();
+    if !can {
+        eprintln!(
+            "skipped: other threads of this user start and exit, and only root can switch to another user"
+        );
+    }
+    can
 }
 
 /// Returns the number of threads of all processes of this user.
@@ -230,10 +242,7 @@ fn guarantee_7_a_spawn_failure_is_reported_through_tracing() {
 
 #[test]
 fn guarantee_7_the_pool_recovers_when_threads_are_available_again() {
-    if !is_root() && env::var_os(LIMIT).is_none() {
-        eprintln!(
-            "skipped: other threads of this user start and exit, and only root can switch to another user"
-        );
+    if !can_count_threads() {
         return;
     }
     if !in_child(
@@ -267,6 +276,39 @@ fn guarantee_7_the_pool_recovers_when_threads_are_available_again() {
         for handle in more.into_iter().chain(held) {
             handle.join().unwrap();
         }
+    });
+}
+
+#[test]
+fn guarantee_7_the_only_worker_that_started_runs_what_it_waits_for() {
+    if !can_count_threads() {
+        return;
+    }
+    if !in_child(
+        "guarantee_7_the_only_worker_that_started_runs_what_it_waits_for",
+        2,
+    ) {
+        return;
+    }
+    // Two threads more: one for this watchdog, one for the pool. It never gets another one. Half of
+    // the time that the parent waits, so that a failure says what it is.
+    within(LONG / 2, "refused for good", || {
+        let pool = Arc::new(ThreadPool::new(3));
+        let inner = Arc::clone(&pool);
+        let waits = pool.submit(move || {
+            let submit = || (0..4).map(|n| inner.submit(move || n));
+            let first: Vec<u64> = as_completed(submit())
+                .into_iter()
+                .map(Result::unwrap)
+                .collect();
+            let second = futurepool::block_on(join_all(submit()));
+            (first, second.into_iter().map(Result::unwrap).collect())
+        });
+        let wanted: Vec<_> = (0..4).collect();
+        assert_eq!(waits.join().unwrap(), (wanted.clone(), wanted));
+        let metrics = pool.metrics();
+        assert_eq!(metrics.workers, 1, "{metrics:?}");
+        assert!(metrics.spawn_failures > 0, "{metrics:?}");
     });
 }
 

@@ -53,6 +53,7 @@ pub(crate) fn block_on_until<F: Future>(
     };
     let mut context = Context::from_waker(parker.waker());
     let mut elapsed = false;
+    let mut is_first_poll = true;
     loop {
         // Entered anew for each poll: what runs between two polls is not polled by this wait.
         let guard = PollGuard::enter(frame);
@@ -64,9 +65,12 @@ pub(crate) fn block_on_until<F: Future>(
         if elapsed {
             return None;
         }
-        if let Some(task) = offered {
+        // A probe wakes futures that are blocked on, so the first poll is no answer to one. (A handle
+        // may have been probed in a wait before this one.)
+        if let Some(task) = offered.filter(|_| !is_first_poll) {
             help_if_probed(task);
         }
+        is_first_poll = false;
         spin_before_park(deadline, || parker.is_notified());
         // The future may have become ready just before the deadline: one more poll.
         let notified = parker.park(deadline);

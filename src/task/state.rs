@@ -61,7 +61,7 @@ pub(crate) enum Mark {
     None,
     /// A worker's `block_on` has polled it.
     Candidate,
-    /// A probe has woken the future that waits for it, and that has not polled since.
+    /// A probe has woken the future of that `block_on`, which has not polled it since.
     Probed,
 }
 
@@ -361,13 +361,13 @@ impl State {
         if let Stage::Queued(mark) = &mut self.stage {
             polled.order = Some(self.order_or_thread);
             polled.is_first = by_worker && *mark == Mark::None;
-            polled.is_probed = *mark == Mark::Probed;
             // A probe is answered by the poll that it causes, or by none.
-            if by_worker {
-                *mark = Mark::Candidate;
-            } else if polled.is_probed {
-                *mark = Mark::None;
-            }
+            polled.is_probed = by_worker && *mark == Mark::Probed;
+            *mark = if by_worker {
+                Mark::Candidate
+            } else {
+                Mark::None
+            };
         }
         polled
     }
@@ -395,7 +395,11 @@ impl State {
             return None;
         }
         let waker = self.waker.take()?;
-        *mark = Mark::Probed;
+        // Only for a future that a worker has polled. Another one may reach a worker in its own time: its
+        // poll there is no answer, but makes the task a candidate.
+        if *mark == Mark::Candidate {
+            *mark = Mark::Probed;
+        }
         Some(waker)
     }
 
@@ -567,15 +571,16 @@ mod tests {
             (polled.is_first, polled.is_probed)
         };
         assert_eq!(poll(false, false), (false, false));
-        assert_eq!(poll(false, true), (false, true));
         assert_eq!(
-            poll(true, false),
+            poll(true, true),
             (true, false),
-            "the other poll answered it"
+            "no worker polled it before"
         );
         assert_eq!(poll(true, false), (false, false));
         assert_eq!(poll(true, true), (false, true));
-        assert_eq!(poll(true, false), (false, false));
+        assert_eq!(poll(true, false), (false, false), "it is answered");
+        assert_eq!(poll(false, true), (false, false), "it has left the worker");
+        assert_eq!(poll(true, false), (true, false));
         assert_eq!(state.start(HERE), Start::Run);
         assert_eq!(state.note_poll(Waker::noop(), true).order, None);
         assert_eq!(state.running_thread(), Some(HERE));

@@ -4,15 +4,19 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Gate, LONG, poll_once, within};
+use crate::common::{
+    CountingWaker, Gate, LONG, ThreadState, eventually, poll_once, poll_with, within,
+};
 use futurepool::{JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on, wait};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::oneshot;
 use futures::future::{join_all, select_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
@@ -263,7 +267,7 @@ fn guarantee_6_plain_combinators_in_block_on_end_on_one_worker() {
     });
     in_the_only_worker("select! with an event outside", |pool| {
         // The event comes only after the job has run.
-        let (tell, mut told) = futures::channel::oneshot::channel();
+        let (tell, mut told) = oneshot::channel();
         let mut job = pool.submit(move || {
             let teller = thread::spawn(move || tell.send(7).unwrap());
             teller.join().unwrap();
@@ -363,4 +367,324 @@ fn guarantee_6_two_workers_that_wait_for_any_of_each_others_jobs_end() {
             assert_eq!(pool.metrics().workers, 2);
         });
     }
+}
+
+// Stalls that nothing answers at first
+
+/// A queued job that a task outside of its pool awaits. The pool wakes that task in each probe of
+/// its queue, which is how a test sees the probe.
+struct Witness {
+    handle: JoinHandle<()>,
+    counter: Arc<CountingWaker>,
+    waker: Waker,
+}
+
+impl Witness {
+    fn new(pool: &ThreadPool) -> Self {
+        let handle = pool.submit(|| ());
+        let (counter, waker) = CountingWaker::new();
+        Self {
+            handle,
+            counter,
+            waker,
+        }
+    }
+
+    /// Returns when the queue was probed since this call.
+    fn see_a_probe(&mut self) {
+        let before = self.counter.count();
+        assert!(poll_with(&mut self.handle, &self.waker).is_pending());
+        eventually("a probe", || self.counter.count() > before);
+    }
+}
+
+/// The waker of a task outside that awaits a queued job. Between each two probes it submits one more
+/// job: as a thread that keeps submitting does, but at any speed of the machine.
+struct Submits {
+    pool: Weak<ThreadPool>,
+    awaited: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Wake for Submits {
+    fn wake(self: Arc<Self>) {
+        if let Some(pool) = self.pool.upgrade() {
+            drop(pool.submit(|| ()));
+        }
+        let mut awaited = self.awaited.lock().unwrap();
+        let waker = Arc::clone(&self).into();
+        awaited.take_if(|handle| poll_with(handle, &waker).is_ready());
+    }
+}
+
+#[test]
+fn guarantee_6_a_set_that_was_polled_outside_completes_although_jobs_keep_coming() {
+    within(LONG, "steady submissions", || {
+        let pool = pool_of(1);
+        let (give, take) = channel::<FuturesUnordered<JoinHandle<usize>>>();
+        let mut moved_in = pool.submit(move || {
+            let set = take.recv_timeout(LONG).unwrap();
+            block_on(set.map(Result::unwrap).count())
+        });
+        // It is in front of the set's jobs: one probe does not reach them.
+        let awaited = Mutex::new(Some(pool.submit(|| ())));
+        let outside = Arc::new(Submits {
+            pool: Arc::downgrade(&pool),
+            awaited,
+        });
+        Arc::clone(&outside).wake();
+        let order = Order::default();
+        let mut set: FuturesUnordered<_> = (0..3).map(|n| order.submit(&pool, n)).collect();
+        assert!(poll_once(&mut set.next()).is_pending());
+        give.send(set).unwrap();
+        // The second probe is enough, 10 ms after the first.
+        assert_eq!(moved_in.join_timeout(LONG / 6).unwrap(), 3);
+        assert_eq!(order.take().len(), 3);
+        eventually("the front one ran", || {
+            outside.awaited.lock().unwrap().is_none()
+        });
+    });
+}
+
+#[test]
+fn guarantee_6_after_an_unanswered_stall_a_job_is_left_to_the_worker_that_is_awake() {
+    within(LONG, "one is awake", || {
+        let pool = pool_of(2);
+        let (wake, woken) = oneshot::channel();
+        let (give, take) = oneshot::channel::<JoinHandle<_>>();
+        let gate = Gate::new();
+        let (tell_awake, told_awake) = channel();
+        let awake = {
+            let gate = gate.clone();
+            pool.submit(move || {
+                block_on(woken).unwrap();
+                tell_awake.send(()).unwrap();
+                // As far as the pool knows, this worker is busy.
+                gate.wait();
+            })
+        };
+        let (tell_polled, told_polled) = channel();
+        let waits = pool.submit(move || {
+            let mut job = block_on(take).unwrap();
+            let mut polls = 0;
+            let ran_on = block_on(std::future::poll_fn(|context| {
+                polls += 1;
+                if polls == 2 {
+                    tell_polled.send(ThreadState::of_this_thread()).unwrap();
+                }
+                // Once more, so that what the first poll leads to has happened by then.
+                if polls == 1 {
+                    context.waker().wake_by_ref();
+                }
+                Pin::new(&mut job).poll(context)
+            }));
+            (ran_on.unwrap(), thread::current().id())
+        });
+        let job = pool.submit(|| thread::current().id());
+        Witness::new(&pool).see_a_probe();
+        // Nothing answers the probe. Then one worker wakes up, and the other one gets the handle.
+        wake.send(()).unwrap();
+        told_awake.recv_timeout(LONG).unwrap();
+        give.send(job).unwrap();
+        if let Ok(waiting) = told_polled.recv_timeout(LONG) {
+            eventually("it sleeps", || waiting.sleeps() || waits.is_finished());
+        }
+        assert!(!waits.is_finished(), "it ran the job itself");
+        gate.open();
+        awake.join().unwrap();
+        let (ran_on, waited_on) = waits.join().unwrap();
+        assert_ne!(ran_on, waited_on);
+    });
+}
+
+#[test]
+#[allow(clippy::await_holding_lock, reason = "the subject of this test")]
+fn guarantee_6_after_an_unanswered_stall_a_job_that_is_no_longer_waited_for_is_not_run() {
+    within(LONG, "no longer waited for", || {
+        let pool = pool_of(1);
+        let inner = Arc::clone(&pool);
+        let (end_first, first) = oneshot::channel();
+        let (end_second, second) = oneshot::channel();
+        let (tell_polled, told_polled) = channel();
+        let waits = pool.submit(move || {
+            let lock = Arc::new(Mutex::new(()));
+            let theirs = Arc::clone(&lock);
+            // A job that takes the lock would deadlock on the stack of the thread that holds it.
+            let mut job = inner.submit(move || theirs.try_lock().is_ok());
+            block_on(first).unwrap();
+            block_on(async {
+                assert!(futures::poll!(&mut job).is_pending());
+                let held = lock.lock().unwrap();
+                tell_polled.send(()).unwrap();
+                // From here on this future waits for something else.
+                second.await.unwrap();
+                drop(held);
+            });
+            job.join().unwrap()
+        });
+        let mut witness = Witness::new(&pool);
+        witness.see_a_probe();
+        end_first.send(()).unwrap();
+        told_polled.recv_timeout(LONG).unwrap();
+        // The job is probed first, as the older one.
+        witness.see_a_probe();
+        end_second.send(()).unwrap();
+        assert!(waits.join().unwrap(), "it ran while the lock was held");
+    });
+}
+
+#[test]
+fn guarantee_6_a_handle_that_arrives_after_a_long_stall_is_helped_soon() {
+    within(LONG, "a long stall", || {
+        let pool = pool_of(1);
+        let (give, take) = oneshot::channel::<JoinHandle<()>>();
+        let waits = pool.submit(move || {
+            let job = block_on(take).unwrap();
+            let start = Instant::now();
+            block_on(job).unwrap();
+            start.elapsed()
+        });
+        let job = pool.submit(|| ());
+        // The longer a stall lasts, the longer are the pauses between two probes. After one of
+        // 640 ms, the next one would take a second.
+        let mut witness = Witness::new(&pool);
+        let mut last = Instant::now();
+        while last.elapsed() < Duration::from_millis(500) {
+            last = Instant::now();
+            witness.see_a_probe();
+        }
+        give.send(job).unwrap();
+        let took = waits.join().unwrap();
+        println!("helped after {took:?}");
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    });
+}
+
+#[test]
+fn guarantee_6_a_slow_waker_outside_does_not_delay_help() {
+    /// Takes its time, once.
+    struct Slow(AtomicBool);
+    impl Wake for Slow {
+        fn wake(self: Arc<Self>) {
+            // Time is the subject: fifty times as long would be 10 s.
+            thread::sleep(Duration::from_millis(200));
+            self.0.store(true, SeqCst);
+        }
+    }
+    within(LONG, "a slow waker", || {
+        let pool = pool_of(1);
+        let (give, take) = oneshot::channel::<FuturesUnordered<JoinHandle<usize>>>();
+        let waits = pool.submit(move || {
+            let mut arrived = None;
+            let count = block_on(async {
+                let set = take.await.unwrap();
+                arrived = Some(Instant::now());
+                set.map(Result::unwrap).count().await
+            });
+            (count, arrived.unwrap().elapsed())
+        });
+        let slow = Arc::new(Slow(AtomicBool::new(false)));
+        let mut outside = pool.submit(|| ());
+        let order = Order::default();
+        let mut set: FuturesUnordered<_> = (0..3).map(|n| order.submit(&pool, n)).collect();
+        assert!(poll_with(&mut outside, &Arc::clone(&slow).into()).is_pending());
+        // Nothing polls these handles in the worker, so only a later probe can tell that it waits
+        // for them.
+        assert!(poll_once(&mut set.next()).is_pending());
+        eventually("the first probe has called the waker", || {
+            slow.0.load(SeqCst)
+        });
+        give.send(set).unwrap();
+        let (count, took) = waits.join().unwrap();
+        println!("helped after {took:?}");
+        assert_eq!(count, 3);
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        outside.join().unwrap();
+    });
+}
+
+#[test]
+fn guarantee_6_a_probe_outside_is_not_answered_by_a_poll_in_a_worker() {
+    within(LONG, "one is awake", || {
+        let pool = pool_of(2);
+        let (wake, woken) = oneshot::channel();
+        let (give, take) = oneshot::channel::<JoinHandle<_>>();
+        let gate = Gate::new();
+        let (tell_awake, told_awake) = channel();
+        let awake = {
+            let gate = gate.clone();
+            pool.submit(move || {
+                block_on(woken).unwrap();
+                tell_awake.send(()).unwrap();
+                // As far as the pool knows, this worker is busy.
+                gate.wait();
+            })
+        };
+        let (tell_polled, told_polled) = channel();
+        let waits = pool.submit(move || {
+            let mut job = block_on(take).unwrap();
+            let mut polls = 0;
+            let ran_on = block_on(std::future::poll_fn(|context| {
+                polls += 1;
+                if polls == 2 {
+                    tell_polled.send(ThreadState::of_this_thread()).unwrap();
+                }
+                // Once more, so that what the first poll leads to has happened by then.
+                if polls == 1 {
+                    context.waker().wake_by_ref();
+                }
+                Pin::new(&mut job).poll(context)
+            }));
+            (ran_on.unwrap(), thread::current().id())
+        });
+        let mut job = pool.submit(|| thread::current().id());
+        let (counter, waker) = CountingWaker::new();
+        assert!(poll_with(&mut job, &waker).is_pending());
+        eventually("a probe", || counter.count() > 0);
+        // Nothing answers the probe. Then one worker wakes up, and the other one gets the handle.
+        wake.send(()).unwrap();
+        told_awake.recv_timeout(LONG).unwrap();
+        give.send(job).unwrap();
+        if let Ok(waiting) = told_polled.recv_timeout(LONG) {
+            eventually("it sleeps", || waiting.sleeps() || waits.is_finished());
+        }
+        assert!(!waits.is_finished(), "it ran the job itself");
+        gate.open();
+        awake.join().unwrap();
+        let (ran_on, waited_on) = waits.join().unwrap();
+        assert_ne!(ran_on, waited_on);
+    });
+}
+
+#[test]
+#[allow(clippy::await_holding_lock)]
+fn guarantee_6_a_job_probed_outside_is_not_run_under_a_lock_in_a_worker() {
+    within(LONG, "no longer waited for", || {
+        let pool = pool_of(1);
+        let (give, take) = oneshot::channel::<JoinHandle<bool>>();
+        let (end_second, second) = oneshot::channel();
+        let (tell_polled, told_polled) = channel();
+        let lock = Arc::new(Mutex::new(()));
+        let theirs = Arc::clone(&lock);
+        let waits = pool.submit(move || {
+            let mut job = block_on(take).unwrap();
+            block_on(async {
+                assert!(futures::poll!(&mut job).is_pending());
+                let held = lock.lock().unwrap();
+                tell_polled.send(()).unwrap();
+                second.await.unwrap();
+                drop(held);
+            });
+            job.join().unwrap()
+        });
+        let mut job = pool.submit(move || theirs.try_lock().is_ok());
+        let (counter, waker) = CountingWaker::new();
+        assert!(poll_with(&mut job, &waker).is_pending());
+        eventually("a probe", || counter.count() > 0);
+        let mut witness = Witness::new(&pool);
+        give.send(job).unwrap();
+        told_polled.recv_timeout(LONG).unwrap();
+        witness.see_a_probe();
+        end_second.send(()).unwrap();
+        assert!(waits.join().unwrap(), "it ran while the lock was held");
+    });
 }

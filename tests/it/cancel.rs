@@ -663,6 +663,82 @@ fn guarantee_1_a_worker_may_cancel_its_own_pool_and_wait_in_a_destructor() {
     }
 }
 
+/// Where a thread-local of the test is dropped.
+#[derive(Clone, Copy, Debug)]
+enum ThreadEnd {
+    /// The thread has never called this crate.
+    Stranger,
+    /// The thread-locals of the crate are dropped later. (In the reverse order of their first use.)
+    BeforeTheCrate,
+    /// They are gone.
+    AfterTheCrate,
+    /// In a worker of another pool.
+    Worker,
+}
+
+impl ThreadEnd {
+    /// Runs `f` in the destructor of a thread-local; returns when the thread has ended.
+    fn run(self, f: impl FnOnce() + Send + 'static) {
+        type Boxed = AtDrop<Box<dyn FnOnce()>>;
+        thread_local! {
+            static AT_END: std::cell::Cell<Option<Boxed>> = const { std::cell::Cell::new(None) };
+        }
+        let set = move || AT_END.set(Some(AtDrop(Some(Box::new(f)))));
+        let use_the_crate = || assert!(!futurepool::cancel_requested());
+        let thread = match self {
+            Self::Stranger => thread::spawn(set),
+            Self::BeforeTheCrate => thread::spawn(move || {
+                use_the_crate();
+                set();
+            }),
+            Self::AfterTheCrate => thread::spawn(move || {
+                set();
+                use_the_crate();
+            }),
+            Self::Worker => {
+                let pool = ThreadPool::new(1);
+                pool.submit(set).join().unwrap();
+                pool.shutdown().join();
+                return;
+            }
+        };
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn guarantee_1_a_cancel_while_thread_locals_are_dropped_may_wait_for_a_sibling() {
+    let ends = [
+        ThreadEnd::Stranger,
+        ThreadEnd::BeforeTheCrate,
+        ThreadEnd::AfterTheCrate,
+        ThreadEnd::Worker,
+    ];
+    for (name, wait) in WAITS {
+        for end in ends {
+            within(LONG, name, move || {
+                let pool = Arc::new(ThreadPool::new(1));
+                let blocked = block_workers(&pool, 1);
+                let (tell, told) = mpsc::channel();
+                // One waits for a job whose captures are dropped later, and the other way round.
+                let (first, to_first) = submit_waiting(&*pool, wait, &tell);
+                let (second, to_second) = submit_waiting(&*pool, wait, &tell);
+                to_first.send(second).unwrap();
+                to_second.send(first).unwrap();
+                let (count, counted) = mpsc::channel();
+                let inner = Arc::clone(&pool);
+                end.run(move || count.send(inner.cancel_pending()).unwrap());
+                assert_eq!(counted.try_recv(), Ok(2), "{name}, {end:?}");
+                for _ in 0..2 {
+                    let error = told.try_recv().expect("it was dropped").unwrap_err();
+                    assert!(error.is_cancelled(), "{name}, {end:?}: {error}");
+                }
+                blocked.release();
+            });
+        }
+    }
+}
+
 #[test]
 fn a_wait_in_a_destructor_for_a_job_cancelled_elsewhere_lasts() {
     within(LONG, "two cancels", || {

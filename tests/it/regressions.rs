@@ -425,6 +425,52 @@ fn a_waker_whose_destructor_panics_does_no_harm() {
     });
 }
 
+/// Tells the thread that drops it, and panics.
+struct Bomb(mpsc::Sender<std::thread::ThreadId>);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.0.send(std::thread::current().id()).unwrap();
+        panic!("the destructor of an initializer");
+    }
+}
+
+#[test]
+fn a_panicking_destructor_of_an_initializer_does_not_come_out_where_the_pool_is_dropped() {
+    type Last = fn(ThreadPool, JoinHandle<u32>);
+    let lasts: [(&str, Last); 3] = [
+        ("the handle", |pool, handle| {
+            drop(pool);
+            drop(handle);
+        }),
+        ("the handle, joined", |pool, handle| {
+            drop(pool);
+            assert_eq!(handle.join().unwrap(), 1);
+        }),
+        ("the pool", |pool, handle| {
+            drop(handle);
+            drop(pool);
+        }),
+    ];
+    for (what, drop_all) in lasts {
+        within(LONG, what, move || {
+            let (tell, told) = mpsc::channel();
+            let bomb = Bomb(tell);
+            let initializer = move || {
+                let _bomb = &bomb;
+            };
+            let builder = ThreadPool::builder().max_workers(1);
+            let pool = builder.initializer(initializer).build().unwrap();
+            let handle = pool.submit(|| 1);
+            // Its threads are gone, so one of the two is the last to hold it.
+            pool.shutdown().join();
+            assert!(told.try_recv().is_err());
+            drop_all(pool, handle);
+            assert_eq!(told.try_recv(), Ok(std::thread::current().id()), "{what}");
+        });
+    }
+}
+
 #[test]
 fn a_job_submitted_while_the_last_worker_exits_past_a_tombstone_runs() {
     within(LONG, "tombstones and exits", || {
