@@ -70,6 +70,7 @@ pub(crate) fn enter_wait(job: Arc<dyn RawTask>, waker: &Waker) -> Result<Blocked
         drop(graph);
         return Err(path.into_cycle());
     }
+    // Under the lock that has found no cycle, or another thread could close one in between.
     let old = graph.insert(thread, own);
     drop(graph);
     debug_assert!(old.is_none(), "a thread is parked in one wait only");

@@ -97,6 +97,7 @@ impl BlockedWorkers {
             unparker,
             timed: false,
         });
+        // Ordering: before the fence below, which the submitter's side pairs with.
         self.count.store(list.len(), Ordering::SeqCst);
         drop(list);
         // Ordering: a submitter writes the queue and then reads the count; here it is the reverse.
@@ -109,6 +110,7 @@ impl BlockedWorkers {
         let position = position_of(&list, unparker);
         if let Some(worker) = position.and_then(|position| list.get_mut(position)) {
             worker.timed = true;
+            // Ordering: as for `count`. A submitter that still sees 0 only unparks a worker too many.
             self.timed.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -119,11 +121,13 @@ impl BlockedWorkers {
             return;
         };
         let worker = list.swap_remove(position);
+        // Ordering: none is needed here: a submitter that sees the old count unparks a worker too many.
         self.count.store(list.len(), Ordering::SeqCst);
         if worker.timed {
             self.timed.fetch_sub(1, Ordering::SeqCst);
         }
         drop(list);
+        // The reference to the thread goes after the lock.
         drop(worker);
     }
 
@@ -140,6 +144,7 @@ impl BlockedWorkers {
             return;
         }
         let list = self.list.lock();
+        // Unparking is a system call, so it follows the unlock.
         let unparker = list.last().map(|worker| Arc::clone(&worker.unparker));
         drop(list);
         if let Some(unparker) = unparker {
@@ -191,6 +196,7 @@ impl BlockedWorkers {
         if candidates.tasks.is_empty() || !queue_is_empty() {
             return;
         }
+        // Freed after the unlock: there may be many.
         let forgotten = mem::take(&mut *candidates);
         drop(candidates);
         drop(forgotten);

@@ -153,6 +153,7 @@ impl Idle {
             return;
         }
         let slot = sleepers.slots.pop().expect("it is not empty");
+        // Invariant: `parked` is the length of `slots`, and changes under the same lock.
         self.parked.fetch_sub(1, Ordering::SeqCst);
         slot.searching.store(true, Ordering::Relaxed);
         // Ordering: publishes `searching` to the worker.
@@ -182,9 +183,11 @@ impl Idle {
         slot.notified.store(false, Ordering::Relaxed);
         slot.searching.store(false, Ordering::Relaxed);
         sleepers.slots.push(Arc::clone(slot));
+        // Ordering: the slot is counted before the queue is read; the fence is below.
         self.parked.fetch_add(1, Ordering::SeqCst);
         drop(sleepers);
         if searching {
+            // Ordering: as for `parked`. The order of the two does not matter to a notifier: see above.
             self.searching.store(false, Ordering::SeqCst);
         }
         // Ordering: the slot and the flag are written before the queue is read.
@@ -240,6 +243,7 @@ impl Idle {
         let slots = mem::take(&mut sleepers.slots);
         self.parked.store(0, Ordering::SeqCst);
         for slot in &slots {
+            // Ordering: pairs with the load in `park`.
             slot.notified.store(true, Ordering::Release);
         }
         drop(sleepers);

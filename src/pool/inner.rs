@@ -354,6 +354,7 @@ impl Scheduler for PoolRef {
     }
 
     fn is_stopping(&self) -> bool {
+        // Ordering: pairs with the store in `stop`.
         self.0.stopping.load(Ordering::Acquire)
     }
 

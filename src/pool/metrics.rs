@@ -80,6 +80,7 @@ impl Counter {
     }
 
     pub(crate) fn decrement(&self) {
+        // Ordering: as in `increment`.
         self.0.fetch_sub(1, Ordering::Release);
     }
 

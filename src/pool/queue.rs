@@ -160,6 +160,7 @@ impl Queue {
     /// Takes all jobs out, oldest first, tombstones included.
     pub(crate) fn drain(&self) -> Vec<Job> {
         let (mut head, mut tail) = self.lock_both();
+        // No state is touched under the locks: the caller marks the jobs.
         let drained = [mem::take(&mut *head), mem::take(&mut tail.jobs)];
         self.head.set_len(0);
         self.tail.set_len(0);

@@ -105,12 +105,14 @@ impl Registry {
     }
 
     pub(crate) fn starting(&self) -> usize {
+        // Ordering: for the metrics only. A worker counted here has not run a job yet.
         self.starting.load(Ordering::Acquire)
     }
 
     fn set_workers(&self, inner: &mut Inner, workers: usize) {
         inner.workers = workers;
         inner.peak = inner.peak.max(workers);
+        // Ordering: a worker that exits is uncounted before it reads the queue: see `ExitGuard`.
         self.workers.store(workers, Ordering::SeqCst);
     }
 
@@ -208,6 +210,7 @@ impl Registry {
         let exited = mem::take(&mut inner.exited_threads).into_iter();
         // Ordering: pairs with the store of the flag's destructor.
         let (done, not_yet) = exited.partition(|thread| thread.tls_dropped.load(Ordering::Acquire));
+        // The others are joined by a worker that exits later, or at the end.
         inner.exited_threads = not_yet;
         match inner.threads.remove(&slot.worker) {
             Some(ThreadState::Running(thread)) => inner.exited_threads.push(thread),

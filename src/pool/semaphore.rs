@@ -125,6 +125,7 @@ impl Semaphore {
     pub(crate) fn close(&self) -> Vec<Waker> {
         let mut state = self.state.lock();
         state.closed = true;
+        // A submitter finds no permit here; it takes one when it polls again.
         let waiting = mem::take(&mut state.waiting);
         drop(state);
         waiting.into_values().collect()

@@ -426,6 +426,7 @@ where
         if let Some(extras) = &mut inner.extras {
             extras.draining = true;
         }
+        // Invariant: a job is counted before its error is visible.
         self.scheduler.on_not_run();
         let mut unwanted = None;
         if inner.state.has_join_interest() {
