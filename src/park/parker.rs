@@ -1,5 +1,5 @@
-//! A thread that waits for one thing, and the waker that ends the wait. Every wait for a job, a permit,
-//! a future or a shutdown parks here. (Workers without a job park in `pool/idle.rs`.)
+//! A thread that waits for one thing, and the waker that ends the wait. Every wait for a job, a permit
+//! or a future parks here. (Workers without a job park in `pool/idle.rs`.)
 //!
 //! A worker that parks without a timeout tells its pool, before and after ([`PoolInner`]): it may be
 //! the last one that could run what is queued. The pool may give it something to do first
@@ -142,7 +142,11 @@ impl Parker {
             }
             thread::park_timeout(left);
         }
-        pool.after_block(unparker);
+        let all_blocked = pool.after_block(unparker);
+        if !all_blocked && matches!(deferred, Some(Deferred::Probe(_))) {
+            // Another worker woke up since. It checks again if it blocks last.
+            self.deferred.set(None);
+        }
     }
 
     /// Does what became due during the last park. The caller then checks what it waits for, and parks

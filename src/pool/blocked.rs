@@ -17,9 +17,9 @@
 //!
 //! # Why no job is left behind
 //!
-//! The pool becomes stalled in two ways only: a worker blocks, or the number of workers that can run
-//! jobs drops (a failed spawn, or an exit with jobs in the queue). After each of these the list is
-//! checked. The entry in the list and the check are separated by a fence from the submitter's write
+//! The pool becomes stalled in three ways: a worker blocks, a job is submitted while all are blocked, or
+//! the number of workers that can run jobs drops (a failed spawn, or an exit with jobs in the queue).
+//! After each of these the list is checked. The entry in the list and the check are separated by a fence from the submitter's write
 //! to the queue and its read of the count. So the last of several workers that block at once sees
 //! all the others, and either it sees a new job or the submitter sees all workers blocked and unparks
 //! one, which checks again.
@@ -78,16 +78,34 @@ struct Probe {
     /// The current back-off: it doubles while probes of the whole queue make no progress.
     pause: Duration,
     next_at: Option<Instant>,
-    /// How many jobs had started at the last probe.
-    progress: u64,
+    /// How many jobs had started when the queue was last looked at.
+    started: u64,
+    /// When the last probe began.
+    last_at: Option<Instant>,
+    /// A candidate came since the last probe began.
+    has_new_candidate: bool,
 }
 
 /// How long a probed future has to answer before more are probed.
 const STALL_DELAY: Duration = Duration::from_millis(10);
-/// The upper bound of the back-off. Only a slow probe pauses longer: see `BACKOFF_RATIO`.
+/// The upper bound of all pauses between two probes.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// The least time between a probe and the next one that a new candidate asks for.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// A pause is at least this many times as long as the probe took.
 const BACKOFF_RATIO: u32 = 50;
+
+impl Probe {
+    /// Forgets the attempts so far if a job has started since. Returns whether one has.
+    fn start_over_after_progress(&mut self, started: u64) -> bool {
+        let progressed = self.started != started;
+        if progressed {
+            self.started = started;
+            (self.attempts, self.pause) = (0, Duration::ZERO);
+        }
+        progressed
+    }
+}
 
 impl BlockedWorkers {
     pub(crate) fn enter(&self, unparker: &Arc<Unparker>) {
@@ -115,10 +133,12 @@ impl BlockedWorkers {
         }
     }
 
-    pub(crate) fn leave(&self, unparker: &Arc<Unparker>) {
+    /// The worker is awake. Returns whether all of `workers` were blocked until now.
+    pub(crate) fn leave(&self, unparker: &Arc<Unparker>, workers: usize) -> bool {
         let mut list = self.list.lock();
+        let all_blocked = list.len() >= workers;
         let Some(position) = position_of(&list, unparker) else {
-            return;
+            return false;
         };
         let worker = list.swap_remove(position);
         // Ordering: none is needed here: a submitter that sees the old count unparks a worker too many.
@@ -126,9 +146,10 @@ impl BlockedWorkers {
         if worker.timed {
             self.timed.fetch_sub(1, Ordering::SeqCst);
         }
-        drop(list);
         // The reference to the thread goes after the lock.
+        drop(list);
         drop(worker);
+        all_blocked
     }
 
     /// Returns whether all of `workers` are blocked.
@@ -182,17 +203,23 @@ impl BlockedWorkers {
         // Each may be the last reference, whose drop runs user code.
         drop(spent);
         if is_first {
-            // Not for each poll: a future that only looks would keep its worker busy.
+            // Not for each poll, and not at once after a probe: a future that only looks, or that gives
+            // its handle away and takes it back, must not keep its worker busy.
+            let now = Instant::now();
             let mut probe = self.probe.lock();
-            (probe.attempts, probe.next_at) = (0, None);
+            let at = probe.last_at.map_or(now, |last_at| last_at + MIN_PAUSE);
+            probe.attempts = 0;
+            probe.next_at = Some(probe.next_at.map_or(at, |next_at| next_at.min(at)));
+            probe.has_new_candidate = true;
         }
     }
 
-    /// Drops what is left of the candidates if no job is queued: they have all started, and a `Weak`
-    /// keeps the memory of its task.
+    /// Drops what is left of the candidates if no job is queued: each has started or was cancelled, and a
+    /// `Weak` keeps the memory of its task.
     pub(crate) fn forget_candidates(&self, queue_is_empty: impl FnOnce() -> bool) {
         let mut candidates = self.candidates.lock();
-        // Invariant: a job is queued before it becomes a candidate, under this lock. So none is lost.
+        // A job is queued before it becomes a candidate, under this lock. (One that was made for any
+        // executor may come first, but its waiter is woken again once it is queued.)
         if candidates.tasks.is_empty() || !queue_is_empty() {
             return;
         }
@@ -225,34 +252,43 @@ impl BlockedWorkers {
     }
 
     /// Returns when the next probe is due, given how many jobs have started so far.
-    pub(crate) fn probe_due(&self, progress: u64) -> Instant {
+    pub(crate) fn probe_due(&self, started: u64) -> Instant {
         let now = Instant::now();
         let has_candidates = !self.candidates.lock().tasks.is_empty();
-        let probe = self.probe.lock();
-        match probe.next_at {
-            Some(next_at) if probe.progress == progress => next_at.max(now),
-            _ if has_candidates => now,
-            _ => now + STALL_DELAY,
-        }
+        let mut probe = self.probe.lock();
+        let progressed = probe.start_over_after_progress(started);
+        let due = match probe.next_at {
+            // What was waited for may be queued now.
+            Some(next_at) if progressed => next_at.min(now + STALL_DELAY),
+            Some(next_at) => next_at,
+            None => now + STALL_DELAY,
+        };
+        // Invariant: a due time is stored, and never put off. Otherwise a worker that is woken again and
+        // again would never probe.
+        let due = if has_candidates && (progressed || probe.next_at.is_none()) {
+            now
+        } else {
+            due.max(now)
+        };
+        probe.next_at = Some(due);
+        due
     }
 
     /// Begins a probe. Returns how many futures to wake; `None` if it is not due.
-    pub(crate) fn begin_probe(&self, progress: u64) -> Option<usize> {
+    pub(crate) fn begin_probe(&self, started: u64) -> Option<usize> {
         let now = Instant::now();
         let mut probe = self.probe.lock();
-        if probe.progress != progress {
-            *probe = Probe {
-                progress,
-                ..Probe::default()
-            };
-        } else if probe.next_at.is_some_and(|next_at| now < next_at) {
+        let progressed = probe.start_over_after_progress(started);
+        if !progressed && probe.next_at.is_some_and(|next_at| now < next_at) {
             return None;
         }
         let batch = 1_usize << probe.attempts.min(usize::BITS - 2);
         probe.attempts += 1;
         probe.next_at = Some(now + STALL_DELAY);
+        probe.last_at = Some(now);
+        probe.has_new_candidate = false;
         drop(probe);
-        // Before any waker is called: its poll may come at once.
+        // Ordering: before any waker is called, since its poll may come at once.
         self.open.store(true, Ordering::SeqCst);
         Some(batch)
     }
@@ -267,8 +303,11 @@ impl BlockedWorkers {
         } else {
             STALL_DELAY
         };
-        let rest = BACKOFF_RATIO * took;
-        probe.next_at = Some(now + probe.pause.max(rest));
+        // A candidate that came meanwhile does not wait for the back-off.
+        if !probe.has_new_candidate {
+            let rest = (BACKOFF_RATIO * took).min(MAX_BACKOFF);
+            probe.next_at = Some(now + probe.pause.max(rest));
+        }
     }
 
     pub(crate) fn has_open_probe(&self) -> bool {
@@ -316,8 +355,9 @@ mod tests {
         assert!(!blocked.all_blocked(2));
         blocked.enter(&b);
         assert!(blocked.all_blocked(2) && blocked.all_blocked(1));
-        blocked.leave(&a);
+        assert!(blocked.leave(&a, 2), "all were blocked");
         assert!(!blocked.all_blocked(2));
+        assert!(!blocked.leave(&b, 2), "one is awake");
     }
 
     #[test]
@@ -329,7 +369,7 @@ mod tests {
         blocked.mark_timed(&a);
         blocked.unpark_one(2);
         assert!(!a.is_notified() && !b.is_notified());
-        blocked.leave(&a);
+        assert!(blocked.leave(&a, 2));
         blocked.enter(&a);
         blocked.unpark_one(3);
         assert!(!a.is_notified() && !b.is_notified());
@@ -352,7 +392,11 @@ mod tests {
             .probe_due(8)
             .saturating_duration_since(Instant::now());
         assert!(due <= STALL_DELAY, "{due:?}");
-        assert_eq!(blocked.begin_probe(8), Some(1));
+        let mut batch = None;
+        while batch.is_none() {
+            batch = blocked.begin_probe(8);
+        }
+        assert_eq!(batch, Some(1));
     }
 
     #[test]
@@ -367,6 +411,14 @@ mod tests {
             assert!(pause > last, "{pause:?} after {last:?}");
             last = pause;
         }
+    }
+
+    #[test]
+    fn a_due_probe_is_not_put_off_by_workers_that_check_again() {
+        let blocked = BlockedWorkers::default();
+        let due = blocked.probe_due(7);
+        assert_eq!(blocked.probe_due(7), due);
+        assert!(blocked.probe_due(8) <= due, "nor by jobs that start");
     }
 
     #[test]

@@ -73,8 +73,10 @@ impl Queue {
         (head, self.tail.inner.lock())
     }
 
-    /// Adds a job at the tail. `accept` is called just before, under the lock, to count the job. It may
-    /// decline a job that was made for any executor and cancelled before it got here. The job comes back if the queue is closed.
+    /// Adds a job at the tail. The job comes back if the queue is closed.
+    ///
+    /// `accept` is called just before, under the lock, to count the job. It may decline a job that was
+    /// made for any executor and cancelled before it got here.
     pub(crate) fn push(
         &self,
         job: Job,
@@ -107,7 +109,8 @@ impl Queue {
         if jobs.is_empty() {
             let mut tail = self.tail.inner.lock();
             mem::swap(&mut *jobs, &mut tail.jobs);
-            // Ordering: the head's length is published before the tail's is cleared: see `is_empty_hint`.
+            // Ordering: the head's length is published before the tail's is cleared: see
+            // `is_empty_hint`.
             self.head.set_len(jobs.len());
             self.tail.set_len(0);
         }

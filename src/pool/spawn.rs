@@ -140,9 +140,9 @@ impl PoolInner {
         deferred
     }
 
-    /// The worker is awake.
-    pub(crate) fn after_block(&self, unparker: &Arc<Unparker>) {
-        self.blocked().leave(unparker);
+    /// The worker is awake. Returns whether all workers were blocked until now.
+    pub(crate) fn after_block(&self, unparker: &Arc<Unparker>) -> bool {
+        self.blocked().leave(unparker, self.registry().workers())
     }
 
     /// Does what is due. This may run user code, so the worker is not in the list of blocked workers.

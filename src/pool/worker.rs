@@ -22,12 +22,13 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     #[cfg(feature = "tokio")]
     let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());
     let initialized = pool.config().initialize();
-    // Also if the initializer has failed: this thread runs no more user code but that of the jobs that
-    // it refuses.
-    set_phase(pool, WorkerPhase::InLoop);
     pool.registry().ready();
     match initialized {
-        Ok(()) => worker_loop(pool),
+        Ok(()) => {
+            set_phase(pool, WorkerPhase::InLoop);
+            worker_loop(pool);
+        }
+        // Not in its loop: destructors of refused jobs must not run other jobs on this thread.
         Err(cause) => pool.mark_broken(Arc::new(cause)),
     }
     // Before the event, which is user code: while that runs, nothing may count on this worker.

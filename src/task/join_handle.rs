@@ -18,7 +18,7 @@ use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
 use crate::task::cancel_on_drop::CancelOnDrop;
 use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, state_of};
 use crate::task::context::{ThreadId, may_be_waited_for};
-use crate::task::state::{Cancel, OutcomeKind, Register, Stage, Waiter};
+use crate::task::state::{Cancel, OutcomeKind, Poller, Register, Stage, Waiter};
 use crate::task::tagged::Tagged;
 use crate::util::fault::fault_or;
 use crate::util::spin::spin_before_park;
@@ -379,8 +379,12 @@ impl<T> JoinHandle<T> {
     /// Registers the context's waker. Returns false if the job is finished.
     fn register(&self, context: &Context<'_>) -> bool {
         let (task, waker) = (self.task(), context.waker());
-        let by_worker = in_untimed_block_on() && task.scheduler().role() == Role::Worker;
-        let polled = state_of(&**task, |state| state.note_poll(waker, by_worker));
+        let poller = match task.scheduler().role() {
+            Role::Worker if in_untimed_block_on() => Poller::BlockOn,
+            Role::Worker => Poller::Worker,
+            Role::Initializing | Role::Outside => Poller::Elsewhere,
+        };
+        let polled = state_of(&**task, |state| state.note_poll(waker, poller));
         if !polled.will_wake {
             let waiter = if is_block_on_waker(waker) {
                 Waiter::BlockOn
@@ -400,7 +404,7 @@ impl<T> JoinHandle<T> {
             }
         }
         // After the registration: a probe that comes from here on finds the waker.
-        if by_worker {
+        if poller == Poller::BlockOn {
             offer(&self.raw(), polled);
         }
         true

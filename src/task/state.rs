@@ -110,6 +110,16 @@ pub(crate) enum Cancel {
     Finished,
 }
 
+/// What polls a handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Poller {
+    /// A `block_on` without a timeout, on one of the pool's own workers.
+    BlockOn,
+    /// Anything else on such a worker.
+    Worker,
+    Elsewhere,
+}
+
 /// The answer to [`State::note_poll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Polled {
@@ -118,7 +128,7 @@ pub(crate) struct Polled {
     pub(crate) will_wake: bool,
     /// The place in the order of submission, if the task is queued.
     pub(crate) order: Option<u32>,
-    /// The poll is the first one by a worker's `block_on`.
+    /// The poll is the first one by a worker's `block_on` since the task was polled elsewhere.
     pub(crate) is_first: bool,
     /// The poll comes from a probe.
     pub(crate) is_probed: bool,
@@ -350,8 +360,8 @@ impl State {
         Register::Registered { replaced }
     }
 
-    /// Notes that the handle is polled: by a `block_on` of one of the pool's own workers, or elsewhere.
-    pub(crate) fn note_poll(&mut self, waker: &Waker, by_worker: bool) -> Polled {
+    /// Notes that the handle is polled.
+    pub(crate) fn note_poll(&mut self, waker: &Waker, poller: Poller) -> Polled {
         let mut polled = Polled {
             will_wake: self.waker.as_ref().is_some_and(|own| own.will_wake(waker)),
             order: None,
@@ -360,14 +370,16 @@ impl State {
         };
         if let Stage::Queued(mark) = &mut self.stage {
             polled.order = Some(self.order_or_thread);
-            polled.is_first = by_worker && *mark == Mark::None;
             // A probe is answered by the poll that it causes, or by none.
-            polled.is_probed = by_worker && *mark == Mark::Probed;
-            *mark = if by_worker {
-                Mark::Candidate
-            } else {
-                Mark::None
-            };
+            match poller {
+                Poller::BlockOn => {
+                    polled.is_first = *mark == Mark::None;
+                    polled.is_probed = *mark == Mark::Probed;
+                    *mark = Mark::Candidate;
+                }
+                Poller::Worker => {}
+                Poller::Elsewhere => *mark = Mark::None,
+            }
         }
         polled
     }
@@ -561,28 +573,26 @@ mod tests {
     fn a_poll_answers_the_probe_that_caused_it_and_no_other() {
         let mut state = queued();
         state.set_order(3);
-        let mut poll = |by_worker, probe| {
+        let mut poll = |poller, probe| {
             if probe {
                 let _ = state.register(noop(), Waiter::Task);
                 assert!(state.take_future_waker().is_some());
             }
-            let polled = state.note_poll(Waker::noop(), by_worker);
+            let polled = state.note_poll(Waker::noop(), poller);
             assert_eq!(polled.order, Some(3));
             (polled.is_first, polled.is_probed)
         };
-        assert_eq!(poll(false, false), (false, false));
-        assert_eq!(
-            poll(true, true),
-            (true, false),
-            "no worker polled it before"
-        );
-        assert_eq!(poll(true, false), (false, false));
-        assert_eq!(poll(true, true), (false, true));
-        assert_eq!(poll(true, false), (false, false), "it is answered");
-        assert_eq!(poll(false, true), (false, false), "it has left the worker");
-        assert_eq!(poll(true, false), (true, false));
+        use Poller::{BlockOn, Elsewhere, Worker};
+        assert_eq!(poll(Elsewhere, false), (false, false));
+        assert_eq!(poll(BlockOn, true), (true, false), "no worker polled it");
+        assert_eq!(poll(BlockOn, false), (false, false));
+        assert_eq!(poll(Worker, true), (false, false), "it only looks");
+        assert_eq!(poll(BlockOn, false), (false, true));
+        assert_eq!(poll(BlockOn, false), (false, false), "it is answered");
+        assert_eq!(poll(Elsewhere, true), (false, false), "it has left");
+        assert_eq!(poll(BlockOn, false), (true, false));
         assert_eq!(state.start(HERE), Start::Run);
-        assert_eq!(state.note_poll(Waker::noop(), true).order, None);
+        assert_eq!(state.note_poll(Waker::noop(), Poller::BlockOn).order, None);
         assert_eq!(state.running_thread(), Some(HERE));
     }
 }

@@ -688,3 +688,103 @@ fn guarantee_6_a_job_probed_outside_is_not_run_under_a_lock_in_a_worker() {
         assert!(waits.join().unwrap(), "it ran while the lock was held");
     });
 }
+
+#[test]
+fn guarantee_6_a_set_that_was_polled_outside_completes_although_its_wait_is_woken_often() {
+    within(LONG, "woken often", || {
+        let pool = pool_of(1);
+        let inner = Arc::clone(&pool);
+        let (tick, mut ticks) = futures::channel::mpsc::unbounded::<()>();
+        let (end, ended) = channel::<()>();
+        // Time is the subject: more often than a probe waits for an answer.
+        let ticker = thread::spawn(move || {
+            while ended.recv_timeout(Duration::from_millis(2)).is_err() {
+                let _ = tick.unbounded_send(());
+            }
+        });
+        let waits = pool.submit(move || {
+            let mut set = as_completed([inner.submit(|| 7)]);
+            // No poll of a wait, so the job is no candidate.
+            assert!(set.try_wait_next().is_none());
+            block_on(async {
+                loop {
+                    futures::select! {
+                        result = set.next().fuse() => break result.unwrap().unwrap(),
+                        _ = ticks.next() => {}
+                    }
+                }
+            })
+        });
+        assert_eq!(waits.join().unwrap(), 7);
+        end.send(()).unwrap();
+        ticker.join().unwrap();
+    });
+}
+
+#[test]
+fn guarantee_6_a_wait_that_only_looks_first_is_helped_and_does_not_spin() {
+    within(LONG, "looks first", || {
+        let pool = pool_of(1);
+        let inner = Arc::clone(&pool);
+        let waits = pool.submit(move || {
+            let mut polls = 0;
+            let mut handle = inner.submit(|| 7);
+            let result = block_on(std::future::poll_fn(|context| {
+                polls += 1;
+                if let Some(result) = as_completed([&mut handle]).try_wait_next() {
+                    return Poll::Ready(result);
+                }
+                Pin::new(&mut handle).poll(context)
+            }));
+            (result.unwrap(), polls)
+        });
+        let (result, polls) = waits.join().unwrap();
+        assert_eq!(result, 7);
+        assert!(polls < 1_000, "{polls} polls");
+    });
+}
+
+#[test]
+fn guarantee_6_a_due_probe_is_not_made_while_a_worker_is_awake() {
+    within(LONG, "one is awake", || {
+        let pool = pool_of(3);
+        let [(end_a, a), (end_b, b), (end_c, c)] = [(); 3].map(|()| oneshot::channel::<()>());
+        let gate = Gate::new();
+        let (tell_awake, told_awake) = channel();
+        let (tell_waits, told_waits) = channel();
+        let inner = Arc::clone(&pool);
+        let waits = pool.submit(move || {
+            block_on(c).unwrap();
+            let handle = inner.submit(|| thread::current().id());
+            tell_waits.send(ThreadState::of_this_thread()).unwrap();
+            (block_on(handle).unwrap(), thread::current().id())
+        });
+        let wait = gate.clone();
+        let awake = pool.submit(move || {
+            block_on(b).unwrap();
+            tell_awake.send(()).unwrap();
+            // As far as the pool knows, this worker is busy.
+            wait.wait();
+        });
+        let third = pool.submit(move || block_on(a).unwrap());
+        // A stall that nothing answers, probed less and less often: up to once a second.
+        let mut witness = Witness::new(&pool);
+        for _ in 0..6 {
+            witness.see_a_probe();
+        }
+        end_b.send(()).unwrap();
+        told_awake.recv_timeout(LONG).unwrap();
+        end_c.send(()).unwrap();
+        let waiting = told_waits.recv_timeout(LONG).unwrap();
+        eventually("it waits", || waiting.sleeps() || waits.is_finished());
+        // Time is the subject: by now the next probe of the stall would have been due.
+        thread::sleep(Duration::from_millis(1_200));
+        assert!(!waits.is_finished(), "it ran the job itself");
+        gate.open();
+        let (ran_on, waited_on) = waits.join().unwrap();
+        assert_ne!(ran_on, waited_on);
+        end_a.send(()).unwrap();
+        awake.join().unwrap();
+        third.join().unwrap();
+    });
+}
