@@ -46,13 +46,15 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Without optimisation everything takes longer, so there are fewer handles. But not so few that
-/// all of them fit in the processor cache, which would make each of them cheaper.
-const SCALE: usize = if cfg!(debug_assertions) { 2 } else { 1 };
-
-/// A smaller and a larger number of handles, ten times as many.
-const FEW: usize = 20_000 / SCALE;
-const MANY: usize = 200_000 / SCALE;
+/// A smaller and a larger number of handles, ten times as many. Not so few that the smaller number
+/// fits into a processor cache that the larger one exceeds, which would make each handle cheaper.
+/// Without optimisation everything takes longer, so that matters less.
+const FEW: usize = if cfg!(debug_assertions) {
+    10_000
+} else {
+    100_000
+};
+const MANY: usize = 10 * FEW;
 
 /// How much longer ten times as many may take. A quadratic cost would be a factor of 100.
 const FACTOR: u32 = 12;
@@ -83,8 +85,8 @@ fn assert_at_most(
     for _ in 0..6 {
         let short = best(|| run(few));
         let long = best(|| run(many));
-        // The larger number may exceed a cache that the smaller one fits into. To join the handles one
-        // by one is linear by construction, so it tells how much that costs on this machine.
+        // If the larger number exceeds a cache all the same: joining the handles one by one is linear by
+        // construction, so it tells how much that costs on this machine.
         let (near, far) = (best(|| joined(few)), best(|| joined(many)));
         let growth = (far.as_secs_f64() / near.as_secs_f64()).max(10.0);
         println!("{what}: {few} in {short:?}, {many} in {long:?}; joined: {near:?}, {far:?}");
