@@ -324,7 +324,7 @@ impl ThreadPool {
     /// Stops accepting jobs immediately. Queued jobs still run.
     ///
     /// The shutdown proceeds whether or not the caller waits for it. To wait, await the returned
-    /// [`Shutdown`] or [`join`](Shutdown::join) it; dropping it waits for nothing.
+    /// [`Shutdown`] or [`join`](Shutdown::join) it; dropping it does not wait.
     ///
     /// `shutdown` can be called any number of times and from any thread, also in jobs. Submitters
     /// that wait for room get an error that `is_shutdown`.

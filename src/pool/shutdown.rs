@@ -17,7 +17,7 @@ use crate::util::sync::{Arc, Instant};
 /// The shutdown of a pool: async code awaits it, sync code [joins](Self::join) it. See
 /// [`ThreadPool::shutdown`](crate::ThreadPool::shutdown).
 ///
-/// **Dropping it waits for nothing.** The shutdown proceeds whether or not this value is polled,
+/// **Dropping it does not wait.** The shutdown proceeds whether or not this value is polled,
 /// joined or dropped.
 ///
 /// The future is ready when the last worker has left its loop. Every accepted job is then resolved,
