@@ -14,6 +14,7 @@ use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::Span;
 use crate::task::state::Origin;
+use crate::util::sealed::{PRIVATE, Private};
 use crate::util::sync::Arc;
 
 /// An object-safe trait for everything that runs jobs.
@@ -76,7 +77,7 @@ pub trait Executor: Send + Sync {
     ///
     /// The provided methods of `ExecutorExt` then use the pool's own, faster methods.
     #[doc(hidden)]
-    fn as_thread_pool(&self) -> Option<&ThreadPool> {
+    fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
         None
     }
 }
@@ -86,7 +87,7 @@ impl Executor for ThreadPool {
         self.submit_job(job);
     }
 
-    fn as_thread_pool(&self) -> Option<&ThreadPool> {
+    fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
         Some(self)
     }
 }
@@ -96,7 +97,7 @@ impl Executor for GlobalPool {
         self.pool.submit_job(job);
     }
 
-    fn as_thread_pool(&self) -> Option<&ThreadPool> {
+    fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
         Some(&self.pool)
     }
 }
@@ -108,8 +109,8 @@ macro_rules! forward {
                 (**self).execute(job);
             }
 
-            fn as_thread_pool(&self) -> Option<&ThreadPool> {
-                (**self).as_thread_pool()
+            fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
+                (**self).as_thread_pool(PRIVATE)
             }
         }
     )*};
@@ -153,7 +154,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    if let Some(pool) = executor.as_thread_pool() {
+    if let Some(pool) = executor.as_thread_pool(PRIVATE) {
         return pool.submit_from(closure, origin, span);
     }
     let scheduler = DeferredScheduler::default();

@@ -18,6 +18,7 @@ use crate::pool::Acquire;
 use crate::task::cell::catch;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::util::sealed::PRIVATE;
 use crate::util::sync::Arc;
 use crate::util::unwind::drop_catching;
 
@@ -52,7 +53,7 @@ impl<'a, U: Send + 'static> Submitter<'a, U> {
     {
         let stop = Arc::new(AtomicBool::new(false));
         let source = Items {
-            target: match executor.as_thread_pool() {
+            target: match executor.as_thread_pool(PRIVATE) {
                 Some(pool) => Target::Pool(pool.acquire()),
                 None => Target::Other(Box::new(executor)),
             },
