@@ -4,7 +4,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::panic::Location;
+use std::panic::{Location, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::util::unwind::panic_message;
@@ -60,36 +60,31 @@ pub struct JoinError(Kind);
 /// Each job waits for the next one, and the last for the first. A struct of its own, so that the
 /// box around it is a thin pointer: every job reserves space for a [`JoinError`].
 #[derive(Clone)]
-struct Cycle(Vec<&'static Location<'static>>);
+struct Cycle(Vec<Origin>);
 
 enum Kind {
-    Cancelled,
+    Cancelled(Option<Origin>),
     Panic(Box<Panic>),
-    Shutdown,
+    Shutdown(Option<Origin>),
     Broken(Cause),
     SpawnFailed(Arc<io::Error>),
-    Timeout,
+    Timeout(Option<Origin>),
     Deadlock(Box<Cycle>),
 }
+
+/// The place where the job was submitted.
+type Origin = &'static Location<'static>;
 
 struct Panic {
     /// Never locked. The mutex makes the error `Sync` although the payload may not be.
     payload: Mutex<Box<dyn Any + Send>>,
     /// The payload's text, if it is a `&str` or a `String`.
     message: Option<Box<str>>,
-    /// The place where the job was submitted.
-    origin: &'static Location<'static>,
+    origin: Origin,
 }
 
 impl JoinError {
-    pub(crate) fn cancelled() -> Self {
-        Self(Kind::Cancelled)
-    }
-
-    pub(crate) fn panicked(
-        payload: Box<dyn Any + Send>,
-        origin: &'static Location<'static>,
-    ) -> Self {
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>, origin: Origin) -> Self {
         Self(Kind::Panic(Box::new(Panic {
             message: panic_message(&*payload).map(Box::from),
             payload: Mutex::new(payload),
@@ -106,14 +101,25 @@ impl JoinError {
     }
 
     pub(crate) fn timeout() -> Self {
-        Self(Kind::Timeout)
+        Self(Kind::Timeout(None))
+    }
+
+    /// Adds the place where the job was submitted, if the error has room for it and does not know it.
+    pub(crate) fn submitted_at(mut self, origin: Origin) -> Self {
+        match &mut self.0 {
+            Kind::Cancelled(at) | Kind::Shutdown(at) | Kind::Timeout(at) => {
+                at.get_or_insert(origin);
+            }
+            Kind::Panic(_) | Kind::Broken(_) | Kind::SpawnFailed(_) | Kind::Deadlock(_) => {}
+        }
+        self
     }
 
     /// Creates the error of a `join` that would close `cycle`.
     ///
     /// `cycle` holds the places where its jobs were submitted. Each job waits for the next one, and
     /// the last for the first.
-    pub(crate) fn deadlock(cycle: Vec<&'static Location<'static>>) -> Self {
+    pub(crate) fn deadlock(cycle: Vec<Origin>) -> Self {
         Self(Kind::Deadlock(Box::new(Cycle(cycle))))
     }
 
@@ -122,12 +128,12 @@ impl JoinError {
     /// A panic payload cannot be copied: the copy is `Cancelled`.
     pub(crate) fn replicate(&self) -> Self {
         Self(match &self.0 {
-            Kind::Shutdown => Kind::Shutdown,
+            Kind::Shutdown(_) => Kind::Shutdown(None),
             Kind::Broken(cause) => Kind::Broken(Arc::clone(cause)),
             Kind::SpawnFailed(error) => Kind::SpawnFailed(Arc::clone(error)),
-            Kind::Timeout => Kind::Timeout,
+            Kind::Timeout(_) => Kind::Timeout(None),
             Kind::Deadlock(cycle) => Kind::Deadlock(cycle.clone()),
-            Kind::Cancelled | Kind::Panic(_) => Kind::Cancelled,
+            Kind::Cancelled(_) | Kind::Panic(_) => Kind::Cancelled(None),
         })
     }
 
@@ -139,13 +145,13 @@ impl JoinError {
     /// - [`cancel_pending`](crate::ThreadPool::cancel_pending) or
     ///   [`shutdown_now`](crate::ThreadPool::shutdown_now),
     /// - the end of the map that it belongs to,
-    /// - an executor that drops it.
+    /// - an executor, or a [`Promise`](crate::Promise), that drops it.
     ///
     /// See [`JoinHandle::cancel`](crate::JoinHandle::cancel) for an example.
     #[doc(alias = "CancelledError")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, Kind::Cancelled)
+        matches!(self.0, Kind::Cancelled(_))
     }
 
     /// Returns `true` if the job panicked.
@@ -163,7 +169,7 @@ impl JoinError {
     #[doc(alias = "RuntimeError")]
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
-        matches!(self.0, Kind::Shutdown)
+        matches!(self.0, Kind::Shutdown(_))
     }
 
     /// Returns `true` if the pool broke before the job started.
@@ -196,7 +202,7 @@ impl JoinError {
     #[doc(alias = "TimeoutError")]
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self.0, Kind::Timeout)
+        matches!(self.0, Kind::Timeout(_))
     }
 
     /// Returns `true` if the wait could never have ended.
@@ -255,21 +261,14 @@ impl JoinError {
     /// # Examples
     ///
     /// ```
-    /// use futurepool::{JoinError, ThreadPool};
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let error = pool.submit(|| std::panic::panic_any(7)).join().unwrap_err();
+    /// let payload = error.try_into_panic().unwrap();
+    /// assert_eq!(payload.downcast_ref(), Some(&7));
     ///
-    /// /// Resumes the panic of the job on this thread.
-    /// fn value_or_error<T>(outcome: Result<T, JoinError>) -> Result<T, JoinError> {
-    ///     match outcome.map_err(JoinError::try_into_panic) {
-    ///         Ok(value) => Ok(value),
-    ///         Err(Ok(payload)) => std::panic::resume_unwind(payload),
-    ///         Err(Err(error)) => Err(error),
-    ///     }
-    /// }
-    ///
-    /// let pool = ThreadPool::new(1);
-    /// assert_eq!(value_or_error(pool.submit(|| 7).join()).unwrap(), 7);
     /// pool.shutdown();
-    /// assert!(value_or_error(pool.submit(|| 7).join()).is_err());
+    /// let error = pool.submit(|| 7).join().unwrap_err();
+    /// assert!(error.try_into_panic().unwrap_err().is_shutdown());
     /// ```
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
         match self.0 {
@@ -281,13 +280,98 @@ impl JoinError {
         }
     }
 
+    /// Resumes the panic of the job on the calling thread. Returns any other error.
+    ///
+    /// This passes a panic on as if the job's closure had been called here. The panic hook does not
+    /// run again.
+    ///
+    /// # Panics
+    ///
+    /// Panics with the job's panic payload if the job panicked.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{JoinError, ThreadPool};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let seven = pool.submit(|| 7).join().map_err(JoinError::resume_panic)?;
+    /// assert_eq!(seven, 7);
+    /// # Ok::<(), JoinError>(())
+    /// ```
+    #[doc(alias = "resume_unwind")]
+    #[must_use = "the error is not a panic, and may need handling"]
+    pub fn resume_panic(self) -> Self {
+        match self.try_into_panic() {
+            Ok(payload) => resume_unwind(payload),
+            Err(error) => error,
+        }
+    }
+
+    /// Returns the message of the panic, if the job panicked with a message.
+    ///
+    /// `panic!` makes such a payload. [`into_panic`](Self::into_panic) returns any payload.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let error = pool.submit(|| panic!("no such luck")).join().unwrap_err();
+    /// assert_eq!(error.panic_message(), Some("no such luck"));
+    /// ```
+    #[must_use]
+    pub fn panic_message(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::Panic(panic) => panic.message.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Returns where the job was submitted, if the error knows it.
+    ///
+    /// The handle of a job that panicked, was cancelled or was refused by a pool that is shut down
+    /// returns an error with the location. So does a wait with a timeout. The errors of a broken
+    /// pool, of a failed thread spawn and of a deadlock have none. Nor has an error that was made by
+    /// one of the public constructors and belongs to no job yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let error = pool.submit(|| panic!("no such luck")).join().unwrap_err();
+    /// assert!(error.location().unwrap().file().ends_with(".rs"));
+    /// ```
+    #[must_use]
+    pub fn location(&self) -> Option<&'static Location<'static>> {
+        match &self.0 {
+            Kind::Cancelled(at) | Kind::Shutdown(at) | Kind::Timeout(at) => *at,
+            Kind::Panic(panic) => Some(panic.origin),
+            Kind::Broken(_) | Kind::SpawnFailed(_) | Kind::Deadlock(_) => None,
+        }
+    }
+
+    /// Creates the error of a job that was cancelled before it started.
+    ///
+    /// An [`Executor`](crate::Executor) passes it to [`Job::refuse`](crate::Job::refuse), or to
+    /// [`Promise::fail`](crate::Promise::fail).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// assert!(futurepool::JoinError::cancelled().is_cancelled());
+    /// ```
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self(Kind::Cancelled(None))
+    }
+
     /// Creates the error of an [`Executor`](crate::Executor) that accepts no more jobs.
     ///
     /// Pass it to [`Job::refuse`](crate::Job::refuse). See [`Executor`](crate::Executor) for an
     /// example.
     #[must_use]
     pub fn shutdown() -> Self {
-        Self(Kind::Shutdown)
+        Self(Kind::Shutdown(None))
     }
 
     /// Creates the error of an [`Executor`](crate::Executor) that no longer works because of
@@ -313,7 +397,7 @@ impl JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Cancelled => f.write_str("the job was cancelled before it started"),
+            Kind::Cancelled(_) => f.write_str("the job was cancelled before it started"),
             Kind::Panic(panic) => {
                 match &panic.message {
                     Some(message) => write!(f, "the job panicked: {message}")?,
@@ -321,10 +405,10 @@ impl fmt::Display for JoinError {
                 }
                 write!(f, " (submitted at {})", panic.origin)
             }
-            Kind::Shutdown => f.write_str("the pool is shut down and accepts no more jobs"),
+            Kind::Shutdown(_) => f.write_str("the pool is shut down and accepts no more jobs"),
             Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
             Kind::SpawnFailed(error) => write!(f, "failed to spawn a worker thread: {error}"),
-            Kind::Timeout => f.write_str("timed out before the job finished"),
+            Kind::Timeout(_) => f.write_str("timed out before the job finished"),
             Kind::Deadlock(cycle) => {
                 let Cycle(cycle) = &**cycle;
                 let [first, rest @ ..] = &cycle[..] else {
@@ -346,12 +430,12 @@ impl fmt::Display for JoinError {
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.0 {
-            Kind::Cancelled => "Cancelled",
+            Kind::Cancelled(_) => "Cancelled",
             Kind::Panic(_) => "Panic",
-            Kind::Shutdown => "Shutdown",
+            Kind::Shutdown(_) => "Shutdown",
             Kind::Broken(_) => "Broken",
             Kind::SpawnFailed(_) => "SpawnFailed",
-            Kind::Timeout => "Timeout",
+            Kind::Timeout(_) => "Timeout",
             Kind::Deadlock(_) => "Deadlock",
         };
         write!(f, "JoinError::{kind}({:?})", self.to_string())
@@ -371,7 +455,7 @@ impl Error for JoinError {
 impl From<JoinError> for io::Error {
     fn from(error: JoinError) -> Self {
         let kind = match &error.0 {
-            Kind::Timeout => io::ErrorKind::TimedOut,
+            Kind::Timeout(_) => io::ErrorKind::TimedOut,
             Kind::Deadlock(_) => io::ErrorKind::Deadlock,
             _ => io::ErrorKind::Other,
         };

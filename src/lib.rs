@@ -271,10 +271,12 @@ pub use pool::{
     global, submit,
 };
 pub use scope::{Scope, ScopedJoinHandle};
+pub use task::cancel_handle::CancelHandle;
 pub use task::cancel_on_drop::CancelOnDrop;
-pub use task::context::cancel_requested;
+pub use task::context::{JobContext, cancel_requested, current_job};
 pub use task::job::Job;
 pub use task::join_handle::JoinHandle;
+pub use task::promise::{Promise, promise};
 pub use task::tagged::Tagged;
 
 // The README's examples are tests.

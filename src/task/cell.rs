@@ -82,6 +82,11 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_closure_dropped(&self, place: JobPlace);
     /// The error is about to be visible. Called under the task's lock: only counts.
     fn on_not_run(&self);
+    /// The handle has cancelled the task: its error is visible, or its cancel request is set.
+    /// Returns the answer for the handle. May run user code.
+    fn on_cancel(&self, cancel: Cancel) -> Cancel {
+        cancel
+    }
     /// Returns whether all running jobs are asked to end.
     fn is_stopping(&self) -> bool;
     /// Returns this thread's relation to the pool.
@@ -208,13 +213,18 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         }
     }
 
+    /// Returns the scheduler, with its type.
+    pub(crate) fn scheduler_ref(&self) -> &S {
+        &self.scheduler
+    }
+
     /// Makes a task that was refused before it was queued.
     pub(crate) fn refused(error: JoinError, origin: Origin, scheduler: S) -> Self {
         Self {
             scheduler,
             inner: Mutex::new(Inner {
                 state: State::refused(origin),
-                payload: Payload::Outcome(Err(error)),
+                payload: Payload::Outcome(Err(error.submitted_at(origin))),
                 extras: None,
             }),
         }
@@ -234,7 +244,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
 
     /// Ends a task that ran, in this order: callbacks; an outcome without a handle is dropped;
     /// counters; the outcome is visible; the waiter is woken.
-    fn resolve(&self, outcome: Result<T, JoinError>, runner: Runner) {
+    pub(crate) fn resolve(&self, outcome: Result<T, JoinError>, runner: Runner) {
         let kind = OutcomeKind::of(&outcome);
         let panicked = kind == OutcomeKind::Panicked;
         let mut inner = self.inner.lock();
@@ -276,6 +286,21 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         }
     }
 }
+
+/// The task of a [`Promise`](crate::Promise): nothing runs it, and it has no closure.
+impl<T, S: Scheduler> TaskCell<NoClosure<T>, T, S> {
+    /// Marks a queued task as running. Returns whether it is running now.
+    pub(crate) fn start_by_hand(&self) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.state.start(ThreadId::UNKNOWN) == Start::Run {
+            inner.payload = Payload::Empty;
+        }
+        matches!(inner.state.stage(), Stage::Running { .. })
+    }
+}
+
+/// The closure type of a task that is resolved by hand.
+pub(crate) type NoClosure<T> = fn() -> T;
 
 impl<F, T> Inner<F, T> {
     fn take_closure(&mut self) -> Option<F> {
@@ -421,6 +446,7 @@ where
     fn publish_error(&self, error: JoinError) -> (Option<Waker>, bool) {
         let kind = OutcomeKind::of_error(&error);
         let mut inner = self.inner.lock();
+        let error = error.submitted_at(inner.state.origin());
         // The callbacks stay in the task, marked, so that `add_callback` can still add to them.
         let has_extras = inner.extras.is_some();
         if let Some(extras) = &mut inner.extras {
@@ -555,10 +581,14 @@ impl<F, T, S> TaskCell<F, T, S> {
 /// Cancels a task for its handle. Returns the result of the attempt.
 pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
     let cancel = task.begin_cancel();
-    if cancel == Cancel::DropClosure {
-        publish(task, &JoinError::cancelled());
+    match cancel {
+        Cancel::DropClosure => {
+            publish(task, &JoinError::cancelled());
+            task.scheduler().on_cancel(cancel)
+        }
+        Cancel::Requested => task.scheduler().on_cancel(cancel),
+        Cancel::AlreadyCancelled | Cancel::Stopping | Cancel::Finished => cancel,
     }
-    cancel
 }
 
 /// Resolves a queued task that its executor will not run. Returns false if it was not queued.

@@ -3,6 +3,7 @@
 //! [`Identity`].
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 // Not the model checker's: numbers tell threads apart and order nothing.
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -122,6 +123,9 @@ pub(crate) fn set_current_pool(pool: Option<Arc<PoolInner>>) {
 pub(crate) struct ThreadId(pub(crate) u32);
 
 impl ThreadId {
+    /// Stands for the thread of a job that is resolved by hand, perhaps from several threads.
+    pub(crate) const UNKNOWN: Self = Self(0);
+
     pub(crate) fn current() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         // 0 is for a thread without a number.
@@ -190,6 +194,7 @@ impl Drop for CancellingFrame {
 /// from time to time and return early. Nothing else stops a running job.
 ///
 /// The answer is about the innermost job of the calling thread. It is `false` outside a job.
+/// [`current_job`] takes the question to threads that the job starts itself.
 ///
 /// # Examples
 ///
@@ -210,12 +215,74 @@ impl Drop for CancellingFrame {
 /// ```
 #[must_use]
 pub fn cancel_requested() -> bool {
-    let asked = |job: &Arc<dyn RawTask>| match job.state(|state| state.stage()) {
+    let requested = |job: &Arc<dyn RawTask>| is_cancel_requested(&**job);
+    Context::with(|context| context.running.borrow().last().is_some_and(requested)).unwrap_or(false)
+}
+
+fn is_cancel_requested(job: &dyn RawTask) -> bool {
+    match job.state(|state| state.stage()) {
         Stage::Running { cancel_requested } => cancel_requested || job.scheduler().is_stopping(),
-        // Its waker runs.
+        // Its waker runs, or it has ended.
         _ => false,
-    };
-    Context::with(|context| context.running.borrow().last().is_some_and(asked)).unwrap_or(false)
+    }
+}
+
+/// Returns the innermost job of the calling thread, or `None` outside a job.
+///
+/// Pass it to threads that the job starts itself, so that they can check for a cancel request too.
+///
+/// # Examples
+///
+/// ```
+/// let pool = futurepool::ThreadPool::new(1);
+/// let (started, wait) = std::sync::mpsc::channel();
+/// let handle = pool.submit(move || {
+///     let job = futurepool::current_job().expect("this is a job");
+///     let search = std::thread::spawn(move || {
+///         started.send(()).unwrap();
+///         let mut rounds = 0_u64;
+///         while !job.cancel_requested() {
+///             rounds += 1;
+///         }
+///         rounds
+///     });
+///     search.join().unwrap()
+/// });
+/// wait.recv().unwrap();
+/// handle.cancel(); // the thread of the job sees the request
+/// assert!(handle.join().is_ok());
+/// ```
+#[must_use]
+pub fn current_job() -> Option<JobContext> {
+    let innermost = Context::with(|context| context.running.borrow().last().cloned()).flatten();
+    innermost.map(|task| JobContext { task })
+}
+
+/// A running job, as seen from inside: see [`current_job`].
+///
+/// Dropping it has no effect on the job. It keeps the memory block of the job, but neither the
+/// closure nor the result.
+#[derive(Clone)]
+pub struct JobContext {
+    task: Arc<dyn RawTask>,
+}
+
+impl JobContext {
+    /// Returns `true` if the job was cancelled while it ran: see [`cancel_requested`].
+    ///
+    /// Returns `false` after the job has ended.
+    #[must_use]
+    pub fn cancel_requested(&self) -> bool {
+        is_cancel_requested(&*self.task)
+    }
+}
+
+impl fmt::Debug for JobContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobContext")
+            .field("cancel_requested", &self.cancel_requested())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Returns how many jobs this thread runs, each in a wait of the one before.

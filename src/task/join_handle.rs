@@ -15,6 +15,7 @@ use crate::error::JoinError;
 use crate::park::helping::{help, in_untimed_block_on, is_block_on_waker, offer};
 use crate::park::parker::Parker;
 use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
+use crate::task::cancel_handle::CancelHandle;
 use crate::task::cancel_on_drop::CancelOnDrop;
 use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, state_of};
 use crate::task::context::{ThreadId, may_be_waited_for};
@@ -125,8 +126,8 @@ impl<T> JoinHandle<T> {
 
     /// Blocks the calling thread until the job finishes, and returns its result.
     ///
-    /// Inside an async runtime, `join` works and never panics for being called there. It still
-    /// blocks the runtime's thread, so async code should await the handle instead.
+    /// **In async code, await the handle instead: `join` blocks the runtime's thread**, and with it
+    /// every other task of that thread. It works there, and never panics for being called there.
     ///
     /// # In a worker
     ///
@@ -167,7 +168,8 @@ impl<T> JoinHandle<T> {
 
     /// Blocks the calling thread until the job finishes, for at most `timeout`.
     ///
-    /// After a timeout the job and the handle are unchanged. There is no timeout if `timeout` is
+    /// After a timeout the job and the handle are unchanged. The worker stays busy with the job, so
+    /// a blocking call in a job needs a time limit of its own. There is no timeout if `timeout` is
     /// too long for the clock. A worker that waits here with a timeout runs no job meanwhile.
     ///
     /// # Errors
@@ -322,13 +324,17 @@ impl<T> JoinHandle<T> {
             None => (None, Waiter::Task),
         };
         let waker = fault_or!("a_timeout_forgets_the_task": None; waker);
-        match state_of(&**self.task(), |state| state.register(waker, waiter)) {
-            Register::Registered { .. } => Err(JoinError::timeout()),
+        let (register, origin) = state_of(&**self.task(), |state| {
+            (state.register(waker, waiter), state.origin())
+        });
+        let timeout = || Err(JoinError::timeout().submitted_at(origin));
+        match register {
+            Register::Registered { .. } => timeout(),
             // It was resolved just now.
             Register::Finished(waker) => {
                 drop_waker(waker);
                 let outcome = fault_or!("a_timeout_takes_no_last_look": None; self.take());
-                outcome.unwrap_or(Err(JoinError::timeout()))
+                outcome.unwrap_or_else(timeout)
             }
         }
     }
@@ -431,7 +437,8 @@ impl<T> JoinHandle<T> {
             // To wait here would be to wait for itself. The outcome is not needed any longer.
             Taken::CancelledHere => {
                 self.task().detach();
-                Some(Err(JoinError::cancelled()))
+                let origin = state_of(&**self.task(), |state| state.origin());
+                Some(Err(JoinError::cancelled().submitted_at(origin)))
             }
             Taken::Nothing => panic!("{TAKEN}"),
         }
@@ -453,39 +460,68 @@ impl<T> JoinHandle<T> {
     ///   order](Self#the-end-of-a-job). A panic in a destructor is reported through `tracing`.
     /// - *Cancelled*, or being cancelled by another call: `cancel` returns `true` at once.
     /// - *Running*: `cancel` returns `false` and does not stop the job. It sets the cancel request,
-    ///   which the job reads with [`cancel_requested`](crate::cancel_requested).
+    ///   which the job reads with [`cancel_requested`](crate::cancel_requested). Executors that can
+    ///   stop a running job, such as a [`Promise`](crate::Promise) with a hook, return `true`.
     /// - *Finished*: `cancel` returns `false` and changes nothing.
     ///
     /// # Examples
     ///
     /// ```
-    /// use std::sync::Arc;
+    /// use std::sync::{Arc, mpsc};
     ///
-    /// # let (go, wait) = std::sync::mpsc::channel::<()>();
     /// let pool = futurepool::ThreadPool::new(1);
-    /// # let first = pool.submit(move || wait.recv());
+    /// let (go, wait) = mpsc::channel::<()>();
+    /// let first = pool.submit(move || wait.recv()); // keeps the only worker busy
+    ///
     /// let text = Arc::new(String::from("a long text"));
     /// let shared = Arc::clone(&text);
-    /// let count = pool.submit(move || shared.len()); // behind another job
+    /// let count = pool.submit(move || shared.len());
     ///
     /// assert!(count.cancel());
     /// assert_eq!(Arc::strong_count(&text), 1); // the closure was dropped
     /// assert!(count.join().unwrap_err().is_cancelled());
-    /// # drop((go, first));
+    ///
+    /// drop(go); // the first job ends
+    /// assert!(first.join().unwrap().is_err());
     /// ```
     #[doc(alias = "abort")]
     pub fn cancel(&self) -> bool {
-        matches!(
-            self.try_cancel(),
-            Cancel::DropClosure | Cancel::AlreadyCancelled
-        )
+        self.try_cancel().is_cancelled()
+    }
+
+    /// Returns a handle that can cancel the job and nothing else.
+    ///
+    /// It cancels a job whose `JoinHandle` is elsewhere, for example in an
+    /// [`as_completed`](crate::as_completed()) or awaited by another task.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (go, wait) = mpsc::channel::<()>();
+    /// let first = pool.submit(move || wait.recv()); // keeps the only worker busy
+    ///
+    /// let second = pool.submit(|| "never runs");
+    /// let cancel = second.cancel_handle();
+    /// let mut results = futurepool::as_completed([second]);
+    /// assert!(cancel.cancel());
+    /// assert!(results.wait_next().unwrap().unwrap_err().is_cancelled());
+    /// # drop((go, first));
+    /// ```
+    #[doc(alias = "abort_handle")]
+    pub fn cancel_handle(&self) -> CancelHandle {
+        match &self.slot {
+            Slot::Pending(_) => CancelHandle::new(self.raw()),
+            Slot::Consumed(kind) => CancelHandle::of_consumed(*kind),
+        }
     }
 
     pub(crate) fn try_cancel(&self) -> Cancel {
         match &self.slot {
             Slot::Pending(task) => cancel(&**task),
-            Slot::Consumed(OutcomeKind::Cancelled) => Cancel::AlreadyCancelled,
-            Slot::Consumed(_) => Cancel::Finished,
+            Slot::Consumed(kind) => Cancel::of_finished(*kind),
         }
     }
 
@@ -583,6 +619,7 @@ impl<T> JoinHandle<T> {
     /// assert_eq!(handle.join().unwrap(), 5);
     /// assert_eq!(told.recv(), Ok(5));
     /// ```
+    #[track_caller]
     pub fn add_done_callback<C>(&self, callback: C)
     where
         C: FnOnce(Result<&T, &JoinError>) + Send + 'static,
@@ -632,6 +669,7 @@ impl<T> JoinHandle<T> {
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             if let Some(outcome) = self.take() {

@@ -15,6 +15,7 @@
 //! - [`Job`](job::Job) is the executor's half: run it, refuse it, or drop it (which cancels it).
 //! - [`JoinHandle`](join_handle::JoinHandle) is the caller's half: join it, await it, or drop it
 //!   (which detaches the job).
+//! - [`Promise`](promise::Promise) resolves a task by hand, without a closure.
 //! - [`RawTask`](cell::RawTask) is the task without types; [`JoinTask`](cell::JoinTask) knows the
 //!   type of the result. The [`Scheduler`](cell::Scheduler) is the pool's side of it.
 //! - [`Context`](context::Context) is what the crate knows of the calling thread.
@@ -38,13 +39,16 @@
 //! | – sleepers | `pool/idle.rs` | which workers are parked |
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – timer | `util/timer.rs` | deadlines |
+//! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |
 //! | – job count, packet | `scope/erased.rs` | the jobs of a scope that have not ended; one of them |
 
+pub(crate) mod cancel_handle;
 pub(crate) mod cancel_on_drop;
 pub(crate) mod cell;
 pub(crate) mod context;
 pub(crate) mod job;
 pub(crate) mod join_handle;
+pub(crate) mod promise;
 pub(crate) mod span;
 pub(crate) mod state;
 pub(crate) mod tagged;

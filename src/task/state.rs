@@ -106,8 +106,27 @@ pub(crate) enum Cancel {
     AlreadyCancelled,
     /// The task runs: its cancel request is set.
     Requested,
+    /// The task runs, its cancel request is set, and its executor stops it.
+    Stopping,
     /// It is too late.
     Finished,
+}
+
+impl Cancel {
+    pub(crate) fn of_finished(kind: OutcomeKind) -> Self {
+        match kind {
+            OutcomeKind::Cancelled => Self::AlreadyCancelled,
+            _ => Self::Finished,
+        }
+    }
+
+    /// Returns the answer of the handle's `cancel`.
+    pub(crate) fn is_cancelled(self) -> bool {
+        match self {
+            Self::DropClosure | Self::AlreadyCancelled | Self::Stopping => true,
+            Self::Requested | Self::Finished => false,
+        }
+    }
 }
 
 /// What polls a handle.
@@ -228,10 +247,12 @@ impl State {
         }
     }
 
-    /// Returns the thread that runs or cancels the task at the moment.
+    /// Returns the thread that runs or cancels the task at the moment, if it is known.
     pub(crate) fn running_thread(&self) -> Option<ThreadId> {
         match self.stage {
-            Stage::Running { .. } | Stage::Cancelling(_) => Some(ThreadId(self.order_or_thread)),
+            Stage::Running { .. } | Stage::Cancelling(_) => {
+                Some(ThreadId(self.order_or_thread)).filter(|thread| *thread != ThreadId::UNKNOWN)
+            }
             _ => None,
         }
     }
@@ -269,10 +290,7 @@ impl State {
             Stage::Cancelling(kind)
             | Stage::Finished(kind)
             | Stage::InCallback(kind)
-            | Stage::Consumed(kind) => match kind {
-                OutcomeKind::Cancelled => Cancel::AlreadyCancelled,
-                _ => Cancel::Finished,
-            },
+            | Stage::Consumed(kind) => Cancel::of_finished(kind),
         }
     }
 

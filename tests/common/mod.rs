@@ -5,7 +5,7 @@ pub(crate) mod event_log;
 
 use std::fs;
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{self, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -249,6 +249,23 @@ impl Wake for CountingWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         self.wakes.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// Returns the file and the line that the panic of `f` names.
+///
+/// Replaces the panic hook for a moment, so the test needs a process of its own: see [`child`].
+#[track_caller]
+pub(crate) fn panic_location(f: impl FnOnce()) -> (String, u32) {
+    let (tell, told) = mpsc::channel();
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let location = info.location().expect("a panic has a location");
+        let _ = tell.send((location.file().to_owned(), location.line()));
+    }));
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(f));
+    panic::set_hook(hook);
+    assert!(result.is_err(), "it should panic");
+    told.recv().expect("the hook ran")
 }
 
 /// Returns a context whose waker does nothing.

@@ -832,3 +832,112 @@ fn a_task_that_awaits_a_cancelled_job_is_woken_once() {
         });
     }
 }
+
+#[test]
+fn a_cancel_handle_cancels_a_job_that_is_awaited_elsewhere() {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let captured = Arc::new(());
+    let held = Arc::clone(&captured);
+    let handle = pool.submit(move || drop(held));
+    let cancel = handle.cancel_handle();
+    let second = cancel.clone();
+    assert!(!cancel.is_finished());
+    let joiner = spawn_until_asleep(move || handle.join());
+    assert!(cancel.cancel());
+    assert_eq!(Arc::strong_count(&captured), 1, "the captures are dropped");
+    let outcome = within(LONG, "the joiner returns", move || joiner.join().unwrap());
+    assert!(outcome.unwrap_err().is_cancelled());
+    assert!(second.cancel() && second.is_finished(), "the same job");
+    blocked.release();
+}
+
+#[test]
+fn a_cancel_handle_keeps_neither_captures_nor_result() {
+    let pool = ThreadPool::new(1);
+    let value = Arc::new(());
+    let (captured, returned) = (Arc::clone(&value), Arc::clone(&value));
+    let handle = pool.submit(move || {
+        drop(captured);
+        returned
+    });
+    let cancel = handle.cancel_handle();
+    drop(handle.join().unwrap());
+    assert_eq!(Arc::strong_count(&value), 1);
+    assert!(!cancel.cancel() && cancel.is_finished());
+
+    let returned = Arc::clone(&value);
+    let handle = pool.submit(move || returned);
+    let cancel = handle.cancel_handle();
+    drop(handle); // nothing will take the result
+    pool.submit(|| ()).join().unwrap();
+    assert_eq!(Arc::strong_count(&value), 1);
+    assert!(!cancel.cancel() && cancel.is_finished());
+}
+
+#[test]
+fn a_cancel_handle_of_a_taken_result_knows_how_the_job_ended() {
+    let pool = ThreadPool::new(1);
+    let mut returned = pool.submit(|| 7);
+    block_on(&mut returned).unwrap();
+    let cancel = returned.cancel_handle();
+    assert!(cancel.is_finished() && !cancel.cancel());
+    let blocked = block_workers(&pool, 1);
+    let mut cancelled = pool.submit(|| 7);
+    assert!(cancelled.cancel());
+    assert!(block_on(&mut cancelled).unwrap_err().is_cancelled());
+    let cancel = cancelled.cancel_handle();
+    assert!(cancel.is_finished() && cancel.cancel());
+    blocked.release();
+}
+
+#[test]
+fn threads_of_a_job_see_its_cancel_request_and_that_of_no_other_job() {
+    assert!(futurepool::current_job().is_none());
+    let pool = ThreadPool::new(2);
+    let (give, take) = mpsc::channel();
+    let gate = Gate::new();
+    let start = |n: u8| {
+        let (give, gate) = (give.clone(), gate.clone());
+        let handle = pool.submit(move || {
+            let job = futurepool::current_job().expect("this is a job");
+            give.send((n, job)).unwrap();
+            gate.wait();
+        });
+        let (of, job) = take.recv_timeout(LONG).unwrap();
+        assert_eq!(of, n);
+        (handle, job)
+    };
+    let (first, first_job) = start(1);
+    let (second, second_job) = start(2);
+    assert!(!first_job.cancel_requested());
+    assert!(!first.cancel());
+    let seen = first_job.clone();
+    assert!(
+        thread::spawn(move || seen.cancel_requested())
+            .join()
+            .unwrap()
+    );
+    assert!(!second_job.cancel_requested());
+    pool.shutdown_now();
+    assert!(second_job.cancel_requested());
+    gate.open();
+    first.join().unwrap();
+    second.join().unwrap();
+    assert!(!first_job.cancel_requested(), "the job has ended");
+}
+
+#[test]
+fn the_current_job_is_the_innermost_one() {
+    let pool = Arc::new(ThreadPool::new(1));
+    let inner_pool = Arc::clone(&pool);
+    let outer = pool.submit(move || {
+        let outer = futurepool::current_job().unwrap();
+        let inner = inner_pool.submit(|| futurepool::current_job().unwrap());
+        let cancel = inner.cancel_handle();
+        let inner = inner.join().unwrap(); // runs here
+        assert!(!cancel.cancel());
+        (outer.cancel_requested(), inner.cancel_requested())
+    });
+    assert_eq!(outer.join().unwrap(), (false, false));
+}

@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
@@ -11,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    CountingWaker, Gate, LONG, block_workers, eventually, poll_once, poll_with, within,
+    CountingWaker, Gate, LONG, block_workers, child, eventually, noop_context, panic_location,
+    poll_once, poll_with, within,
 };
 use futurepool::{
     BuildError, CancelOnDrop, JoinError, JoinHandle, Metrics, Shutdown, SubmitAsync, SubmitError,
@@ -754,4 +757,69 @@ fn many_threads_query_one_handle_and_see_it_end_once() {
             assert_eq!(calls.load(SeqCst), 60);
         }
     });
+}
+
+#[test]
+fn an_error_names_where_the_job_was_submitted() {
+    let pool = ThreadPool::new(1);
+    let line = line!() + 1;
+    let submit = || pool.submit(|| -> u8 { panic!("no such luck") });
+    let here = |error: JoinError| {
+        let location = error.location().expect("the error knows it");
+        assert_eq!(
+            (location.file(), location.line()),
+            (file!(), line),
+            "{error}"
+        );
+    };
+    here(submit().join().unwrap_err());
+    let blocked = block_workers(&pool, 1);
+    let mut cancelled = submit();
+    here(
+        cancelled
+            .join_timeout(Duration::from_millis(1))
+            .unwrap_err(),
+    );
+    assert!(cancelled.cancel());
+    here(cancelled.join().unwrap_err());
+    let cancelled = submit();
+    assert_eq!(pool.cancel_pending(), 1);
+    here(cancelled.join().unwrap_err());
+    blocked.release();
+    pool.shutdown();
+    here(submit().join().unwrap_err());
+    assert!(JoinError::cancelled().location().is_none());
+    assert!(JoinError::broken("no disk").location().is_none());
+}
+
+#[test]
+fn a_panic_can_be_resumed_with_its_payload_and_other_errors_come_back() {
+    let pool = ThreadPool::new(1);
+    let error = pool.submit(|| std::panic::panic_any(7)).join().unwrap_err();
+    assert_eq!(error.panic_message(), None);
+    let resumed = catch_unwind(AssertUnwindSafe(|| error.resume_panic()));
+    assert_eq!(resumed.unwrap_err().downcast_ref(), Some(&7));
+    let error = pool.submit(|| panic!("number {}", 7)).join().unwrap_err();
+    assert_eq!(error.panic_message(), Some("number 7"));
+    assert_eq!(JoinError::cancelled().panic_message(), None);
+    assert!(JoinError::shutdown().resume_panic().is_shutdown());
+}
+
+#[test]
+fn panics_about_a_taken_result_name_the_caller() {
+    // In a process of its own, since it replaces the panic hook.
+    child::alone(
+        "handle::panics_about_a_taken_result_name_the_caller",
+        || {
+            let pool = ThreadPool::new(1);
+            let mut handle = pool.submit(|| 7);
+            block_on(&mut handle).unwrap();
+            let polled = panic_location(|| drop(Pin::new(&mut handle).poll(&mut noop_context())));
+            assert_eq!(polled, (file!().to_owned(), line!() - 1));
+            let added = panic_location(|| handle.add_done_callback(|_| ()));
+            assert_eq!(added, (file!().to_owned(), line!() - 1));
+            let joined = panic_location(|| drop(handle.join()));
+            assert_eq!(joined, (file!().to_owned(), line!() - 1));
+        },
+    );
 }

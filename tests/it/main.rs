@@ -17,6 +17,7 @@ mod handle;
 mod iterator_vs_stream;
 mod map;
 mod nested;
+mod promise;
 mod python;
 mod random_handles;
 mod random_pools;
