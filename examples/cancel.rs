@@ -33,7 +33,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     // because the async task that awaits it was dropped.
     drop(pool.submit(|| unreachable!()).cancel_on_drop());
 
-    // `disarm` turns it back into a plain handle.
+    // A cancel handle cancels a job whose handle is elsewhere, here in a set of results.
+    let queued = pool.submit(|| "never runs");
+    let cancel = queued.cancel_handle();
+    let mut results = futurepool::as_completed([queued]);
+    assert!(cancel.cancel());
+    assert!(results.wait_next().unwrap().unwrap_err().is_cancelled());
+
+    // `disarm` turns a `cancel_on_drop` handle back into a plain one.
     let queued = pool.submit(|| unreachable!()).cancel_on_drop().disarm();
 
     // Cancels every queued job. The pool stays open.
