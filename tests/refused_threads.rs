@@ -21,6 +21,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use common::event_log::EventLog;
 use common::{Gate, LONG, eventually, within};
 use futurepool::{ThreadPool, as_completed};
 use futures::StreamExt;
@@ -321,4 +322,22 @@ fn a_timeout_elapses_at_once_if_the_timer_gets_no_thread() {
     // In async code: blocking code needs no timer.
     let result = futures::executor::block_on(results.next());
     assert!(result.unwrap().is_err());
+}
+
+#[test]
+fn a_refused_worker_and_a_refused_timer_are_reported_with_distinct_field_names() {
+    let name = "a_refused_worker_and_a_refused_timer_are_reported_with_distinct_field_names";
+    if !in_child(name, 0) {
+        return;
+    }
+    EventLog::install();
+    let pool = ThreadPool::new(1);
+    assert!(pool.submit(|| ()).join().unwrap_err().is_spawn_failed());
+    let mut results = as_completed([pending::<()>()]).timeout(10 * LONG);
+    let result = futures::executor::block_on(results.next());
+    assert!(result.unwrap().is_err());
+    for thread in ["worker thread", "timer thread"] {
+        assert!(EventLog::contains_at(Level::WARN, &[thread]), "{thread}");
+    }
+    EventLog::assert_distinct_field_names();
 }

@@ -11,9 +11,23 @@ use crate::util::sync::Instant;
 
 /// Runs a future to completion on this thread, which parks while the future has nothing to do.
 ///
-/// It is for sync callers without a runtime: every future of this crate works in it, and so does
-/// any other that needs no particular runtime. It may be called anywhere, also inside a runtime and
-/// inside another `block_on`. In async code it blocks the executor's thread.
+/// `block_on` is for sync callers without a runtime. Every future of this crate works in it, and so
+/// does any other future that needs no particular runtime. `block_on` can be called anywhere, also
+/// inside a runtime and inside another `block_on`.
+///
+/// **In async code, `block_on` blocks the executor's thread: use `.await` there.** While it blocks,
+/// no other task of that thread runs. If the future needs such a task, `block_on` never returns.
+/// With feature `tokio`, the future is polled outside of the cooperative budget of the surrounding
+/// tokio task, so tokio's channels and locks do not stall it. Two things still cannot work inside a
+/// tokio task:
+///
+/// - `tokio::task::yield_now` never completes, because tokio wakes it only after the blocked task
+///   has given way.
+/// - On a `current_thread` runtime, tokio's timers and I/O do not advance, because the blocked
+///   thread drives them.
+///
+/// Both work in a job of a pool that was built inside a multi-threaded runtime, and inside
+/// `tokio::task::block_in_place`.
 ///
 /// In a worker of a pool the future may wait for queued jobs of that pool. `block_on` then runs the
 /// oldest of them itself, but only while no worker of the pool can. ([`join`] runs its job at once.)
@@ -43,9 +57,14 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
 
 /// Runs a future until it completes or `deadline` has passed. With a deadline, it runs no jobs.
 pub(crate) fn block_on_until<F: Future>(
-    mut future: Pin<&mut F>,
+    future: Pin<&mut F>,
     deadline: Option<Instant>,
 ) -> Option<F::Output> {
+    // A tokio task has a budget. Once it is used up, tokio's futures return `Pending` until the task
+    // yields, which a task that blocks here never does: so they are polled without a budget.
+    #[cfg(feature = "tokio")]
+    let future = tokio::task::unconstrained(future);
+    let mut future = pin!(future);
     let parker = Parker::new();
     let frame = match deadline {
         None => Frame::Untimed(parker.address()),

@@ -368,8 +368,8 @@ pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T,
 
 fn panicked(payload: Box<dyn std::any::Any + Send>, origin: Origin) -> JoinError {
     emit(|| {
-        let message = panic_message(&*payload).unwrap_or("(no text)");
-        tracing::error!(message, job = %origin, "the job submitted at {origin} panicked: {message}");
+        let panic = panic_message(&*payload).unwrap_or("(no text)");
+        tracing::error!(panic, job = %origin, "the job submitted at {origin} panicked: {panic}");
     });
     JoinError::panicked(payload, origin)
 }

@@ -25,8 +25,9 @@ pub(crate) fn catch_panic(what: &'static str, user_code: impl FnOnce()) {
 
 fn report_panic(what: &'static str, payload: Box<dyn Any + Send>) {
     emit(|| {
-        let message = panic_message(&*payload).unwrap_or("(no text)");
-        tracing::error!(what, message, "{what} panicked: {message}");
+        let panic = panic_message(&*payload).unwrap_or("(no text)");
+        // Not a field `message`: that is the event's own text, and JSON parsers keep only one.
+        tracing::error!(what, panic, "{what} panicked: {panic}");
     });
     drop_payload(payload);
 }

@@ -1,11 +1,14 @@
 //! A `tracing` subscriber for the whole process that keeps every event of the crate.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 use std::sync::Mutex;
 
 use tracing::{Event, Level, Metadata, Subscriber, field, span};
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
+/// Events with two fields of one name, which a JSON parser cannot tell apart.
+static AMBIGUOUS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Keeps every event of the crate as its level and its fields. Needs a process of its own: see
 /// [`super::child`].
@@ -29,6 +32,13 @@ impl EventLog {
         };
         LINES.lock().unwrap().iter().any(matches)
     }
+
+    /// Panics if an event so far had two fields of one name.
+    #[track_caller]
+    pub(crate) fn assert_distinct_field_names() {
+        let ambiguous = AMBIGUOUS.lock().unwrap();
+        assert!(ambiguous.is_empty(), "{ambiguous:#?}");
+    }
 }
 
 impl Subscriber for EventLog {
@@ -41,16 +51,25 @@ impl Subscriber for EventLog {
     fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
     fn event(&self, event: &Event<'_>) {
-        struct Line(String);
+        #[derive(Default)]
+        struct Line {
+            text: String,
+            names: HashSet<&'static str>,
+            is_ambiguous: bool,
+        }
         impl field::Visit for Line {
             fn record_debug(&mut self, field: &field::Field, value: &dyn fmt::Debug) {
-                write!(self.0, "{}={value:?} ", field.name()).unwrap();
+                write!(self.text, "{}={value:?} ", field.name()).unwrap();
+                self.is_ambiguous |= !self.names.insert(field.name());
             }
         }
-        let mut line = Line(String::new());
+        let mut line = Line::default();
         event.record(&mut line);
         let level = *event.metadata().level();
-        LINES.lock().unwrap().push((level, line.0));
+        if line.is_ambiguous {
+            AMBIGUOUS.lock().unwrap().push(line.text.clone());
+        }
+        LINES.lock().unwrap().push((level, line.text));
     }
     fn enter(&self, _: &span::Id) {}
     fn exit(&self, _: &span::Id) {}

@@ -1,4 +1,5 @@
-//! Events that the crate emits through `tracing`.
+//! Events that the crate emits through `tracing`. No event may have two fields of one name: each test
+//! here checks the events that it causes. `tests/refused_threads.rs` checks those of spawn failures.
 
 use crate::common::event_log::EventLog;
 use crate::common::{child, eventually};
@@ -11,6 +12,7 @@ fn heard(level: Level, words: &[&str]) {
     eventually(&format!("{level} {words:?}"), || {
         EventLog::contains_at(level, words)
     });
+    EventLog::assert_distinct_field_names();
 }
 
 #[test]
@@ -44,6 +46,7 @@ fn a_panicked_job_is_reported_with_its_message_and_location() {
             job.join().unwrap_err();
             let place = format!("events.rs:{line}:");
             heard(Level::ERROR, &["panicked", "event of a job", &place]);
+            heard(Level::ERROR, &["panic=\"event of a job\""]);
         },
     );
 }
@@ -83,6 +86,10 @@ fn a_callback_a_waker_and_a_destructor_that_panic_are_reported() {
             heard(
                 Level::ERROR,
                 &["a done callback panicked", "event of a callback"],
+            );
+            heard(
+                Level::ERROR,
+                &["what=\"a waker\"", "panic=\"event of a waker\""],
             );
             heard(Level::ERROR, &["a waker panicked", "event of a waker"]);
             heard(Level::ERROR, &["destructor", "result", "event of a result"]);

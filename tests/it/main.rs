@@ -28,5 +28,7 @@ mod scope;
 mod shutdown;
 mod spans;
 mod spurious_unparks;
+#[cfg(feature = "tokio")]
+mod tokio_traps;
 mod wait;
 mod workers;
