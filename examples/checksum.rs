@@ -81,7 +81,9 @@ impl Options {
                 }
                 Long("sorted") => options.sorted = true,
                 Long("workers") => {
-                    let wrong = |_: ParseIntError| "--workers takes a number from 1";
+                    let most = usize::MAX;
+                    let wrong =
+                        |_: ParseIntError| format!("--workers takes a number from 1 to {most}");
                     let number = arguments.value()?;
                     options.workers = Some(number.parse_with(|n| n.parse().map_err(wrong))?);
                 }

@@ -9,7 +9,7 @@
 //!
 //! The program checks itself: each file must equal the image on the server, each site must be
 //! reported once with its error, and the pool must be faster. Otherwise the exit status is 1.
-//! Wrong arguments are status 2.
+//! Wrong arguments are status 2. If the reader of its output goes away, as `head` does, it ends.
 
 mod server;
 
@@ -46,11 +46,18 @@ fn main() -> ExitCode {
     };
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("download_images: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns whether the reader of standard output has closed it. (`println!` would panic.)
+fn is_broken_pipe(error: &Failure) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 struct Options {
@@ -71,7 +78,7 @@ impl Options {
         while let Some(argument) = arguments.next()? {
             match argument {
                 Short('h') | Long("help") => {
-                    print!("{USAGE}");
+                    let _ = io::stdout().write_all(USAGE.as_bytes());
                     process::exit(0);
                 }
                 Long("images") => options.images = arguments.value()?.parse()?,
@@ -133,9 +140,13 @@ fn compare_downloads(
 
     let (count, workers) = (names.len(), options.workers);
     let speed_up = one_by_one.as_secs_f64() / pooled.as_secs_f64();
-    println!("{count} images, {bytes} bytes");
-    println!("one by one: {one_by_one:.2?}");
-    println!("the pool:   {pooled:.2?}, {workers} workers, {speed_up:.1} times as fast");
+    let mut out = io::stdout().lock();
+    writeln!(out, "{count} images, {bytes} bytes")?;
+    writeln!(out, "one by one: {one_by_one:.2?}")?;
+    writeln!(
+        out,
+        "the pool:   {pooled:.2?}, {workers} workers, {speed_up:.1} times as fast"
+    )?;
     if bytes != bytes_pooled {
         return Err(format!("{bytes} bytes one by one, {bytes_pooled} by the pool").into());
     }
@@ -233,7 +244,8 @@ fn check_sites(agent: &Agent, pool: &ThreadPool, server: SocketAddr) -> Result<(
     let connection = TcpStream::connect(server)?;
     let closed = connection.local_addr()?;
 
-    println!("{} sites, as they answer", SITES.len());
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} sites, as they answer", SITES.len())?;
     let start = Instant::now();
     let calls = SITES.map(|(site, _)| {
         let address = if site == "closed" { closed } else { server };
@@ -244,7 +256,7 @@ fn check_sites(agent: &Agent, pool: &ThreadPool, server: SocketAddr) -> Result<(
     let mut found = BTreeMap::new();
     for (site, status) in as_completed(calls) {
         let (status, time) = (status?, start.elapsed());
-        println!("  {time:>7.1?}  {site}: {status}");
+        writeln!(out, "  {time:>7.1?}  {site}: {status}")?;
         if found.insert(site, status).is_some() {
             return Err(format!("{site} came twice").into());
         }

@@ -6,14 +6,16 @@
 mod server;
 
 use std::collections::{BTreeMap, HashMap};
+use std::env;
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futurepool::{ThreadPool, as_completed};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use ureq::Agent;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -21,7 +23,21 @@ type Failure = Box<dyn Error + Send + Sync>;
 const SKUS: usize = 6_000;
 const WORKERS: usize = 32;
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    if env::args_os().len() > 1 {
+        eprintln!("Usage: fetch_skus\n\nIt takes no arguments.");
+        return ExitCode::from(2);
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fetch_skus: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
     let skus: Vec<String> = (0..SKUS).map(|n| format!("MUG-{n:04}")).collect();
     let shop = start_shop()?;
 
@@ -29,11 +45,20 @@ fn main() -> Result<(), Failure> {
     let fetched = fetch_all(&skus, shop)?;
     let time = start.elapsed();
 
-    println!("{} offers in {time:.2?}", fetched.offers.len());
-    for (reason, count) in &fetched.failures {
-        println!("{count} failures: {reason}");
-    }
     check(&skus, &fetched);
+    match print(&fetched, time) {
+        // The reader has closed the pipe, as `head` does.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+fn print(fetched: &Fetched, time: Duration) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} offers in {time:.2?}", fetched.offers.len())?;
+    for (reason, count) in &fetched.failures {
+        writeln!(out, "{count} failures: {reason}")?;
+    }
     Ok(())
 }
 
@@ -79,7 +104,11 @@ fn fetch_all(skus: &[String], shop: SocketAddr) -> Result<Fetched, Failure> {
         .collect();
 
     // The bar is hidden unless standard error is a terminal.
-    let style = ProgressStyle::with_template("{pos} of {len} {wide_bar} {per_sec}, {msg} failed")?;
+    let template = "{pos} of {len} {wide_bar} {rate}, {eta} left, {msg} failed";
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    let style = ProgressStyle::with_template(template)?.with_key("rate", rate);
     let bar = ProgressBar::new(skus.len() as u64)
         .with_style(style)
         .with_message("0");

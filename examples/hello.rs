@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Dropping a handle detaches its job, which still runs.
     drop(pool.submit(|| println!("hello from {:?}", thread::current().name())));
 
-    // For a job now and then, the process has a global pool.
+    // For an occasional job, the process has a global pool.
     assert_eq!(futurepool::submit(|| 6 * 7).join()?, 42);
 
     // Dropping the pool waits for its jobs.

@@ -8,13 +8,17 @@
 //! The program is `ping`. If `ping` is missing or not permitted, the example starts itself instead
 //! and connects by TCP. A child that takes too long is killed and reaped.
 //!
+//! On Unix a child gets a process group of its own, and the whole group is killed: killing only the
+//! child would leave the programs running that it started. Such a program escapes only if it moves
+//! to another group, as a daemon does. Ctrl-C in a terminal does not reach the children either.
+//!
 //! The example checks itself: addresses of this machine must answer. A child that never exits must
-//! be gone after its timeout, and after its job was cancelled. Otherwise the exit status is 1.
-//! Wrong arguments are status 2.
+//! be gone after its timeout, and after its job was cancelled; so must a child of that child.
+//! Otherwise the exit status is 1. Wrong arguments are status 2.
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::process::{self, Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -53,11 +57,18 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader has closed standard output, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ping_hosts: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &Failure) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 struct Options {
@@ -88,7 +99,7 @@ impl Options {
         while let Some(argument) = arguments.next()? {
             match argument {
                 Short('h') | Long("help") => {
-                    print!("{USAGE}");
+                    let _ = io::stdout().write_all(USAGE.as_bytes());
                     process::exit(0);
                 }
                 Long("limit") => {
@@ -107,6 +118,9 @@ impl Options {
         if options.workers == 0 {
             return Err("--workers takes a number from 1".into());
         }
+        if options.limit.is_zero() {
+            return Err("--limit takes a number of milliseconds from 1".into());
+        }
         if options.hosts.is_empty() {
             options.hosts = HOSTS.map(String::from).into();
         }
@@ -117,17 +131,34 @@ impl Options {
 fn run(options: &Options) -> Result<(), Failure> {
     let pool = ThreadPool::new(options.workers);
     let program = Program::find(options.limit)?;
-    println!("{} hosts, by {program}", options.hosts.len());
-    ping_all(options, &pool, program)?;
+    let mut out = io::stdout().lock();
+    match options.hosts.len() {
+        1 => writeln!(out, "1 host, by {program}")?,
+        hosts => writeln!(out, "{hosts} hosts, by {program}")?,
+    }
+    ping_all(options, &pool, program, &mut out)?;
     check_that_children_are_killed(&pool)?;
-    println!("a child that never exits: killed after its timeout, and when its job was cancelled");
+    writeln!(
+        out,
+        "a child that never exits: killed after its timeout, and when its job was cancelled"
+    )?;
+    #[cfg(unix)]
+    {
+        check_that_a_group_is_killed(&pool)?;
+        writeln!(out, "a child with a child of its own: both killed")?;
+    }
     Ok(())
 }
 
 // ---- the job ------------------------------------------------------------------------------------
 
 /// Prints results in completion order.
-fn ping_all(options: &Options, pool: &ThreadPool, program: Program) -> Result<(), Failure> {
+fn ping_all(
+    options: &Options,
+    pool: &ThreadPool,
+    program: Program,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let limit = options.limit;
     let pings = options.hosts.iter().map(|host| {
         let name = host.clone();
@@ -138,7 +169,7 @@ fn ping_all(options: &Options, pool: &ThreadPool, program: Program) -> Result<()
     for (host, finished) in as_completed(pings) {
         // Two things can fail: the job, which may panic, and its child, which may not start.
         let finished = finished??;
-        println!("  {:>8.1?}  {host}: {finished}", finished.time);
+        writeln!(out, "  {:>8.1?}  {host}: {finished}", finished.time)?;
         if finished.how != How::Succeeded && is_of_this_machine(host) {
             missing.push(host.as_str());
         }
@@ -174,11 +205,8 @@ enum How {
 /// Runs a program until it exits, its timeout expires or its job is cancelled.
 fn finish(mut command: Command, limit: Duration) -> io::Result<Finished> {
     let start = Instant::now();
-    // The output is not read. A pipe would fill up, and then block the child.
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = KillOnDrop(command.spawn()?);
     // The standard library can wait for a child or poll it, but not wait with a timeout.
     let how = loop {
@@ -194,14 +222,23 @@ fn finish(mut command: Command, limit: Duration) -> io::Result<Finished> {
     Ok(Finished { how, time, pid })
 }
 
-/// Kills and reaps a child when it is dropped.
+/// Kills a child, with its process group, and reaps it when it is dropped. A child that has exited
+/// is left alone, and so are programs that it left in the background.
 struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Both do nothing to a child that was reaped. Without `wait`, the child stays a zombie.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // A child that was reaped has given up its process id, which another process may have now.
+        if let Ok(Some(_)) = self.0.try_wait() {
+            return;
+        }
+        #[cfg(unix)]
+        {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        }
+        let _ = self.0.kill(); // on Windows, this child alone
+        let _ = self.0.wait(); // otherwise it stays a zombie
     }
 }
 
@@ -245,8 +282,17 @@ impl Program {
             Self::Ping => command.args(["-c", "1", host]),
             Self::Itself => command.args(["--connect-to", host]),
         };
+        silence(&mut command);
         Ok(command)
     }
+}
+
+/// The output is not read. A pipe would fill up, and then block the child.
+fn silence(command: &mut Command) {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
 }
 
 impl fmt::Display for Program {
@@ -278,6 +324,7 @@ fn check_that_children_are_killed(pool: &ThreadPool) -> Result<(), Failure> {
     let hang = || -> io::Result<Command> {
         let mut command = Command::new(env::current_exe()?);
         command.arg("--hang");
+        silence(&mut command);
         Ok(command)
     };
     let command = hang()?;
@@ -291,6 +338,30 @@ fn check_that_children_are_killed(pool: &ThreadPool) -> Result<(), Failure> {
     }
     unwanted.cancel(); // the job runs, so this is a request, which `finish` checks
     check_gone(&unwanted.join()??, How::Cancelled)
+}
+
+/// Cancels a job whose child is a shell that runs another program.
+#[cfg(unix)]
+fn check_that_a_group_is_killed(pool: &ThreadPool) -> Result<(), Failure> {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    let (mut ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "sleep 77 & echo started; wait"]);
+    silence(&mut command);
+    command.stdout(OwnedFd::from(theirs));
+    let unwanted = pool.submit(move || finish(command, Duration::MAX));
+    ours.read_exact(&mut [0; "started\n".len()])?;
+    unwanted.cancel();
+    check_gone(&unwanted.join()??, How::Cancelled)?;
+    // The shell and `sleep` hold the other end of the socket for as long as they live.
+    match ours.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        other => Err(format!("a child of the killed child still runs: {other:?}").into()),
+    }
 }
 
 fn check_gone(finished: &Finished, how: How) -> Result<(), Failure> {

@@ -1,5 +1,9 @@
 //! Shows a progress bar while results arrive, with the `indicatif` crate.
 //! Run with: `cargo run --example progress`
+//!
+//! The default style of `indicatif` is a bar and a count, such as `38/100`. A rate or the time left
+//! needs a style of your own: see the example `fetch_skus`. The bar is on standard error, and is
+//! hidden unless that is a terminal.
 
 use std::error::Error;
 use std::thread;
@@ -19,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     assert_eq!(bytes, 4_950);
 
-    // A map may end early, so its length is not known. State it.
+    // A map may end early, so its length is not known: pass it.
     let mut bytes = 0;
     for result in pool.map(0..100, download).into_iter().progress_count(100) {
         bytes += result?;

@@ -6,7 +6,7 @@ mod common;
 use std::env::{self, consts::EXE_SUFFIX};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use common::{LONG, within};
@@ -18,21 +18,24 @@ const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f2001
 /// Returns the path of the program. Builds it first: `cargo test --tests` builds no examples.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        // This test is target/PROFILE/deps/checksum-HASH.
-        let test = env::current_exe().unwrap();
-        let folder = test.ancestors().nth(2).unwrap();
-        let profile = folder.file_name().unwrap().to_str().unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "--quiet", "--example", "checksum", "--profile"])
-            .arg(if profile == "debug" { "dev" } else { profile })
-            .arg("--target-dir")
-            .arg(folder.parent().unwrap())
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        assert!(cargo.status().unwrap().success(), "{cargo:?}");
-        folder.join(format!("examples/checksum{EXE_SUFFIX}"))
-    })
+    PROGRAM.get_or_init(|| example("checksum"))
+}
+
+/// Builds an example and returns its path.
+fn example(name: &str) -> PathBuf {
+    // This test is target/PROFILE/deps/checksum-HASH.
+    let test = env::current_exe().unwrap();
+    let folder = test.ancestors().nth(2).unwrap();
+    let profile = folder.file_name().unwrap().to_str().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--example", name, "--profile"])
+        .arg(if profile == "debug" { "dev" } else { profile })
+        .arg("--target-dir")
+        .arg(folder.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    assert!(cargo.status().unwrap().success(), "{cargo:?}");
+    folder.join(format!("examples/{name}{EXE_SUFFIX}"))
 }
 
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -93,4 +96,31 @@ fn a_changed_file_and_a_missing_file_fail_the_check_of_a_list() {
     let (status, _, stderr) = check();
     assert_eq!(status, Some(1));
     assert!(stderr.contains("empty"), "{stderr}");
+}
+
+/// Runs a program whose reader goes away at once, as `head` does. Returns its exit status and stderr.
+fn without_a_reader(mut command: Command) -> (Option<i32>, String) {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = move || {
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait_with_output().unwrap()
+    };
+    let output = within(LONG, "a program without a reader", run);
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_without_a_message() {
+    let folder = folder(&[("abc", "abc")]);
+    let mut command = Command::new(program());
+    command.arg("abc").current_dir(&folder);
+    // Not 0: the files were not all reported.
+    assert_eq!(without_a_reader(command), (Some(1), String::new()));
+
+    let ping_hosts = Command::new(example("ping_hosts"));
+    assert_eq!(without_a_reader(ping_hosts), (Some(0), String::new()));
 }

@@ -25,6 +25,7 @@ mod recorder;
 mod trace;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
@@ -58,11 +59,18 @@ fn main() -> ExitCode {
     };
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader has closed standard output, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("timeline: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &Failure) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 struct Options {
@@ -83,7 +91,7 @@ impl Options {
         while let Some(argument) = arguments.next()? {
             match argument {
                 Short('h') | Long("help") => {
-                    print!("{USAGE}");
+                    let _ = io::stdout().write_all(USAGE.as_bytes());
                     process::exit(0);
                 }
                 Long("trace") => options.trace = arguments.value()?.into(),
@@ -119,15 +127,12 @@ fn run(options: &Options) -> Result<(), Failure> {
 
     let end = jobs.iter().filter_map(|job| job.ended).max();
     let (count, workers) = (jobs.len(), lanes.len());
-    println!(
-        "{count} jobs on {workers} workers in {:.1?}",
-        end.unwrap_or_default()
-    );
-    println!(
-        "{}: open it in https://ui.perfetto.dev",
-        options.trace.display()
-    );
-    println!("{}: open it in a browser", options.svg.display());
+    let mut out = io::stdout().lock();
+    let time = end.unwrap_or_default();
+    writeln!(out, "{count} jobs on {workers} workers in {time:.1?}")?;
+    let (trace, svg) = (options.trace.display(), options.svg.display());
+    writeln!(out, "{trace}: open it in https://ui.perfetto.dev")?;
+    writeln!(out, "{svg}: open it in a browser")?;
     Ok(())
 }
 

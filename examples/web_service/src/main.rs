@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::num::NonZero;
+use std::num::{NonZero, ParseIntError};
 use std::process;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use web_service::{App, Options, database, log, serve};
 
@@ -68,9 +67,9 @@ impl Command {
                     process::exit(0);
                 }
                 Long("address") => address = arguments.value()?.parse()?,
-                Long("workers") => options.workers = arguments.value()?.parse()?,
-                Long("connections") => options.connections = arguments.value()?.parse()?,
-                Long("queue") => options.queue = arguments.value()?.parse()?,
+                Long("workers") => options.workers = positive(&mut arguments)?,
+                Long("connections") => options.connections = positive(&mut arguments)?,
+                Long("queue") => options.queue = positive(&mut arguments)?,
                 Long("database") => options.database = arguments.value()?.into(),
                 Long("drain") => drain = Duration::from_secs(arguments.value()?.parse()?),
                 _ => return Err(argument.unexpected()),
@@ -85,7 +84,8 @@ impl Command {
 
     async fn run(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let path = self.options.database.clone();
-        spawn_blocking(move || {
+        // Before the pools exist. For an occasional job, the process-wide pool is enough.
+        futurepool::submit(move || {
             database::create(&path).map_err(|error| format!("{}: {error}", path.display()))
         })
         .await??;
@@ -109,6 +109,13 @@ impl Command {
         // Does not return: dropping a pool waits for its jobs, and one of them may never finish.
         process::exit(i32::from(!stopped.is_clean()))
     }
+}
+
+/// Returns the value of the current option.
+fn positive(arguments: &mut lexopt::Parser) -> Result<NonZero<usize>, lexopt::Error> {
+    let value = arguments.value()?;
+    let wrong = |_: ParseIntError| format!("expected a number from 1 to {}", usize::MAX);
+    lexopt::ValueExt::parse_with(&value, |value| value.parse().map_err(wrong))
 }
 
 /// Listens for Ctrl-C and SIGTERM.
