@@ -41,14 +41,11 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
             .unwrap_or(1);
         text(&mut body, "name", LEFT - 10.0, y + 11.5, worker);
         for OnLane {
-            number,
-            job,
-            run,
-            depth,
+            job, run, depth, ..
         } in lane
         {
             let at = y + *depth as f64 * ROW;
-            scale.bar(&mut body, at, ROW - 1.0, (run.start, run.end), *number, job);
+            scale.bar(&mut body, at, ROW - 1.0, (run.start, run.end), job);
         }
         y += rows as f64 * ROW + 7.0;
     }
@@ -56,7 +53,7 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     y += 12.0;
     text(&mut body, "name", LEFT - 10.0, y + 6.0, "queue");
     let mut ends = Vec::new();
-    for (number, job) in (1..).zip(jobs) {
+    for job in jobs {
         // Takes the first row that is free at that time.
         let free = ends.iter().position(|end| *end <= job.submitted);
         let row = free.unwrap_or(ends.len());
@@ -68,7 +65,6 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
             at,
             THIN_ROW - 1.0,
             (job.submitted, job.unqueued()),
-            number,
             job,
         );
     }
@@ -76,21 +72,16 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
 
     let (grid, height) = (scale.grid(56.0, y), y + 30.0);
     let head = head(&format!("{} jobs on {} workers", jobs.len(), lanes.len()));
-    // The background is white, so that the text is readable on any page.
+    // The picture can be inlined into a page: it is as wide as its place, and it has no style sheet,
+    // which would apply to the whole page. The background is white, so that the text is readable on
+    // any page.
     format!(
-        "<svg class=\"timeline\" xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\
-         <style>{STYLE}</style>\n<rect width=\"{WIDTH}\" height=\"{height}\" rx=\"6\" fill=\"#fff\"/>\n{head}{grid}{body}</svg>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"100%\" \
+         role=\"img\" aria-label=\"Timeline of a pool\" font-family=\"system-ui,sans-serif\" \
+         font-size=\"12\">\n\
+         <rect width=\"{WIDTH}\" height=\"{height}\" rx=\"6\" fill=\"#fff\"/>\n{head}{grid}{body}</svg>\n"
     )
 }
-
-// Inlined into a page, the picture must leave the page's own style alone: so every rule names the
-// picture's class.
-const STYLE: &str = ".timeline{max-width:100%;height:auto}\
-                     .timeline text{font:12px system-ui,sans-serif;fill:#333}\
-                     .timeline .timeline-head{font-weight:bold}\
-                     .timeline .timeline-name{text-anchor:end}\
-                     .timeline .timeline-tick{text-anchor:middle}\
-                     .timeline line{stroke:#ddd}";
 
 fn head(title: &str) -> String {
     let mut head = String::new();
@@ -137,7 +128,6 @@ impl Scale {
         y: f64,
         height: f64,
         (from, to): (Duration, Duration),
-        number: usize,
         job: &Job,
     ) {
         let [from, to] = [from, to].map(|time| self.x(time.as_secs_f64() * 1e3));
@@ -150,8 +140,7 @@ impl Scale {
             .map_or("#000", |(_, colour)| *colour);
         let _ = writeln!(
             body,
-            r#"<rect x="{from:.1}" y="{y}" width="{width:.1}" height="{height}" fill="{colour}"><title>{}</title></rect>"#,
-            xml(&about(number, job))
+            r#"<rect x="{from:.1}" y="{y}" width="{width:.1}" height="{height}" fill="{colour}"/>"#
         );
     }
 
@@ -164,7 +153,7 @@ impl Scale {
             let x = self.x(tick);
             let _ = writeln!(
                 grid,
-                r#"<line x1="{x:.1}" y1="{top}" x2="{x:.1}" y2="{bottom}"/>"#
+                r##"<line x1="{x:.1}" y1="{top}" x2="{x:.1}" y2="{bottom}" stroke="#ddd"/>"##
             );
             text(&mut grid, "tick", x, bottom + 16.0, &format!("{tick} ms"));
         }
@@ -172,26 +161,18 @@ impl Scale {
     }
 }
 
-/// Returns the tooltip of a bar.
-fn about(number: usize, job: &Job) -> String {
-    let (kind, outcome) = (job.get("kind"), job.get("outcome"));
-    let waited = job.unqueued() - job.submitted;
-    match &job.run {
-        Some(run) => format!(
-            "{number}, {kind}: waited {waited:.1?}, ran {:.1?}, {outcome}",
-            run.end - run.start
-        ),
-        None => format!("{number}, {kind}: waited {waited:.1?}, {outcome}"),
-    }
-}
-
 fn text(body: &mut String, class: &str, x: f64, y: f64, text: &str) {
     let text = xml(text);
-    let class = match class {
-        "" => String::new(),
-        class => format!(r#" class="timeline-{class}""#),
+    let style = match class {
+        "head" => r#" font-weight="bold""#,
+        "name" => r#" text-anchor="end""#,
+        "tick" => r#" text-anchor="middle""#,
+        _ => "",
     };
-    let _ = writeln!(body, r#"<text{class} x="{x:.1}" y="{y:.1}">{text}</text>"#);
+    let _ = writeln!(
+        body,
+        r##"<text x="{x:.1}" y="{y:.1}" fill="#333"{style}>{text}</text>"##
+    );
 }
 
 fn xml(text: &str) -> String {

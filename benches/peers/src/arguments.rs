@@ -18,6 +18,7 @@ Compares futurepool with other thread pools on the same workloads.
   --rounds N            run N rounds instead of as many as the time limit allows
   --json FILE           write the figures of every round as JSON
   --svg FILE            write a chart
+  --svg-short FILE      write a chart of five workloads and of the best-known peers
   --list                print the names of the workloads and peers
   --help                print this help
 ";
@@ -37,6 +38,7 @@ pub struct Comparison {
     pub peers: Vec<String>,
     pub json: Option<PathBuf>,
     pub svg: Option<PathBuf>,
+    pub svg_short: Option<PathBuf>,
 }
 
 pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
@@ -47,6 +49,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
         peers: NAMES.map(str::to_owned).to_vec(),
         json: None,
         svg: None,
+        svg_short: None,
     };
     let mut child_of = None;
     while let Some(argument) = parser.next()? {
@@ -73,6 +76,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
             }
             Long("json") => comparison.json = Some(parser.value()?.into()),
             Long("svg") => comparison.svg = Some(parser.value()?.into()),
+            Long("svg-short") => comparison.svg_short = Some(parser.value()?.into()),
             Long("list") => return Ok(Action::List),
             Long("help") | Short('h') => return Ok(Action::Help),
             Long("child") => {

@@ -99,6 +99,9 @@ fn compare(comparison: &Comparison) -> Result<(), String> {
     if let Some(file) = &comparison.svg {
         write(file, &chart::draw(&run))?;
     }
+    if let Some(file) = &comparison.svg_short {
+        write(file, &chart::draw_short(&run))?;
+    }
     Ok(())
 }
 
