@@ -218,7 +218,7 @@ fn check_images(names: &[String], folder: &Path) -> Result<(), Failure> {
     }
     match fs::read_dir(folder)?.count() == names.len() {
         true => Ok(()),
-        false => Err("there are other files beside the images".into()),
+        false => Err("there are files other than the images".into()),
     }
 }
 

@@ -33,8 +33,10 @@
 //! });
 //! ```
 //!
-//! Dropping a handle detaches it: the job still runs. Dropping the pool waits for all of its jobs.
-//! For an occasional job, [`futurepool::submit`](submit) uses a process-wide pool.
+//! - A job is a closure, not a future: `.await` does not work in it.
+//! - Dropping a handle detaches it: the job still runs.
+//! - Dropping the pool waits for all of its jobs.
+//! - For an occasional job, [`futurepool::submit`](submit) uses a process-wide pool.
 //!
 //! # States of a job
 //!
@@ -58,10 +60,14 @@
 //! | wait for all, for the first, for the first error | `wait(handles, ReturnWhen::…).join()` | `wait(handles, ReturnWhen::…).await` |
 //! | jobs that borrow | [`pool.scope(…)`](ThreadPool::scope) | |
 //!
+//! **In async code, use the right column: the sync forms, and [`join`](JoinHandle::join), block the
+//! runtime's thread there.** They compile in async code, and nothing warns of it.
+//!
 //! See [`as_completed`], [`map`](ThreadPool::map), [`map_unordered`](ThreadPool::map_unordered) and
 //! [`wait`]. Use [`tag`](JoinHandle::tag) to tell which result belongs to which job. `next` comes
 //! from `futures::StreamExt` or from any other stream extension trait. With `indicatif`, a progress
-//! bar takes one extra call:
+//! bar takes one extra call. Its default style shows a bar and a count. The example `fetch_skus` adds
+//! a rate and the time left:
 //!
 //! ```
 //! # let pool = futurepool::ThreadPool::new(4);
@@ -90,7 +96,9 @@
 //!
 //! - For work that waits (files, network, a database), use as many workers as the other side can
 //!   serve at once. A database with ten connections wants ten workers.
-//! - For work that computes, use the number of processors.
+//! - For work that computes, use the number of processors. Give each job a piece that takes
+//!   milliseconds, or set a [`chunk_size`](Map::chunk_size). For computing over large collections,
+//!   rayon is faster: it splits a range without making jobs.
 //! - The [default](ThreadPool::default), `min(32, processors + 4)`, suits a mixture.
 //!
 //! Give workloads that must not delay each other a pool each. An idle pool uses no CPU time; with
@@ -148,7 +156,11 @@
 //!
 //! [`join_timeout`](JoinHandle::join_timeout) limits the wait and leaves the job alone.
 //! `as_completed`, `wait` and maps have a `timeout` method, which needs no runtime. Any runtime's
-//! own `timeout` also works with a handle.
+//! own `timeout` also works with a handle. Each of them limits a wait, which includes the time in
+//! the queue.
+//!
+//! **A timeout never frees the worker of a running job. So give a blocking call a limit of its
+//! own**: a timeout of the socket or of the HTTP client, or SQLite's busy timeout.
 //!
 //! # Shutdown
 //!
@@ -172,6 +184,9 @@
 //! assert_eq!(handle.await.unwrap(), "still runs");
 //! # });
 //! ```
+//!
+//! A job that never ends keeps a shutdown and the drop of its pool waiting forever. [From
+//! tokio](guide::from_tokio#a-shutdown-that-ends) shows a shutdown with limits.
 //!
 //! After `fork`, the child process must do nothing with a pool of its parent except drop it. Make a
 //! new pool there.
@@ -207,7 +222,8 @@
 //! else.
 //!
 //! With `panic = "abort"` a panic aborts the process. A job that overflows its
-//! [stack](ThreadPoolBuilder::stack_size) always does.
+//! [stack](ThreadPoolBuilder::stack_size) always does. Run such code, and code that may never
+//! return, in a child process that the job waits for and can kill: see the example `ping_hosts`.
 //!
 //! # Observability
 //!
@@ -216,7 +232,10 @@
 //! - A job runs in the `tracing` span that was current at its `submit`. The worker leaves the span
 //!   before callbacks run.
 //! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), and
-//!   workers that start and exit (`DEBUG`).
+//!   workers that start and exit (`DEBUG`). Programs that use the `log` crate enable the feature
+//!   `log` of `tracing` to receive them.
+//! - If the system refuses to start a thread, the pool goes on with fewer workers and looks merely
+//!   slow. [`Metrics::spawn_failures`] and the `WARN` event tell the difference.
 //! - `cargo run --example timeline` records all jobs of a pool as a trace for Perfetto and as a
 //!   picture:
 //!

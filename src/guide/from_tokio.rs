@@ -1,5 +1,5 @@
 //! Maps `spawn_blocking`, `JoinSet`, `block_in_place` and other tokio APIs to their counterparts in
-//! this crate.
+//! this crate. The [traps](#traps) are the places where a port can go wrong.
 //!
 //! # `spawn_blocking`
 //!
@@ -29,8 +29,8 @@
 //!
 //! - Jobs run in the runtime in which the pool was built, or in the one passed to
 //!   `ThreadPoolBuilder::tokio_handle`. `tokio::spawn` and `Handle::current()` work in them.
-//! - `.await` does not work in a job, because a job is a closure. To wait for a future there, use
-//!   [`block_on`](crate::block_on).
+//! - A job is a closure, not a future, so `.await` does not work in it. To wait for a future there,
+//!   use [`block_on`](crate::block_on).
 //! - Waking a handle needs no runtime. A handle can be awaited on any runtime, whichever one its
 //!   job was submitted in.
 //!
@@ -115,7 +115,7 @@
 //!
 //! The first result tells whether the job was accepted, the second how it ended.
 //!
-//! # One timeout for a whole request, and for the shutdown
+//! # One timeout for a whole request
 //!
 //! ```
 //! # #[cfg(feature = "tokio")]
@@ -131,12 +131,6 @@
 //!     handle.cancel_on_drop().await.map_err(|error| error.to_string())
 //! });
 //! assert_eq!(row.await?, Ok(42));
-//!
-//! // Queued jobs run for up to ten seconds. Then they are cancelled, and running jobs are
-//! // asked to stop.
-//! if timeout(Duration::from_secs(10), database.shutdown()).await.is_err() {
-//!     database.shutdown_now().await;
-//! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
@@ -153,8 +147,47 @@
 //! - Pass a handle that [cancels on drop](crate::JoinHandle::cancel_on_drop).
 //! - Pass `&mut handle`, to wait for it again later.
 //!
+//! Such a timeout counts the time in the queue, too. It never frees the worker of a running job.
+//! **So give the blocking call a limit of its own:** a timeout of the socket or of the HTTP client,
+//! or SQLite's busy timeout.
+//!
 //! [`as_completed`](crate::AsCompleted::timeout), [`wait`](crate::Wait::timeout) and
 //! [`map`](crate::Map::timeout) have timeouts of their own, which need no runtime.
+//!
+//! # A shutdown that ends
+//!
+//! A shutdown waits for running jobs, and a job that blocks forever never ends. So every wait needs
+//! a limit, the second one too:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use std::time::Duration;
+//! use futurepool::ThreadPool;
+//! use tokio::time::timeout;
+//!
+//! let database = ThreadPool::new(4);
+//! let row = database.submit(|| 42);
+//!
+//! // Queued jobs run for up to ten seconds.
+//! if timeout(Duration::from_secs(10), database.shutdown()).await.is_err() {
+//!     // Then they are cancelled, and running jobs are asked to stop. They have two more seconds.
+//!     let stopped = timeout(Duration::from_secs(2), database.shutdown_now()).await;
+//!     if stopped.is_err() {
+//!         // A job does not end. After this call, dropping the pool does not wait for it.
+//!         if let Err(unfinished) = database.shutdown().join_timeout(Duration::ZERO) {
+//!             eprintln!("{unfinished}");
+//!         }
+//!     }
+//! }
+//! assert_eq!(row.await?, 42);
+//! # Ok::<(), futurepool::JoinError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! The threads of jobs that do not end stay until the process exits. At the end of `main` they end
+//! with it. Work that may never return belongs in a child process, which can be killed: see the
+//! example `ping_hosts`.
 //!
 //! # The runtime's own blocking threads
 //!
@@ -169,6 +202,96 @@
 //!
 //! let runtime = tokio::runtime::Handle::current();
 //! assert_eq!(runtime.submit(|| 6 * 7).await?, 42);
+//! # Ok::<(), futurepool::JoinError>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Traps
+//!
+//! ## Blocking forms in async code
+//!
+//! **[`join`](crate::JoinHandle::join), [`block_on`](crate::block_on) and `for result in
+//! as_completed(…)` block a thread of the runtime when async code uses them.** They compile there,
+//! and no other task of that thread runs meanwhile. Use the async forms:
+//!
+//! | sync code, and jobs | async code |
+//! |---|---|
+//! | `handle.join()` | `handle.await` |
+//! | `for result in as_completed(handles)` | `while let Some(result) = results.next().await` |
+//! | `for result in pool.map(items, f)` | `while let Some(result) = results.next().await` |
+//! | `wait(handles, until).join()` | `wait(handles, until).await` |
+//! | `pool.shutdown().join()`, or dropping the pool | `pool.shutdown().await` |
+//! | `block_on(future)` | `future.await` |
+//!
+//! Inside a tokio task, [`block_on`](crate::block_on) polls its future without the task's
+//! cooperative budget. So channels and locks of tokio work there. `tokio::task::yield_now` does not:
+//! it never completes under a `block_on` in a task. It works in `tokio::task::block_in_place` and in
+//! a job.
+//!
+//! ## A pool in a `static` keeps its first runtime
+//!
+//! A pool captures the runtime in which it is built. A pool in a `static` is built by its first
+//! caller, so it captures *that* caller's runtime. With `#[tokio::test]`, each test has a runtime of
+//! its own. Later tests then run their jobs in a runtime that is gone, and a `tokio::spawn` in such
+//! a job gives a cancelled task. Ways out:
+//!
+//! - Build the pool without a runtime: the builder's `no_tokio()`, or the process-wide
+//!   [`global`](crate::global) pool, which captures none.
+//! - Let the job bring the runtime of its submitter:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let runtime = tokio::runtime::Handle::current();
+//! let spawned = futurepool::submit(move || runtime.spawn(async { 42 })).await?;
+//! assert_eq!(spawned.await?, 42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+//!
+//! ## Tests with a paused clock
+//!
+//! Under `#[tokio::test(start_paused = true)]` tokio advances its clock to the next timer whenever
+//! all tasks wait. It does not know of jobs. So `timeout(d, pool.submit(f))` elapses at once,
+//! however long `d` is. tokio holds the clock only for its own blocking threads. In such tests, use
+//! the runtime's handle as the executor:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # tokio::runtime::Builder::new_current_thread()
+//! #     .enable_all().start_paused(true).build().unwrap().block_on(async {
+//! use futurepool::ExecutorExt;
+//! use std::time::Duration;
+//! use tokio::time::timeout;
+//!
+//! let runtime = tokio::runtime::Handle::current();
+//! let slow = runtime.submit(|| std::thread::sleep(Duration::from_millis(20)));
+//! assert!(timeout(Duration::from_millis(1), slow).await.is_ok());
+//! # });
+//! ```
+//!
+//! Timeouts of this crate count real time, also under a paused clock.
+//!
+//! ## Very many ready results
+//!
+//! tokio's own handles and `JoinSet` give way to other tasks after 128 ready results. Handles of
+//! this crate know nothing of tokio's budget. So a task that takes 100,000 ready results in one loop
+//! gives way to no other task. Consume the budget in the loop:
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use futurepool::{ThreadPool, as_completed};
+//! use futures::StreamExt;
+//!
+//! let pool = ThreadPool::new(2);
+//! let mut results = as_completed((0..1_000).map(|n| pool.submit(move || n)));
+//! let mut sum = 0;
+//! while let Some(result) = results.next().await {
+//!     sum += result?;
+//!     tokio::task::consume_budget().await;
+//! }
+//! assert_eq!(sum, 499_500);
 //! # Ok::<(), futurepool::JoinError>(())
 //! # }).unwrap();
 //! ```

@@ -16,17 +16,18 @@ use crate::util::sync::Instant;
 /// inside a runtime and inside another `block_on`.
 ///
 /// **In async code, `block_on` blocks the executor's thread: use `.await` there.** While it blocks,
-/// no other task of that thread runs. If the future needs such a task, `block_on` never returns.
-/// With feature `tokio`, the future is polled outside of the cooperative budget of the surrounding
-/// tokio task, so tokio's channels and locks do not stall it. Two things still cannot work inside a
-/// tokio task:
+/// no other task of that thread runs. If the future waits for such a task, `block_on` never returns.
+///
+/// With feature `tokio`, the future is polled outside of the cooperative budget of a surrounding
+/// tokio task. So tokio's channels and locks do not stall it. Two things still cannot work under a
+/// `block_on` in a tokio task:
 ///
 /// - `tokio::task::yield_now` never completes, because tokio wakes it only after the blocked task
 ///   has given way.
-/// - On a `current_thread` runtime, tokio's timers and I/O do not advance, because the blocked
-///   thread drives them.
+/// - tokio's timers and I/O do not advance while all threads of the runtime are blocked. A
+///   `current_thread` runtime has only one.
 ///
-/// Both work in a job of a pool that was built inside a multi-threaded runtime, and inside
+/// Both work in a job, if another thread drives the runtime. They also work in
 /// `tokio::task::block_in_place`.
 ///
 /// In a worker of a pool the future may wait for queued jobs of that pool. `block_on` then runs the

@@ -170,6 +170,9 @@ impl ThreadPool {
     ///
     /// Dropping the handle detaches the job, which still runs.
     ///
+    /// A job is a closure, not a future. To wait for a future in it, use
+    /// [`block_on`](crate::block_on).
+    ///
     /// # Errors
     ///
     /// Errors are returned through the handle. On a pool that is shut down or broken, the handle is

@@ -1,4 +1,4 @@
-//! The `tracing` span that a job takes along from where it was submitted.
+//! The `tracing` span of the code that submitted a job, in which the job runs.
 //!
 //! A subscriber is user code. So what it does when a span is cloned, entered, left or dropped is
 //! done outside locks, and its panics end here.

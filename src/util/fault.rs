@@ -1,8 +1,8 @@
 //! Faults that can be injected, to see that the models catch them: an ordering weakened, a check or
 //! a wake-up left out.
 //!
-//! A fault stands in the code beside the expression that it breaks ([`fault_or`]), so a refactoring
-//! carries it along. It is compiled only with `--cfg fault`; then the environment variable
+//! A fault stands in the code next to the expression that it breaks ([`fault_or`]), so a refactoring
+//! moves both. It is compiled only with `--cfg fault`; then the environment variable
 //! `FUTUREPOOL_FAULT` names the one that is injected. `.ci/faults` runs the
 //! models once for each.
 
