@@ -20,13 +20,22 @@ use ureq::Agent;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+const USAGE: &str = "Usage: fetch_skus (it takes no arguments)";
+
 const SKUS: usize = 6_000;
 const WORKERS: usize = 32;
 
 fn main() -> ExitCode {
-    if env::args_os().len() > 1 {
-        eprintln!("Usage: fetch_skus\n\nIt takes no arguments.");
-        return ExitCode::from(2);
+    match env::args_os().nth(1) {
+        None => {}
+        Some(argument) if argument == "--help" => {
+            let _ = writeln!(io::stdout(), "{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Some(argument) => {
+            eprintln!("fetch_skus: unexpected argument {argument:?}\n{USAGE}");
+            return ExitCode::from(2);
+        }
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,

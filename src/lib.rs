@@ -55,8 +55,8 @@
 //! | | sync | async |
 //! |---|---|---|
 //! | results in order of completion | `for r in as_completed(handles)` | `let mut results = as_completed(handles);`<br>`while let Some(r) = results.next().await` |
-//! | one function over many items, results in input order | `for r in pool.map(items, f)` | the same value as a `Stream` |
-//! | one function over many items, results in order of completion | `for r in pool.map_unordered(items, f)` | the same value as a `Stream` |
+//! | one function over many items, results in input order | `for r in pool.map(items, f)` | the same loop over `pool.map(items, f)` |
+//! | one function over many items, results in order of completion | `for r in pool.map_unordered(items, f)` | the same loop over `pool.map_unordered(items, f)` |
 //! | wait for all, for the first, for the first error | `wait(handles, ReturnWhen::…).join()` | `wait(handles, ReturnWhen::…).await` |
 //! | jobs that borrow | [`pool.scope(…)`](ThreadPool::scope) | |
 //!
@@ -70,11 +70,12 @@
 //! a rate and the time left:
 //!
 //! ```
-//! # let pool = futurepool::ThreadPool::new(4);
-//! # let items = vec![1_u64, 2, 3];
-//! # fn shrink(n: u64) -> u64 { n / 2 }
-//! use futurepool::as_completed;
+//! use futurepool::{ThreadPool, as_completed};
 //! use indicatif::ProgressIterator;
+//!
+//! let pool = ThreadPool::new(4);
+//! let items = vec![1_u64, 2, 3];
+//! let shrink = |n: u64| n / 2;
 //!
 //! // `as_completed` has an exact length.
 //! let handles: Vec<_> = items.iter().map(|&item| pool.submit(move || shrink(item))).collect();
@@ -136,7 +137,7 @@
 //! cannot be stopped, only asked to stop:
 //!
 //! ```
-//! # let pool = futurepool::ThreadPool::new(1);
+//! let pool = futurepool::ThreadPool::new(1);
 //! let search = pool.submit(|| {
 //!     let mut steps = 0_u64;
 //!     while !futurepool::cancel_requested() {

@@ -257,17 +257,22 @@
 //! the runtime's handle as the executor:
 //!
 //! ```
-//! # #[cfg(feature = "tokio")]
-//! # tokio::runtime::Builder::new_current_thread()
-//! #     .enable_all().start_paused(true).build().unwrap().block_on(async {
-//! use futurepool::ExecutorExt;
+//! # #[cfg(feature = "tokio")] {
+//! use std::thread::sleep;
 //! use std::time::Duration;
+//!
+//! use futurepool::ExecutorExt;
+//! use tokio::runtime::{Builder, Handle};
 //! use tokio::time::timeout;
 //!
-//! let runtime = tokio::runtime::Handle::current();
-//! let slow = runtime.submit(|| std::thread::sleep(Duration::from_millis(20)));
-//! assert!(timeout(Duration::from_millis(1), slow).await.is_ok());
-//! # });
+//! // What `#[tokio::test(start_paused = true)]` makes.
+//! let runtime = Builder::new_current_thread().enable_all().start_paused(true).build()?;
+//! runtime.block_on(async {
+//!     let slow = Handle::current().submit(|| sleep(Duration::from_millis(20)));
+//!     assert!(timeout(Duration::from_millis(1), slow).await.is_ok());
+//! });
+//! # }
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
 //! Timeouts of this crate count real time, also under a paused clock.
