@@ -21,7 +21,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use common::event_log::EventLog;
 use common::{Gate, LONG, eventually, within};
 use futurepool::{ThreadPool, as_completed};
 use futures::StreamExt;
@@ -242,6 +241,26 @@ fn guarantee_7_a_spawn_failure_is_reported_through_tracing() {
 }
 
 #[test]
+fn a_refused_worker_and_a_refused_timer_are_reported_with_distinct_field_names() {
+    let name = "a_refused_worker_and_a_refused_timer_are_reported_with_distinct_field_names";
+    if !in_child(name, 0) {
+        return;
+    }
+    use common::event_log::EventLog;
+
+    EventLog::install();
+    let pool = ThreadPool::new(1);
+    assert!(pool.submit(|| ()).join().unwrap_err().is_spawn_failed());
+    let mut results = as_completed([pending::<()>()]).timeout(10 * LONG);
+    let result = futures::executor::block_on(results.next());
+    assert!(result.unwrap().is_err());
+    for thread in ["worker thread", "timer thread"] {
+        assert!(EventLog::contains_at(Level::WARN, &[thread]), "{thread}");
+    }
+    EventLog::assert_distinct_field_names();
+}
+
+#[test]
 fn guarantee_7_the_pool_recovers_when_threads_are_available_again() {
     if !can_count_threads() {
         return;
@@ -322,22 +341,4 @@ fn a_timeout_elapses_at_once_if_the_timer_gets_no_thread() {
     // In async code: blocking code needs no timer.
     let result = futures::executor::block_on(results.next());
     assert!(result.unwrap().is_err());
-}
-
-#[test]
-fn a_refused_worker_and_a_refused_timer_are_reported_with_distinct_field_names() {
-    let name = "a_refused_worker_and_a_refused_timer_are_reported_with_distinct_field_names";
-    if !in_child(name, 0) {
-        return;
-    }
-    EventLog::install();
-    let pool = ThreadPool::new(1);
-    assert!(pool.submit(|| ()).join().unwrap_err().is_spawn_failed());
-    let mut results = as_completed([pending::<()>()]).timeout(10 * LONG);
-    let result = futures::executor::block_on(results.next());
-    assert!(result.unwrap().is_err());
-    for thread in ["worker thread", "timer thread"] {
-        assert!(EventLog::contains_at(Level::WARN, &[thread]), "{thread}");
-    }
-    EventLog::assert_distinct_field_names();
 }

@@ -27,9 +27,6 @@ use crate::util::timer::Deadline;
 /// or handles of several pools and executors. Async code uses the result as a [`Stream`], sync code
 /// as an iterator.
 ///
-/// **In async code, write `while let Some(output) = outputs.next().await`.** A `for` loop compiles
-/// there too, but it blocks the executor's thread.
-///
 /// - A tag tells which output belongs to which future.
 /// - A `for` loop consumes the set. A loop around [`wait_next`](AsCompleted::wait_next) can
 ///   [`push`](AsCompleted::push) further futures while it runs.
