@@ -278,10 +278,10 @@ mod util;
 pub use combine::as_completed::{
     AsCompleted, AsCompletedIter, TimedAsCompleted, TimedAsCompletedIter, as_completed,
 };
+pub use combine::first_ok::{FirstOk, first_ok, first_ok_results};
+pub use combine::handle::{WaitHandle, WaitResultHandle};
 pub use combine::map::{Map, MapIter, MapUnordered, MapUnorderedIter};
-pub use combine::wait::{
-    ReturnWhen, Wait, WaitHandle, WaitResultHandle, Waited, wait, wait_results,
-};
+pub use combine::wait::{ReturnWhen, Wait, Waited, wait, wait_results};
 pub use error::{BuildError, JoinError, SubmitError, TimeoutError};
 pub use executor::ext::ExecutorExt;
 pub use executor::{Executor, InlineExecutor};

@@ -15,6 +15,7 @@ use futures::FutureExt;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 use pin_project_lite::pin_project;
 
+use crate::combine::handle::{Inner, WaitHandle};
 use crate::error::TimeoutError;
 use crate::park::block_on::{block_on, block_on_until};
 use crate::park::helping::{Frame, PollGuard};
@@ -27,13 +28,19 @@ use crate::util::timer::Deadline;
 /// or handles of several pools and executors. Async code uses the result as a [`Stream`], sync code
 /// as an iterator.
 ///
+/// **A `for` loop and [`wait_next`](AsCompleted::wait_next) block the thread. In async code they
+/// block the runtime.** The async form is a `while let` loop around `next().await`, as shown below.
+///
 /// - A tag tells which output belongs to which future.
 /// - A `for` loop consumes the set. A loop around [`wait_next`](AsCompleted::wait_next) can
 ///   [`push`](AsCompleted::push) further futures while it runs.
 /// - An iterator that submits jobs is lazy, so it submits nothing before this call.
 ///   [Collect](Iterator::collect) it first to start the jobs immediately.
+/// - [`cancel_all`](AsCompleted::cancel_all) cancels the jobs whose results are not yet yielded.
 /// - Unlike Python's `as_completed`, this function yields outputs instead of futures, and a handle
 ///   cannot be passed twice.
+/// - A task that takes very many outputs which are all available does not yield to other tasks. In
+///   tokio, call `tokio::task::consume_budget().await` in the loop.
 ///
 /// # Examples
 ///
@@ -44,7 +51,7 @@ use crate::util::timer::Deadline;
 /// let pool = ThreadPool::new(4);
 /// let submit_all = || (1..=3_u64).map(|n| pool.submit(move || n * n)).collect::<Vec<_>>();
 ///
-/// // Sync code.
+/// // Sync code. In async code, this loop would block the runtime.
 /// let mut sum = 0;
 /// for square in as_completed(submit_all()) {
 ///     sum += square.unwrap();
@@ -64,8 +71,9 @@ use crate::util::timer::Deadline;
 /// With tagged handles, each output comes with its key:
 ///
 /// ```
-/// # use futurepool::{ThreadPool, as_completed};
-/// # let pool = ThreadPool::new(4);
+/// use futurepool::{ThreadPool, as_completed};
+///
+/// let pool = ThreadPool::new(4);
 /// let words = ["spam", "eggs", "ham"];
 /// let lengths = as_completed(words.map(|word| pool.submit(move || word.len()).tag(word)));
 /// for (word, length) in lengths {
@@ -73,16 +81,13 @@ use crate::util::timer::Deadline;
 /// }
 /// ```
 #[doc(alias = "JoinSet")]
+#[doc(alias = "ExecutorCompletionService")]
+#[doc(alias = "select")]
 pub fn as_completed<I>(futures: I) -> AsCompleted<I::Item>
 where
     I: IntoIterator<Item: Future>,
 {
-    let mut outputs = AsCompleted {
-        pending: FuturesUnordered::new(),
-        total: 0,
-    };
-    outputs.extend(futures);
-    outputs
+    futures.into_iter().collect()
 }
 
 /// A set of futures that yields their outputs in completion order: see [`as_completed`].
@@ -94,10 +99,36 @@ where
 /// [`wait_next`](Self::wait_next) blocks for one output at a time, so that a loop can also
 /// [`push`](Self::push). The [`size_hint`](Stream::size_hint) is exact.
 ///
+/// **A `for` loop and `wait_next` block the thread. In async code they block the runtime**, so use
+/// `while let Some(output) = set.next().await` there. `next` comes from `futures::StreamExt`. A
+/// task that takes very many outputs which are all available does not yield to other tasks. In
+/// tokio, call `tokio::task::consume_budget().await` in the loop.
+///
 /// # Cancel safety
 ///
 /// Dropping the future of a `next()` call loses no output: a poll takes an output only to return
 /// it.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::{AsCompleted, ThreadPool, block_on};
+/// use futures::StreamExt;
+///
+/// let pool = ThreadPool::new(4);
+/// let mut squares = AsCompleted::new();
+/// squares.extend((1..=3).map(|n| pool.submit(move || n * n)));
+/// squares.push(pool.submit(|| 16));
+///
+/// let first = squares.wait_next().unwrap()?; // in sync code
+/// let second = block_on(async { squares.next().await }).unwrap()?; // in async code
+/// let rest: Vec<_> = squares.into_iter().collect::<Result<_, _>>()?; // in sync code
+/// assert_eq!(first + second + rest.iter().sum::<i32>(), 30);
+/// # Ok::<(), futurepool::JoinError>(())
+/// ```
+#[doc(alias = "JoinSet")]
+#[doc(alias = "FuturesUnordered")]
+#[doc(alias = "ExecutorCompletionService")]
 #[must_use = "outputs are yielded only if the set is polled or iterated"]
 pub struct AsCompleted<F> {
     /// The futures not yet yielded. `push` adds one, and a poll removes the one that it yields.
@@ -124,6 +155,27 @@ impl<F: Future> Future for Numbered<F> {
 }
 
 impl<F> AsCompleted<F> {
+    /// Creates an empty set, for futures that are added later.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{AsCompleted, ThreadPool};
+    ///
+    /// let pool = ThreadPool::new(2);
+    /// let mut lengths = AsCompleted::new();
+    /// for word in ["spam", "eggs"] {
+    ///     lengths.push(pool.submit(move || word.len()));
+    /// }
+    /// assert!(lengths.into_iter().all(|length| length.unwrap() == 4));
+    /// ```
+    pub fn new() -> Self {
+        Self {
+            pending: FuturesUnordered::new(),
+            total: 0,
+        }
+    }
+
     /// Adds a future to the set.
     ///
     /// A future can be added at any time, even after the set has returned `None`.
@@ -150,6 +202,8 @@ impl<F> AsCompleted<F> {
     /// assert_eq!(pages, 7);
     /// # Ok::<(), futurepool::JoinError>(())
     /// ```
+    #[doc(alias = "spawn")]
+    #[doc(alias = "submit")]
     pub fn push(&mut self, future: F) {
         self.pending.push(Numbered {
             number: self.total,
@@ -163,16 +217,19 @@ impl<F> AsCompleted<F> {
     /// # Examples
     ///
     /// ```
-    /// # use futurepool::{ThreadPool, as_completed};
-    /// # let pool = ThreadPool::new(4);
-    /// # fn fetch(mirror: &str) -> usize { mirror.len() }
+    /// use futurepool::{ThreadPool, as_completed};
+    ///
+    /// let pool = ThreadPool::new(4);
     /// let mirrors = ["a.example", "b.example", "c.example"];
-    /// let mut replies = as_completed(mirrors.map(|mirror| pool.submit(move || fetch(mirror))));
-    /// let fastest = replies.wait_next().expect("there are three")?;
-    /// for slower in replies.into_pending() {
-    ///     slower.cancel();
+    /// let mut lengths = as_completed(mirrors.map(|mirror| pool.submit(move || mirror.len())));
+    /// let first = lengths.wait_next().expect("there are three")?;
+    /// assert_eq!(first, 9);
+    ///
+    /// let slower = lengths.into_pending();
+    /// assert_eq!(slower.len(), 2);
+    /// for handle in slower {
+    ///     assert_eq!(handle.join()?, 9);
     /// }
-    /// # assert_eq!(fastest, 9);
     /// # Ok::<(), futurepool::JoinError>(())
     /// ```
     #[must_use]
@@ -226,8 +283,54 @@ impl<F> AsCompleted<F> {
     }
 }
 
+impl<F: WaitHandle> AsCompleted<F> {
+    /// Cancels the jobs whose results are not yet yielded, and returns how many are cancelled.
+    ///
+    /// Each job is cancelled as [`JoinHandle::cancel`](crate::JoinHandle::cancel) does, in
+    /// insertion order. The number counts the calls of `cancel` that returned `true`: jobs that
+    /// this call cancelled, and jobs that were cancelled before. Running jobs only see the request
+    /// through [`cancel_requested`](crate::cancel_requested).
+    ///
+    /// The handles stay in the set, which still yields the result of each one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// use futurepool::{ThreadPool, as_completed};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let (go, wait) = mpsc::channel();
+    /// let (tell, told) = mpsc::channel();
+    /// let running = pool.submit(move || {
+    ///     tell.send("started").unwrap();
+    ///     wait.recv().unwrap()
+    /// });
+    /// assert_eq!(told.recv(), Ok("started"));
+    ///
+    /// let mut results = as_completed([running, pool.submit(|| 2), pool.submit(|| 3)]);
+    /// assert_eq!(results.cancel_all(), 2);
+    /// go.send(1).unwrap();
+    /// let cancelled = results.into_iter().filter(Result::is_err).count();
+    /// assert_eq!(cancelled, 2);
+    /// ```
+    #[doc(alias = "abort_all")]
+    pub fn cancel_all(&self) -> usize {
+        let mut pending: Vec<_> = self.pending.iter().collect();
+        pending.sort_unstable_by_key(|numbered| numbered.number);
+        let cancelled = pending
+            .into_iter()
+            .filter(|numbered| numbered.future.cancel_job());
+        cancelled.count()
+    }
+}
+
 impl<F: Future> AsCompleted<F> {
     /// Blocks until the next output is available. Returns `None` if all were yielded.
+    ///
+    /// **In async code this blocks the runtime.** Write `set.next().await` there, with
+    /// `futures::StreamExt`.
     ///
     /// In a worker of a pool, this method may run queued jobs of that pool that it waits for, but
     /// only while no other worker can: see [`block_on`](crate::block_on()).
@@ -235,6 +338,8 @@ impl<F: Future> AsCompleted<F> {
     /// # Examples
     ///
     /// See [`push`](Self::push) for an example.
+    #[doc(alias = "join_next")]
+    #[doc(alias = "take")]
     pub fn wait_next(&mut self) -> Option<F::Output> {
         block_on(self.next())
     }
@@ -263,6 +368,8 @@ impl<F: Future> AsCompleted<F> {
     /// }
     /// assert_eq!(sum, 5050);
     /// ```
+    #[doc(alias = "try_join_next")]
+    #[doc(alias = "poll")]
     pub fn try_wait_next(&mut self) -> Option<F::Output> {
         // The thread does not wait for these futures, so a blocked worker must not run their jobs.
         let _guard = PollGuard::enter(Frame::None);
@@ -280,6 +387,10 @@ impl<F: Future> AsCompleted<F> {
     /// The incomplete futures stay as they are, and
     /// [`into_pending`](TimedAsCompleted::into_pending) returns them.
     ///
+    /// A timeout ends only the wait, never a job. The worker stays busy until the job returns, so a
+    /// call that may block for ever needs a time limit of its own, such as a socket timeout. The
+    /// time that a job spends in the queue counts too.
+    ///
     /// A `timeout` too long for the clock means no timeout. Timeouts work in every async runtime
     /// and in none: one timer thread serves the whole process. If that thread cannot be spawned, a
     /// timeout that is awaited elapses immediately.
@@ -293,9 +404,9 @@ impl<F: Future> AsCompleted<F> {
     /// use futurepool::{ThreadPool, as_completed};
     ///
     /// let pool = ThreadPool::new(2);
-    /// let (go, wait) = mpsc::channel::<()>();
-    /// let slow = pool.submit(move || drop(wait.recv()));
-    /// let fast = pool.submit(|| ());
+    /// let (go, wait) = mpsc::channel();
+    /// let slow = pool.submit(move || wait.recv().unwrap());
+    /// let fast = pool.submit(|| "fast");
     /// while !fast.is_finished() {}
     ///
     /// let mut results = as_completed([slow, fast]).timeout(Duration::from_millis(10));
@@ -303,8 +414,10 @@ impl<F: Future> AsCompleted<F> {
     /// let error = results.wait_next().unwrap().unwrap_err();
     /// assert_eq!(error.to_string(), "1 (of 2) futures unfinished");
     /// assert!(results.wait_next().is_none());
-    /// assert_eq!(results.into_pending().len(), 1); // the slow job is not lost
-    /// # drop(go);
+    ///
+    /// let slow = results.into_pending().remove(0); // the slow job is not lost
+    /// go.send("slow").unwrap();
+    /// assert_eq!(slow.join().unwrap(), "slow");
     /// ```
     pub fn timeout(self, timeout: Duration) -> TimedAsCompleted<F> {
         TimedAsCompleted {
@@ -369,9 +482,24 @@ impl<F: Future> FusedStream for AsCompleted<F> {
     }
 }
 
-impl<F: Future> Extend<F> for AsCompleted<F> {
+impl<F> Default for AsCompleted<F> {
+    /// Creates an empty set.
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<F> Extend<F> for AsCompleted<F> {
     fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
         futures.into_iter().for_each(|future| self.push(future));
+    }
+}
+
+impl<F> FromIterator<F> for AsCompleted<F> {
+    fn from_iter<I: IntoIterator<Item = F>>(futures: I) -> Self {
+        let mut outputs = Self::new();
+        outputs.extend(futures);
+        outputs
     }
 }
 
@@ -380,6 +508,9 @@ impl<F: Future> IntoIterator for AsCompleted<F> {
     type IntoIter = AsCompletedIter<F>;
 
     /// Returns a blocking iterator over the outputs.
+    ///
+    /// **In async code it blocks the runtime**: use `while let Some(output) = set.next().await`
+    /// there.
     fn into_iter(self) -> AsCompletedIter<F> {
         AsCompletedIter(self)
     }
@@ -431,6 +562,9 @@ impl<F> fmt::Debug for AsCompletedIter<F> {
 /// **Dropping it drops the futures** that are not yet yielded, as for an [`AsCompleted`]. The
 /// timeout itself neither drops nor cancels a future.
 ///
+/// **A `for` loop and [`wait_next`](Self::wait_next) block the thread. In async code they block the
+/// runtime**, so use `while let Some(output) = set.next().await` there.
+///
 /// # Errors
 ///
 /// The last item is a [`TimeoutError`] if the timeout elapses before all futures are complete.
@@ -474,8 +608,43 @@ impl<F> TimedAsCompleted<F> {
     }
 }
 
+impl<F: WaitHandle> TimedAsCompleted<F> {
+    /// Cancels the jobs whose results are not yet yielded, and returns how many are cancelled: see
+    /// [`AsCompleted::cancel_all`].
+    ///
+    /// The set still yields their results, unless it has yielded the [`TimeoutError`].
+    /// [`into_pending`](Self::into_pending) then returns the handles.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// use futurepool::{ThreadPool, as_completed};
+    ///
+    /// let pool = ThreadPool::new(1);
+    /// let (go, wait) = mpsc::channel::<()>();
+    /// let busy = pool.submit(move || wait.recv());
+    /// let queued = [pool.submit(|| 1), pool.submit(|| 2)];
+    ///
+    /// let mut results = as_completed(queued).timeout(Duration::from_millis(10));
+    /// assert!(results.wait_next().unwrap().is_err()); // the timeout
+    /// assert_eq!(results.cancel_all(), 2);
+    /// drop(go);
+    /// assert!(busy.join().is_ok());
+    /// ```
+    #[doc(alias = "abort_all")]
+    pub fn cancel_all(&self) -> usize {
+        self.inner.cancel_all()
+    }
+}
+
 impl<F: Future> TimedAsCompleted<F> {
     /// Blocks until the next output is available or the timeout elapses.
+    ///
+    /// **In async code this blocks the runtime.** Write `set.next().await` there, with
+    /// `futures::StreamExt`.
     ///
     /// Returns `None` after the [`TimeoutError`], and if all outputs were yielded. This method runs
     /// no jobs, unless the timeout is too long for the clock.
@@ -483,6 +652,7 @@ impl<F: Future> TimedAsCompleted<F> {
     /// # Examples
     ///
     /// See [`AsCompleted::timeout`] for an example.
+    #[doc(alias = "join_next")]
     pub fn wait_next(&mut self) -> Option<Result<F::Output, TimeoutError>> {
         if self.done {
             return None;
@@ -537,6 +707,9 @@ impl<F: Future> IntoIterator for TimedAsCompleted<F> {
     type IntoIter = TimedAsCompletedIter<F>;
 
     /// Returns a blocking iterator over the outputs.
+    ///
+    /// **In async code it blocks the runtime**: use `while let Some(output) = set.next().await`
+    /// there.
     fn into_iter(self) -> TimedAsCompletedIter<F> {
         TimedAsCompletedIter(self)
     }

@@ -1,24 +1,21 @@
 //! `wait`: waits for several handles without taking their results.
 //!
 //! [`Wait`] owns the handles until the wait ends, and then returns all of them, sorted into two
-//! lists. It does not poll a handle as a future, which would take the result: [`WaitHandle`] has
-//! the methods that leave the result in place.
+//! lists. It does not poll a handle as a future, which would take the result: [`Inner`] has the
+//! functions that leave the result in place.
 
 use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::FusedFuture;
-use futures::stream::{FuturesUnordered, StreamExt};
 
+use crate::combine::any_of::AnyOf;
+use crate::combine::handle::{Inner, InnerResult, WaitHandle, WaitResultHandle};
 use crate::park::block_on::block_on_until;
-use crate::task::cancel_on_drop::CancelOnDrop;
-use crate::task::join_handle::JoinHandle;
-use crate::task::state::OutcomeKind;
-use crate::task::tagged::Tagged;
 use crate::util::timer::Deadline;
 
 /// The condition that ends a [`wait`].
@@ -39,6 +36,9 @@ use crate::util::timer::Deadline;
 /// }
 /// # Ok::<(), futurepool::JoinError>(())
 /// ```
+///
+/// A [`first_ok`](crate::first_ok()) wait does this, and takes the first success instead of the
+/// first end.
 #[doc(alias = "return_when")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -64,7 +64,10 @@ pub enum ReturnWhen {
 /// async code, or [`join`](Wait::join) it in sync code.
 ///
 /// - The handles can belong to several pools. They can be plain,
-///   [tagged](crate::JoinHandle::tag) or [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop).
+///   [tagged](crate::JoinHandle::tag) or [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop), or
+///   `&mut` of these.
+/// - A handle in [`Waited::not_done`] can be awaited or joined again. The end of its job no longer
+///   wakes the task that has waited here.
 /// - A cancelled job is finished at once. (In Python it can stay unfinished for a while.)
 /// - For jobs that return a `Result`, [`wait_results`] can also end at the first `Err`.
 ///
@@ -80,8 +83,27 @@ pub enum ReturnWhen {
 /// let sum: i32 = waited.done.into_iter().map(|handle| handle.join().unwrap()).sum();
 /// assert_eq!(sum, 3);
 /// ```
+///
+/// With `&mut` handles, the caller keeps them:
+///
+/// ```
+/// use futurepool::{ReturnWhen, ThreadPool, block_on, wait};
+///
+/// let pool = ThreadPool::new(2);
+/// let mut handles = vec![pool.submit(|| 1), pool.submit(|| 2)];
+/// block_on(async {
+///     let waited = wait(&mut handles, ReturnWhen::FirstCompleted).await;
+///     assert!(!waited.done.is_empty());
+/// });
+/// for handle in handles {
+///     assert!(handle.join().is_ok());
+/// }
+/// ```
+#[doc(alias = "join_all")]
+#[doc(alias = "invokeAll")]
+#[doc(alias = "select")]
 pub fn wait<H: WaitHandle>(handles: impl IntoIterator<Item = H>, until: ReturnWhen) -> Wait<H> {
-    Wait::new(handles.into_iter().collect(), until, H::failed)
+    Wait::new(handles.into_iter().collect(), until, H::has_failed)
 }
 
 /// Waits for several handles of jobs that return a `Result`, without taking their results.
@@ -105,7 +127,7 @@ pub fn wait_results<H: WaitResultHandle>(
     handles: impl IntoIterator<Item = H>,
     until: ReturnWhen,
 ) -> Wait<H> {
-    Wait::new(handles.into_iter().collect(), until, H::failed_or_err)
+    Wait::new(handles.into_iter().collect(), until, H::has_failed_or_err)
 }
 
 /// All handles of a [`wait`] that has ended, each list in the order in which they were passed.
@@ -123,9 +145,11 @@ pub struct Waited<H> {
 /// A wait for several handles: see [`wait`].
 ///
 /// **Dropping it drops the handles**: a plain handle detaches its job, and a `cancel_on_drop`
-/// handle cancels it. [`into_handles`](Self::into_handles) returns the handles instead.
+/// handle cancels it. [`into_handles`](Self::into_handles) returns the handles instead. Dropping a
+/// wait over `&mut` handles leaves the handles and their jobs as they are.
 ///
-/// A wait is a future, and [`join`](Self::join) blocks until it ends.
+/// A wait is a future, and [`join`](Self::join) blocks until it ends. When it ends or is dropped,
+/// its wakers are removed from the handles.
 ///
 /// # Panics
 ///
@@ -134,7 +158,8 @@ pub struct Waited<H> {
 /// # Cancel safety
 ///
 /// A poll takes no results, so `&mut wait` can be awaited again after a `select!`. Dropping the
-/// wait drops its handles.
+/// wait drops its handles. A function that makes a new wait at each poll, and drops it, is not
+/// woken.
 #[must_use = "a wait does nothing unless it is awaited or joined"]
 pub struct Wait<H> {
     handles: Handles<H>,
@@ -146,60 +171,87 @@ pub struct Wait<H> {
 
 /// The handles, arranged for the condition that ends the wait.
 enum Handles<H> {
-    /// For a wait for all jobs. Polled in order, since the job that finishes last ends the wait.
-    All {
-        handles: Vec<H>,
-        /// Counts the handles at the front that are known to be finished. Increased by `poll_done`.
-        done: usize,
-    },
-    /// For a wait that one job can end. Polled as they are woken.
+    /// For a wait for all jobs.
+    All(InOrder<H>),
+    /// For a wait that one job can end.
     Any {
-        /// The handles not known to be finished. `poll_done` moves them to `done`.
-        pending: FuturesUnordered<Numbered<H>>,
-        /// The finished handles with their numbers, in completion order.
+        pending: AnyOf<H>,
+        /// The finished handles with their numbers, in completion order. `poll_done` moves them
+        /// here.
         done: Vec<(usize, H)>,
     },
     /// The handles were returned.
     Taken,
 }
 
-/// A future that returns the handle once its job is finished.
-struct Numbered<H> {
-    /// The place of the handle in the order in which they were passed.
-    number: usize,
-    /// `None` after completion.
-    handle: Option<H>,
+/// Handles that are polled in order, since the job that finishes last ends the wait.
+struct InOrder<H> {
+    handles: Vec<H>,
+    /// Counts the handles at the front that are known to be finished. Increased by `poll_done`.
+    done: usize,
+    /// Whether the wait has registered a waker with the handle at `done`. No other handle has a
+    /// waker of the wait.
+    has_waker: bool,
+    /// [`Inner::remove_waker`], for the drop, which has no bounds.
+    remove_waker: fn(&H),
 }
 
 const COMPLETED: &str = "`Wait` polled after completion";
 
 // Handles are moved, never pinned.
-impl<H> Unpin for Numbered<H> {}
 impl<H> Unpin for Wait<H> {}
 
-impl<H: WaitHandle> Future for Numbered<H> {
-    type Output = (usize, H);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<(usize, H)> {
-        let handle = self.handle.as_ref().expect(COMPLETED);
-        if handle.poll_done(context).is_pending() {
-            return Poll::Pending;
+impl<H: WaitHandle> InOrder<H> {
+    fn new(handles: Vec<H>) -> Self {
+        Self {
+            handles,
+            done: 0,
+            has_waker: false,
+            remove_waker: H::remove_waker,
         }
-        let handle = self.handle.take().expect(COMPLETED);
-        Poll::Ready((self.number, handle))
+    }
+
+    /// Returns `Ready` once all jobs are finished.
+    fn poll_done(&mut self, context: &Context<'_>) -> Poll<()> {
+        // Invariant: the handles before `done` are finished and are not polled again. Of the others,
+        // only the first has this task's waker.
+        while let Some(handle) = self.handles.get(self.done) {
+            if handle.poll_done(context).is_pending() {
+                self.has_waker = true;
+                return Poll::Pending;
+            }
+            self.has_waker = false;
+            self.done += 1;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<H> InOrder<H> {
+    fn into_handles(mut self) -> Vec<H> {
+        self.remove_waker();
+        mem::take(&mut self.handles)
+    }
+
+    fn remove_waker(&mut self) {
+        if let (true, Some(handle)) = (self.has_waker, self.handles.get(self.done)) {
+            (self.remove_waker)(handle);
+        }
+    }
+}
+
+impl<H> Drop for InOrder<H> {
+    fn drop(&mut self) {
+        self.remove_waker();
     }
 }
 
 impl<H: WaitHandle> Wait<H> {
     fn new(handles: Vec<H>, until: ReturnWhen, failed: fn(&H) -> bool) -> Self {
-        let number = |(number, handle)| Numbered {
-            number,
-            handle: Some(handle),
-        };
         let handles = match until {
-            ReturnWhen::AllCompleted => Handles::All { handles, done: 0 },
+            ReturnWhen::AllCompleted => Handles::All(InOrder::new(handles)),
             ReturnWhen::FirstCompleted | ReturnWhen::FirstException => Handles::Any {
-                pending: handles.into_iter().enumerate().map(number).collect(),
+                pending: AnyOf::new(handles),
                 done: Vec::new(),
             },
         };
@@ -217,6 +269,10 @@ impl<H: WaitHandle> Wait<H> {
     ///
     /// A timeout is not an error. When it elapses, the wait ends, and [`Waited::done`] has the
     /// handles of the jobs that are finished by then.
+    ///
+    /// A timeout ends only the wait, never a job. The worker stays busy until the job returns, so a
+    /// call that may block for ever needs a time limit of its own, such as a socket timeout. The
+    /// time that a job spends in the queue counts too.
     ///
     /// A `timeout` too long for the clock means no timeout. Timeouts work in every async runtime
     /// and in none: one timer thread serves the whole process.
@@ -244,6 +300,8 @@ impl<H: WaitHandle> Wait<H> {
 
     /// Blocks until the wait ends.
     ///
+    /// **In async code, await the wait instead**: `join` blocks the runtime's thread.
+    ///
     /// In a worker of a pool and without a timeout, this method runs queued jobs of that pool that
     /// it waits for. A wait for all jobs runs them immediately; any other wait runs one only while
     /// no other worker can.
@@ -255,11 +313,14 @@ impl<H: WaitHandle> Wait<H> {
     /// # Examples
     ///
     /// See [`wait`] for an example.
+    #[track_caller]
     pub fn join(mut self) -> Waited<H> {
+        // Here, because a closure cannot name the caller's line.
+        assert!(!self.is_terminated(), "{COMPLETED}");
         let deadline = self.deadline.as_ref().and_then(Deadline::instant);
         // A job cannot be interrupted, so a wait with a deadline runs none.
-        if let (Handles::All { handles, .. }, None) = (&self.handles, deadline) {
-            handles.iter().for_each(WaitHandle::help);
+        if let (Handles::All(in_order), None) = (&self.handles, deadline) {
+            in_order.handles.iter().for_each(Inner::help_job);
         }
         let done = std::future::poll_fn(|context| self.poll_done(context));
         // Whether the deadline has elapsed does not matter: `finish` asks each handle.
@@ -268,40 +329,28 @@ impl<H: WaitHandle> Wait<H> {
     }
 
     /// Polls for the condition that ends the wait. The caller waits for the deadline.
+    #[track_caller]
     fn poll_done(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match &mut self.handles {
-            Handles::All { handles, done } => {
-                // Invariant: the handles before `done` are finished and are not polled again. Of the
-                // others, only the first has this task's waker.
-                while let Some(handle) = handles.get(*done) {
-                    if handle.poll_done(context).is_pending() {
-                        return Poll::Pending;
+            Handles::All(in_order) => in_order.poll_done(context),
+            Handles::Any { pending, done } => {
+                while let Some((number, handle)) = ready!(pending.poll_next(context)) {
+                    let ends_wait = (self.ends_wait)(&handle);
+                    done.push((number, handle));
+                    if ends_wait {
+                        break;
                     }
-                    *done += 1;
                 }
+                Poll::Ready(())
             }
-            Handles::Any { pending, done } => loop {
-                match pending.poll_next_unpin(context) {
-                    Poll::Ready(Some((number, handle))) => {
-                        let ends_wait = (self.ends_wait)(&handle);
-                        done.push((number, handle));
-                        if ends_wait {
-                            break;
-                        }
-                    }
-                    Poll::Ready(None) => break,
-                    Poll::Pending => return Poll::Pending,
-                }
-            },
             Handles::Taken => panic!("{COMPLETED}"),
         }
-        Poll::Ready(())
     }
 
     /// Sorts the handles into two lists. A job that finishes just now counts as done, so the lists
     /// can be ahead of what `poll_done` has seen.
     fn finish(&mut self) -> Waited<H> {
-        let (done, not_done) = (self.take_handles().into_iter()).partition(WaitHandle::is_done);
+        let (done, not_done) = (self.take_handles().into_iter()).partition(Inner::is_done);
         Waited { done, not_done }
     }
 }
@@ -318,14 +367,14 @@ impl<H> Wait<H> {
     /// use futurepool::{ReturnWhen, ThreadPool, wait};
     ///
     /// let pool = ThreadPool::new(1);
-    /// # let (go, held) = std::sync::mpsc::channel::<()>();
+    /// let (go, held) = std::sync::mpsc::channel();
     /// let job = pool.submit(move || held.recv());
     /// let mut all = wait([job], ReturnWhen::AllCompleted);
-    /// if (&mut all).now_or_never().is_none() {
-    ///     // The job is not finished, and its handle is as it was.
-    ///     assert_eq!(all.into_handles().len(), 1);
-    /// }
-    /// # drop(go);
+    /// assert!((&mut all).now_or_never().is_none()); // the job is not finished
+    ///
+    /// let job = all.into_handles().remove(0);
+    /// go.send("go").unwrap();
+    /// assert_eq!(job.join().unwrap(), Ok("go"));
     /// ```
     #[must_use]
     pub fn into_handles(mut self) -> Vec<H> {
@@ -334,10 +383,9 @@ impl<H> Wait<H> {
 
     fn take_handles(&mut self) -> Vec<H> {
         match mem::replace(&mut self.handles, Handles::Taken) {
-            Handles::All { handles, .. } => handles,
+            Handles::All(in_order) => in_order.into_handles(),
             Handles::Any { pending, mut done } => {
-                let with_number = |pending: Numbered<H>| Some((pending.number, pending.handle?));
-                done.extend(pending.into_iter().filter_map(with_number));
+                done.extend(pending.into_handles());
                 done.sort_unstable_by_key(|(number, _)| *number);
                 done.into_iter().map(|(_, handle)| handle).collect()
             }
@@ -349,6 +397,7 @@ impl<H> Wait<H> {
 impl<H: WaitHandle> Future for Wait<H> {
     type Output = Waited<H>;
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Waited<H>> {
         if self.poll_done(context).is_pending() {
             let deadline = self.deadline.as_mut();
@@ -371,119 +420,12 @@ impl<H: WaitHandle> FusedFuture for Wait<H> {
 impl<H> fmt::Debug for Wait<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let handles = match &self.handles {
-            Handles::All { handles, .. } => handles.len(),
+            Handles::All(in_order) => in_order.handles.len(),
             Handles::Any { pending, done } => pending.len() + done.len(),
             Handles::Taken => 0,
         };
         f.debug_struct("Wait")
             .field("handles", &handles)
             .finish_non_exhaustive()
-    }
-}
-
-/// A handle that [`wait`] accepts: a [`JoinHandle`], plain, [`Tagged`] or [`CancelOnDrop`].
-///
-/// This trait is sealed: it cannot be implemented outside this crate.
-pub trait WaitHandle: sealed::Sealed {
-    /// Returns `Ready` once the job is finished, and leaves the result in the handle.
-    #[doc(hidden)]
-    fn poll_done(&self, context: &Context<'_>) -> Poll<()>;
-    /// Returns whether the job is finished.
-    #[doc(hidden)]
-    fn is_done(&self) -> bool;
-    /// Runs the job if it is queued in a pool of which this thread is a worker.
-    #[doc(hidden)]
-    fn help(&self);
-    /// Returns whether the job is finished and has failed. A cancel is not a failure.
-    #[doc(hidden)]
-    fn failed(&self) -> bool;
-}
-
-/// A handle that [`wait_results`] accepts: a [`WaitHandle`] of a job that returns a `Result`.
-///
-/// This trait is sealed: it cannot be implemented outside this crate.
-pub trait WaitResultHandle: WaitHandle {
-    /// Returns whether the job has [`failed`](WaitHandle::failed) or returned an `Err`.
-    #[doc(hidden)]
-    fn failed_or_err(&self) -> bool;
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// Returns whether the job has failed. `is_err` tells whether a returned value is a failure.
-fn is_failure<T>(handle: &JoinHandle<T>, is_err: fn(&T) -> bool) -> bool {
-    match handle.inspect(is_err) {
-        Some((OutcomeKind::Returned, failed)) => failed,
-        Some((OutcomeKind::Panicked | OutcomeKind::NotRun, _)) => true,
-        Some((OutcomeKind::Cancelled, _)) | None => false,
-    }
-}
-
-impl<T> sealed::Sealed for JoinHandle<T> {}
-impl<T> WaitHandle for JoinHandle<T> {
-    fn poll_done(&self, context: &Context<'_>) -> Poll<()> {
-        self.poll_finished(context)
-    }
-
-    fn is_done(&self) -> bool {
-        // Not `is_finished`: a job that this thread is cancelling counts, and a wait for it would hang.
-        !self.must_wait()
-    }
-
-    fn help(&self) {
-        JoinHandle::help(self);
-    }
-
-    fn failed(&self) -> bool {
-        is_failure(self, |_| false)
-    }
-}
-impl<T, E> WaitResultHandle for JoinHandle<Result<T, E>> {
-    fn failed_or_err(&self) -> bool {
-        is_failure(self, Result::is_err)
-    }
-}
-
-/// Implements [`WaitHandle`] for a type that wraps another handle.
-macro_rules! forward {
-    ([$($generics:tt)*] $wrapper:ty, $handle:ident => $inner:expr) => {
-        impl<$($generics)*> sealed::Sealed for $wrapper {}
-        impl<$($generics)*> WaitHandle for $wrapper {
-            fn poll_done(&self, context: &Context<'_>) -> Poll<()> {
-                let $handle = self;
-                $inner.poll_done(context)
-            }
-
-            fn is_done(&self) -> bool {
-                let $handle = self;
-                $inner.is_done()
-            }
-
-            fn help(&self) {
-                let $handle = self;
-                WaitHandle::help($inner);
-            }
-
-            fn failed(&self) -> bool {
-                let $handle = self;
-                $inner.failed()
-            }
-        }
-    };
-}
-
-forward!([K, H: WaitHandle] Tagged<K, H>, tagged => tagged.get_ref());
-forward!([T] CancelOnDrop<T>, handle => &**handle);
-
-impl<K, H: WaitResultHandle> WaitResultHandle for Tagged<K, H> {
-    fn failed_or_err(&self) -> bool {
-        self.get_ref().failed_or_err()
-    }
-}
-impl<T, E> WaitResultHandle for CancelOnDrop<Result<T, E>> {
-    fn failed_or_err(&self) -> bool {
-        (**self).failed_or_err()
     }
 }

@@ -104,6 +104,7 @@ impl<T> DerefMut for CancelOnDrop<T> {
 impl<T> Future for CancelOnDrop<T> {
     type Output = Result<T, JoinError>;
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut **self).poll(context)
     }

@@ -172,6 +172,11 @@ impl<T> JoinHandle<T> {
     /// a blocking call in a job needs a time limit of its own. There is no timeout if `timeout` is
     /// too long for the clock. A worker that waits here with a timeout runs no job meanwhile.
     ///
+    /// A timeout ends only the wait, never the job. The worker stays busy until the job returns, so
+    /// a call that may block for ever needs a time limit of its own, such as a socket timeout. The
+    /// time that the job spends in the queue counts too, here and in `timeout(d, handle)` of a
+    /// runtime.
+    ///
     /// # Errors
     ///
     /// Returns the errors of [`join`](Self::join), except that a wait with a timeout is not checked
@@ -363,6 +368,14 @@ impl<T> JoinHandle<T> {
             if self.register(context) {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Removes the waker that the last poll registered: what polled no longer waits.
+    pub(crate) fn remove_waker(&self) {
+        if let Slot::Pending(task) = &self.slot {
+            // Dropping a waker runs user code, so it happens outside the lock.
+            drop_waker(state_of(&**task, |state| state.remove_waker()));
         }
     }
 

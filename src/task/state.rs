@@ -378,6 +378,15 @@ impl State {
         Register::Registered { replaced }
     }
 
+    /// Removes the waker, which the caller drops outside the lock: what polled no longer waits.
+    pub(crate) fn remove_waker(&mut self) -> Option<Waker> {
+        // A worker that waits for the task later makes it a candidate anew, and is probed soon.
+        if let Stage::Queued(mark) = &mut self.stage {
+            *mark = Mark::None;
+        }
+        self.waker.take()
+    }
+
     /// Notes that the handle is polled.
     pub(crate) fn note_poll(&mut self, waker: &Waker, poller: Poller) -> Polled {
         let mut polled = Polled {
@@ -564,6 +573,22 @@ mod tests {
         assert_eq!(state.take(|| HERE), Take::Outcome);
         assert_eq!(state.lend(), Lend::AlreadyTaken);
         assert_eq!(queued().lend(), Lend::Later);
+    }
+
+    #[test]
+    fn a_removed_waker_is_woken_neither_by_the_end_nor_by_a_probe() {
+        let mut state = queued();
+        let _ = state.note_poll(Waker::noop(), Poller::BlockOn);
+        let _ = state.register(noop(), Waiter::BlockOn);
+        assert!(state.remove_waker().is_some());
+        assert!(state.remove_waker().is_none());
+        assert!(state.take_future_waker().is_none());
+        let again = state.note_poll(Waker::noop(), Poller::BlockOn);
+        assert!(again.is_first && !again.will_wake);
+        let _ = state.register(noop(), Waiter::Task);
+        assert!(state.remove_waker().is_some());
+        assert_eq!(state.start(HERE), Start::Run);
+        assert!(state.finish(OutcomeKind::Returned).is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::future::FusedFuture;
 use pin_project_lite::pin_project;
@@ -18,8 +19,8 @@ pin_project! {
     /// **Dropping it drops the inner future.** A [`JoinHandle`] then detaches its job, and a
     /// [`CancelOnDrop`] cancels it.
     ///
-    /// Async code awaits it; sync code calls [`join`](Self::join). The other methods of the handle
-    /// are available through [`get_ref`](Self::get_ref) and [`get_mut`](Self::get_mut).
+    /// Async code awaits it; sync code calls [`join`](Self::join). [`get_ref`](Self::get_ref) and
+    /// [`get_mut`](Self::get_mut) return the handle, which has further methods.
     ///
     /// # Cancel safety
     ///
@@ -34,12 +35,12 @@ pin_project! {
     /// let words = ["spam", "eggs", "ham"];
     /// let lengths = words.map(|word| pool.submit(move || word.len()).tag(word));
     /// let waited = wait(lengths, ReturnWhen::FirstCompleted).join();
-    /// for mut done in waited.done {
-    ///     let length = done.get_mut().try_join().expect("the job has finished")?;
-    ///     println!("{}: {length}", done.key());
+    /// for done in waited.done {
+    ///     let (word, length) = done.join();
+    ///     assert_eq!(length?, word.len());
     /// }
     /// for late in waited.not_done {
-    ///     late.get_ref().cancel();
+    ///     late.cancel();
     /// }
     /// # Ok::<(), futurepool::JoinError>(())
     /// ```
@@ -104,39 +105,136 @@ impl<K, F> Tagged<K, F> {
     }
 }
 
-impl<K, T> Tagged<K, JoinHandle<T>> {
-    /// Blocks the calling thread until the job finishes, and returns the key and the result.
-    ///
-    /// See [`JoinHandle::join`] for the errors and for waits in a worker.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the result was already taken.
-    #[track_caller]
-    pub fn join(self) -> (K, Result<T, JoinError>) {
-        let (key, handle) = self.into_inner();
-        (key, handle.join())
-    }
+/// Implements the most used methods of a handle for a tagged one.
+macro_rules! impl_handle_methods {
+    ($Handle:ident) => {
+        impl<K, T> Tagged<K, $Handle<T>> {
+            /// Blocks the calling thread until the job finishes, and returns the key and the
+            /// result.
+            ///
+            /// **In async code, await the handle instead**: `join` blocks the runtime's thread. See
+            /// [`JoinHandle::join`] for the errors and for waits in a worker.
+            ///
+            /// # Panics
+            ///
+            /// Panics if the result was already taken.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// let pool = futurepool::ThreadPool::new(1);
+            /// let tagged = pool.submit(|| "hello".len()).tag("greeting");
+            /// let (key, length) = tagged.join();
+            /// assert_eq!((key, length.unwrap()), ("greeting", 5));
+            /// ```
+            #[doc(alias = "result")]
+            #[track_caller]
+            pub fn join(self) -> (K, Result<T, JoinError>) {
+                let (key, handle) = self.into_inner();
+                (key, handle.join())
+            }
+
+            /// Blocks the calling thread until the job finishes, for at most `timeout`.
+            ///
+            /// The key stays here: see [`key`](Self::key). After a timeout the handle is unchanged.
+            /// The timeout never stops the job. See [`JoinHandle::join_timeout`].
+            ///
+            /// # Errors
+            ///
+            /// Returns the errors of [`JoinHandle::join_timeout`].
+            ///
+            /// # Panics
+            ///
+            /// Panics if the result was already taken.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::time::Duration;
+            ///
+            /// let pool = futurepool::ThreadPool::new(1);
+            /// let (go, wait) = std::sync::mpsc::channel();
+            /// let mut tagged = pool.submit(move || wait.recv()).tag("slow");
+            /// let error = tagged.join_timeout(Duration::from_millis(1)).unwrap_err();
+            /// assert!(error.is_timeout());
+            /// assert_eq!(tagged.key(), &"slow");
+            /// go.send("now").unwrap();
+            /// assert_eq!(tagged.join().1.unwrap(), Ok("now"));
+            /// ```
+            #[doc(alias = "result")]
+            #[track_caller]
+            pub fn join_timeout(&mut self, timeout: Duration) -> Result<T, JoinError> {
+                self.future.join_timeout(timeout)
+            }
+
+            /// Takes the result if the job has finished. The key stays here: see
+            /// [`key`](Self::key).
+            ///
+            /// Returns `None` before the job has finished, and after the result was taken. Never
+            /// blocks.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// let pool = futurepool::ThreadPool::new(1);
+            /// let mut tagged = pool.submit(|| 6 * 7).tag("answer");
+            /// pool.shutdown().join();
+            /// assert_eq!(tagged.try_join().unwrap().unwrap(), 42);
+            /// assert_eq!(tagged.key(), &"answer");
+            /// assert!(tagged.try_join().is_none());
+            /// ```
+            pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
+                self.future.try_join()
+            }
+
+            /// Cancels the job if it has not started, and returns whether the job is cancelled: see
+            /// [`JoinHandle::cancel`].
+            #[doc(alias = "abort")]
+            pub fn cancel(&self) -> bool {
+                self.future.cancel()
+            }
+
+            /// Returns `true` once the outcome of the job is visible: see
+            /// [`JoinHandle::is_finished`].
+            #[doc(alias = "done")]
+            #[must_use]
+            pub fn is_finished(&self) -> bool {
+                self.future.is_finished()
+            }
+        }
+    };
 }
 
-impl<K, T> Tagged<K, CancelOnDrop<T>> {
-    /// Blocks the calling thread until the job finishes, and returns the key and the result.
+impl_handle_methods!(JoinHandle);
+impl_handle_methods!(CancelOnDrop);
+
+impl<K, T> Tagged<K, JoinHandle<T>> {
+    /// Converts the handle into one that cancels its job when dropped. The key stays.
     ///
-    /// See [`CancelOnDrop::join`] for the errors and for waits in a worker.
+    /// # Examples
     ///
-    /// # Panics
-    ///
-    /// Panics if the result was already taken.
-    #[track_caller]
-    pub fn join(self) -> (K, Result<T, JoinError>) {
-        let (key, handle) = self.into_inner();
-        (key, handle.join())
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// let first = pool.submit(move || wait.recv());
+    /// let second = pool.submit(|| "never runs").tag("second").cancel_on_drop();
+    /// drop(second);
+    /// assert_eq!(pool.metrics().cancelled, 1);
+    /// drop(go);
+    /// assert!(first.join().is_ok());
+    /// ```
+    pub fn cancel_on_drop(self) -> Tagged<K, CancelOnDrop<T>> {
+        Tagged {
+            key: self.key,
+            future: self.future.cancel_on_drop(),
+        }
     }
 }
 
 impl<K, F: Future> Future for Tagged<K, F> {
     type Output = (K, F::Output);
 
+    #[track_caller]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let output = ready!(this.future.poll(context));

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futurepool::{JoinHandle, ThreadPool};
+use futurepool::{Executor, Job, JoinHandle, ThreadPool};
 
 /// Longer than anything here takes unless it hangs, even on a slow and busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -219,6 +219,29 @@ impl Blocked {
 impl Drop for Blocked {
     fn drop(&mut self) {
         self.gate.open();
+    }
+}
+
+/// An executor whose jobs wait until the test runs them on its own thread.
+#[derive(Default)]
+pub(crate) struct Held(Mutex<Vec<Job>>);
+
+impl Held {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs the jobs in the order in which they were submitted. Their wakers have returned when
+    /// this returns.
+    pub(crate) fn run_all(&self) {
+        let jobs = std::mem::take(&mut *self.0.lock().unwrap());
+        jobs.into_iter().for_each(Job::run);
+    }
+}
+
+impl Executor for Held {
+    fn execute(&self, job: Job) {
+        self.0.lock().unwrap().push(job);
     }
 }
 

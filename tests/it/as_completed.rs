@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    CountingWaker, Gate, LONG, block_workers, eventually, poll_once, poll_with, within,
+    CountingWaker, Gate, Held, LONG, block_workers, eventually, poll_once, poll_with, within,
 };
 use futurepool::{
     AsCompleted, Executor, ExecutorExt, InlineExecutor, Job, JoinError, JoinHandle, ThreadPool,
@@ -178,9 +178,10 @@ fn into_pending_returns_the_unyielded_futures_in_insertion_order() {
     for next in NEXT {
         within(LONG, "into_pending", move || {
             let pool = ThreadPool::new(6);
-            let (gates, handles) = gated(&pool, 6);
+            let (gates, mut handles) = gated(&pool, 7);
+            let queued = handles.pop().unwrap();
             let mut outputs = as_completed(handles);
-            outputs.push(pool.submit(|| 6)); // this job is queued
+            outputs.push(queued);
             gates[3].open();
             assert_eq!(next(&mut outputs).unwrap().unwrap(), 3);
             gates[1].open();
@@ -659,6 +660,111 @@ fn a_cancel_during_the_wait_is_yielded_at_once() {
         assert!(output.unwrap_err().is_cancelled());
     }
     drop(blocked);
+}
+
+#[test]
+fn sets_are_made_empty_and_from_iterators() {
+    within(LONG, "made", || {
+        let pool = ThreadPool::new(1);
+        let mut outputs = AsCompleted::new();
+        assert!(outputs.is_empty());
+        outputs.extend((0..3).map(|n| pool.submit(move || n)));
+        assert_eq!(outputs.len(), 3);
+        assert_eq!(outputs.into_iter().map(Result::unwrap).sum::<i32>(), 3);
+        let collected: Handles = (0..3).map(|n| pool.submit(move || n)).collect();
+        assert_eq!(collected.into_iter().map(Result::unwrap).sum::<usize>(), 3);
+        assert!(Handles::default().wait_next().is_none());
+    });
+}
+
+#[test]
+fn cancel_all_cancels_in_order_what_is_not_yielded_and_it_is_still_yielded() {
+    within(LONG, "cancel_all", || {
+        let held = Held::new();
+        let (tell, told) = mpsc::channel();
+        let mut outputs = as_completed((0..6).map(|n| {
+            let handle = held.submit(move || n);
+            let tell = tell.clone();
+            handle.add_done_callback(move |outcome| tell.send((n, outcome.is_ok())).unwrap());
+            handle
+        }));
+        let finished = InlineExecutor.submit(|| 6);
+        outputs.push(finished);
+        assert_eq!(outputs.wait_next().unwrap().unwrap(), 6);
+        outputs.push(InlineExecutor.submit(|| 7));
+        // 7 is finished, so it is not cancelled.
+        assert_eq!(outputs.cancel_all(), 6);
+        drop(tell);
+        assert!(told.iter().eq((0..6).map(|n| (n, false))));
+        assert_eq!(outputs.len(), 7);
+        assert_eq!(outputs.cancel_all(), 6, "cancelled before counts too");
+        held.run_all();
+        let outputs: Vec<_> = outputs.into_iter().collect();
+        let cancelled =
+            |output: &&Result<_, JoinError>| (output.as_ref()).is_err_and(JoinError::is_cancelled);
+        assert_eq!(outputs.iter().filter(cancelled).count(), 6);
+        assert_eq!(outputs.into_iter().find_map(Result::ok), Some(7));
+    });
+}
+
+#[test]
+fn cancel_all_asks_running_jobs_to_end_and_wakes_the_set() {
+    within(LONG, "asked", || {
+        let pool = ThreadPool::new(1);
+        let (tell, told) = mpsc::channel();
+        let running = pool.submit(move || {
+            tell.send(()).unwrap();
+            while !futurepool::cancel_requested() {
+                thread::yield_now();
+            }
+            0
+        });
+        told.recv_timeout(LONG).unwrap();
+        let mut outputs = as_completed([running, pool.submit(|| 1)]);
+        let (count, waker) = CountingWaker::new();
+        for _ in 0..2 {
+            assert!(poll_with(&mut outputs.next(), &waker).is_pending());
+        }
+        let before = count.count();
+        assert_eq!(outputs.cancel_all(), 1);
+        assert!(count.count() > before, "a cancelled job wakes the set");
+        let mut values: Vec<_> = outputs.into_iter().map(Result::ok).collect();
+        values.sort_unstable();
+        assert_eq!(values, [None, Some(0)]);
+    });
+}
+
+#[test]
+fn cancel_all_accepts_every_kind_of_handle_and_the_timed_form() {
+    let held = Held::new();
+    let job = || held.submit(|| 1);
+    assert_eq!(
+        as_completed([job().tag("a"), job().tag("b")]).cancel_all(),
+        2
+    );
+    assert_eq!(as_completed([job().cancel_on_drop()]).cancel_all(), 1);
+    assert_eq!(
+        as_completed([job().cancel_on_drop().tag(1)]).cancel_all(),
+        1
+    );
+    let (mut plain, mut tagged, mut on_drop) = (job(), job().tag(1), job().cancel_on_drop());
+    assert_eq!(as_completed([&mut plain]).cancel_all(), 1);
+    assert_eq!(as_completed([&mut tagged]).cancel_all(), 1);
+    assert_eq!(as_completed([&mut on_drop]).cancel_all(), 1);
+    assert!(plain.is_cancelled() && tagged.get_ref().is_cancelled() && on_drop.is_cancelled());
+
+    // The cancelled ones are still yielded, before the error.
+    let timed = as_completed([job(), job()]).timeout(Duration::ZERO);
+    assert_eq!(timed.cancel_all(), 2);
+    let outputs: Vec<_> = timed.into_iter().map(Result::unwrap).collect();
+    assert!(outputs.iter().all(Result::is_err) && outputs.len() == 2);
+
+    // After the error they are in `into_pending`.
+    let mut timed = as_completed([job(), job()]).timeout(Duration::ZERO);
+    assert!(timed.wait_next().unwrap().is_err());
+    assert_eq!(timed.cancel_all(), 2);
+    assert!(timed.wait_next().is_none());
+    assert!(timed.into_pending().iter().all(JoinHandle::is_cancelled));
 }
 
 #[test]

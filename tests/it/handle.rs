@@ -592,6 +592,51 @@ fn a_tag_comes_out_with_the_result() {
 }
 
 #[test]
+fn a_tagged_handle_has_the_methods_of_a_handle() {
+    within(LONG, "tagged methods", || {
+        let pool = ThreadPool::new(1);
+        let blocked = block_workers(&pool, 1);
+        let short = Duration::from_millis(1);
+        let mut plain = pool.submit(|| 1).tag("plain");
+        let mut on_drop = pool.submit(|| 2).cancel_on_drop().tag("on drop");
+        assert!(plain.join_timeout(short).unwrap_err().is_timeout());
+        assert!(on_drop.join_timeout(short).unwrap_err().is_timeout());
+        assert!(plain.try_join().is_none() && on_drop.try_join().is_none());
+        assert!(!plain.is_finished() && !on_drop.is_finished());
+        let cancelled = pool.submit(|| ()).tag(1);
+        let cancelled_on_drop = pool.submit(|| ()).cancel_on_drop().tag(2);
+        assert!(cancelled.cancel() && cancelled_on_drop.cancel());
+        assert!(cancelled.is_finished() && cancelled_on_drop.is_finished());
+        assert!(cancelled.join().1.unwrap_err().is_cancelled());
+        assert!(cancelled_on_drop.join().1.unwrap_err().is_cancelled());
+
+        blocked.release();
+        assert_eq!(plain.join_timeout(LONG).unwrap(), 1);
+        eventually("done", || on_drop.is_finished());
+        assert_eq!(on_drop.try_join().unwrap().unwrap(), 2);
+        // The keys are still there, the results are not.
+        assert!(plain.try_join().is_none() && on_drop.try_join().is_none());
+        assert!(!plain.cancel() && !on_drop.cancel());
+        assert_eq!((*plain.key(), *on_drop.key()), ("plain", "on drop"));
+    });
+}
+
+#[test]
+fn a_tagged_handle_becomes_one_that_cancels_when_dropped() {
+    within(LONG, "tagged cancel_on_drop", || {
+        let pool = ThreadPool::new(1);
+        let blocked = block_workers(&pool, 1);
+        drop(pool.submit(|| ()).tag("dropped").cancel_on_drop());
+        assert_eq!(pool.metrics().cancelled, 1);
+        let kept = pool.submit(|| 1).tag("kept").cancel_on_drop();
+        assert_eq!(*kept.key(), "kept");
+        blocked.release();
+        let (key, result) = block_on(kept);
+        assert_eq!((key, result.unwrap()), ("kept", 1));
+    });
+}
+
+#[test]
 fn cancel_on_drop_cancels_unless_joined_or_disarmed() {
     within(LONG, "cancel_on_drop", || {
         let pool = ThreadPool::new(1);

@@ -12,6 +12,7 @@ mod cancel;
 mod debug_fmt;
 mod events;
 mod executors;
+mod first_ok;
 mod guarantees;
 mod handle;
 mod iterator_vs_stream;

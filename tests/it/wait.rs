@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    CountingWaker, Gate, LONG, block_workers, eventually, poll_once, poll_with, spawn_until_asleep,
-    within,
+    CountingWaker, Gate, Held, LONG, block_workers, eventually, poll_once, poll_with,
+    spawn_until_asleep, within,
 };
 use futurepool::{
     CancelOnDrop, Executor, ExecutorExt, InlineExecutor, Job, JoinError, JoinHandle, ReturnWhen,
@@ -504,6 +504,169 @@ fn tagged_and_cancel_on_drop_handles_fail_as_plain_ones_do() {
 }
 
 #[test]
+fn borrowed_handles_stay_with_the_caller() {
+    for mode in ALL_MODES {
+        within(LONG, "borrowed", move || {
+            let pool = ThreadPool::new(2);
+            let mut handles: Vec<Handle> = (0..3).map(|n| pool.submit(move || n)).collect();
+            let waited = wait(&mut handles, mode).join();
+            assert!(!waited.done.is_empty());
+            let waited = block_on(wait(handles.iter_mut(), ReturnWhen::AllCompleted));
+            assert_eq!((waited.done.len(), waited.not_done.len()), (3, 0));
+            for (number, handle) in waited.done.into_iter().enumerate() {
+                assert_eq!(handle.try_join().unwrap().unwrap(), number);
+            }
+
+            let mut tagged = pool.submit(|| 1).tag("one");
+            let mut on_drop = pool.submit(|| 2).cancel_on_drop();
+            let mut both = pool
+                .submit(|| Err::<(), _>(3))
+                .cancel_on_drop()
+                .tag("three");
+            assert_eq!(*wait([&mut tagged], mode).join().done[0].key(), "one");
+            assert_eq!(wait([&mut on_drop], mode).join().done.len(), 1);
+            assert_eq!(wait_results([&mut both], mode).join().done.len(), 1);
+            assert_eq!(tagged.join().1.unwrap(), 1);
+            assert_eq!(on_drop.join().unwrap(), 2);
+            assert_eq!(both.join().1.unwrap(), Err(3));
+        });
+    }
+}
+
+#[test]
+fn dropping_a_wait_on_borrowed_handles_neither_cancels_nor_detaches() {
+    for mode in ALL_MODES {
+        let held = Held::new();
+        let mut handle = held.submit(|| 1).cancel_on_drop();
+        let mut waiting = wait([&mut handle], mode);
+        assert!(poll_once(&mut waiting).is_pending());
+        drop(waiting);
+        held.run_all();
+        assert_eq!(handle.join().unwrap(), 1, "{mode:?}");
+    }
+}
+
+/// How a wait on borrowed handles ends before their jobs do, having been polled with `waker`.
+type GiveUp = fn(ReturnWhen, &mut [Handle], &std::task::Waker);
+
+const GIVE_UP: [GiveUp; 3] = [
+    |mode, handles, waker| {
+        let mut waiting = wait(handles, mode).timeout(Duration::ZERO);
+        let std::task::Poll::Ready(waited) = poll_with(&mut waiting, waker) else {
+            panic!("{mode:?}: the timeout has elapsed");
+        };
+        assert!(waited.done.is_empty());
+    },
+    |mode, handles, waker| {
+        let mut waiting = wait(handles, mode).timeout(LONG);
+        assert!(poll_with(&mut waiting, waker).is_pending());
+        drop(waiting);
+    },
+    |mode, handles, waker| {
+        let mut waiting = wait(handles, mode);
+        assert!(poll_with(&mut waiting, waker).is_pending());
+        drop(waiting.into_handles());
+    },
+];
+
+#[test]
+fn after_the_wait_the_end_of_a_job_wakes_nothing_of_it() {
+    for give_up in GIVE_UP {
+        for mode in ALL_MODES {
+            let held = Held::new();
+            let mut handles = [1, 2].map(|n| held.submit(move || n));
+            let (count, waker) = CountingWaker::new();
+            give_up(mode, &mut handles, &waker);
+            let before = count.count();
+            // The first handle is awaited again, the second is not.
+            let (later, later_waker) = CountingWaker::new();
+            assert!(poll_with(&mut handles[0], &later_waker).is_pending());
+            held.run_all();
+            assert_eq!(later.count(), 1, "{mode:?}: the later poll is woken");
+            assert_eq!(count.count(), before, "{mode:?}: the wait has ended");
+
+            let held = Held::new();
+            let mut handles = [held.submit(|| 1)];
+            give_up(mode, &mut handles, &waker);
+            assert_eq!(
+                std::sync::Arc::strong_count(&count),
+                2,
+                "{mode:?}: a handle keeps the waker"
+            );
+            let before = count.count();
+            held.run_all();
+            assert_eq!(count.count(), before, "{mode:?}: the wait has ended");
+            assert_eq!(handles.map(|handle| handle.join().unwrap()), [1]);
+        }
+    }
+}
+
+#[test]
+fn after_a_blocking_wait_the_end_of_a_job_does_not_unpark_its_thread() {
+    const SHORT: Duration = Duration::from_millis(50);
+    for mode in ALL_MODES {
+        within(LONG, "no unpark", move || {
+            let held = Held::new();
+            let mut handle = held.submit(|| 1);
+            let waited = wait([&mut handle], mode).timeout(SHORT).join();
+            assert_eq!(waited.not_done.len(), 1);
+            // Whatever has unparked this thread so far is consumed here.
+            thread::park_timeout(Duration::ZERO);
+            held.run_all();
+            let start = Instant::now();
+            thread::park_timeout(SHORT);
+            assert!(start.elapsed() >= SHORT, "{mode:?}: it was unparked");
+            assert_eq!(handle.join().unwrap(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_handle_that_the_wait_has_not_polled_keeps_its_older_waker() {
+    // A wait for all polls the first handle only; a wait that is not polled polls none.
+    for (mode, polled) in [
+        (ReturnWhen::AllCompleted, true),
+        (ReturnWhen::AllCompleted, false),
+        (ReturnWhen::FirstCompleted, false),
+    ] {
+        let held = Held::new();
+        let mut handles = [1, 2].map(|n| held.submit(move || n));
+        let (older, older_waker) = CountingWaker::new();
+        assert!(poll_with(&mut handles[1], &older_waker).is_pending());
+        let (count, waker) = CountingWaker::new();
+        let mut waiting = wait(&mut handles, mode);
+        if polled {
+            assert!(poll_with(&mut waiting, &waker).is_pending());
+        }
+        drop(waiting);
+        held.run_all();
+        assert_eq!((older.count(), count.count()), (1, 0), "{mode:?}");
+        assert_eq!(handles.map(|handle| handle.join().unwrap()), [1, 2]);
+    }
+}
+
+#[test]
+fn a_worker_waits_again_for_a_borrowed_handle() {
+    // The second wait makes the queued job a candidate anew, so the only worker runs it soon.
+    within(LONG, "again", || {
+        let pool = std::sync::Arc::new(ThreadPool::new(1));
+        let inner = std::sync::Arc::clone(&pool);
+        let outer = pool.submit(move || {
+            let mut handle = inner.submit(|| 1);
+            let given_up = block_on(async {
+                let first = wait([&mut handle], ReturnWhen::FirstCompleted);
+                futures::future::select(first, std::future::ready(())).await
+            });
+            drop(given_up);
+            let waited = block_on(wait([&mut handle], ReturnWhen::FirstCompleted));
+            assert_eq!(waited.done.len(), 1);
+            handle.join().unwrap()
+        });
+        assert_eq!(outer.join().unwrap(), 1);
+    });
+}
+
+#[test]
 fn dropping_it_detaches_and_cancels_cancel_on_drop_handles() {
     for mode in ALL_MODES {
         within(LONG, "drop", move || {
@@ -595,5 +758,6 @@ fn it_is_send_and_unpin() {
     fn check_unpin<T: Unpin>() {}
     check::<Wait<Handle>>();
     check::<Wait<CancelOnDrop<usize>>>();
+    check::<Wait<&mut Handle>>();
     check_unpin::<Wait<Tagged<std::marker::PhantomPinned, Handle>>>();
 }
