@@ -350,6 +350,18 @@ fn it_reports_that_it_has_ended_and_panics_afterwards() {
 }
 
 #[test]
+fn a_result_that_was_taken_before_cannot_be_returned_again() {
+    let held = Held::new();
+    let mut taken = InlineExecutor.submit(|| 1);
+    assert!(taken.try_join().is_some());
+    let mut handles = [taken, held.submit(|| 2)];
+    let payload = catch_unwind(AssertUnwindSafe(|| first_ok(&mut handles).join())).unwrap_err();
+    let message = payload.downcast_ref::<String>().unwrap();
+    assert!(message.contains("already taken"), "{message}");
+    assert!(handles[1].is_cancelled());
+}
+
+#[test]
 fn no_handles_are_refused_at_the_call() {
     let none = || first_ok(Vec::<Handle>::new());
     let payload = catch_unwind(|| drop(none())).unwrap_err();
