@@ -426,8 +426,16 @@ fn panics_name_the_callers_line() {
             assert_eq!(place, here(line!() - 1));
         }
 
+        let [mut taken] = job();
+        assert!(taken.try_join().is_some());
+        let mut first = first_ok([taken]);
+        let place = place_of_panic(|| drop(Pin::new(&mut first).poll(&mut context)));
+        assert_eq!(place, here(line!() - 1));
+
         let [mut tagged] = job().map(|handle| handle.tag("key"));
         assert!(tagged.try_join().is_some());
+        let place = place_of_panic(|| drop(Pin::new(&mut tagged).poll(&mut context)));
+        assert_eq!(place, here(line!() - 1));
         let place = place_of_panic(|| drop(tagged.join_timeout(LONG)));
         assert_eq!(place, here(line!() - 1));
         let place = place_of_panic(|| drop(tagged.join()));
