@@ -1,8 +1,8 @@
 //! The handles that [`wait`](crate::wait()), [`first_ok`](crate::first_ok()) and
-//! [`AsCompleted::cancel_all`](crate::AsCompleted::cancel_all) accept, and what these do with them.
+//! [`AsCompleted::cancel_all`](crate::AsCompleted::cancel_all) accept.
 //!
-//! [`WaitHandle`] only reaches the [`JoinHandle`] inside. Everything else is a function of
-//! [`Inner`], so no wrapper has to forward it.
+//! A [`WaitHandle`] only returns the [`JoinHandle`] inside. What the combinators do with a handle
+//! is in [`Inner`], so that wrappers such as [`Tagged`] need not forward each function.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -22,7 +22,7 @@ use crate::util::sealed::{PRIVATE, Private};
 /// This trait is sealed: it cannot be implemented outside this crate, and has no methods that other
 /// crates can call.
 pub trait WaitHandle: Future + Unpin + sealed::Sealed {
-    /// What the job returns.
+    /// The type that the job returns.
     #[doc(hidden)]
     type Value;
 
@@ -48,7 +48,7 @@ mod sealed {
     /// Keeps the traits from being implemented elsewhere. Their methods cannot be called elsewhere
     /// either, because no other crate has a [`Private`](super::Private).
     ///
-    /// What compiles:
+    /// This compiles:
     ///
     /// ```
     /// use futurepool::{WaitHandle, WaitResultHandle};
@@ -62,7 +62,7 @@ mod sealed {
     /// }
     /// ```
     ///
-    /// What does not, because an argument is missing:
+    /// These calls do not compile, because an argument is missing:
     ///
     /// ```compile_fail,E0061
     /// use futurepool::{JoinHandle, WaitHandle};
@@ -80,7 +80,7 @@ mod sealed {
     /// }
     /// ```
     ///
-    /// The argument cannot be named:
+    /// No other crate can name the argument:
     ///
     /// ```compile_fail,E0603
     /// use futurepool::{JoinHandle, WaitHandle};
@@ -90,7 +90,8 @@ mod sealed {
     /// }
     /// ```
     ///
-    /// What the crate does with a handle are no methods at all:
+    /// The functions of [`Inner`](super::Inner) and those of a [`JoinHandle`](crate::JoinHandle)
+    /// that are private cannot be called either:
     ///
     /// ```compile_fail,E0599
     /// fn any<H: futurepool::WaitHandle>(handle: &H) {
@@ -162,8 +163,10 @@ impl<H: WaitHandle<Value = Result<T, E>>, T, E> WaitResultHandle for H {
     }
 }
 
-/// What this crate does with a [`WaitHandle`]. Not part of the trait, so that the names stay free
-/// for users.
+/// What the combinators do with a [`WaitHandle`].
+///
+/// These functions are not part of the public trait: a user who imports it could no longer call
+/// `cancel` on a `&mut JoinHandle`, say, because the trait's method would come first.
 pub(crate) trait Inner: WaitHandle {
     /// Returns `Ready` once the job is finished, and leaves the result in the handle. Until then,
     /// the handle keeps the context's waker.

@@ -37,8 +37,7 @@ use crate::util::timer::Deadline;
 /// # Ok::<(), futurepool::JoinError>(())
 /// ```
 ///
-/// A [`first_ok`](crate::first_ok()) wait does this, and takes the first success instead of the
-/// first end.
+/// [`first_ok`](crate::first_ok()) waits for the first job that succeeds, and cancels the others.
 #[doc(alias = "return_when")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
