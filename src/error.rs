@@ -618,10 +618,95 @@ impl From<BuildError> for io::Error {
     }
 }
 
-/// The error returned when a wait for several futures, or for a shutdown, timed out.
+/// The error returned by [`GlobalPool::init`](crate::GlobalPool::init).
+///
+/// The `?` operator converts it into an [`io::Error`]. Its kind is [`io::ErrorKind::AlreadyExists`],
+/// or [`io::ErrorKind::InvalidInput`] for an invalid option.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::{GlobalPool, ThreadPool};
+///
+/// let invalid = GlobalPool::init(ThreadPool::builder().max_workers(0)).unwrap_err();
+/// assert_eq!(invalid.build_error().unwrap().field(), "max_workers");
+///
+/// GlobalPool::init(ThreadPool::builder().max_workers(2)).unwrap();
+/// let late = GlobalPool::init(ThreadPool::builder().max_workers(2)).unwrap_err();
+/// assert!(late.is_already_initialized());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitError(InitErrorKind);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum InitErrorKind {
+    AlreadyInitialized,
+    Build(BuildError),
+}
+
+impl InitError {
+    pub(crate) fn already_initialized() -> Self {
+        Self(InitErrorKind::AlreadyInitialized)
+    }
+
+    /// Returns `true` if the process-wide pool exists already.
+    ///
+    /// An earlier `init` or the first use of the pool has created it.
+    #[must_use]
+    pub fn is_already_initialized(&self) -> bool {
+        self.0 == InitErrorKind::AlreadyInitialized
+    }
+
+    /// Returns the error of the builder, if an option is invalid.
+    #[must_use]
+    pub fn build_error(&self) -> Option<&BuildError> {
+        match &self.0 {
+            InitErrorKind::AlreadyInitialized => None,
+            InitErrorKind::Build(error) => Some(error),
+        }
+    }
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            InitErrorKind::AlreadyInitialized => {
+                f.write_str("the process-wide pool is already initialized")
+            }
+            InitErrorKind::Build(error) => {
+                write!(f, "the process-wide pool could not be built: {error}")
+            }
+        }
+    }
+}
+
+impl Error for InitError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.build_error().map(|error| error as _)
+    }
+}
+
+impl From<BuildError> for InitError {
+    fn from(error: BuildError) -> Self {
+        Self(InitErrorKind::Build(error))
+    }
+}
+
+impl From<InitError> for io::Error {
+    fn from(error: InitError) -> Self {
+        let kind = match error.0 {
+            InitErrorKind::AlreadyInitialized => io::ErrorKind::AlreadyExists,
+            InitErrorKind::Build(_) => io::ErrorKind::InvalidInput,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The error returned when a wait for several futures, for a shutdown or for an idle pool timed out.
 ///
 /// It counts the futures that are unfinished. The error of
-/// [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) counts workers instead. The `?`
+/// [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) counts workers instead, and that of
+/// [`WaitIdle::join_timeout`](crate::WaitIdle::join_timeout) counts jobs. The `?`
 /// operator converts it into an [`io::Error`] of the kind [`io::ErrorKind::TimedOut`].
 ///
 /// # Examples
@@ -641,13 +726,22 @@ impl From<BuildError> for io::Error {
 pub struct TimeoutError {
     pending: usize,
     total: usize,
-    /// What is counted: futures or workers.
+    /// What is counted: futures, workers or jobs.
     noun: &'static str,
 }
 
 impl TimeoutError {
     pub(crate) fn of_workers(pending: usize, total: usize) -> Self {
         let noun = "workers";
+        Self {
+            pending,
+            total,
+            noun,
+        }
+    }
+
+    pub(crate) fn of_jobs(pending: usize, total: usize) -> Self {
+        let noun = "jobs";
         Self {
             pending,
             total,
@@ -664,13 +758,13 @@ impl TimeoutError {
         }
     }
 
-    /// Returns how many futures, or workers, were unfinished.
+    /// Returns how many futures, workers or jobs were unfinished.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending
     }
 
-    /// Returns how many futures, or workers, there were in total.
+    /// Returns how many futures, workers or jobs there were in total.
     #[must_use]
     pub fn total(&self) -> usize {
         self.total

@@ -282,13 +282,13 @@ pub use combine::first_ok::{FirstOk, first_ok, first_ok_results};
 pub use combine::handle::{WaitHandle, WaitResultHandle};
 pub use combine::map::{Map, MapIter, MapUnordered, MapUnorderedIter};
 pub use combine::wait::{ReturnWhen, Wait, Waited, wait, wait_results};
-pub use error::{BuildError, JoinError, SubmitError, TimeoutError};
+pub use error::{BuildError, InitError, JoinError, SubmitError, TimeoutError};
 pub use executor::ext::ExecutorExt;
 pub use executor::{Executor, InlineExecutor};
 pub use park::block_on::block_on;
 pub use pool::{
     GlobalPool, InitializerOutput, Metrics, Shutdown, SubmitAsync, ThreadPool, ThreadPoolBuilder,
-    global, submit,
+    WaitIdle, global, submit,
 };
 pub use scope::{Scope, ScopedJoinHandle};
 pub use task::cancel_handle::CancelHandle;

@@ -206,6 +206,10 @@ impl Scheduler for DeferredScheduler {
         self.if_attached(|pool| pool.on_not_run());
     }
 
+    fn on_published(&self) {
+        self.if_attached(|pool| pool.on_published());
+    }
+
     fn is_stopping(&self) -> bool {
         self.0.get().is_some_and(|pool| pool.is_stopping())
     }

@@ -5,14 +5,22 @@
 //! the last one that could run what is queued. The pool may give it something to do first
 //! ([`Deferred`]). User code may run in that, so the worker does it while it is awake, and outside
 //! of the pool's list of blocked workers.
+//!
+//! While a pool waits for threads that the system refuses, and no timer thread could be had, a thread
+//! parks in slices and retries between them: see `util/timer.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Wake, Waker};
+use std::time::Duration;
 
 use crate::pool::PoolInner;
 use crate::task::context::{Context, current_pool};
 use crate::util::sync::thread::{self, Thread};
 use crate::util::sync::{Arc, AtomicBool, Instant, Ordering};
+use crate::util::timer;
+
+/// How long a thread parks at most while no thread serves the retries of refused spawns.
+const RETRY_SLICE: Duration = Duration::from_millis(100);
 
 /// A thread that waits. A wait inside a wait (a future that calls `block_on`) has a parker of its
 /// own, or it would take the notification of the outer one.
@@ -21,6 +29,8 @@ pub(crate) struct Parker {
     parts: Option<(Arc<Unparker>, Waker)>,
     /// What became due during the last park.
     deferred: Cell<Option<Deferred>>,
+    /// The last park ended because retries may be due.
+    retries_are_due: Cell<bool>,
 }
 
 /// What the waker notifies.
@@ -58,6 +68,7 @@ impl Parker {
         Self {
             parts: Some(cached.flatten().unwrap_or_else(new_unparker)),
             deferred: Cell::new(None),
+            retries_are_due: Cell::new(false),
         }
     }
 
@@ -102,45 +113,36 @@ impl Parker {
         if unparker.take_notification() {
             return true;
         }
-        let Some(deadline) = deadline else {
-            match current_pool() {
-                Some(pool) => self.park_as_worker(&pool),
-                None => {
-                    // A park may end spuriously.
-                    while !unparker.take_notification() {
-                        thread::park();
-                    }
+        let retry_at = timer::has_unserved_retries().then(|| Instant::now() + RETRY_SLICE);
+        match (deadline, current_pool()) {
+            (None, Some(pool)) => self.park_as_worker(&pool, retry_at),
+            (None, None) => {
+                let notified = unparker.park_until(retry_at);
+                self.retries_are_due.set(!notified);
+            }
+            (Some(deadline), _) => {
+                let slice = retry_at.filter(|retry_at| *retry_at < deadline);
+                if !unparker.park_until(slice.or(Some(deadline))) {
+                    self.retries_are_due.set(slice.is_some());
+                    return slice.is_some();
                 }
             }
-            return true;
-        };
-        while !unparker.take_notification() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            thread::park_timeout(left);
         }
         true
     }
 
-    fn park_as_worker(&self, pool: &Arc<PoolInner>) {
+    fn park_as_worker(&self, pool: &Arc<PoolInner>, retry_at: Option<Instant>) {
         let unparker = self.unparker();
         // From here to `after_block` the pool counts this worker as blocked, and no user code runs.
         let deferred = pool.before_block(unparker);
         let run_at = deferred.map(|(Deferred::SpawnWorker(at) | Deferred::Probe(at))| at);
-        while !unparker.take_notification() {
-            let Some(run_at) = run_at else {
-                thread::park();
-                continue;
-            };
-            let left = run_at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                // Not here: this worker is still in the list.
-                self.deferred.set(deferred);
-                break;
-            }
-            thread::park_timeout(left);
+        if !unparker.park_until(earlier(run_at, retry_at)) {
+            // Not here: this worker is still in the list.
+            let now = Instant::now();
+            self.deferred
+                .set(deferred.filter(|_| run_at.is_some_and(|at| at <= now)));
+            self.retries_are_due
+                .set(retry_at.is_some_and(|at| at <= now));
         }
         let all_blocked = pool.after_block(unparker);
         if !all_blocked && matches!(deferred, Some(Deferred::Probe(_))) {
@@ -154,6 +156,9 @@ impl Parker {
     pub(crate) fn run_deferred(&self) {
         if let (Some(deferred), Some(pool)) = (self.deferred.take(), current_pool()) {
             pool.run_deferred(deferred);
+        }
+        if self.retries_are_due.take() {
+            timer::run_due_retries();
         }
     }
 }
@@ -189,6 +194,23 @@ impl Unparker {
         self.notified.swap(false, Ordering::Acquire)
     }
 
+    /// Parks until there is a notification, and takes it. Returns false if `until` has passed before.
+    fn park_until(&self, until: Option<Instant>) -> bool {
+        // A park may end spuriously.
+        while !self.take_notification() {
+            let Some(until) = until else {
+                thread::park();
+                continue;
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            thread::park_timeout(left);
+        }
+        true
+    }
+
     pub(crate) fn unpark(&self) {
         // Ordering: what this thread wrote is visible to the parker. Only the first notification
         // since the last park unparks: the parker is awake for the others.
@@ -205,6 +227,13 @@ impl Wake for Unparker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.unpark();
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        _ => a.or(b),
     }
 }
 

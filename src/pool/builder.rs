@@ -8,11 +8,14 @@ use std::time::Duration;
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
 use crate::pool::inner::{PoolInner, PoolRefs, next_id};
+use crate::util::sealed::{PRIVATE, Private};
 use crate::util::sync::{Arc, thread};
-use crate::util::unwind::{drop_catching, drop_payload, panic_message};
+use crate::util::unwind::{drop_catching, drop_payload, emit, panic_message};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Initializer = Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>;
+type NameThread = Box<dyn Fn(usize) -> String + Send + Sync>;
+type OnExit = Box<dyn Fn() + Send + Sync>;
 
 /// The options of a new [`ThreadPool`]: see [`ThreadPool::builder`].
 ///
@@ -36,9 +39,11 @@ pub struct ThreadPoolBuilder {
     queue_capacity: Option<usize>,
     /// `None` for the default.
     thread_name_prefix: Option<String>,
+    thread_name: Option<NameThread>,
     stack_size: Option<usize>,
     keep_alive: Option<Duration>,
     initializer: Option<Initializer>,
+    on_exit: Option<OnExit>,
     #[cfg(feature = "tokio")]
     runtime: Runtime,
 }
@@ -59,9 +64,11 @@ impl ThreadPoolBuilder {
             max_workers: default_workers(),
             queue_capacity: None,
             thread_name_prefix: None,
+            thread_name: None,
             stack_size: None,
             keep_alive: None,
             initializer: None,
+            on_exit: None,
             #[cfg(feature = "tokio")]
             runtime: Runtime::Current,
         }
@@ -100,6 +107,31 @@ impl ThreadPoolBuilder {
         self
     }
 
+    /// Names each worker thread `name(n)`, instead of by the [prefix](Self::thread_name_prefix).
+    ///
+    /// The numbers are those that the prefix would get: below the maximum number of workers, and each
+    /// used by one worker at a time. The pool calls `name` on the thread that spawns the worker, for
+    /// example in `submit`.
+    ///
+    /// If `name` panics, or returns a name with a NUL character, that worker gets its default name and
+    /// a `tracing` event reports it. `tracing` events name the pool by its prefix in any case.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::builder()
+    ///     .thread_name(|n| format!("hash worker {n}"))
+    ///     .build()?;
+    /// let name = pool.submit(|| std::thread::current().name().map(String::from));
+    /// assert_eq!(name.join()?.as_deref(), Some("hash worker 0"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "thread_name_fn")]
+    pub fn thread_name(mut self, name: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+        self.thread_name = Some(Box::new(name));
+        self
+    }
+
     /// Sets the stack size of each worker in bytes, at least 1.
     ///
     /// The default is that of [`std::thread`].
@@ -128,6 +160,7 @@ impl ThreadPoolBuilder {
     /// Sets how long an idle worker waits before it exits. By default idle workers never exit.
     ///
     /// The pool spawns a new worker when it needs one again.
+    #[doc(alias = "thread_keep_alive")]
     pub fn keep_alive(mut self, timeout: Duration) -> Self {
         self.keep_alive = Some(timeout);
         self
@@ -178,12 +211,49 @@ impl ThreadPoolBuilder {
     /// # Ok::<(), futurepool::BuildError>(())
     /// ```
     #[doc(alias = "initargs")]
+    #[doc(alias = "on_thread_start")]
+    #[doc(alias = "start_handler")]
     pub fn initializer<I, R>(mut self, initializer: I) -> Self
     where
         I: Fn() -> R + Send + Sync + 'static,
         R: InitializerOutput,
     {
-        self.initializer = Some(Box::new(move || initializer().into_result()));
+        self.initializer = Some(Box::new(move || initializer().into_result(PRIVATE)));
+        self
+    }
+
+    /// Runs `hook` on each worker that exits, after its last job.
+    ///
+    /// It undoes what the [initializer](Self::initializer) did. It does not run on a worker whose
+    /// initializer failed or panicked. Thread-locals are dropped after it. A panic in it is reported
+    /// through `tracing` and affects nothing else.
+    ///
+    /// The worker no longer counts when the hook runs. Dropping the pool, or
+    /// [joining](crate::Shutdown::join) its shutdown, waits for the hook. Awaiting the shutdown does
+    /// not. In the hook, a wait for the pool's own shutdown returns at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    ///
+    /// let exited = Arc::new(AtomicUsize::new(0));
+    /// let count = Arc::clone(&exited);
+    /// let pool = futurepool::ThreadPool::builder()
+    ///     .on_exit(move || {
+    ///         count.fetch_add(1, Ordering::Relaxed);
+    ///     })
+    ///     .build()?;
+    /// pool.submit(|| ()).join().unwrap();
+    /// drop(pool);
+    /// assert_eq!(exited.load(Ordering::Relaxed), 1);
+    /// # Ok::<(), futurepool::BuildError>(())
+    /// ```
+    #[doc(alias = "on_thread_stop")]
+    #[doc(alias = "exit_handler")]
+    pub fn on_exit(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_exit = Some(Box::new(hook));
         self
     }
 
@@ -202,6 +272,8 @@ impl ThreadPoolBuilder {
     /// `tokio::spawn` and `Handle::current` then work in jobs. The default is the runtime that is
     /// current at [`build`](Self::build), if any. The pool does not keep the runtime alive.
     ///
+    /// The last call of `tokio_handle` and [`no_tokio`](Self::no_tokio) counts.
+    ///
     /// # Examples
     ///
     /// ```
@@ -219,7 +291,28 @@ impl ThreadPoolBuilder {
     }
 
     /// Runs jobs outside of any tokio runtime.
-    pub(crate) fn without_runtime(self) -> Self {
+    ///
+    /// By default jobs run inside the runtime that is current at [`build`](Self::build). For a pool in
+    /// a `static` that is the runtime of its first caller, which may end long before the pool.
+    ///
+    /// Without feature `tokio` this is always so, and the method changes nothing. With it, the last call of
+    /// `tokio_handle` and `no_tokio` counts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::LazyLock;
+    ///
+    /// use futurepool::ThreadPool;
+    ///
+    /// static POOL: LazyLock<ThreadPool> = LazyLock::new(|| {
+    ///     let pool = ThreadPool::builder().max_workers(2).no_tokio().build();
+    ///     pool.expect("the options are valid")
+    /// });
+    ///
+    /// assert_eq!(POOL.submit(|| 6 * 7).join().unwrap(), 42);
+    /// ```
+    pub fn no_tokio(self) -> Self {
         #[cfg(feature = "tokio")]
         let this = Self {
             runtime: Runtime::None,
@@ -228,6 +321,22 @@ impl ThreadPoolBuilder {
         #[cfg(not(feature = "tokio"))]
         let this = self;
         this
+    }
+
+    /// Runs jobs outside of the runtime that is current at `build`, but inside one that was given.
+    pub(super) fn ignore_current_runtime(self) -> Self {
+        #[cfg(feature = "tokio")]
+        if let Runtime::Current = self.runtime {
+            return self.no_tokio();
+        }
+        self
+    }
+
+    /// Sets the prefix if none was set.
+    pub(super) fn default_prefix(mut self, prefix: &str) -> Self {
+        self.thread_name_prefix
+            .get_or_insert_with(|| prefix.to_owned());
+        self
     }
 
     /// Creates the pool. No worker is spawned yet.
@@ -269,9 +378,11 @@ impl ThreadPoolBuilder {
         }
         let config = Config {
             thread_name_prefix: prefix,
+            thread_name: self.thread_name,
             stack_size: self.stack_size,
             keep_alive: self.keep_alive,
             initializer: self.initializer,
+            on_exit: self.on_exit,
             #[cfg(feature = "tokio")]
             runtime: match self.runtime {
                 Runtime::Current => tokio::runtime::Handle::try_current().ok(),
@@ -298,9 +409,11 @@ impl fmt::Debug for ThreadPoolBuilder {
             .field("max_workers", &self.max_workers)
             .field("queue_capacity", &self.queue_capacity)
             .field("thread_name_prefix", &self.thread_name_prefix)
+            .field("thread_name", &self.thread_name.is_some())
             .field("stack_size", &self.stack_size)
             .field("keep_alive", &self.keep_alive)
-            .field("initializer", &self.initializer.is_some());
+            .field("initializer", &self.initializer.is_some())
+            .field("on_exit", &self.on_exit.is_some());
         #[cfg(feature = "tokio")]
         fields.field("runtime", &self.runtime);
         fields.finish()
@@ -316,14 +429,45 @@ fn default_workers() -> usize {
 /// The options that workers read.
 pub(crate) struct Config {
     pub(crate) thread_name_prefix: String,
+    pub(crate) thread_name: Option<NameThread>,
     pub(crate) stack_size: Option<usize>,
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) initializer: Option<Initializer>,
+    pub(crate) on_exit: Option<OnExit>,
     #[cfg(feature = "tokio")]
     pub(crate) runtime: Option<tokio::runtime::Handle>,
 }
 
 impl Config {
+    /// Returns the name of the worker with this number. A name that the user's function fails to give
+    /// is the default one.
+    pub(crate) fn thread_name(&self, number: usize) -> String {
+        let prefix = &self.thread_name_prefix;
+        let default = || format!("{prefix}-{number}");
+        let Some(name) = &self.thread_name else {
+            return default();
+        };
+        let problem = match catch_unwind(AssertUnwindSafe(|| name(number))) {
+            Ok(name) if !name.contains('\0') => return name,
+            Ok(_) => "it contains a NUL character".to_owned(),
+            Err(payload) => {
+                let problem = match panic_message(&*payload) {
+                    Some(message) => format!("the function panicked: {message}"),
+                    None => "the function panicked".to_owned(),
+                };
+                drop_payload(payload);
+                problem
+            }
+        };
+        emit(|| {
+            tracing::warn!(
+                pool = %prefix, worker = number, %problem,
+                "a worker has no name of its own: {problem}",
+            );
+        });
+        default()
+    }
+
     /// Runs the initializer on this worker. A panic in it becomes an error.
     pub(crate) fn initialize(&self) -> Result<(), BoxError> {
         let Some(initializer) = &self.initializer else {
@@ -344,6 +488,12 @@ impl Drop for Config {
     fn drop(&mut self) {
         // The pool is dropped by whatever holds it last, maybe a handle. A panic must not come out there.
         drop_catching("the destructor of an initializer", self.initializer.take());
+        drop_catching("the destructor of an exit hook", self.on_exit.take());
+        let thread_name = self.thread_name.take();
+        drop_catching(
+            "the destructor of a function that names threads",
+            thread_name,
+        );
     }
 }
 
@@ -354,6 +504,7 @@ impl fmt::Debug for Config {
             .field("stack_size", &self.stack_size)
             .field("keep_alive", &self.keep_alive)
             .field("initializer", &self.initializer.is_some())
+            .field("on_exit", &self.on_exit.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -364,7 +515,7 @@ impl fmt::Debug for Config {
 /// The trait is sealed and cannot be implemented outside this crate.
 pub trait InitializerOutput: sealed::Sealed {
     #[doc(hidden)]
-    fn into_result(self) -> Result<(), BoxError>;
+    fn into_result(self, _: Private) -> Result<(), BoxError>;
 }
 
 mod sealed {
@@ -373,14 +524,14 @@ mod sealed {
 
 impl sealed::Sealed for () {}
 impl InitializerOutput for () {
-    fn into_result(self) -> Result<(), BoxError> {
+    fn into_result(self, _: Private) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
 impl<E: Into<BoxError>> sealed::Sealed for Result<(), E> {}
 impl<E: Into<BoxError>> InitializerOutput for Result<(), E> {
-    fn into_result(self) -> Result<(), BoxError> {
+    fn into_result(self, _: Private) -> Result<(), BoxError> {
         self.map_err(Into::into)
     }
 }
@@ -401,7 +552,7 @@ impl<R> Returns for fn() -> R {
 
 impl sealed::Sealed for Never {}
 impl InitializerOutput for Never {
-    fn into_result(self) -> Result<(), BoxError> {
+    fn into_result(self, _: Private) -> Result<(), BoxError> {
         self
     }
 }

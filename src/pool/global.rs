@@ -3,7 +3,8 @@
 use std::panic::Location;
 use std::sync::OnceLock;
 
-use crate::pool::{Metrics, ThreadPool};
+use crate::error::{InitError, SubmitError};
+use crate::pool::{Metrics, ThreadPool, ThreadPoolBuilder};
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
 
@@ -15,9 +16,14 @@ pub struct GlobalPool {
     pub(crate) pool: ThreadPool,
 }
 
+static GLOBAL: OnceLock<GlobalPool> = OnceLock::new();
+
+/// The prefix of the names of threads, unless the builder has another one.
+const PREFIX: &str = "global";
+
 /// Returns the process-wide pool, which is created at the first call.
 ///
-/// The pool has the default size. It cannot be shut down, is never dropped, and captures no
+/// The pool has the default size, unless [`GlobalPool::init`] was called before. It cannot be shut down, is never dropped, and captures no
 /// runtime. **Jobs that are unfinished at the end of `main` are lost**: wait for your handles.
 ///
 /// # Examples
@@ -27,10 +33,9 @@ pub struct GlobalPool {
 /// assert_eq!(handle.join().unwrap(), 4);
 /// ```
 pub fn global() -> &'static GlobalPool {
-    static GLOBAL: OnceLock<GlobalPool> = OnceLock::new();
     GLOBAL.get_or_init(|| {
-        let builder = ThreadPool::builder().thread_name_prefix("global");
-        let pool = builder.without_runtime().build();
+        let builder = ThreadPool::builder().thread_name_prefix(PREFIX);
+        let pool = builder.no_tokio().build();
         GlobalPool {
             pool: pool.expect("the options are in order"),
         }
@@ -60,9 +65,46 @@ where
 }
 
 impl GlobalPool {
+    /// Creates the process-wide pool with the options of `builder`, before its first use.
+    ///
+    /// Call it at the start of `main`. A library should not call it.
+    ///
+    /// The pool captures the runtime that was given with
+    /// [`tokio_handle`](ThreadPoolBuilder::tokio_handle), and no other. The default prefix of its
+    /// threads' names is `global`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`InitError`] if the pool exists already, or if an option is invalid.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{GlobalPool, ThreadPool};
+    ///
+    /// let pool = GlobalPool::init(ThreadPool::builder().max_workers(2))?;
+    /// assert_eq!(pool.max_workers(), 2);
+    /// assert_eq!(futurepool::submit(|| 2 + 2).join()?, 4);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "build_global")]
+    pub fn init(builder: ThreadPoolBuilder) -> Result<&'static Self, InitError> {
+        if GLOBAL.get().is_some() {
+            return Err(InitError::already_initialized());
+        }
+        let builder = builder.default_prefix(PREFIX).ignore_current_runtime();
+        let pool = builder.build()?;
+        match GLOBAL.set(Self { pool }) {
+            Ok(()) => Ok(global()),
+            // Another thread was faster. The pool has no threads yet, so its drop does not block.
+            Err(_) => Err(InitError::already_initialized()),
+        }
+    }
+
     /// Queues a job and returns its handle: see [`ThreadPool::submit`].
     ///
-    /// The queue is unbounded, so this never blocks.
+    /// The queue is unbounded, so this never blocks, unless [`init`](Self::init) set a
+    /// [capacity](ThreadPoolBuilder::queue_capacity).
     #[track_caller]
     pub fn submit<F, T>(&self, closure: F) -> JoinHandle<T>
     where
@@ -71,6 +113,35 @@ impl GlobalPool {
     {
         self.pool
             .submit_from(closure, Location::caller(), span::current())
+    }
+
+    /// Queues a job if the queue has room now: see [`ThreadPool::try_submit`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SubmitError`] with the closure if the queue is full, or if the pool is broken. That
+    /// cannot happen unless [`init`](Self::init) set a capacity or an initializer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let handle = futurepool::global().try_submit(|| 2 + 2).expect("the queue is unbounded");
+    /// assert_eq!(handle.join().unwrap(), 4);
+    /// ```
+    #[track_caller]
+    pub fn try_submit<F, T>(&self, closure: F) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.pool.try_submit(closure)
+    }
+
+    /// Returns the maximum number of workers.
+    #[doc(alias = "current_num_threads")]
+    #[must_use]
+    pub fn max_workers(&self) -> usize {
+        self.pool.max_workers()
     }
 
     /// Returns the current metrics of the pool: see [`ThreadPool::metrics`].

@@ -18,6 +18,7 @@ use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
 use crate::pool::queue::{Push, Queue};
 use crate::pool::registry::Registry;
 use crate::pool::semaphore::Semaphore;
+use crate::pool::wait_idle::IdleWaiters;
 use crate::task::cell::{JobPlace, RawTask, Role, Runner, Scheduler, refuse_marked};
 use crate::task::context::{
     CancellingFrame, Context, WorkerId, WorkerPhase, current_worker, running_jobs,
@@ -41,8 +42,14 @@ pub(crate) struct PoolInner {
     blocked: BlockedWorkers,
     registry: Registry,
     counters: Counters,
+    /// Each job reads it, and it is seldom written: so it has a cache line of its own.
+    idle_waiters: CachePadded<IdleWaiters>,
+    /// Set by `shutdown` and `shutdown_now`, of a broken pool too.
+    shut_down: AtomicBool,
     /// Set by `shutdown_now`: running jobs are asked to end.
     stopping: AtomicBool,
+    /// The latest `Shutdown::join_timeout` returned an error, so dropping the pool does not wait.
+    given_up: AtomicBool,
 }
 
 /// Returns a number for a new pool.
@@ -69,7 +76,10 @@ impl PoolInner {
             blocked: BlockedWorkers::default(),
             registry: Registry::new(max_workers),
             counters: Counters::default(),
+            idle_waiters: CachePadded::default(),
+            shut_down: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
         })
     }
 
@@ -99,6 +109,26 @@ impl PoolInner {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn idle_waiters(&self) -> &IdleWaiters {
+        &self.idle_waiters
+    }
+
+    /// Returns whether `shutdown` or `shutdown_now` was called.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        // Ordering: pairs with the store in `shut_down`.
+        self.shut_down.load(Ordering::Acquire)
+    }
+
+    /// Returns whether the latest wait for the shutdown was given up.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_given_up(&self, given_up: bool) {
+        // Ordering: a thread that drops the pool after it heard of the timeout sees this.
+        self.given_up.store(given_up, Ordering::Release);
     }
 
     /// Returns whether this process is a copy, made by `fork`, of the one that has the threads.
@@ -150,13 +180,21 @@ impl PoolInner {
         job: Job,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
+        let mut idle_wakers = Vec::new();
         let push = self.queue.push(job, |job| {
             let accepted = accept(job);
             if accepted {
+                // Before the job is counted: see `wait_idle.rs`.
+                if fault_or!(
+                    "a_submit_overlooks_an_idle_moment": false; self.idle_waiters.is_any())
+                {
+                    idle_wakers = self.take_idle_wakers();
+                }
                 self.counters.submitted();
             }
             accepted
         });
+        wake_all(idle_wakers);
         match &push {
             Ok(Push::Accepted) => {}
             Ok(Push::AlreadyCancelled) => self.release_permit(),
@@ -204,8 +242,16 @@ impl PoolInner {
         self.check_termination();
     }
 
+    /// Accepts no more jobs.
+    pub(crate) fn shut_down(&self) {
+        // Ordering: before the queue is closed. A submitter that is refused finds the pool shut down.
+        self.shut_down.store(true, Ordering::Release);
+        self.close(Closed::Shutdown);
+    }
+
     /// Accepts no more jobs, asks the running ones to end, and cancels the queued ones.
     pub(crate) fn stop(&self) {
+        self.shut_down.store(true, Ordering::Release);
         // Ordering: a job that sees the request sees what the caller did before.
         self.stopping.store(true, Ordering::Release);
         self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled());
@@ -315,9 +361,9 @@ impl Scheduler for PoolRef {
             Runner::Executor => {}
         }
         if panicked {
-            shard.panicked.increment();
+            shard.panicked.increment_end();
         } else {
-            shard.completed.increment();
+            shard.completed.increment_end();
         }
         // A thread that sees the result and submits the next job finds this worker searching: rule 4
         // of `idle.rs`.
@@ -350,7 +396,11 @@ impl Scheduler for PoolRef {
     }
 
     fn on_not_run(&self) {
-        self.0.counters.current().cancelled.increment();
+        self.0.counters.current().cancelled.increment_end();
+    }
+
+    fn on_published(&self) {
+        fault_or!("a_finisher_overlooks_a_wait_for_idle": (); self.0.wake_if_idle());
     }
 
     fn is_stopping(&self) -> bool {

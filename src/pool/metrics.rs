@@ -3,13 +3,13 @@
 use crossbeam_utils::CachePadded;
 
 use crate::task::context::ThreadId;
-use crate::util::sync::{AtomicU64, Ordering};
+use crate::util::sync::{AtomicU64, Ordering, fence};
 
 /// The metrics of a pool: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
 ///
 /// The pool keeps working while the fields are read one after the other, so they can be slightly
 /// out of step. At any quiet moment `submitted == completed + panicked + cancelled`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Current number of worker threads, including threads that are starting.
@@ -82,6 +82,16 @@ impl Counter {
     pub(crate) fn decrement(&self) {
         // Ordering: as in `increment`.
         self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Counts the end of a job. The caller then looks for what waits for an idle pool.
+    pub(crate) fn increment_end(&self) {
+        // Ordering: before `IdleWaiters` and the other counters are read: see `wait_idle.rs`.
+        self.0.fetch_add(1, Ordering::SeqCst);
+        // The model checker takes no access for sequentially consistent, only a fence.
+        if cfg!(loom) {
+            fence(Ordering::SeqCst);
+        }
     }
 
     fn get(&self) -> u64 {
@@ -172,6 +182,24 @@ impl Counters {
             rejected: self.rejected.get(),
             spawn_failures: self.spawn_failures.get(),
         }
+    }
+
+    /// Returns how many jobs have ended, and how many were submitted.
+    pub(crate) fn ended_and_submitted(&self) -> (u64, u64) {
+        // Ordering: after `increment_end`, or after the registration of a waiter. The jobs that ended are
+        // read first, so a job that is counted as ended is counted as submitted.
+        let read = |counter: &Counter| counter.0.load(Ordering::SeqCst);
+        let ended_here = |shard: &CachePadded<Shard>| {
+            read(&shard.completed) + read(&shard.panicked) + read(&shard.cancelled)
+        };
+        let ended = self.shards.iter().map(ended_here).sum();
+        (ended, read(&self.submitted))
+    }
+
+    /// Returns whether no accepted job was unresolved at a moment of this call.
+    pub(crate) fn is_idle(&self) -> bool {
+        let (ended, submitted) = self.ended_and_submitted();
+        ended == submitted
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> &Counter) -> u64 {

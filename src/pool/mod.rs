@@ -7,10 +7,11 @@
 //!      │                              │
 //!      ├─► shutdown ─► registry ◄── spawn: when a worker is notified or spawned
 //!      │                              │
-//!      └─► builder, global, metrics   └─► blocked: when all workers wait
+//!      ├─► wait_idle: no job left      └─► blocked: when all workers wait
+//!      └─► builder, global, metrics
 //! ```
 //!
-//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters. None of them
+//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, idle waiters. None of them
 //! knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
 
 pub(crate) mod blocked;
@@ -27,6 +28,7 @@ mod semaphore;
 mod shutdown;
 mod spawn;
 mod submit;
+mod wait_idle;
 mod worker;
 
 use std::fmt;
@@ -39,10 +41,12 @@ use self::inner::PoolRefs;
 pub use self::metrics::Metrics;
 pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
+use self::spawn::prestart;
 pub(crate) use self::submit::Acquire;
 pub use self::submit::SubmitAsync;
 use self::submit::{acquire_blocking, enqueue, enqueue_job};
-use crate::error::{Closed, JoinError, Refusal, SubmitError};
+pub use self::wait_idle::WaitIdle;
+use crate::error::{JoinError, Refusal, SubmitError};
 use crate::task::cell::TaskCell;
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
@@ -74,9 +78,18 @@ use crate::util::unwind::drop_catching;
 /// In async code, a drop with unfinished jobs blocks the executor's thread. Call
 /// `pool.shutdown().await` first, and the drop returns immediately.
 ///
-/// A [`Shutdown::join_timeout`] does not change what the drop does: after a timeout, dropping the
-/// pool still waits for running jobs. To exit regardless, call [`std::process::exit`], or leak the
-/// pool with [`std::mem::forget`].
+/// The drop does not wait either after a [`Shutdown::join_timeout`] that returned an error: the caller
+/// has decided not to wait. Running jobs go on until the process exits. The latest `join_timeout` to
+/// return counts. An `Ok`, a completed [`join`](Shutdown::join) or a completed `.await` resets that.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let pool = futurepool::ThreadPool::new(1);
+/// pool.submit(|| loop { std::thread::park() }); // never returns
+/// assert!(pool.shutdown().join_timeout(Duration::from_millis(10)).is_err());
+/// drop(pool); // returns at once
+/// ```
 ///
 /// # Waits in a worker
 ///
@@ -147,8 +160,11 @@ impl ThreadPool {
     #[must_use]
     #[track_caller]
     pub fn new(max_workers: usize) -> Self {
-        let pool = Self::builder().max_workers(max_workers).build();
-        pool.unwrap_or_else(|error| panic!("ThreadPool::new: {error}"))
+        // Not `unwrap_or_else`: in a closure the location would be this line.
+        match Self::builder().max_workers(max_workers).build() {
+            Ok(pool) => pool,
+            Err(error) => panic!("ThreadPool::new: {error}"),
+        }
     }
 
     /// Returns a builder, which sets the options of a new pool.
@@ -193,6 +209,7 @@ impl ThreadPool {
     /// ```
     #[doc(alias = "run_in_executor")]
     #[doc(alias = "spawn_blocking")]
+    #[doc(alias = "execute")]
     #[track_caller]
     pub fn submit<F, T>(&self, closure: F) -> JoinHandle<T>
     where
@@ -343,13 +360,13 @@ impl ThreadPool {
     /// ```
     #[doc(alias = "__exit__")]
     pub fn shutdown(&self) -> Shutdown {
-        self.inner.close(Closed::Shutdown);
+        self.inner.shut_down();
         Shutdown::new(Arc::clone(&self.inner))
     }
 
     /// Stops accepting jobs immediately, and cancels every queued job.
     ///
-    /// Queued jobs are cancelled as by [`cancel_pending`](Self::cancel_pending), before
+    /// Queued jobs are cancelled as by [`cancel_queued`](Self::cancel_queued), before
     /// `shutdown_now` returns. Running jobs are not stopped. They see the request through
     /// [`cancel_requested`](crate::cancel_requested). See [`shutdown`](Self::shutdown) for the
     /// rest.
@@ -357,17 +374,19 @@ impl ThreadPool {
     /// # Examples
     ///
     /// ```
+    /// use std::sync::mpsc::channel;
+    ///
     /// use futurepool::{ThreadPool, cancel_requested};
     ///
-    /// # let (tell, told) = std::sync::mpsc::channel();
     /// let pool = ThreadPool::new(1);
+    /// let (started, wait_for_start) = channel();
     /// let running = pool.submit(move || {
-    ///     # tell.send(()).unwrap();
+    ///     started.send(()).unwrap();
     ///     while !cancel_requested() {}
     ///     "ended early"
     /// });
+    /// wait_for_start.recv().unwrap(); // the only worker is busy from here on
     /// let queued = pool.submit(|| "never starts");
-    /// # told.recv().unwrap();
     /// pool.shutdown_now().join();
     /// assert_eq!(running.join().unwrap(), "ended early");
     /// assert!(queued.join().unwrap_err().is_cancelled());
@@ -382,31 +401,127 @@ impl ThreadPool {
 
     /// Cancels every queued job and returns how many. The pool stays open.
     ///
-    /// Each job is cancelled as by [`JoinHandle::cancel`] before `cancel_pending` returns, its
+    /// Each job is cancelled as by [`JoinHandle::cancel`] before `cancel_queued` returns, its
     /// callbacks included. A job that another thread starts or cancels first is not counted.
     ///
     /// # Examples
     ///
     /// ```
-    /// # let (tell, told) = std::sync::mpsc::channel();
-    /// # let (go, wait) = std::sync::mpsc::channel::<()>();
+    /// use std::sync::mpsc::channel;
+    ///
     /// let pool = futurepool::ThreadPool::new(1);
-    /// # let busy = pool.submit(move || { tell.send(()).unwrap(); wait.recv() });
-    /// # told.recv().unwrap();
-    /// // The one worker is busy, and what was asked for is out of date.
+    /// let (started, wait_for_start) = channel();
+    /// let (finish, wait_for_finish) = channel::<()>();
+    /// let busy = pool.submit(move || {
+    ///     started.send(()).unwrap();
+    ///     wait_for_finish.recv()
+    /// });
+    /// wait_for_start.recv().unwrap(); // the only worker is busy from here on
     /// let old = ["spam", "ham"].map(|word| pool.submit(move || word.len()));
-    /// assert_eq!(pool.cancel_pending(), 2);
+    /// assert_eq!(pool.cancel_queued(), 2);
+    /// assert!(old.iter().all(|handle| handle.is_cancelled()));
     /// let new = pool.submit(|| "eggs".len());
-    /// # drop((go, old, busy));
+    /// finish.send(()).unwrap();
+    /// assert!(busy.join().is_ok());
     /// assert_eq!(new.join().unwrap(), 4);
     /// ```
-    pub fn cancel_pending(&self) -> usize {
+    #[doc(alias = "cancel_futures")]
+    #[doc(alias = "purge")]
+    pub fn cancel_queued(&self) -> usize {
         self.inner.refuse_queued(&JoinError::cancelled())
+    }
+
+    /// Cancels every queued job: another name of [`cancel_queued`](Self::cancel_queued).
+    #[doc(alias = "cancel_queued")]
+    pub fn cancel_pending(&self) -> usize {
+        self.cancel_queued()
+    }
+
+    /// Waits until no accepted job is unresolved. The pool stays open.
+    ///
+    /// The returned [`WaitIdle`] is awaited or [joined](WaitIdle::join). It resolves if at some moment
+    /// since this call no accepted job was unresolved. Jobs that are submitted after that moment do not
+    /// undo it. Submitters that wait for room do not count, and neither do wakers that still run.
+    ///
+    /// Every job that was accepted before is then finished, as its handle shows. Any number of threads
+    /// and tasks can wait at the same time.
+    ///
+    /// In one of the pool's own workers the wait ends at once, because a job cannot wait for its own
+    /// end. A wait for an idle pool runs no jobs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the wait.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// let pool = futurepool::ThreadPool::new(4);
+    /// let sum = Arc::new(AtomicU32::new(0));
+    /// for n in 1..=10 {
+    ///     let sum = Arc::clone(&sum);
+    ///     pool.submit(move || sum.fetch_add(n, Ordering::Relaxed)); // detached
+    /// }
+    /// pool.wait_idle().join();
+    /// assert_eq!(sum.load(Ordering::Relaxed), 55);
+    /// assert_eq!(pool.submit(|| "still open").join().unwrap(), "still open");
+    /// ```
+    #[doc(alias = "join")]
+    #[doc(alias = "awaitQuiescence")]
+    pub fn wait_idle(&self) -> WaitIdle {
+        WaitIdle::new(Arc::clone(&self.inner))
+    }
+
+    /// Starts workers now, until there are `workers` of them or the maximum is reached.
+    ///
+    /// By default workers start on demand, so the first jobs wait for the start of a thread and for
+    /// the [initializer](ThreadPoolBuilder::initializer). `prestart` does not wait for the workers to
+    /// be ready. Workers that it starts exit after [`keep_alive`](ThreadPoolBuilder::keep_alive), as
+    /// others do.
+    ///
+    /// A thread that the system refuses to start counts in
+    /// [`spawn_failures`](Metrics::spawn_failures). The call then starts no more. On a pool that is shut
+    /// down or broken the call does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(4);
+    /// pool.prestart(2);
+    /// assert_eq!(pool.metrics().workers, 2);
+    /// ```
+    #[doc(alias = "prestartAllCoreThreads")]
+    #[doc(alias = "prestartCoreThread")]
+    pub fn prestart(&self, workers: usize) {
+        prestart(&self.inner, workers);
+    }
+
+    /// Returns `true` once [`shutdown`](Self::shutdown) or [`shutdown_now`](Self::shutdown_now) was
+    /// called.
+    ///
+    /// Jobs can still be queued or running. A pool that is broken is not shut down by that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// assert!(!pool.is_shutdown());
+    /// pool.shutdown();
+    /// assert!(pool.is_shutdown());
+    /// ```
+    #[doc(alias = "isShutdown")]
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.inner.is_shut_down()
     }
 
     /// Returns the maximum number of workers.
     ///
     /// See [`ThreadPoolBuilder`] for an example.
+    #[doc(alias = "current_num_threads")]
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.inner.registry().max_workers()
@@ -451,7 +566,8 @@ impl Drop for ThreadPool {
             return;
         }
         let shutdown = self.shutdown();
-        if self.inner.current_worker().is_none() && !thread::panicking() {
+        let may_wait = !thread::panicking() && !self.inner.is_given_up();
+        if self.inner.current_worker().is_none() && may_wait {
             shutdown.join();
         }
     }

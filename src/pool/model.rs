@@ -18,9 +18,11 @@ use crate::util::sync::Arc;
 fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
     let config = Config {
         thread_name_prefix: "model".to_owned(),
+        thread_name: None,
         stack_size: None,
         keep_alive: None,
         initializer: None,
+        on_exit: None,
         #[cfg(feature = "tokio")]
         runtime: None,
     };

@@ -41,7 +41,12 @@ struct Inner {
     /// Threads that have left their loop, to be joined by a worker that exits later, or at the end.
     exited_threads: Vec<WorkerThread>,
     /// The last spawn failed; when to try again.
+    ///
+    /// Invariant: while this is set, `retry_registered` is set, too. So a spawn that the back-off
+    /// prevents is made up for.
     retry_at: Option<Instant>,
+    /// The timer will retry, at `retry_at` or earlier.
+    retry_registered: bool,
     /// The last worker has left, and no other will come.
     terminated: bool,
     joined: Joined,
@@ -82,6 +87,18 @@ pub(crate) struct WorkerSlot {
     pub(crate) worker: u64,
     /// The number in the thread's name.
     pub(crate) name_index: usize,
+}
+
+/// What follows from a failed spawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum SpawnFailed {
+    /// The pool has no worker now: the caller refuses what is queued.
+    NoWorker,
+    /// The caller registers a retry with the timer.
+    RegisterRetry(Instant),
+    /// The timer will retry already.
+    RetryIsRegistered,
 }
 
 impl Registry {
@@ -180,9 +197,8 @@ impl Registry {
         }
     }
 
-    /// The thread could not be spawned: undoes [`reserve`](Self::reserve). Returns whether the pool
-    /// has no worker now.
-    pub(crate) fn spawn_failed(&self, slot: &WorkerSlot) -> bool {
+    /// The thread could not be spawned: undoes [`reserve`](Self::reserve).
+    pub(crate) fn spawn_failed(&self, slot: &WorkerSlot) -> SpawnFailed {
         let retry_at = Instant::now() + RETRY_AFTER;
         let mut inner = self.inner.lock();
         let workers = inner.workers - 1;
@@ -190,8 +206,30 @@ impl Registry {
         self.starting.fetch_sub(1, Ordering::Release);
         inner.threads.remove(&slot.worker);
         inner.free_names.push(Reverse(slot.name_index));
+        if workers == 0 {
+            // The next submit tries at once.
+            inner.retry_at = None;
+            return SpawnFailed::NoWorker;
+        }
         inner.retry_at = Some(retry_at);
-        workers == 0
+        match mem::replace(&mut inner.retry_registered, true) {
+            true => SpawnFailed::RetryIsRegistered,
+            false => SpawnFailed::RegisterRetry(retry_at),
+        }
+    }
+
+    /// The time of the registered retry has come. Returns when to retry instead, if another spawn has
+    /// failed since the registration.
+    pub(crate) fn retry_is_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        let later = inner.retry_at.filter(|at| *at > now);
+        // Invariant: whatever happens from here on is seen by the caller, or the back-off is over.
+        inner.retry_registered = later.is_some();
+        if later.is_none() {
+            inner.retry_at = None;
+        }
+        later
     }
 
     /// A worker has reached its loop, or the end of its initializer.
@@ -364,11 +402,32 @@ mod tests {
     fn after_a_failed_spawn_the_next_one_waits_unless_there_is_no_worker() {
         let registry = Registry::new(2);
         let first = registry.reserve(|| 9).unwrap();
-        assert!(registry.spawn_failed(&first), "no worker is left");
-        assert!(registry.reserve(|| 9).is_some());
-        let second = registry.reserve(|| 9);
-        assert!(second.is_none(), "the back-off");
+        assert_eq!(registry.spawn_failed(&first), SpawnFailed::NoWorker);
+        let _live = registry.reserve(|| 9).expect("it tries at once");
+        let second = registry.reserve(|| 9).expect("no back-off is left over");
+        let failed = registry.spawn_failed(&second);
+        assert!(matches!(failed, SpawnFailed::RegisterRetry(_)));
+        assert!(registry.reserve(|| 9).is_none(), "the back-off");
         assert!(registry.spawn_allowed_at(|| 9).unwrap() > Instant::now());
+    }
+
+    #[test]
+    fn one_retry_is_registered_and_put_off_while_the_back_off_lasts() {
+        let registry = Registry::new(3);
+        let slots = [(); 3].map(|()| registry.reserve(|| 9).unwrap());
+        let failed = registry.spawn_failed(&slots[2]);
+        let SpawnFailed::RegisterRetry(first) = failed else {
+            panic!("{failed:?}");
+        };
+        let failed = registry.spawn_failed(&slots[1]);
+        assert_eq!(failed, SpawnFailed::RetryIsRegistered);
+        let later = registry.retry_is_due().expect("it is too early");
+        assert!(later >= first);
+        std::thread::sleep(RETRY_AFTER);
+        assert_eq!(registry.retry_is_due(), None);
+        let again = registry.reserve(|| 9).expect("the back-off is over");
+        let failed = registry.spawn_failed(&again);
+        assert!(matches!(failed, SpawnFailed::RegisterRetry(_)));
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Shutdown {
         }
         block_on(&mut self);
         self.pool.registry().join_threads();
+        self.pool.set_given_up(false);
     }
 
     /// Blocks until the pool's workers have left their loops, or until `timeout` has elapsed.
@@ -62,6 +63,11 @@ impl Shutdown {
     /// Unlike [`join`](Self::join), it does not wait for the threads to exit. In one of the pool's
     /// own workers it returns `Ok(())` at once. A `timeout` too long for the clock means
     /// none.
+    ///
+    /// After an error, dropping the pool does not wait either: see
+    /// [`ThreadPool`](crate::ThreadPool#what-dropping-it-does). The latest `join_timeout` to return
+    /// counts. An `Ok`, a completed [`join`](Self::join) or a completed `.await` resets that. Calls in
+    /// the pool's own workers change nothing.
     ///
     /// # Errors
     ///
@@ -94,6 +100,8 @@ impl Shutdown {
                 }
                 self.stop_waiting();
                 let (workers, peak) = self.pool.registry().counts();
+                // Not a worker of the pool: its polls are ready at once.
+                self.pool.set_given_up(true);
                 return Err(TimeoutError::of_workers(workers, peak));
             }
         }
@@ -115,11 +123,17 @@ impl Future for Shutdown {
         let poll = match this.pool.current_worker() {
             // A worker cannot wait for its own end.
             Some(_) => Poll::Ready(()),
-            None => this.pool.registry().poll_termination(
-                &mut this.waiter,
-                context.waker(),
-                this.pool.is_closed_and_empty(),
-            ),
+            None => {
+                let poll = this.pool.registry().poll_termination(
+                    &mut this.waiter,
+                    context.waker(),
+                    this.pool.is_closed_and_empty(),
+                );
+                if poll.is_ready() {
+                    this.pool.set_given_up(false);
+                }
+                poll
+            }
         };
         this.done |= poll.is_ready();
         poll

@@ -1,16 +1,29 @@
 //! When a worker is notified or spawned, what happens when a spawn fails, and what a worker must do
 //! before it blocks.
+//!
+//! # When the system refuses a thread
+//!
+//! Without any worker the queued jobs are refused. Otherwise the pool carries on with the workers that
+//! it has, and backs off: for 100 ms no spawn is tried. A job that is submitted meanwhile may need a
+//! worker of its own, and no later event may come. So each failure registers a *retry* with the timer,
+//! which spawns workers until there are enough for the demand, or until the next failure. If the system
+//! refuses the timer thread, too, the threads that come by retry: see `util/timer.rs`.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
+use std::sync::Weak;
+use std::task::{Wake, Waker};
 
 use crate::error::JoinError;
 use crate::park::parker::{Deferred, Unparker};
 use crate::pool::inner::PoolInner;
-use crate::pool::registry::{WorkerSlot, WorkerThread};
+use crate::pool::registry::{SpawnFailed, WorkerSlot, WorkerThread};
 use crate::pool::worker::worker_main;
 use crate::task::context::Context;
 use crate::util::fault::fault_or;
 use crate::util::sync::{Arc, AtomicBool, Instant, Ordering, fence, thread};
+use crate::util::timer;
 use crate::util::unwind::{emit, wake_all};
 
 /// Ensures that a worker will take a job that is in the queue:
@@ -27,21 +40,59 @@ pub(crate) fn notify_work(pool: &Arc<PoolInner>) {
     }
     fault_or!("a_submit_notifies_nobody": (); pool.idle().notify_one());
     pool.blocked().unpark_one(workers);
+    timer::run_due_retries();
 }
 
 /// Spawns a worker if one more is allowed and has something to do. It runs the initializer, then checks
-/// the queue before it parks, so it needs no notification.
-fn spawn_worker(pool: &Arc<PoolInner>) {
-    let Some(slot) = pool.registry().reserve(|| pool.demand()) else {
-        return;
+/// the queue before it parks, so it needs no notification. Returns whether it spawned one.
+fn spawn_worker(pool: &Arc<PoolInner>) -> bool {
+    spawn_worker_for(pool, || pool.demand())
+}
+
+fn spawn_worker_for(pool: &Arc<PoolInner>, demand: impl FnOnce() -> u64) -> bool {
+    let Some(slot) = pool.registry().reserve(demand) else {
+        return false;
     };
     let worker = slot.worker;
     match spawn_thread(pool, slot) {
         Ok(thread) => {
             pool.registry().spawned(worker, thread);
             pool.check_termination();
+            true
         }
-        Err((error, slot)) => spawn_failed(pool, error, &slot),
+        Err((error, slot)) => {
+            spawn_failed(pool, error, &slot);
+            false
+        }
+    }
+}
+
+/// Spawns workers until there are `workers` of them, or as many as are allowed.
+pub(crate) fn prestart(pool: &Arc<PoolInner>, workers: usize) {
+    while pool.closed().is_none() && spawn_worker_for(pool, || workers as u64) {}
+}
+
+/// Calls [`retry_spawn`] at its time. The timer does not keep the pool alive.
+struct RetryWaker(Weak<PoolInner>);
+
+impl Wake for RetryWaker {
+    fn wake(self: Arc<Self>) {
+        if let Some(pool) = self.0.upgrade() {
+            retry_spawn(&pool);
+        }
+    }
+}
+
+fn register_retry(pool: &Arc<PoolInner>, at: Instant) {
+    let waker = Waker::from(Arc::new(RetryWaker(Arc::downgrade(pool))));
+    timer::retry_at(at, waker);
+}
+
+fn retry_spawn(pool: &Arc<PoolInner>) {
+    match pool.registry().retry_is_due() {
+        Some(later) => register_retry(pool, later),
+        // Several jobs may have been left without a worker. A failure registers the next retry.
+        None => while spawn_worker(pool) {},
     }
 }
 
@@ -50,8 +101,7 @@ fn spawn_thread(
     slot: WorkerSlot,
 ) -> Result<WorkerThread, (io::Error, WorkerSlot)> {
     let config = pool.config();
-    let name = format!("{}-{}", config.thread_name_prefix, slot.name_index);
-    let mut builder = thread::Builder::new().name(name);
+    let mut builder = thread::Builder::new().name(config.thread_name(slot.name_index));
     if let Some(size) = config.stack_size {
         builder = builder.stack_size(size);
     }
@@ -88,10 +138,17 @@ impl Drop for TlsDropFlag {
 /// If another worker exists, it will run the jobs. Otherwise nothing will, so they are refused.
 fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
     pool.counters().spawn_failed();
-    let error = Arc::new(error);
-    if pool.registry().spawn_failed(slot) {
-        // A job that is submitted from now on tries to spawn a worker itself.
-        pool.refuse_queued(&JoinError::spawn_failed(Arc::clone(&error)));
+    let error = Arc::new(match pool.config().stack_size {
+        Some(size) => with_stack_size(error, size),
+        None => error,
+    });
+    match pool.registry().spawn_failed(slot) {
+        SpawnFailed::NoWorker => {
+            // A job that is submitted from now on tries to spawn a worker itself.
+            pool.refuse_queued(&JoinError::spawn_failed(Arc::clone(&error)));
+        }
+        SpawnFailed::RegisterRetry(at) => register_retry(pool, at),
+        SpawnFailed::RetryIsRegistered => {}
     }
     worker_lost(pool);
     pool.check_termination();
@@ -99,6 +156,30 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
     emit(|| {
         tracing::warn!(pool = %name, error = %error, "failed to spawn a worker thread: {error}");
     });
+}
+
+/// The system's error does not say that it is the stack which is too large.
+fn with_stack_size(error: io::Error, size: usize) -> io::Error {
+    io::Error::new(error.kind(), StackSizeError { error, size })
+}
+
+#[derive(Debug)]
+struct StackSizeError {
+    error: io::Error,
+    size: usize,
+}
+
+impl fmt::Display for StackSizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { error, size } = self;
+        write!(f, "{error} (with a stack size of {size} bytes)")
+    }
+}
+
+impl Error for StackSizeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 /// If all workers are blocked: returns what one of them must wake up for, and when.
@@ -148,7 +229,9 @@ impl PoolInner {
     /// Does what is due. This may run user code, so the worker is not in the list of blocked workers.
     pub(crate) fn run_deferred(self: &Arc<Self>, deferred: Deferred) {
         match deferred {
-            Deferred::SpawnWorker(_) => spawn_worker(self),
+            Deferred::SpawnWorker(_) => {
+                spawn_worker(self);
+            }
             Deferred::Probe(_) => self.probe(),
         }
     }

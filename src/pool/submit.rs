@@ -207,6 +207,7 @@ where
 {
     type Output = Result<JoinHandle<T>, SubmitError<F>>;
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         assert!(

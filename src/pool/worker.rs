@@ -9,7 +9,8 @@ use crate::task::job::Job;
 use crate::util::fault::fault_or;
 use crate::util::spin::AdaptiveSpin;
 use crate::util::sync::{Arc, Instant, Ordering, fence};
-use crate::util::unwind::emit;
+use crate::util::timer;
+use crate::util::unwind::{catch_panic, emit};
 
 /// The life of a worker.
 pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
@@ -23,16 +24,22 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());
     let initialized = pool.config().initialize();
     pool.registry().ready();
+    let mut on_exit = None;
     match initialized {
         Ok(()) => {
             set_phase(pool, WorkerPhase::InLoop);
             worker_loop(pool);
+            on_exit = pool.config().on_exit.as_ref();
         }
         // Not in its loop: destructors of refused jobs must not run other jobs on this thread.
         Err(cause) => pool.mark_broken(Arc::new(cause)),
     }
-    // Before the event, which is user code: while that runs, nothing may count on this worker.
+    // Before the hook and the event, which are user code: while that runs, nothing may count on this
+    // worker.
     drop(guard);
+    if let Some(on_exit) = on_exit {
+        catch_panic("the exit hook of a worker", on_exit);
+    }
     emit(|| tracing::debug!(pool = %name, worker = index, "a worker ends"));
 }
 
@@ -86,6 +93,8 @@ fn next_job(
                 *after_pause = paused;
                 Context::with(|context| context.after_pause.set(paused));
             }
+            // Not while it counts as searching: this may run user code.
+            timer::run_due_retries();
             return Some(job);
         }
         paused = true;

@@ -71,8 +71,8 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_start(&self, runner: Runner);
     /// The task has left the queue, or leaves a tombstone in it.
     fn on_dequeue(&self, runner: Runner);
-    /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. May
-    /// be called under the task's lock: counts, and may make the worker the one that searches.
+    /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. Called
+    /// under the task's lock: counts, and may make the worker the one that searches.
     fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool);
     /// The user's waker has returned.
     fn on_woken(&self, runner: Runner);
@@ -87,6 +87,8 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_cancel(&self, cancel: Cancel) -> Cancel {
         cancel
     }
+    /// The outcome is visible. Wakes what waits for an idle pool, so no lock may be held.
+    fn on_published(&self) {}
     /// Returns whether all running jobs are asked to end.
     fn is_stopping(&self) -> bool;
     /// Returns this thread's relation to the pool.
@@ -262,10 +264,15 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             // that a quiet pool holds nothing of the user's.
             drop(inner);
             drop_catching("the destructor of a job's result", outcome);
+            // Invariant: counted under the lock under which the end becomes visible. So a thread that finds
+            // the pool idle sees each of its jobs as finished, by any reference.
+            let mut inner = self.inner.lock();
             self.scheduler.on_finish(runner, panicked, false);
             // The handle is gone, so no callback and no waker can arrive.
-            let waker = self.inner.lock().state.finish(kind);
+            let waker = inner.state.finish(kind);
+            drop(inner);
             debug_assert!(waker.is_none(), "a detached task keeps no waker");
+            self.scheduler.on_published();
             return;
         }
         // From here on the lock is held until the outcome is visible: the handle could be dropped, or
@@ -277,6 +284,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);
         drop(inner);
+        self.scheduler.on_published();
         // After the lock: a waker may poll the handle at once, on this very thread.
         if let Some(waker) = waker {
             fault_or!("the_end_wakes_nobody": drop(waker); wake(waker));
@@ -604,6 +612,7 @@ pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
 /// The last phases of a cancel: the error becomes visible, the waiter is woken, the callbacks run.
 fn publish<K: RawTask + ?Sized>(task: &K, error: &JoinError) {
     let (waker, has_callbacks) = task.publish_error(error.replicate());
+    task.scheduler().on_published();
     if let Some(waker) = waker {
         wake(waker);
     }
@@ -637,6 +646,9 @@ pub(crate) fn refuse_marked(tasks: &[Arc<dyn RawTask>], error: &JoinError) {
         if has_callbacks {
             with_callbacks.push(task);
         }
+    }
+    for task in tasks {
+        task.scheduler().on_published();
     }
     wake_all(wakers);
     for task in with_callbacks {

@@ -37,6 +37,7 @@
 //! | – semaphore | `pool/semaphore.rs` | permits and their waiters |
 //! | – registry | `pool/registry.rs` | the threads of a pool |
 //! | – sleepers | `pool/idle.rs` | which workers are parked |
+//! | – idle waiters | `pool/wait_idle.rs` | what waits for an idle pool |
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – timer | `util/timer.rs` | deadlines |
 //! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |

@@ -5,18 +5,32 @@
 //! and exits after [`KEEP_ALIVE`] without a registration. Blocking waits do not use the timer: they
 //! park with a timeout.
 //!
+//! A pool that the system refused a thread registers a [retry](retry_at). If the system refuses the
+//! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue.
+//! Every thread that comes by then [runs those that are due](run_due_retries) and tries to spawn the
+//! timer thread again. These are a submitter, a worker that takes a job, and a thread that waits in
+//! [`Parker`](crate::park::parker::Parker).
+//!
 //! A child process made by `fork` has no timer thread. The timer makes no promise there.
 
 use std::collections::BTreeMap;
 use std::mem;
+// Not the model checker's: in a model the system refuses no thread.
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
 
 use crate::util::sync::{Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
 use crate::util::unwind::{drop_waker, emit, wake_all};
 
 /// How long the timer thread waits for another registration before it exits.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How long a refused timer thread is not tried again for the sake of retries. Without it every job
+/// would try.
+const SPAWN_BACKOFF: Duration = Duration::from_millis(10);
 
 /// The point in time at which a wait ends. Dropping it removes its waker from the timer.
 #[derive(Debug)]
@@ -58,7 +72,12 @@ impl Deadline {
             self.deregister();
             return Poll::Ready(());
         }
-        match TIMER.register(instant, &mut self.timer_id, context.waker()) {
+        // Cloning a waker is user code, so it happens outside the lock.
+        let entry = Entry {
+            waker: context.waker().clone(),
+            kind: EntryKind::Deadline,
+        };
+        match TIMER.register(instant, &mut self.timer_id, entry) {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
@@ -77,6 +96,33 @@ impl Drop for Deadline {
     }
 }
 
+/// Ensures that `waker` is called at `at`, if need be by a thread that [comes by](run_due_retries).
+pub(crate) fn retry_at(at: Instant, waker: Waker) {
+    let kind = EntryKind::Retry;
+    // Without a thread the retry stays in the queue.
+    let _ = TIMER.register(at, &mut None, Entry { waker, kind });
+}
+
+/// Returns whether there are retries that no thread serves, at the cost of one load.
+pub(crate) fn has_unserved_retries() -> bool {
+    // Ordering: the lock of the queue guards the entries. A thread that misses the flag leaves the
+    // retry to the next one.
+    HAS_UNSERVED_RETRIES.load(Ordering::Relaxed)
+}
+
+/// Runs the unserved retries that are due, and tries to spawn the timer thread for the others. Spawns
+/// threads and emits events, so no lock may be held.
+pub(crate) fn run_due_retries() {
+    if has_unserved_retries() {
+        TIMER.run_due_retries();
+    }
+}
+
+/// Whether the queue has entries and no thread. Written under the lock of the queue.
+///
+/// Each job reads it, and it is hardly ever written: so it has a cache line of its own.
+static HAS_UNSERVED_RETRIES: CachePadded<AtomicBool> = CachePadded::new(AtomicBool::new(false));
+
 process_wide! {
     static TIMER: Timer = Timer::new();
 }
@@ -88,16 +134,32 @@ struct Timer {
     changed: Condvar,
 }
 
+/// What is called at its time.
+struct Entry {
+    waker: Waker,
+    kind: EntryKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EntryKind {
+    /// A future's. It is woken early if no thread serves the queue.
+    Deadline,
+    /// A pool's. It stays in the queue if no thread serves it.
+    Retry,
+}
+
 /// The registered wakers, and whether a thread serves them.
 struct TimerQueue {
-    /// Wakers by deadline. The id tells apart equal deadlines. A [`Deadline`] inserts and removes
-    /// its own entry; the timer thread removes the elapsed ones.
-    wakers: BTreeMap<(Instant, u64), Waker>,
+    /// Entries by deadline. The id tells apart equal deadlines. A [`Deadline`] inserts and removes
+    /// its own entry; the timer thread, or a thread that comes by, removes the elapsed ones.
+    entries: BTreeMap<(Instant, u64), Entry>,
     /// The last id that was assigned.
     last_id: u64,
     /// Whether the timer thread runs or is about to be spawned. Set by the registration that spawns
     /// the thread; cleared by the thread before it exits, or after a spawn failure.
     has_thread: bool,
+    /// After a spawn failure: when to try again, unless a deadline needs the thread.
+    next_spawn: Option<Instant>,
 }
 
 impl Timer {
@@ -117,25 +179,24 @@ impl Timer {
         }
     }
 
-    /// Ensures that `waker` is called at `deadline`, in place of the waker that has the same id.
-    /// Returns `false` if the timer thread cannot be spawned.
+    /// Ensures that the waker of `entry` is called at `deadline`, in place of the waker that has the
+    /// same id. Returns `false` if the timer thread cannot be spawned.
     fn register(
         &'static self,
         deadline: Instant,
         timer_id: &mut Option<u64>,
-        waker: &Waker,
+        entry: Entry,
     ) -> bool {
-        // Cloning and dropping a waker is user code, so both happen outside the lock.
-        let waker = waker.clone();
         let mut queue = self.queue.lock();
         let id = *timer_id.get_or_insert_with(|| queue.assign_id());
-        let replaced = queue.wakers.insert((deadline, id), waker);
+        let replaced = queue.entries.insert((deadline, id), entry);
         let is_earliest = queue.earliest() == Some((deadline, id));
-        // Invariant: while the queue has entries, `has_thread` is set. Only the registration that
+        // Invariant: while the queue has deadlines, `has_thread` is set. Only the registration that
         // sets it spawns, so there is one timer thread at most.
-        let has_thread = mem::replace(&mut queue.has_thread, true);
+        let has_thread = queue.set_has_thread(true);
         drop(queue);
-        drop_waker(replaced);
+        // Dropping a waker is user code, so it happens outside the lock.
+        drop_waker(replaced.map(|entry| entry.waker));
         if !has_thread {
             return self.spawn_thread();
         }
@@ -151,8 +212,8 @@ impl Timer {
     /// it wakes once with nothing to do.
     fn deregister(&self, deadline: Instant, id: u64) {
         // The guard is dropped within this statement, so the waker is dropped outside the lock.
-        let waker = self.queue.lock().wakers.remove(&(deadline, id));
-        drop_waker(waker);
+        let entry = self.queue.lock().entries.remove(&(deadline, id));
+        drop_waker(entry.map(|entry| entry.waker));
     }
 
     fn spawn_thread(&'static self) -> bool {
@@ -161,14 +222,36 @@ impl Timer {
             return true;
         };
         let mut queue = self.queue.lock();
-        queue.has_thread = false;
-        let wakers = mem::take(&mut queue.wakers);
+        let deadlines = queue.take_deadlines();
+        queue.set_has_thread(false);
+        queue.next_spawn = Some(Instant::now() + SPAWN_BACKOFF);
         drop(queue);
         // Other deadlines may have been registered in the meantime and count on the thread. Their
         // tasks poll again, and each tries to spawn the thread itself.
-        wake_all(wakers.into_values());
+        wake_all(deadlines);
         emit(|| tracing::warn!(%error, "failed to spawn the timer thread: {error}"));
         false
+    }
+
+    /// See [`run_due_retries`].
+    #[cold]
+    fn run_due_retries(&'static self) {
+        let now = Instant::now();
+        let mut queue = self.queue.lock();
+        if queue.has_thread {
+            return;
+        }
+        let due = queue.take_elapsed(now);
+        queue.set_has_thread(false);
+        drop(queue);
+        // A retry that fails registers the next one, which tries to spawn the thread.
+        wake_all(due);
+        let mut queue = self.queue.lock();
+        let may_spawn = !queue.entries.is_empty() && queue.next_spawn.is_none_or(|at| at <= now);
+        if may_spawn && !queue.set_has_thread(true) {
+            drop(queue);
+            self.spawn_thread();
+        }
     }
 
     /// The timer thread.
@@ -180,7 +263,7 @@ impl Timer {
             if !elapsed.is_empty() {
                 // Wakers are user code, and may register deadlines.
                 drop(queue);
-                wake_all(elapsed.into_values());
+                wake_all(elapsed);
                 queue = self.queue.lock();
                 continue;
             }
@@ -190,8 +273,8 @@ impl Timer {
             (queue, timed_out) = wait_on_for(&self.changed, queue, timeout);
             // Invariant: the check and the change of `has_thread` share one critical section, so a
             // registration either is seen here or spawns another thread.
-            if next.is_none() && timed_out && queue.wakers.is_empty() {
-                queue.has_thread = false;
+            if next.is_none() && timed_out && queue.entries.is_empty() {
+                queue.set_has_thread(false);
                 return;
             }
         }
@@ -201,9 +284,10 @@ impl Timer {
 impl TimerQueue {
     const fn new() -> Self {
         Self {
-            wakers: BTreeMap::new(),
+            entries: BTreeMap::new(),
             last_id: 0,
             has_thread: false,
+            next_spawn: None,
         }
     }
 
@@ -213,13 +297,33 @@ impl TimerQueue {
     }
 
     fn earliest(&self) -> Option<(Instant, u64)> {
-        self.wakers.first_key_value().map(|(key, _)| *key)
+        self.entries.first_key_value().map(|(key, _)| *key)
     }
 
     /// Removes and returns the entries whose deadline is `now` or earlier.
-    fn take_elapsed(&mut self, now: Instant) -> BTreeMap<(Instant, u64), Waker> {
+    fn take_elapsed(&mut self, now: Instant) -> Vec<Waker> {
         // No id reaches `u64::MAX`, so entries at `now` itself are among the elapsed ones.
-        let later = self.wakers.split_off(&(now, u64::MAX));
-        mem::replace(&mut self.wakers, later)
+        let later = self.entries.split_off(&(now, u64::MAX));
+        let elapsed = mem::replace(&mut self.entries, later).into_values();
+        elapsed.map(|entry| entry.waker).collect()
+    }
+
+    /// Removes and returns the entries of futures.
+    fn take_deadlines(&mut self) -> Vec<Waker> {
+        let entries = mem::take(&mut self.entries).into_iter();
+        let (retries, deadlines): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            entries.partition(|(_, entry)| entry.kind == EntryKind::Retry);
+        self.entries = retries;
+        deadlines.into_values().map(|entry| entry.waker).collect()
+    }
+
+    /// Returns the old value.
+    fn set_has_thread(&mut self, has_thread: bool) -> bool {
+        // Invariant: both change under the lock of the queue.
+        let unserved = !has_thread && !self.entries.is_empty();
+        if unserved != HAS_UNSERVED_RETRIES.load(Ordering::Relaxed) {
+            HAS_UNSERVED_RETRIES.store(unserved, Ordering::Relaxed);
+        }
+        mem::replace(&mut self.has_thread, has_thread)
     }
 }
