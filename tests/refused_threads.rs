@@ -20,9 +20,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
-use common::{Gate, LONG, eventually, within};
-use futurepool::{ThreadPool, as_completed};
+use common::{Gate, LONG, eventually, threads_named, within};
+use futurepool::{JoinHandle, ThreadPool, as_completed};
 use futures::StreamExt;
 use futures::future::{join_all, pending};
 use rlimit::Resource;
@@ -46,6 +47,7 @@ fn in_child(test: &str, more_threads: usize) -> bool {
     if let Ok(more) = env::var(LIMIT) {
         let limit = match more.parse::<u64>().unwrap() {
             0 => 0,
+            more if more >= NO_LIMIT as u64 => return true,
             more => threads_of_this_user() + more,
         };
         rlimit::setrlimit(Resource::NPROC, limit, limit).unwrap();
@@ -91,6 +93,19 @@ fn in_child(test: &str, more_threads: usize) -> bool {
     println!("{text}");
     false
 }
+
+/// In a child that has no limit yet: lets the system refuse every further thread of this process.
+/// Returns how to lift that again.
+fn refuse_threads() -> impl FnOnce() {
+    let (soft, hard) = rlimit::getrlimit(Resource::NPROC).unwrap();
+    rlimit::setrlimit(Resource::NPROC, 0, hard).unwrap();
+    let refused = std::thread::Builder::new().spawn(|| ());
+    assert!(refused.is_err(), "the limit has no effect");
+    move || rlimit::setrlimit(Resource::NPROC, soft, hard).unwrap()
+}
+
+/// Stands for a child whose limit the test sets itself. The user of the child differs for each test.
+const NO_LIMIT: usize = 1_000_000;
 
 /// Returns whether the child can tell how many threads it may start, to the last one. If not, says
 /// that the test is skipped.
@@ -341,4 +356,209 @@ fn a_timeout_elapses_at_once_if_the_timer_gets_no_thread() {
     // In async code: blocking code needs no timer.
     let result = futures::executor::block_on(results.next());
     assert!(result.unwrap().is_err());
+}
+
+/// A job that tells when it starts, then waits for the gate.
+fn hold(pool: &ThreadPool, gate: &Gate) -> (JoinHandle<()>, mpsc::Receiver<()>) {
+    let (started, starts) = mpsc::channel();
+    let gate = gate.clone();
+    let handle = pool.submit(move || {
+        started.send(()).unwrap();
+        gate.wait();
+    });
+    (handle, starts)
+}
+
+/// Starts the timer's thread. It then stays for some seconds.
+fn start_the_timer() {
+    let mut results = as_completed([pending::<()>()]).timeout(Duration::from_millis(1));
+    assert!(
+        futures::executor::block_on(results.next())
+            .unwrap()
+            .is_err()
+    );
+}
+
+#[test]
+fn guarantee_7_a_refused_thread_is_retried_without_any_further_call() {
+    let name = "guarantee_7_a_refused_thread_is_retried_without_any_further_call";
+    if !in_child(name, NO_LIMIT + 1) {
+        return;
+    }
+    within(LONG / 2, name, || {
+        let pool = ThreadPool::new(4);
+        let gate = Gate::new();
+        let (long, starts) = hold(&pool, &gate);
+        starts.recv_timeout(LONG).unwrap();
+        start_the_timer();
+        let lift = refuse_threads();
+        // Several: one retry makes up for all of them.
+        let queued = [hold(&pool, &gate), hold(&pool, &gate), hold(&pool, &gate)];
+        assert_eq!(pool.metrics().workers, 1);
+        let failures = pool.metrics().spawn_failures;
+        assert!(failures > 0);
+        eventually("a retry that fails", || {
+            pool.metrics().spawn_failures > failures
+        });
+        lift();
+        for (_, starts) in &queued {
+            starts
+                .recv_timeout(LONG / 4)
+                .expect("it starts by itself while the long job runs");
+        }
+        assert!(!long.is_finished());
+        gate.open();
+        for handle in queued.into_iter().map(|(handle, _)| handle).chain([long]) {
+            handle.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn guarantee_7_without_a_timer_a_thread_that_joins_retries() {
+    let name = "guarantee_7_without_a_timer_a_thread_that_joins_retries";
+    if !in_child(name, NO_LIMIT + 2) {
+        return;
+    }
+    within(LONG / 2, name, || {
+        let pool = ThreadPool::new(3);
+        let gate = Gate::new();
+        let (long, starts) = hold(&pool, &gate);
+        starts.recv_timeout(LONG).unwrap();
+        let lift = refuse_threads();
+        let (mut queued, queued_starts) = hold(&pool, &gate);
+        let another = pool.submit(|| 7);
+        assert_eq!(pool.metrics().workers, 1);
+        let failures = pool.metrics().spawn_failures;
+        // In a wait with a timeout, too.
+        let waited = queued.join_timeout(Duration::from_millis(500));
+        assert!(waited.unwrap_err().is_timeout());
+        assert!(pool.metrics().spawn_failures > failures);
+        assert_eq!(threads_named("futurepool-time"), 0);
+        lift();
+        assert_eq!(another.join().unwrap(), 7);
+        queued_starts.recv_timeout(LONG / 4).unwrap();
+        assert!(!long.is_finished());
+        gate.open();
+        long.join().unwrap();
+        queued.join().unwrap();
+    });
+}
+
+#[test]
+fn guarantee_7_without_a_timer_a_worker_that_ends_a_job_retries() {
+    let name = "guarantee_7_without_a_timer_a_worker_that_ends_a_job_retries";
+    if !in_child(name, NO_LIMIT + 3) {
+        return;
+    }
+    within(LONG / 2, name, || {
+        let pool = ThreadPool::new(3);
+        let (first_gate, gate) = (Gate::new(), Gate::new());
+        let (first, first_starts) = hold(&pool, &first_gate);
+        let (second, second_starts) = hold(&pool, &gate);
+        for starts in [first_starts, second_starts] {
+            starts.recv_timeout(LONG).unwrap();
+        }
+        let lift = refuse_threads();
+        // One for the worker that ends its job, and one that needs another worker.
+        let queued = [hold(&pool, &gate), hold(&pool, &gate)];
+        assert_eq!(pool.metrics().workers, 2);
+        lift();
+        // The back-off ends. Nothing of this crate is called meanwhile.
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(pool.metrics().workers, 2, "nothing has retried yet");
+        first_gate.open();
+        for (_, starts) in &queued {
+            starts.recv_timeout(LONG / 4).expect("it has a worker");
+        }
+        assert!(!second.is_finished());
+        gate.open();
+        for handle in queued.into_iter().map(|(handle, _)| handle) {
+            handle.join().unwrap();
+        }
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+#[test]
+fn guarantee_7_without_a_timer_a_submit_to_another_pool_retries() {
+    let name = "guarantee_7_without_a_timer_a_submit_to_another_pool_retries";
+    if !in_child(name, NO_LIMIT + 4) {
+        return;
+    }
+    within(LONG / 2, name, || {
+        let (pool, other) = (ThreadPool::new(2), ThreadPool::new(1));
+        other.submit(|| ()).join().unwrap();
+        let gate = Gate::new();
+        let (long, starts) = hold(&pool, &gate);
+        starts.recv_timeout(LONG).unwrap();
+        let lift = refuse_threads();
+        let (queued, queued_starts) = hold(&pool, &gate);
+        lift();
+        std::thread::sleep(Duration::from_millis(200));
+        let _ = other.submit(|| ());
+        queued_starts.recv_timeout(LONG / 4).unwrap();
+        gate.open();
+        long.join().unwrap();
+        queued.join().unwrap();
+    });
+}
+
+#[test]
+fn guarantee_7_a_blocked_worker_retries_without_a_timer() {
+    let name = "guarantee_7_a_blocked_worker_retries_without_a_timer";
+    if !in_child(name, NO_LIMIT + 5) {
+        return;
+    }
+    within(LONG / 2, name, || {
+        let pool = Arc::new(ThreadPool::new(3));
+        let gate = Gate::new();
+        let (long, starts) = hold(&pool, &gate);
+        starts.recv_timeout(LONG).unwrap();
+        let (go, wait_for_go) = mpsc::channel();
+        let waits = pool.submit(move || {
+            let mut handle: JoinHandle<u32> = wait_for_go.recv().unwrap();
+            // Such a wait runs no job, so only another worker can.
+            handle.join_timeout(LONG)
+        });
+        eventually("both are busy", || pool.metrics().running == 2);
+        let lift = refuse_threads();
+        let queued = pool.submit(|| 7);
+        assert_eq!(pool.metrics().workers, 2);
+        go.send(queued).unwrap();
+        lift();
+        // The test's thread comes by with nothing of this crate.
+        eventually("the queued job runs", || pool.metrics().workers == 3);
+        assert!(!long.is_finished());
+        gate.open();
+        assert_eq!(waits.join().unwrap().unwrap(), 7);
+        long.join().unwrap();
+    });
+}
+
+#[test]
+fn a_refused_prestart_counts_and_stops() {
+    if !in_child("a_refused_prestart_counts_and_stops", 0) {
+        return;
+    }
+    let pool = ThreadPool::new(8);
+    pool.prestart(8);
+    let metrics = pool.metrics();
+    assert_eq!((metrics.workers, metrics.spawn_failures), (0, 1));
+}
+
+#[test]
+fn a_spawn_failure_with_a_stack_size_names_it() {
+    if !in_child("a_spawn_failure_with_a_stack_size_names_it", 0) {
+        return;
+    }
+    let pool = ThreadPool::builder().stack_size(123_456).build().unwrap();
+    let error = pool.submit(|| ()).join().unwrap_err();
+    assert!(error.is_spawn_failed());
+    assert!(error.to_string().contains("123456"), "{error}");
+    let system = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+    assert_eq!(system.kind(), io::ErrorKind::WouldBlock);
+    let without = ThreadPool::new(1).submit(|| ()).join().unwrap_err();
+    assert!(error.to_string().contains(&without.to_string()), "{error}");
 }

@@ -8,7 +8,7 @@
 //! A pool that the system refused a thread registers a [retry](retry_at). If the system refuses the
 //! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue.
 //! Every thread that comes by then [runs those that are due](run_due_retries) and tries to spawn the
-//! timer thread again. These are a submitter, a worker that takes a job, and a thread that waits in
+//! timer thread for the others. These are a submitter, a worker that takes a job, and a thread that waits in
 //! [`Parker`](crate::park::parker::Parker).
 //!
 //! A child process made by `fork` has no timer thread. The timer makes no promise there.
@@ -28,8 +28,8 @@ use crate::util::unwind::{drop_waker, emit, wake_all};
 /// How long the timer thread waits for another registration before it exits.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How long a refused timer thread is not tried again for the sake of retries. Without it every job
-/// would try.
+/// How long a refused timer thread is not tried again by a thread that comes by. A retry that fails has
+/// tried it just before.
 const SPAWN_BACKOFF: Duration = Duration::from_millis(10);
 
 /// The point in time at which a wait ends. Dropping it removes its waker from the timer.
@@ -110,8 +110,8 @@ pub(crate) fn has_unserved_retries() -> bool {
     HAS_UNSERVED_RETRIES.load(Ordering::Relaxed)
 }
 
-/// Runs the unserved retries that are due, and tries to spawn the timer thread for the others. Spawns
-/// threads and emits events, so no lock may be held.
+/// Runs the unserved retries that are due. If there are any, it then tries to spawn the timer thread for
+/// the others. It spawns threads and emits events, so no lock may be held.
 pub(crate) fn run_due_retries() {
     if has_unserved_retries() {
         TIMER.run_due_retries();
@@ -242,9 +242,13 @@ impl Timer {
             return;
         }
         let due = queue.take_elapsed(now);
+        if due.is_empty() {
+            return;
+        }
         queue.set_has_thread(false);
         drop(queue);
-        // A retry that fails registers the next one, which tries to spawn the thread.
+        // Before the timer thread, which could take the only thread that the system has. A retry that
+        // fails registers the next one, which tries to spawn the timer thread.
         wake_all(due);
         let mut queue = self.queue.lock();
         let may_spawn = !queue.entries.is_empty() && queue.next_spawn.is_none_or(|at| at <= now);

@@ -773,15 +773,86 @@ fn broken_pool_can_be_shut_down_and_stays_broken() {
 }
 
 #[test]
-fn drop_after_a_shutdown_that_was_given_up_still_waits() {
+fn drop_after_a_shutdown_that_was_given_up_does_not_wait() {
     within(LONG, "drop after a timeout", || {
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
-        assert!(pool.shutdown_now().join_timeout(Duration::ZERO).is_err());
-        let dropper = spawn_until_asleep(move || drop(pool));
-        assert!(!dropper.is_finished());
+        let queued = pool.submit(|| 7);
+        let timeout = Duration::from_millis(5);
+        assert!(pool.shutdown().join_timeout(timeout).is_err());
+        drop(pool); // the job never ends until the gate below opens
+        assert!(!queued.is_finished());
+        // Only the drop does not wait: what was accepted still runs.
         blocked.release();
-        dropper.join().unwrap();
+        assert_eq!(queued.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn drop_waits_again_once_a_later_wait_for_the_shutdown_has_succeeded() {
+    #[derive(Debug, Clone, Copy)]
+    enum Later {
+        JoinTimeout,
+        Await,
+        Poll,
+    }
+    within(LONG, "drop after a success", || {
+        for later in [Later::JoinTimeout, Later::Await, Later::Poll] {
+            let gate = Gate::new();
+            let pool = ThreadPool::new(1);
+            let (slow, started) = (gate.clone(), Gate::new());
+            let starts = started.clone();
+            let job = pool.submit(move || {
+                at_thread_end(move || slow.wait());
+                starts.wait();
+            });
+            let mut end = pool.shutdown();
+            assert!(end.join_timeout(Duration::ZERO).is_err());
+            started.open();
+            job.join().unwrap();
+            // The worker leaves its loop. Its thread does not end yet.
+            match later {
+                Later::JoinTimeout => end.join_timeout(LONG).unwrap(),
+                Later::Await => block_on(&mut end),
+                Later::Poll => eventually("it is over", || poll_once(&mut end).is_ready()),
+            }
+            let dropper = spawn_until_asleep(move || drop(pool));
+            assert!(!dropper.is_finished(), "{later:?}");
+            gate.open();
+            dropper.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_wait_in_a_worker_does_not_change_what_the_drop_does() {
+    within(LONG, "waits in a worker", || {
+        let pool = pool(2);
+        let blocked = block_workers(&pool, 1);
+        assert!(pool.shutdown().join_timeout(Duration::ZERO).is_err());
+        drop(blocked);
+        // A worker's waits return at once and decide nothing.
+        let pool = self::pool(2);
+        let inside = Arc::clone(&pool);
+        let (go, wait) = mpsc::channel::<()>();
+        let (waited, waits) = mpsc::channel();
+        let job = pool.submit(move || {
+            wait.recv().unwrap();
+            inside.shutdown().join_timeout(Duration::ZERO).unwrap();
+            block_on(inside.shutdown());
+            inside.shutdown().join();
+            drop(inside);
+            waited.send(()).unwrap();
+            wait.recv()
+        });
+        assert!(pool.shutdown().join_timeout(Duration::ZERO).is_err());
+        go.send(()).unwrap();
+        waits.recv_timeout(LONG).unwrap();
+        // The timeout outside still counts.
+        drop(Arc::into_inner(pool).expect("the job has dropped its reference"));
+        assert!(!job.is_finished());
+        go.send(()).unwrap();
+        job.join().unwrap().unwrap();
     });
 }
 
