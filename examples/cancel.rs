@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let queued = pool.submit(|| unreachable!()).cancel_on_drop().disarm();
 
     // Cancels every queued job. The pool stays open.
-    assert_eq!(pool.cancel_pending(), 1);
+    assert_eq!(pool.cancel_queued(), 1);
     assert!(queued.is_cancelled());
 
     // Cancelling a running job returns false: it is only a request.

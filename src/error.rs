@@ -142,7 +142,7 @@ impl JoinError {
     /// A job is cancelled by:
     ///
     /// - its handle,
-    /// - [`cancel_pending`](crate::ThreadPool::cancel_pending) or
+    /// - [`cancel_queued`](crate::ThreadPool::cancel_queued) or
     ///   [`shutdown_now`](crate::ThreadPool::shutdown_now),
     /// - the end of the map that it belongs to,
     /// - an executor, or a [`Promise`](crate::Promise), that drops it.

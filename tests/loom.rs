@@ -490,6 +490,49 @@ fn cancel_pending_and_start_each_job_runs_or_is_cancelled_and_never_both() {
 }
 
 #[test]
+fn wait_idle_and_finish_the_wait_ends_and_the_job_is_finished() {
+    check(OF_A_POOL, || {
+        let pool = ThreadPool::new(1);
+        let handle = pool.submit(|| 7);
+        pool.wait_idle().join();
+        assert!(handle.is_finished());
+        assert_eq!(handle.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn wait_idle_and_a_submit_after_the_idle_moment_the_wait_ends() {
+    check(OF_TWO_WORKERS, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let go = Arc::new(Notify::new());
+        let first = pool.submit(|| ());
+        let idle = pool.wait_idle();
+        let other = beside(&pool, {
+            let go = Arc::clone(&go);
+            move |pool| {
+                first.join().unwrap();
+                // The pool was idle before this.
+                pool.submit(move || go.wait())
+            }
+        });
+        // Otherwise this waits for the second job, which waits for what follows.
+        idle.join();
+        go.notify();
+        other.join().unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn wait_idle_and_two_jobs_that_end_at_once_the_wait_ends() {
+    check(OF_TWO_WORKERS, || {
+        let pool = ThreadPool::new(2);
+        let handles = [pool.submit(|| ()), pool.submit(|| ())];
+        pool.wait_idle().join();
+        assert!(handles.iter().all(|handle| handle.is_finished()));
+    });
+}
+
+#[test]
 fn last_owner_dropped_by_a_running_job_the_pool_ends() {
     check(OF_A_POOL, || {
         let pool = Arc::new(ThreadPool::new(1));

@@ -3,6 +3,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::task::context::ThreadId;
+use crate::util::fault::fault_or;
 use crate::util::sync::{AtomicU64, Ordering, fence};
 
 /// The metrics of a pool: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
@@ -90,7 +91,7 @@ impl Counter {
         self.0.fetch_add(1, Ordering::SeqCst);
         // The model checker takes no access for sequentially consistent, only a fence.
         if cfg!(loom) {
-            fence(Ordering::SeqCst);
+            fence(fault_or!("a_weak_fence_after_an_end": Ordering::AcqRel; Ordering::SeqCst));
         }
     }
 

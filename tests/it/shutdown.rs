@@ -1,4 +1,4 @@
-//! The end of a pool: `shutdown`, `shutdown_now`, `cancel_pending`, every form of `Shutdown`, and
+//! The end of a pool: `shutdown`, `shutdown_now`, `cancel_queued`, every form of `Shutdown`, and
 //! the drop of a pool: from outside, from workers, and during other operations.
 
 use std::cell::RefCell;

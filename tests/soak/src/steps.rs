@@ -189,7 +189,7 @@ pub(crate) fn use_short_lived_pool(random: &mut Random) {
                 let end = pool.shutdown().join_timeout(random.micros(500));
                 end.unwrap_or_else(|_| count(Count::Timeouts));
             }
-            4 => drop(pool.cancel_pending()),
+            4 => drop(pool.cancel_queued()),
             _ => {}
         }
         submitter.join().expect("the submitter does not panic")
