@@ -86,7 +86,7 @@ use crate::util::unwind::drop_catching;
 /// use std::time::Duration;
 ///
 /// let pool = futurepool::ThreadPool::new(1);
-/// pool.submit(|| loop { std::thread::park() }); // never returns
+/// let _endless = pool.submit(|| loop { std::thread::park() });
 /// assert!(pool.shutdown().join_timeout(Duration::from_millis(10)).is_err());
 /// drop(pool); // returns at once
 /// ```
@@ -463,7 +463,7 @@ impl ThreadPool {
     /// let sum = Arc::new(AtomicU32::new(0));
     /// for n in 1..=10 {
     ///     let sum = Arc::clone(&sum);
-    ///     pool.submit(move || sum.fetch_add(n, Ordering::Relaxed)); // detached
+    ///     drop(pool.submit(move || sum.fetch_add(n, Ordering::Relaxed))); // detached, it still runs
     /// }
     /// pool.wait_idle().join();
     /// assert_eq!(sum.load(Ordering::Relaxed), 55);

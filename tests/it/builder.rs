@@ -427,7 +427,7 @@ fn is_shutdown_is_about_calls_of_shutdown() {
                 .unwrap();
             assert!(pool.submit(|| ()).join().unwrap_err().is_broken());
             assert!(!pool.is_shutdown(), "it is broken");
-            let _ = shutdown(&pool);
+            drop(shutdown(&pool));
             assert!(pool.is_shutdown());
             assert!(pool.submit(|| ()).join().unwrap_err().is_broken());
         }

@@ -52,7 +52,7 @@ fn it_waits_for_detached_jobs_and_the_pool_stays_open() {
         for round in 1..=50 {
             for _ in 0..20 {
                 let ran = Arc::clone(&ran);
-                pool.submit(move || ran.fetch_add(1, SeqCst));
+                drop(pool.submit(move || ran.fetch_add(1, SeqCst)));
             }
             match round % 3 {
                 0 => pool.wait_idle().join(),
@@ -252,7 +252,7 @@ fn the_result_that_nothing_wants_is_dropped_before() {
         let pool = ThreadPool::new(1);
         let (gate, dropped) = (Gate::new(), Arc::new(AtomicBool::new(false)));
         let slow = Slow(gate.clone(), Arc::clone(&dropped));
-        pool.submit(move || slow);
+        drop(pool.submit(move || slow));
         let mut idle = pool.wait_idle();
         assert!(idle.join_timeout(Duration::from_millis(20)).is_err());
         gate.open();
@@ -310,7 +310,7 @@ fn in_the_pools_own_workers_it_returns_at_once_and_runs_nothing() {
         let runs = Arc::clone(&ran);
         let (moved, moves) = mpsc::channel();
         let handle = pool.submit(move || {
-            inside.submit(move || runs.store(true, SeqCst));
+            drop(inside.submit(move || runs.store(true, SeqCst)));
             inside.wait_idle().join();
             inside.wait_idle().join_timeout(LONG).unwrap();
             assert!(poll_once(&mut inside.wait_idle()).is_ready());
@@ -427,7 +427,7 @@ fn no_lock_is_held_while_its_waker_is_woken_or_dropped() {
         fn ask(&self, what: &'static str) {
             let _ = (self.0.metrics(), format!("{:?}", self.0));
             drop(self.0.wait_idle());
-            self.0.submit(|| ());
+            drop(self.0.submit(|| ()));
             self.1.lock().unwrap().push(what);
         }
     }
