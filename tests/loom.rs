@@ -517,6 +517,16 @@ fn wait_idle_and_a_submit_after_the_idle_moment_the_wait_has_ended() {
 }
 
 #[test]
+fn wait_idle_and_finish_a_detached_job_is_finished_too() {
+    check(OF_A_POOL, || {
+        let pool = ThreadPool::new(1);
+        let job = pool.submit(|| 7).cancel_handle();
+        pool.wait_idle().join();
+        assert!(job.is_finished());
+    });
+}
+
+#[test]
 fn wait_idle_and_two_jobs_that_end_at_once_the_wait_ends() {
     check(OF_TWO_WORKERS, || {
         let pool = ThreadPool::new(2);

@@ -224,17 +224,17 @@ fn a_cancel_that_comes_last_ends_the_wait() {
 #[test]
 fn jobs_accepted_before_are_finished_by_any_reference() {
     within(LONG, "finished", || {
-        for _ in 0..300 {
+        for _ in 0..500 {
             let pool = ThreadPool::new(2);
             let handles: Vec<_> = (0..4).map(|n| pool.submit(move || n)).collect();
-            let awaited = AtomicUsize::new(0);
+            let detached: Vec<_> = (0..4)
+                .map(|n| pool.submit(move || n).cancel_handle())
+                .collect();
             pool.wait_idle().join();
-            for handle in handles {
-                assert!(handle.is_finished());
-                awaited.fetch_add(1, SeqCst);
-            }
+            assert!(handles.iter().all(|handle| handle.is_finished()));
+            assert!(detached.iter().all(|handle| handle.is_finished()));
             let metrics = pool.metrics();
-            assert_eq!((metrics.completed, metrics.queued), (4, 0));
+            assert_eq!((metrics.completed, metrics.queued), (8, 0));
         }
     });
 }
