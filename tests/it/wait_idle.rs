@@ -252,8 +252,10 @@ fn the_result_that_nothing_wants_is_dropped_before() {
         let pool = ThreadPool::new(1);
         let (gate, dropped) = (Gate::new(), Arc::new(AtomicBool::new(false)));
         let slow = Slow(gate.clone(), Arc::clone(&dropped));
+        let blocked = block_workers(&pool, 1);
         drop(pool.submit(move || slow));
         let mut idle = pool.wait_idle();
+        blocked.release();
         assert!(idle.join_timeout(Duration::from_millis(20)).is_err());
         gate.open();
         idle.join();
