@@ -295,8 +295,8 @@ impl ThreadPoolBuilder {
     /// By default jobs run inside the runtime that is current at [`build`](Self::build). For a pool in
     /// a `static` that is the runtime of its first caller, which may end long before the pool.
     ///
-    /// Without feature `tokio` this is always so, and the method changes nothing. With it, the last call of
-    /// `tokio_handle` and `no_tokio` counts.
+    /// Without feature `tokio` this is always so, and the method changes nothing. With it, the last
+    /// call of `tokio_handle` and `no_tokio` counts.
     ///
     /// # Examples
     ///

@@ -24,7 +24,8 @@ const PREFIX: &str = "global";
 /// Returns the process-wide pool, which is created at the first call.
 ///
 /// The pool has the default size, unless [`GlobalPool::init`] was called before. It cannot be shut
-/// down, is never dropped, and captures no runtime. **Jobs that are unfinished at the end of `main` are lost**: wait for your handles.
+/// down, is never dropped, and captures no runtime. **Jobs that are unfinished at the end of `main`
+/// are lost**: wait for your handles.
 ///
 /// # Examples
 ///

@@ -180,7 +180,7 @@ impl PoolInner {
         job: Job,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
-        let mut idle_wakers = Vec::new();
+        let mut idle_wakers = None;
         let push = self.queue.push(job, |job| {
             let accepted = accept(job);
             if accepted {
@@ -188,13 +188,15 @@ impl PoolInner {
                 if fault_or!(
                     "a_submit_overlooks_an_idle_moment": false; self.idle_waiters.is_any())
                 {
-                    idle_wakers = self.take_idle_wakers();
+                    idle_wakers = Some(self.take_idle_wakers());
                 }
                 self.counters.submitted();
             }
             accepted
         });
-        wake_all(idle_wakers);
+        if let Some(wakers) = idle_wakers {
+            wake_all(wakers);
+        }
         match &push {
             Ok(Push::Accepted) => {}
             Ok(Push::AlreadyCancelled) => self.release_permit(),

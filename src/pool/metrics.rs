@@ -187,8 +187,8 @@ impl Counters {
 
     /// Returns how many jobs have ended, and how many were submitted.
     pub(crate) fn ended_and_submitted(&self) -> (u64, u64) {
-        // Ordering: after `increment_end`, or after the registration of a waiter. The jobs that ended are
-        // read first, so a job that is counted as ended is counted as submitted.
+        // Ordering: after `increment_end`, or after the registration of a waiter. The jobs that ended
+        // are read first, so a job that is counted as ended is counted as submitted.
         let read = |counter: &Counter| counter.0.load(Ordering::SeqCst);
         let ended_here = |shard: &CachePadded<Shard>| {
             read(&shard.completed) + read(&shard.panicked) + read(&shard.cancelled)

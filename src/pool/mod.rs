@@ -11,8 +11,8 @@
 //!      └─► builder, global, metrics
 //! ```
 //!
-//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, idle waiters. None of them
-//! knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
+//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, idle waiters.
+//! None of them knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
 
 pub(crate) mod blocked;
 mod builder;

@@ -264,8 +264,8 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             // that a quiet pool holds nothing of the user's.
             drop(inner);
             drop_catching("the destructor of a job's result", outcome);
-            // Invariant: counted under the lock under which the end becomes visible. So a thread that finds
-            // the pool idle sees each of its jobs as finished, by any reference.
+            // Invariant: counted under the lock under which the end becomes visible. So a thread that
+            // finds the pool idle sees each of its jobs as finished, by any reference.
             let mut inner = self.inner.lock();
             self.scheduler.on_finish(runner, panicked, false);
             // The handle is gone, so no callback and no waker can arrive.

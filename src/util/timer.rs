@@ -8,8 +8,8 @@
 //! A pool that the system refused a thread registers a [retry](retry_at). If the system refuses the
 //! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue.
 //! Every thread that comes by then [runs those that are due](run_due_retries) and tries to spawn the
-//! timer thread for the others. These are a submitter, a worker that takes a job, and a thread that waits in
-//! [`Parker`](crate::park::parker::Parker).
+//! timer thread for the others. These are a submitter, a worker that takes a job, and a thread that
+//! waits in [`Parker`](crate::park::parker::Parker).
 //!
 //! A child process made by `fork` has no timer thread. The timer makes no promise there.
 
