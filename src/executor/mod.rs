@@ -206,8 +206,8 @@ impl Scheduler for DeferredScheduler {
         self.if_attached(|pool| pool.on_not_run());
     }
 
-    fn on_published(&self) {
-        self.if_attached(|pool| pool.on_published());
+    fn on_published(&self, runner: Option<Runner>) {
+        self.if_attached(|pool| pool.on_published(runner));
     }
 
     fn is_stopping(&self) -> bool {

@@ -18,6 +18,7 @@ use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
 use crate::pool::queue::{Push, Queue};
 use crate::pool::registry::Registry;
 use crate::pool::semaphore::Semaphore;
+use crate::pool::spawn::notify_work;
 use crate::pool::wait_idle::IdleWaiters;
 use crate::task::cell::{JobPlace, RawTask, Role, Runner, Scheduler, refuse_marked};
 use crate::task::context::{
@@ -401,8 +402,32 @@ impl Scheduler for PoolRef {
         self.0.counters.current().cancelled.increment_end();
     }
 
-    fn on_published(&self) {
-        fault_or!("a_finisher_overlooks_a_wait_for_idle": (); self.0.wake_if_idle());
+    fn on_published(&self, runner: Option<Runner>) {
+        let pool = &**self.0;
+        if !fault_or!(
+            "a_finisher_overlooks_a_wait_for_idle": false; pool.idle_waiters().is_any())
+        {
+            return;
+        }
+        let wakers = pool.take_idle_wakers();
+        if wakers.is_empty() {
+            return;
+        }
+        if runner != Some(Runner::Executor) {
+            return wake_all(wakers);
+        }
+        // The wakers are user code and may take their time. Meanwhile nothing may count on this worker.
+        let unavailable = &pool.counters.current().unavailable;
+        unavailable.increment();
+        if Context::with(|context| context.searching.take()).unwrap_or(false) {
+            pool.idle.stop_searching();
+            // Rule 2 of `idle.rs`.
+            if pool.has_queued_hint() {
+                notify_work(pool);
+            }
+        }
+        wake_all(wakers);
+        unavailable.decrement();
     }
 
     fn is_stopping(&self) -> bool {

@@ -87,8 +87,11 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_cancel(&self, cancel: Cancel) -> Cancel {
         cancel
     }
-    /// The outcome is visible. Wakes what waits for an idle pool, so no lock may be held.
-    fn on_published(&self) {}
+    /// The outcome is visible, of a task that `runner` has run or that did not run. Wakes what waits
+    /// for an idle pool, so no lock may be held.
+    fn on_published(&self, runner: Option<Runner>) {
+        let _ = runner;
+    }
     /// Returns whether all running jobs are asked to end.
     fn is_stopping(&self) -> bool;
     /// Returns this thread's relation to the pool.
@@ -272,7 +275,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             let waker = inner.state.finish(kind);
             drop(inner);
             debug_assert!(waker.is_none(), "a detached task keeps no waker");
-            self.scheduler.on_published();
+            self.scheduler.on_published(Some(runner));
             return;
         }
         // From here on the lock is held until the outcome is visible: the handle could be dropped, or
@@ -284,7 +287,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);
         drop(inner);
-        self.scheduler.on_published();
+        self.scheduler.on_published(Some(runner));
         // After the lock: a waker may poll the handle at once, on this very thread.
         if let Some(waker) = waker {
             fault_or!("the_end_wakes_nobody": drop(waker); wake(waker));
@@ -612,7 +615,7 @@ pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
 /// The last phases of a cancel: the error becomes visible, the waiter is woken, the callbacks run.
 fn publish<K: RawTask + ?Sized>(task: &K, error: &JoinError) {
     let (waker, has_callbacks) = task.publish_error(error.replicate());
-    task.scheduler().on_published();
+    task.scheduler().on_published(None);
     if let Some(waker) = waker {
         wake(waker);
     }
@@ -648,7 +651,7 @@ pub(crate) fn refuse_marked(tasks: &[Arc<dyn RawTask>], error: &JoinError) {
         }
     }
     for task in tasks {
-        task.scheduler().on_published();
+        task.scheduler().on_published(None);
     }
     wake_all(wakers);
     for task in with_callbacks {

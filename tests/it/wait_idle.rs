@@ -486,3 +486,35 @@ fn random_submitters_and_waiters_lose_no_idle_moment() {
         }
     });
 }
+
+#[test]
+fn a_slow_waker_keeps_no_job_from_another_worker() {
+    within(LONG, "slow waker", || {
+        struct Slow(mpsc::SyncSender<()>, Gate);
+        impl Wake for Slow {
+            fn wake(self: Arc<Self>) {
+                self.0.send(()).unwrap();
+                self.1.wait();
+            }
+        }
+        for workers in [1, 2] {
+            let pool = ThreadPool::new(2);
+            if workers == 2 {
+                block_workers(&pool, 2).release();
+            }
+            let gate = Gate::new();
+            let (tell, told) = mpsc::sync_channel(1);
+            let waker = Waker::from(Arc::new(Slow(tell, gate.clone())));
+            let (go, wait) = mpsc::channel::<()>();
+            let job = pool.submit(move || wait.recv());
+            let mut idle = pool.wait_idle();
+            assert!(poll_with(&mut idle, &waker).is_pending());
+            drop(go);
+            told.recv_timeout(LONG).unwrap();
+            assert!(job.join().unwrap().is_err());
+            // The worker is in the waker, so this job needs another one.
+            assert_eq!(pool.submit(|| 7).join().unwrap(), 7);
+            gate.open();
+        }
+    });
+}
