@@ -60,12 +60,19 @@
 //! - Items move into jobs, so they must be owned: `words` or `words.iter().cloned()`, not
 //!   `words.iter()`. For jobs that borrow, use [`scope`](crate::ThreadPool::scope).
 //! - If `f` returns a `Result`, each item needs two `?`: `item??`.
+//! - `list(executor.map(f, xs))` is [`pool.map(xs, f).join()?`](crate::Map::join), or `.await?` in
+//!   async code.
 //! - A map is **lazy**, as iterators and streams are in Rust: it submits nothing before the first
 //!   result is requested. [`start`](crate::Map::start) begins immediately, as Python does.
+//! - `executor.map(f, xs)` without a loop around it is [`pool.map(xs,
+//!   f).detach()`](crate::Map::detach): every item is processed, and no result is needed.
 //! - A panic in one item is an `Err` in its place, and later items still follow. (Python's iterator
 //!   ends with the exception.) To stop at the first error, use `?` or `collect::<Result<Vec<_>,
 //!   _>>()`.
-//! - Leaving the loop early cancels the items that have not started.
+//! - Leaving the loop early cancels the items that have not started. A map that was started and never
+//!   asked for a result runs to its end. Both are as in Python.
+//! - A [`timeout`](crate::Map::timeout) counts from the start of the map. (Python counts from the
+//!   call.)
 //!
 //! # `as_completed`
 //!
@@ -106,8 +113,9 @@
 //!   results that are ready in time, then one [`TimeoutError`](crate::TimeoutError) instead of the
 //!   exception. [`into_pending`](crate::TimedAsCompleted::into_pending) returns the remaining
 //!   futures.
-//! - [`push`](crate::AsCompleted::push) adds a future during the iteration. Python has no
-//!   counterpart.
+//! - [`push`](crate::AsCompleted::push) adds a future during the iteration, and
+//!   [`cancel_all`](crate::AsCompleted::cancel_all) cancels the rest. Python has no counterpart.
+//! - To return at the first success, use [`first_ok`](crate::first_ok()).
 //!
 //! # `wait`
 //!
@@ -131,6 +139,8 @@
 //! ```
 //!
 //! - `done` and `not_done` are lists in the order given, not sets.
+//! - `wait` takes the handles and gives them back. `wait(&mut handles, …)` borrows them instead, as
+//!   Python does.
 //! - A cancelled job is finished immediately. (In Python only once a worker has dequeued it.)
 //! - An exception is a panic. [`wait`](crate::wait) does not inspect results. If an `Err` returned
 //!   by a job must end the wait too, use [`wait_results`](crate::wait_results).
@@ -191,7 +201,11 @@
 //! | `future.done()` | [`is_finished`](crate::JoinHandle::is_finished) | |
 //! | `future.add_done_callback(f)` | [`add_done_callback`](crate::JoinHandle::add_done_callback) | for a job that ran, runs *before* waiters are woken, so a waiter sees its effects; for a job that never ran, runs after, as in Python |
 //! | forgetting a future | dropping the handle | the job still runs; [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels it |
-//! | – | [`cancel_requested`](crate::cancel_requested) | tells a running job that it was cancelled |
+//! | `Future()`, `set_result(x)`, `set_exception(e)` | [`promise()`](crate::promise()), [`complete(x)`](crate::Promise::complete), [`fail(e)`](crate::Promise::fail) | two values: the promise and its handle |
+//! | `set_running_or_notify_cancel()` | [`set_running`](crate::Promise::set_running) | [`on_cancel`](crate::Promise::on_cancel) hears of a cancel while running |
+//! | – | [`cancel_requested`](crate::cancel_requested) | tells a running job that it was cancelled; [`current_job`](crate::current_job) tells its threads |
+//! | – | [`cancel_handle`](crate::JoinHandle::cancel_handle) | cancels a job whose handle is elsewhere |
+//! | `raise future.exception()` | [`resume_panic`](crate::JoinError::resume_panic) | goes on panicking with the job's payload |
 //!
 //! # The pool
 //!
@@ -201,12 +215,15 @@
 //! | `thread_name_prefix="hash"` | [`.thread_name_prefix("hash")`](crate::ThreadPoolBuilder::thread_name_prefix) | `hash-0`, not `hash_0` |
 //! | `executor.shutdown()` | [`pool.shutdown().join()`](crate::Shutdown::join), or `.await` | returns at once in one of the pool's own workers |
 //! | `executor.shutdown(wait=False)` | [`pool.shutdown()`](crate::ThreadPool::shutdown) | |
+//! | `wait(all_futures)` before the end | [`pool.wait_idle()`](crate::ThreadPool::wait_idle) | waits for detached jobs too; the pool stays open |
+//! | `for f in futures: f.cancel()` | [`pool.cancel_queued()`](crate::ThreadPool::cancel_queued) | every queued job of the pool |
 //! | `executor.shutdown(cancel_futures=True)` | [`pool.shutdown_now().join()`](crate::ThreadPool::shutdown_now) | also asks running jobs to stop |
 //! | submit after shutdown: `RuntimeError` | the handle [`is_shutdown`](crate::JoinError::is_shutdown) | [`try_submit`](crate::ThreadPool::try_submit) returns the closure |
 //! | `BrokenThreadPool` | [`is_broken`](crate::JoinError::is_broken) | |
 //! | `Executor` | [`Executor`](crate::Executor) | one required method, `execute` |
 //! | `loop.run_in_executor(executor, f)` | `pool.submit(f).await` | |
 //! | `asyncio.to_thread(f)` | [`futurepool::submit(f).await`](crate::submit) | |
+//! | `initializer=f` | [`.initializer(f)`](crate::ThreadPoolBuilder::initializer) | [`.on_exit(g)`](crate::ThreadPoolBuilder::on_exit) is its counterpart at the end of a worker |
 //! | end of the program | end of `main` | dropping a pool waits for its jobs; unfinished jobs of the [process-wide](crate::global) pool are **lost** |
 //!
 //! # What Python does not have

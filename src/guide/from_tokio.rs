@@ -23,8 +23,11 @@
 //! | dropping the handle | detaches the job | detaches the job; [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop) cancels it |
 //! | `abort()` / [`cancel`](crate::JoinHandle::cancel), queued job | drops the closure when a thread reaches it | drops the closure before `cancel` returns |
 //! | `abort()` / [`cancel`](crate::JoinHandle::cancel), running job | no effect | sets [`cancel_requested`](crate::cancel_requested) in the job |
+//! | `abort_handle()` | cancels a job whose handle is elsewhere | [`cancel_handle`](crate::JoinHandle::cancel_handle) |
 //! | sync code | – | [`join`](crate::JoinHandle::join), also inside a runtime |
 //! | jobs that wait for jobs | can hang when all threads wait | the waiting worker [runs them](crate#jobs-that-wait-for-jobs) |
+//! | options | `max_blocking_threads`, `thread_keep_alive`, `on_thread_start`, `on_thread_stop` | [`max_workers`](crate::ThreadPoolBuilder::max_workers), [`keep_alive`](crate::ThreadPoolBuilder::keep_alive), [`initializer`](crate::ThreadPoolBuilder::initializer), [`on_exit`](crate::ThreadPoolBuilder::on_exit) |
+//! | `oneshot::channel()` for a callback | sender and receiver | [`promise()`](crate::promise()) and its handle |
 //! | shutdown | dropping the runtime waits for running jobs; busy threads run queued jobs before they exit | [`shutdown().await`](crate::ThreadPool::shutdown) runs queued jobs, [`shutdown_now().await`](crate::ThreadPool::shutdown_now) cancels them |
 //!
 //! - Jobs run in the runtime in which the pool was built, or in the one passed to
@@ -55,6 +58,14 @@
 //! # }).unwrap();
 //! ```
 //!
+//! | tokio | futurepool |
+//! |---|---|
+//! | `JoinSet::new()`, `spawn_blocking(f)` | [`AsCompleted::new()`](crate::AsCompleted::new), [`push(pool.submit(f))`](crate::AsCompleted::push) |
+//! | `join_next().await`, `try_join_next()` | `next().await`, [`try_wait_next()`](crate::AsCompleted::try_wait_next) |
+//! | `abort_all()` | [`cancel_all()`](crate::AsCompleted::cancel_all) |
+//! | `select!` over `&mut` handles | [`wait(&mut handles, ReturnWhen::FirstCompleted)`](crate::wait()) |
+//! | `futures::future::select_ok` | [`first_ok_results(handles)`](crate::first_ok_results()) |
+//!
 //! - Dropping a `JoinSet` aborts its tasks. Dropping [`AsCompleted`](crate::AsCompleted) lets the
 //!   jobs run, unless the handles [cancel on drop](crate::JoinHandle::cancel_on_drop).
 //! - `JoinSet::join_all` is [`wait(handles, ReturnWhen::AllCompleted)`](crate::wait) or
@@ -78,6 +89,27 @@
 //! With a [`buffer_size`](crate::Map::buffer_size), [`map`](crate::ThreadPool::map) corresponds to
 //! `buffered`, and [`map_unordered`](crate::ThreadPool::map_unordered) to `buffer_unordered`. In
 //! sync code both are iterators.
+//!
+//! # `tokio::fs`, `tokio::io::stdin`
+//!
+//! [`Unblock`](crate::Unblock) implements tokio's `AsyncRead`, `AsyncWrite` and `AsyncSeek` over
+//! anything that reads, writes or seeks. Its jobs run on the pool that you choose.
+//!
+//! ```
+//! # #[cfg(feature = "tokio")]
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! use futurepool::{ThreadPool, Unblock};
+//! use tokio::io::AsyncReadExt;
+//!
+//! // tokio: tokio::fs::File::open("Cargo.toml").await?
+//! let disk = ThreadPool::new(4);
+//! let file = disk.submit(|| std::fs::File::open("Cargo.toml")).await??;
+//! let mut text = String::new();
+//! Unblock::new_in(&disk, file).read_to_string(&mut text).await?;
+//! assert!(text.contains("futurepool"));
+//! # Ok::<(), std::io::Error>(())
+//! # }).unwrap();
+//! ```
 //!
 //! # `block_in_place`
 //!
@@ -235,8 +267,9 @@
 //! its own. Later tests then run their jobs in a runtime that is gone, and a `tokio::spawn` in such
 //! a job gives a cancelled task. Ways out:
 //!
-//! - Build the pool without a runtime: the builder's `no_tokio()`, or the process-wide
-//!   [`global`](crate::global) pool, which captures none.
+//! - Build the pool without a runtime: the builder's
+//!   [`no_tokio`](crate::ThreadPoolBuilder::no_tokio), or the process-wide [`global`](crate::global)
+//!   pool, which captures none.
 //! - Let the job bring the runtime of its submitter:
 //!
 //! ```
