@@ -191,6 +191,7 @@ impl JoinError {
     ///
     /// [`source`](Error::source) returns the system's error. The spawn failure does not break the
     /// pool: the next `submit` tries to spawn a worker again.
+    #[doc(alias = "ThreadSpawnError")]
     #[must_use]
     pub fn is_spawn_failed(&self) -> bool {
         matches!(self.0, Kind::SpawnFailed(_))
@@ -270,6 +271,7 @@ impl JoinError {
     /// let error = pool.submit(|| 7).join().unwrap_err();
     /// assert!(error.try_into_panic().unwrap_err().is_shutdown());
     /// ```
+    #[doc(alias = "exception")]
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, Self> {
         match self.0 {
             Kind::Panic(panic) => Ok(panic
@@ -492,6 +494,9 @@ impl From<Closed> for JoinError {
 /// assert!(error.is_shutdown());
 /// assert_eq!(error.into_inner()(), 7);
 /// ```
+#[doc(alias = "TrySendError")]
+#[doc(alias = "RejectedExecutionException")]
+#[doc(alias = "Full")]
 pub struct SubmitError<F> {
     reason: Refusal,
     /// Never locked. The mutex makes the error `Sync` although the closure may not be.
@@ -586,6 +591,7 @@ impl<F> Error for SubmitError<F> {
 /// assert_eq!(error.field(), "max_workers");
 /// assert_eq!(error.to_string(), "max_workers: a pool needs at least 1 worker, not 0");
 /// ```
+#[doc(alias = "ThreadPoolBuildError")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildError {
     field: &'static str,
@@ -722,6 +728,7 @@ impl From<InitError> for io::Error {
 /// assert_eq!((error.pending(), error.total()), (2, 2));
 /// assert_eq!(error.to_string(), "2 (of 2) futures unfinished");
 /// ```
+#[doc(alias = "Elapsed")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeoutError {
     pending: usize,

@@ -27,6 +27,7 @@ use crate::task::span;
 /// assert_eq!(total(&ThreadPool::new(2)), 14);
 /// assert_eq!(total(&InlineExecutor), 14);
 /// ```
+#[doc(alias = "ExecutorService")]
 pub trait ExecutorExt: Executor {
     /// Submits a job and returns its handle: see
     /// [`ThreadPool::submit`](crate::ThreadPool::submit).

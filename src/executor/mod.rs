@@ -133,6 +133,8 @@ forward!(&E, Box<E>, Arc<E>);
 /// assert!(handle.is_finished());
 /// assert_eq!(handle.join().unwrap(), here);
 /// ```
+#[doc(alias = "DirectExecutor")]
+#[doc(alias = "CurrentThread")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InlineExecutor;
 

@@ -33,6 +33,7 @@ type OnExit = Box<dyn Fn() + Send + Sync>;
 /// assert_eq!(pool.max_workers(), 8);
 /// # Ok::<(), futurepool::BuildError>(())
 /// ```
+#[doc(alias = "Builder")]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ThreadPoolBuilder {
     max_workers: usize,
@@ -102,6 +103,7 @@ impl ThreadPoolBuilder {
     /// assert_eq!(name.join()?.as_deref(), Some("hash-0"));
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "thread_name")]
     pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.thread_name_prefix = Some(prefix.into());
         self
@@ -152,6 +154,7 @@ impl ThreadPoolBuilder {
     /// assert_eq!(depth.join()?, 50_000);
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "thread_stack_size")]
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
         self
@@ -262,6 +265,8 @@ impl ThreadPoolBuilder {
     /// On a full queue [`submit`](ThreadPool::submit) blocks,
     /// [`try_submit`](ThreadPool::try_submit) returns an error, and
     /// [`submit_async`](ThreadPool::submit_async) waits without blocking.
+    #[doc(alias = "maxsize")]
+    #[doc(alias = "bounded")]
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = Some(jobs);
         self
@@ -284,6 +289,7 @@ impl ThreadPoolBuilder {
     /// assert_eq!(runtime.block_on(task)?, 42);
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "enter")]
     #[cfg(feature = "tokio")]
     pub fn tokio_handle(mut self, handle: tokio::runtime::Handle) -> Self {
         self.runtime = Runtime::Given(handle);

@@ -11,6 +11,7 @@ use crate::task::span;
 /// The type of the process-wide pool: see [`global`].
 ///
 /// The pool is never dropped, and it cannot be shut down.
+#[doc(alias = "commonPool")]
 #[derive(Debug)]
 pub struct GlobalPool {
     pub(crate) pool: ThreadPool,
@@ -33,6 +34,7 @@ const PREFIX: &str = "global";
 /// let handle = futurepool::global().submit(|| 2 + 2);
 /// assert_eq!(handle.join().unwrap(), 4);
 /// ```
+#[doc(alias = "commonPool")]
 pub fn global() -> &'static GlobalPool {
     GLOBAL.get_or_init(|| {
         let builder = ThreadPool::builder().thread_name_prefix(PREFIX);
@@ -56,6 +58,8 @@ pub fn global() -> &'static GlobalPool {
 /// # });
 /// ```
 #[doc(alias = "to_thread")]
+#[doc(alias = "spawn_blocking")]
+#[doc(alias = "unblock")]
 #[track_caller]
 pub fn submit<F, T>(closure: F) -> JoinHandle<T>
 where

@@ -10,6 +10,8 @@ use crate::util::sync::{AtomicU64, Ordering, fence};
 ///
 /// The pool keeps working while the fields are read one after the other, so they can be slightly
 /// out of step. At any quiet moment `submitted == completed + panicked + cancelled`.
+#[doc(alias = "RuntimeMetrics")]
+#[doc(alias = "stats")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {

@@ -207,6 +207,9 @@ impl ThreadPool {
     /// }
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "spawn")]
+    #[doc(alias = "unblock")]
+    #[doc(alias = "apply_async")]
     #[doc(alias = "run_in_executor")]
     #[doc(alias = "spawn_blocking")]
     #[doc(alias = "execute")]
@@ -278,6 +281,7 @@ impl ThreadPool {
     /// assert_eq!(sum, 5050);
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "offer")]
     #[track_caller]
     pub fn try_submit<F, T>(&self, closure: F) -> Result<JoinHandle<T>, SubmitError<F>>
     where
@@ -540,6 +544,7 @@ impl ThreadPool {
     /// assert_eq!((metrics.completed, metrics.panicked, metrics.cancelled), (2, 1, 0));
     /// # drop(numbers);
     /// ```
+    #[doc(alias = "stats")]
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.inner.metrics()

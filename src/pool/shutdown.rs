@@ -26,6 +26,7 @@ use crate::util::sync::{Arc, Instant};
 /// In one of the pool's own workers the future is ready at once, and [`join`](Self::join) and
 /// [`join_timeout`](Self::join_timeout) return at once, although workers still run. A worker cannot
 /// wait for its own end. Jobs that are still queued run afterwards.
+#[doc(alias = "awaitTermination")]
 pub struct Shutdown {
     pool: Arc<PoolInner>,
     /// This wait's number in the registry's list of waiters.
@@ -88,6 +89,8 @@ impl Shutdown {
     /// pool.shutdown_now().join(); // the job sees the cancel request and returns
     /// assert!(endless.is_finished());
     /// ```
+    #[doc(alias = "shutdown_timeout")]
+    #[doc(alias = "awaitTermination")]
     pub fn join_timeout(&mut self, timeout: Duration) -> Result<(), TimeoutError> {
         let deadline = Instant::now().checked_add(timeout);
         let parker = Parker::new();

@@ -213,6 +213,8 @@ impl Drop for CancellingFrame {
 /// assert!(!handle.cancel()); // too late to cancel it: the job is asked to end
 /// assert!(handle.join().is_ok());
 /// ```
+#[doc(alias = "CancellationToken")]
+#[doc(alias = "isInterrupted")]
 #[must_use]
 pub fn cancel_requested() -> bool {
     let requested = |job: &Arc<dyn RawTask>| is_cancel_requested(&**job);
@@ -252,6 +254,7 @@ fn is_cancel_requested(job: &dyn RawTask) -> bool {
 /// handle.cancel(); // the thread of the job sees the request
 /// assert!(handle.join().is_ok());
 /// ```
+#[doc(alias = "CancellationToken")]
 #[must_use]
 pub fn current_job() -> Option<JobContext> {
     let innermost = Context::with(|context| context.running.borrow().last().cloned()).flatten();
@@ -262,6 +265,7 @@ pub fn current_job() -> Option<JobContext> {
 ///
 /// Dropping it has no effect on the job. It keeps the memory block of the job, but neither the
 /// closure nor the result.
+#[doc(alias = "CancellationToken")]
 #[derive(Clone)]
 pub struct JobContext {
     task: Arc<dyn RawTask>,

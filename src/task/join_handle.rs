@@ -227,6 +227,7 @@ impl<T> JoinHandle<T> {
     /// };
     /// assert_eq!(answer, 42);
     /// ```
+    #[doc(alias = "now_or_never")]
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
         match self.stage() {
             // A job that this thread is cancelling is not finished, even though a join would return.
@@ -632,6 +633,7 @@ impl<T> JoinHandle<T> {
     /// assert_eq!(handle.join().unwrap(), 5);
     /// assert_eq!(told.recv(), Ok(5));
     /// ```
+    #[doc(alias = "whenComplete")]
     #[track_caller]
     pub fn add_done_callback<C>(&self, callback: C)
     where
@@ -657,6 +659,7 @@ impl<T> JoinHandle<T> {
     /// let (key, length) = futurepool::block_on(handle);
     /// assert_eq!((key, length.unwrap()), ("greeting", 5));
     /// ```
+    #[doc(alias = "future_to_url")]
     pub fn tag<K>(self, key: K) -> Tagged<K, Self> {
         Tagged::new(key, self)
     }
@@ -674,6 +677,7 @@ impl<T> JoinHandle<T> {
     /// assert_eq!(pool.metrics().cancelled, 1);
     /// # drop((_go, first));
     /// ```
+    #[doc(alias = "AbortOnDropHandle")]
     pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
         CancelOnDrop::new(self)
     }
