@@ -272,6 +272,8 @@ mod pool;
 mod scope;
 /// One job: its state, its closure and outcome, its two handles.
 mod task;
+/// Blocking I/O and iterators as async I/O and streams.
+mod unblock;
 /// Locks (std's or loom's), unwinding, spinning, the timer, injected faults.
 mod util;
 
@@ -298,6 +300,7 @@ pub use task::job::Job;
 pub use task::join_handle::JoinHandle;
 pub use task::promise::{Promise, promise};
 pub use task::tagged::Tagged;
+pub use unblock::Unblock;
 
 // The README's examples are tests.
 #[cfg(all(doctest, feature = "tokio"))]

@@ -130,6 +130,18 @@ impl Acquire {
         Poll::Ready(())
     }
 
+    /// Returns another submitter to the same pool.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(Arc::clone(&self.pool), Arc::clone(&self.refs))
+    }
+
+    /// Acquires a permit, if need be above the capacity.
+    pub(crate) fn force_acquire(&self) {
+        if let Some(semaphore) = self.pool.semaphore() {
+            semaphore.force_acquire();
+        }
+    }
+
     /// Acquires a permit if one is free and nothing waits for it.
     pub(crate) fn try_acquire(&self) -> bool {
         let semaphore = self.pool.semaphore();
@@ -160,6 +172,11 @@ impl Acquire {
         T: Send + 'static,
     {
         enqueue(&self.pool, &self.refs, closure, origin, span)
+    }
+
+    /// Queues a job that was made for any executor, with the acquired permit: see [`enqueue_job`].
+    pub(crate) fn enqueue_job(&self, job: Job) {
+        enqueue_job(&self.pool, &self.refs, job);
     }
 }
 

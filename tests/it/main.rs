@@ -33,6 +33,7 @@ mod spans;
 mod spurious_unparks;
 #[cfg(feature = "tokio")]
 mod tokio_traps;
+mod unblock;
 mod wait;
 mod wait_idle;
 mod workers;

@@ -1,0 +1,325 @@
+//! Writing: polls fill the outbox, and one job empties it.
+//!
+//! A job that finds bytes in the outbox again goes on, so that nothing waits for a further poll.
+//! After [`SLICE`] it submits a successor instead and ends, so that a steady writer does not keep
+//! other jobs from a worker.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::io::AsyncWrite;
+
+use super::shared::Shared;
+use super::submission::Target;
+use super::{Failure, Kind, Refused, Reply, Unblock};
+use crate::util::sync::{Arc, Instant};
+use crate::util::unwind::{drop_waker, wake};
+
+/// How long a job goes on with further buffers.
+const SLICE: Duration = Duration::from_millis(2);
+
+/// What the writing job does next.
+enum Step {
+    /// Writes the bytes that were swapped into the buffer, after moving back by so many bytes.
+    Write(u64),
+    Flush,
+    /// Everything is done.
+    End,
+}
+
+/// The writing job.
+fn write_all<T>(shared: &Arc<Shared<T>>, target: &Target) -> Reply
+where
+    T: Write + Send + 'static,
+{
+    let begin = Instant::now();
+    let mut buffer = mem::take(&mut shared.outbox.lock().spare);
+    loop {
+        let (step, waker) = next_step(shared, &mut buffer);
+        // There is room again.
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+        let result = match step {
+            Step::Write(undo) => shared.run(|io| {
+                move_back(io, undo)?;
+                io.write_all(&buffer)
+            }),
+            Step::Flush => shared.run(Write::flush),
+            Step::End => return Reply::Write(None),
+        };
+        buffer.clear();
+        let mut outbox = shared.outbox.lock();
+        match result {
+            Ok(()) => outbox.writing = 0,
+            Err(error) => outbox.fail(error),
+        }
+        if outbox.bytes.is_empty() || outbox.last || begin.elapsed() < SLICE {
+            continue;
+        }
+        outbox.spare = mem::take(&mut buffer);
+        drop(outbox);
+        let (successor, successor_target) = (Arc::clone(shared), target.copy());
+        match target.submit_in_job(move || write_all(&successor, &successor_target)) {
+            Ok(successor) => return Reply::Write(Some(successor)),
+            // This job was accepted and is the last one, so it writes everything.
+            Err(_) => {
+                let mut outbox = shared.outbox.lock();
+                outbox.last = true;
+                buffer = mem::take(&mut outbox.spare);
+            }
+        }
+    }
+}
+
+fn next_step<T>(shared: &Shared<T>, buffer: &mut Vec<u8>) -> (Step, Option<std::task::Waker>) {
+    let mut outbox = shared.outbox.lock();
+    if !outbox.bytes.is_empty() {
+        mem::swap(&mut outbox.bytes, buffer);
+        outbox.writing = buffer.len();
+        outbox.unflushed = true;
+        let undo = mem::take(&mut outbox.undo);
+        return (Step::Write(undo), outbox.waker.take());
+    }
+    if mem::take(&mut outbox.flush) && outbox.unflushed {
+        outbox.unflushed = false;
+        return (Step::Flush, None);
+    }
+    // Invariant: cleared under the lock under which nothing was found to do. So whoever adds work
+    // later submits a job.
+    outbox.active = false;
+    outbox.last = false;
+    outbox.spare = mem::take(buffer);
+    (Step::End, None)
+}
+
+/// Moves a file back to the position of the consumer, who has read less than was read ahead.
+fn move_back<T: 'static>(io: &mut T, undo: u64) -> io::Result<()> {
+    match (io as &mut dyn Any).downcast_mut::<File>() {
+        Some(file) if undo > 0 => {
+            let offset = i64::try_from(undo).map_err(io::Error::other)?;
+            file.seek(SeekFrom::Current(-offset)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<T> Unblock<T> {
+    /// Waits until no job is in flight and nothing is in the outbox, for an operation that does not
+    /// report errors of writes.
+    pub(super) fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_others(context)).map_err(io::Error::from)?;
+            if self.shared.outbox.lock().bytes.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // The pool has refused the job that writes these bytes: try again.
+            self.submit_write()?;
+        }
+    }
+
+    /// Submits the job that empties the outbox. None may be active.
+    fn submit_write(&mut self) -> Result<(), Refused> {
+        let Some(start_write) = self.start_write else {
+            return Ok(());
+        };
+        self.shared.outbox.lock().active = true;
+        let started = start_write(self);
+        if started.is_err() {
+            self.shared.outbox.lock().active = false;
+        }
+        started
+    }
+
+    /// Writes and flushes in the background what is left when the `Unblock` is dropped.
+    pub(super) fn finish_in_background(&mut self) {
+        // A failure was not reported and has no other place: what was lost is reported when the
+        // outbox is dropped.
+        let _ = self.reap();
+        if self.job.as_ref().is_some_and(|job| job.kind != Kind::Write) {
+            return;
+        }
+        let mut outbox = self.shared.outbox.lock();
+        outbox.flush = true;
+        let is_needed = !outbox.active && !outbox.is_clean();
+        drop(outbox);
+        if is_needed {
+            let _ = self.submit_write();
+        }
+    }
+}
+
+impl<T: Write + Send + 'static> Unblock<T> {
+    fn start_write(&mut self) -> Result<(), Refused> {
+        let target = self.target.copy();
+        self.start(Kind::Write, move |shared| write_all(shared, &target))
+    }
+
+    /// Accepts bytes, or waits for room.
+    pub(super) fn poll_accept(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.seek.abandon();
+        self.start_write = Some(Self::start_write);
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            ready!(self.poll_until_writing(context))?;
+            match self.accept(bytes)? {
+                Some(accepted) => return Poll::Ready(Ok(accepted)),
+                None => ready!(self.poll_room(context))?,
+            }
+        }
+    }
+
+    /// Waits for a job of another operation, and takes the results of writing jobs.
+    fn poll_until_writing(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_other_job() {
+            ready!(self.poll_others(context)).map_err(io::Error::from)?;
+        }
+        Poll::Ready(self.reap_write())
+    }
+
+    fn has_other_job(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.kind != Kind::Write)
+    }
+
+    fn reap_write(&mut self) -> io::Result<()> {
+        match self.has_other_job() {
+            true => Ok(()),
+            false => self.reap().map_err(|failure| failure.error.into()),
+        }
+    }
+
+    /// Puts bytes into the outbox and ensures that a job writes them. Returns `None` if there is no
+    /// room.
+    fn accept(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let capacity = self.byte_capacity();
+        let mut outbox = self.shared.outbox.lock();
+        if let Some(error) = outbox.error.take() {
+            return Err(error);
+        }
+        if outbox.last {
+            return Ok(None);
+        }
+        let before = outbox.bytes.len();
+        let accepted = bytes.len().min(capacity.saturating_sub(before));
+        outbox.bytes.extend_from_slice(&bytes[..accepted]);
+        if outbox.active {
+            return Ok((accepted > 0).then_some(accepted));
+        }
+        let undo = match self.read_buffer.is_regular_file() {
+            true => self.read_buffer.ahead() as u64,
+            false => 0,
+        };
+        outbox.undo += undo;
+        drop(outbox);
+        match self.submit_write() {
+            Ok(()) if undo > 0 => self.read_buffer.discard(),
+            Ok(()) => {}
+            Err(refused) => {
+                let mut outbox = self.shared.outbox.lock();
+                outbox.bytes.truncate(before);
+                outbox.undo -= undo;
+                return Err(refused.into());
+            }
+        }
+        // If the pool had refused earlier bytes, there may still be no room.
+        Ok((accepted > 0).then_some(accepted))
+    }
+
+    /// Waits until the job has taken bytes out of the outbox.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let capacity = self.byte_capacity();
+        // Cloning a waker runs user code, so it happens outside the lock.
+        let waker = Some(context.waker().clone());
+        let mut outbox = self.shared.outbox.lock();
+        let has_room = outbox.bytes.len() < capacity && !outbox.last;
+        let unused = match has_room {
+            true => waker,
+            false => mem::replace(&mut outbox.waker, waker),
+        };
+        drop(outbox);
+        drop_waker(unused);
+        if has_room {
+            return Poll::Ready(Ok(()));
+        }
+        // Also polled so that a worker of the same pool can help, and for a job that does not run.
+        let ended = ready!(self.poll_job(context));
+        Poll::Ready(ended.map_err(|failure| failure.error.into()))
+    }
+
+    /// Waits until everything is written and flushed.
+    pub(super) fn poll_flushed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.seek.abandon();
+        self.start_write = Some(Self::start_write);
+        loop {
+            self.reap_write()?;
+            let mut outbox = self.shared.outbox.lock();
+            if let Some(error) = outbox.error.take() {
+                return Poll::Ready(Err(error));
+            }
+            let is_active = outbox.active;
+            // A read that is in flight does not matter then.
+            if !is_active && outbox.is_clean() {
+                return Poll::Ready(Ok(()));
+            }
+            outbox.flush = true;
+            drop(outbox);
+            if !is_active {
+                ready!(self.poll_until_writing(context))?;
+                self.submit_write()?;
+            }
+            if let Err(Failure { error }) = ready!(self.poll_job(context)) {
+                return Poll::Ready(Err(error.into()));
+            }
+        }
+    }
+
+    /// Flushes, then drops the value in a job.
+    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.closed {
+            ready!(self.poll_flushed(context))?;
+            ready!(self.poll_until_writing(context))?;
+            let closing = self.start(Kind::Close, |shared| {
+                let io = shared.io.lock().take();
+                drop(io);
+                Reply::Done
+            });
+            self.closed = true;
+            if let Err(Refused::Pool(_)) = closing {
+                // There is no worker to drop it on.
+                let io = self.shared.io.lock().take();
+                drop(io);
+            }
+        }
+        let closed = ready!(self.poll_job(context));
+        Poll::Ready(closed.map_err(|failure| failure.error.into()))
+    }
+}
+
+impl<T: Write + Send + 'static> AsyncWrite for Unblock<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_accept(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flushed(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_closed(context)
+    }
+}
