@@ -41,7 +41,7 @@ use self::stream::ErasedItems;
 use self::submission::{Submission, Target};
 use crate::error::JoinError;
 use crate::pool::ThreadPool;
-use crate::util::sync::{Arc, Mutex, Ordering};
+use crate::util::sync::{Arc, Mutex};
 use crate::util::unwind::drop_waker;
 
 /// How many bytes a job reads or writes by default. Large enough that the cost of a job does not
@@ -188,7 +188,7 @@ const DEFAULT_BYTES: usize = 256 * 1024;
 ///
 /// The lines of stdin. The reader is buffered already:
 ///
-/// ```
+/// ```no_run
 /// use futurepool::Unblock;
 /// use futures::{AsyncBufReadExt, TryStreamExt};
 ///
@@ -631,7 +631,6 @@ impl<T> Unblock<T> {
     /// Waits until no job is in flight, for an operation that does not report errors of others.
     /// Fails only if the value was lost just now.
     fn poll_others(&mut self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
-        self.shared.stop.store(true, Ordering::Relaxed);
         while let Err(failure) = ready!(self.poll_job(context)) {
             if failure.error.is_panic() {
                 return Poll::Ready(Err(failure.error));
@@ -688,8 +687,6 @@ fn resume(error: JoinError) -> ! {
 
 impl<T> Drop for Unblock<T> {
     fn drop(&mut self) {
-        // Ordering: it guards no data. A job that sees it late takes one more item.
-        self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(InFlight { kind, submission }) = &self.job {
             let is_wanted = matches!(kind, Kind::Write | Kind::Call | Kind::Close);
             if !is_wanted && submission.cancel() {

@@ -5,7 +5,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::task::Waker;
 
-use crate::util::sync::{AtomicBool, Mutex};
+use crate::util::sync::Mutex;
 use crate::util::unwind::{drop_catching, emit};
 
 /// Shared by an `Unblock` and its jobs. At most one job at a time uses the blocking value.
@@ -17,9 +17,6 @@ pub(super) struct Shared<T> {
     /// lost in a panic, closed, or handed out.
     pub(super) io: Mutex<Option<Box<T>>>,
     pub(super) outbox: Mutex<Outbox>,
-    /// Asks a job that iterates to end early. Set by the consumer, and cleared when it starts such
-    /// a job.
-    pub(super) stop: AtomicBool,
 }
 
 impl<T> Shared<T> {
@@ -27,7 +24,6 @@ impl<T> Shared<T> {
         Self {
             io: Mutex::new(Some(Box::new(io))),
             outbox: Mutex::new(Outbox::default()),
-            stop: AtomicBool::new(false),
         }
     }
 

@@ -14,7 +14,7 @@ use futures::stream::{FusedStream, Stream};
 use super::shared::Shared;
 use super::{Failure, Kind, Refused, Reply, Unblock, resume};
 use crate::error::JoinError;
-use crate::util::sync::{Arc, Instant, Mutex, Ordering};
+use crate::util::sync::{Arc, Instant, Mutex};
 use crate::util::unwind::{drop_waker, wake};
 
 /// How many items a job takes by default.
@@ -153,9 +153,7 @@ fn iterate<T: Iterator>(shared: &Shared<T>, queue: &Mutex<Queue<T::Item>>, limit
             if let Some(waker) = waker {
                 wake(waker);
             }
-            // Ordering: the flag guards no data.
-            let stop = shared.stop.load(Ordering::Relaxed);
-            if is_last || is_full || !is_quick || is_over || stop {
+            if is_last || is_full || !is_quick || is_over {
                 return;
             }
         }
@@ -236,8 +234,6 @@ where
             true => 1,
             false => quick_run.min(capacity),
         };
-        // Ordering: the flag guards no data.
-        self.shared.stop.store(false, Ordering::Relaxed);
         let queue = Arc::clone(&items.queue);
         let started = self.start(Kind::Iterate, move |shared| {
             iterate(shared, &queue, limit);

@@ -59,7 +59,10 @@ where
             Ok(()) => outbox.writing = 0,
             Err(error) => outbox.fail(error),
         }
-        if outbox.bytes.is_empty() || outbox.last || begin.elapsed() < SLICE {
+        if outbox.bytes.is_empty()
+            || outbox.last
+            || Instant::now().saturating_duration_since(begin) < SLICE
+        {
             continue;
         }
         outbox.spare = mem::take(&mut buffer);

@@ -145,7 +145,7 @@ fn it_is_send_sync_unpin_and_says_what_it_does() {
         "Unblock<core::cell::Cell<u8>>(idle)"
     );
     let mut reader = Unblock::new(io::empty());
-    let read = reader.read(&mut [0; 1]).now_or_never_twice();
+    let read = reader.read(&mut [0; 1]).now_or_never();
     assert!(read.is_none_or(|read| read.unwrap() == 0));
     let refused = catch_unwind(|| Unblock::with_capacity(0, ()));
     assert!(refused.is_err());
@@ -153,7 +153,7 @@ fn it_is_send_sync_unpin_and_says_what_it_does() {
 
 /// Polls a future once and drops it.
 trait PollOnce: Future + Sized {
-    fn now_or_never_twice(self) -> Option<Self::Output> {
+    fn now_or_never(self) -> Option<Self::Output> {
         match pin!(self).poll(&mut noop_context()) {
             Poll::Ready(output) => Some(output),
             Poll::Pending => None,
@@ -379,7 +379,7 @@ where
             _ if random.one_in(3) => io.flush().await.unwrap(),
             _ => {
                 // A future that is dropped may have made any progress: none is lost.
-                let _ = io.fill_buf().now_or_never_twice();
+                let _ = io.fill_buf().now_or_never();
                 has_read = true;
             }
         }
@@ -544,7 +544,7 @@ fn a_dropped_read_loses_no_byte() {
         let pool = ThreadPool::new(1);
         let (reader, begins, send) = ChannelReader::new();
         let mut reader = Unblock::new_in(&pool, reader);
-        assert!(reader.read(&mut [0; 4]).now_or_never_twice().is_none());
+        assert!(reader.read(&mut [0; 4]).now_or_never().is_none());
         begins.recv().unwrap();
         send.send(Ok(b"spam".to_vec())).unwrap();
         drop(send);
@@ -561,7 +561,7 @@ fn a_write_returns_at_once_and_everything_is_written_without_another_poll() {
         let (sink, gate) = Sink::gated();
         let mut writer = Unblock::new_in(&pool, sink.clone());
         for _ in 0..1000 {
-            let write = writer.write(b"spam").now_or_never_twice();
+            let write = writer.write(b"spam").now_or_never();
             assert_eq!(write.unwrap().unwrap(), 4);
         }
         gate.open();
@@ -592,6 +592,45 @@ fn a_writer_accepts_no_more_than_its_capacity_and_is_woken_when_there_is_room() 
         block_on(writer.write_all(b"eggs")).unwrap();
         block_on(writer.flush()).unwrap();
         assert_eq!(sink.written(), b"spamspamspamspeggs");
+    });
+}
+
+#[test]
+fn a_writer_has_room_as_soon_as_the_job_has_taken_the_buffer() {
+    /// Tells that it writes, then waits.
+    struct Stepwise {
+        began: Sender<()>,
+        go: Receiver<()>,
+    }
+    impl Write for Stepwise {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.began.send(()).unwrap();
+            self.go.recv_timeout(LONG).unwrap();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    within(LONG, "room", || {
+        let pool = ThreadPool::new(1);
+        let (began, begins) = mpsc::channel();
+        let (step, go) = mpsc::channel();
+        let mut writer = Unblock::with_capacity_in(&pool, 4, Stepwise { began, go });
+        let (counter, waker) = CountingWaker::new();
+        let mut context = Context::from_waker(&waker);
+        let mut write = || Pin::new(&mut writer).poll_write(&mut context, b"spam");
+        assert!(write().is_ready());
+        begins.recv().unwrap();
+        assert!(write().is_ready() && write().is_pending());
+        step.send(()).unwrap();
+        begins.recv().unwrap();
+        // The job writes the second buffer, and the third one can fill.
+        assert_eq!(counter.count(), 1);
+        assert!(write().is_ready());
+        step.send(()).unwrap();
+        step.send(()).unwrap();
+        block_on(writer.flush()).unwrap();
     });
 }
 
@@ -804,7 +843,7 @@ fn a_dropped_with_mut_still_runs_and_the_next_operation_waits_for_it() {
             wait.wait();
             vec.push(1);
         });
-        assert!(call.now_or_never_twice().is_none());
+        assert!(call.now_or_never().is_none());
         gate.open();
         block_on(io.write_all(&[2])).unwrap();
         assert_eq!(block_on(io.into_inner()), [1, 2]);
@@ -847,7 +886,7 @@ fn a_pool_that_shuts_down_refuses_operations_and_loses_nothing() {
 /// Polls a future once and catches a panic.
 trait CatchUnwindPoll: Future + Sized {
     fn catch_unwind_poll(self) -> thread::Result<Option<Self::Output>> {
-        catch_unwind(AssertUnwindSafe(|| self.now_or_never_twice()))
+        catch_unwind(AssertUnwindSafe(|| self.now_or_never()))
     }
 }
 
@@ -880,6 +919,8 @@ fn a_running_write_writes_everything_although_the_pool_shuts_down() {
         eventually("the job runs", || pool.metrics().running == 1);
         block_on(writer.write_all(b"eggs")).unwrap();
         let shutdown = pool.shutdown();
+        // Longer than a job goes on: it would submit a successor now.
+        thread::sleep(Duration::from_millis(5));
         gate.open();
         shutdown.join();
         assert_eq!(sink.written(), b"spameggs");
@@ -893,7 +934,7 @@ fn an_unblock_waits_for_room_and_a_wait_left_alone_harms_no_other_submitter() {
         let blocked = block_workers(&pool, 1);
         let queued = pool.submit(|| 1);
         let mut reader = Unblock::new_in(&pool, Cursor::new("spam"));
-        assert!(reader.read(&mut [0; 4]).now_or_never_twice().is_none());
+        assert!(reader.read(&mut [0; 4]).now_or_never().is_none());
         assert_eq!(pool.metrics().queued, 1, "the capacity is not exceeded");
         let mut later = pool.submit_async(|| 2);
         assert!(poll_once(&mut later).is_pending());
@@ -910,7 +951,7 @@ fn an_unblock_waits_for_room_and_a_wait_left_alone_harms_no_other_submitter() {
         let queued = pool.submit(|| 1);
         let (reader, begins, _send) = ChannelReader::new();
         let mut reader = Unblock::new_in(&pool, reader);
-        assert!(reader.read(&mut [0; 4]).now_or_never_twice().is_none());
+        assert!(reader.read(&mut [0; 4]).now_or_never().is_none());
         drop(reader);
         blocked.release();
         queued.join().unwrap();
@@ -921,7 +962,7 @@ fn an_unblock_waits_for_room_and_a_wait_left_alone_harms_no_other_submitter() {
         let blocked = block_workers(&pool, 1);
         let queued = pool.submit(|| 1);
         let mut reader = Unblock::new_in(&pool, Cursor::new("spam"));
-        assert!(reader.read(&mut [0; 4]).now_or_never_twice().is_none());
+        assert!(reader.read(&mut [0; 4]).now_or_never().is_none());
         let shutdown = pool.shutdown();
         let error = block_on(reader.read(&mut [0; 4])).unwrap_err();
         assert!(join_error(&error).is_shutdown());
@@ -1038,8 +1079,10 @@ fn a_panic_is_an_error_where_there_are_errors_and_goes_on_elsewhere() {
         assert!(has_message(next.unwrap_err(), "in next"));
         assert_eq!(block_on(io.next()), None);
 
+        let blocked = block_workers(&pool, 1);
         let mut io = new();
-        assert!(io.read(&mut [0; 1]).now_or_never_twice().is_none());
+        assert!(io.read(&mut [0; 1]).now_or_never().is_none());
+        blocked.release();
         let inner = catch_unwind(AssertUnwindSafe(|| block_on(io.into_inner()).0.clone()));
         assert!(has_message(inner.unwrap_err(), "in read"));
 
