@@ -41,6 +41,7 @@
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – timer | `util/timer.rs` | deadlines |
 //! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |
+//! | – value, outbox, items, room | `unblock/` | what an `Unblock` shares with its job |
 //! | – job count, packet | `scope/erased.rs` | the jobs of a scope that have not ended; one of them |
 
 pub(crate) mod cancel_handle;

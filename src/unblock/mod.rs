@@ -83,8 +83,8 @@ const DEFAULT_BYTES: usize = 256 * 1024;
 /// - **Iterating**: a job calls `next` for one item. After a number of quick items, a job takes
 ///   several, up to the capacity. Each item is handed over before the next call of `next`.
 ///
-/// A read from a terminal or a pipe keeps a worker until data arrives. That is why
-/// `Unblock<Stdin>` should not use a small pool that has other work to do.
+/// A read from a terminal or a pipe keeps a worker until data arrives, and dropping its pool waits
+/// for that read. So do not put `Unblock<Stdin>` on a small pool that has other work to do.
 ///
 /// On a full bounded pool a job waits for room like
 /// [`submit_async`](ThreadPool::submit_async). In a worker of the same pool, under

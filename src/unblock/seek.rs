@@ -11,7 +11,7 @@ use super::{Failure, Kind, Reply, Unblock};
 /// The seek in progress.
 #[derive(Default)]
 pub(super) struct SeekState {
-    /// The result of a job whose seek nobody has asked for since.
+    /// The result of a job that no poll has taken yet.
     arrived: Option<(SeekFrom, io::Result<u64>)>,
     /// What tokio's `start_seek` was called with.
     #[cfg(feature = "tokio")]
@@ -22,7 +22,7 @@ pub(super) struct SeekState {
 }
 
 impl SeekState {
-    /// Forgets a seek whose future was dropped: another operation has come.
+    /// Forgets a seek after its future was dropped, because another operation has come.
     pub(super) fn abandon(&mut self) {
         self.arrived = None;
         #[cfg(feature = "tokio")]
@@ -50,7 +50,7 @@ impl Moved {
     }
 }
 
-/// Seeks as the consumer would, whose position is `ahead` bytes before that of `io`.
+/// Seeks as the consumer would: its position is `ahead` bytes before that of `io`.
 fn seek(io: &mut impl Seek, position: SeekFrom, ahead: usize) -> Moved {
     let mut is_undone = false;
     let mut seek = || {
@@ -81,7 +81,7 @@ impl<T: Seek + Send + 'static> Unblock<T> {
         loop {
             match self.seek.arrived.take() {
                 Some((of, result)) if of == position => return Poll::Ready(result),
-                // Of a seek whose future was dropped.
+                // The future of that seek was dropped.
                 Some(_) | None => {}
             }
             if let Some(Kind::Seek(_)) = self.job.as_ref().map(|job| job.kind) {

@@ -97,10 +97,16 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Records an error. What was accepted before is discarded: to write it after a gap would
-    /// corrupt the data.
-    pub(super) fn fail(&mut self, error: io::Error) {
+    /// corrupt the data. Returns the error if an earlier one is not reported yet: the caller drops
+    /// it outside the lock.
+    #[must_use]
+    pub(super) fn fail(&mut self, error: io::Error) -> Option<io::Error> {
         self.discard();
-        self.error.get_or_insert(error);
+        if self.error.is_some() {
+            return Some(error);
+        }
+        self.error = Some(error);
+        None
     }
 
     pub(super) fn discard(&mut self) {

@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::submission::Target;
 use super::{Failure, Kind, Refused, Reply, Unblock};
 use crate::util::sync::{Arc, Instant};
-use crate::util::unwind::{drop_waker, wake};
+use crate::util::unwind::{drop_catching, drop_waker, wake};
 
 /// How long a job goes on with further buffers.
 const SLICE: Duration = Duration::from_millis(2);
@@ -55,18 +55,24 @@ where
         };
         buffer.clear();
         let mut outbox = shared.outbox.lock();
-        match result {
-            Ok(()) => outbox.writing = 0,
+        let surplus = match result {
+            Ok(()) => {
+                outbox.writing = 0;
+                None
+            }
             Err(error) => outbox.fail(error),
+        };
+        let is_over = Instant::now().saturating_duration_since(begin) >= SLICE;
+        let goes_on = outbox.bytes.is_empty() || outbox.last || !is_over;
+        if !goes_on {
+            outbox.spare = mem::take(&mut buffer);
         }
-        if outbox.bytes.is_empty()
-            || outbox.last
-            || Instant::now().saturating_duration_since(begin) < SLICE
-        {
+        drop(outbox);
+        // An error is user data, so it is dropped outside the lock.
+        drop_catching("the destructor of an error", surplus);
+        if goes_on {
             continue;
         }
-        outbox.spare = mem::take(&mut buffer);
-        drop(outbox);
         let (successor, successor_target) = (Arc::clone(shared), target.copy());
         match target.submit_in_job(move || write_all(&successor, &successor_target)) {
             Ok(successor) => return Reply::Write(Some(successor)),
@@ -93,15 +99,15 @@ fn next_step<T>(shared: &Shared<T>, buffer: &mut Vec<u8>) -> (Step, Option<std::
         outbox.unflushed = false;
         return (Step::Flush, None);
     }
-    // Invariant: cleared under the lock under which nothing was found to do. So whoever adds work
-    // later submits a job.
+    // Invariant: cleared under the lock under which nothing was found to do. So a poll that adds
+    // work later submits a job.
     outbox.active = false;
     outbox.last = false;
     outbox.spare = mem::take(buffer);
     (Step::End, None)
 }
 
-/// Moves a file back to the position of the consumer, who has read less than was read ahead.
+/// Moves a file back over the bytes that were read ahead of the consumer.
 fn move_back<T: 'static>(io: &mut T, undo: u64) -> io::Result<()> {
     match (io as &mut dyn Any).downcast_mut::<File>() {
         Some(file) if undo > 0 => {
