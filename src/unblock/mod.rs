@@ -46,7 +46,7 @@ use crate::util::unwind::drop_waker;
 
 /// How many bytes a job reads or writes by default. Large enough that the cost of a job does not
 /// matter, and small enough that two buffers stay in a processor's cache.
-const DEFAULT_BYTES: usize = 256 * 1024;
+const DEFAULT_BYTES: usize = 512 * 1024;
 
 /// Async I/O over blocking I/O, and a stream over a blocking iterator.
 ///
@@ -159,7 +159,7 @@ const DEFAULT_BYTES: usize = 256 * 1024;
 ///   Here a job ends when its buffer is full.
 /// - `blocking` discards what was read ahead when a write, a seek or `get_mut` comes. Here only a
 ///   successful seek does.
-/// - The default capacity is 256 KiB instead of 8 MiB. Memory is allocated when it is used.
+/// - The default capacity is 512 KiB instead of 8 MiB. Memory is allocated when it is used.
 /// - A refused job is an error, since a pool can be shut down.
 ///
 /// # Examples
@@ -345,7 +345,7 @@ impl<T> Unblock<T> {
     /// pool](crate::global).
     ///
     /// The capacity is the number of bytes that one job reads, and that a writer accepts while
-    /// another buffer is being written. The default is 256 KiB. For a stream, the capacity is the
+    /// another buffer is being written. The default is 512 KiB. For a stream, the capacity is the
     /// number of items that one job takes at most. The default is 1024. With a capacity of 1, a
     /// stream never calls `next` for an item that was not asked for.
     ///
