@@ -282,7 +282,7 @@ pub use combine::as_completed::{
 };
 pub use combine::first_ok::{FirstOk, first_ok, first_ok_results};
 pub use combine::handle::{WaitHandle, WaitResultHandle};
-pub use combine::map::{Map, MapIter, MapUnordered, MapUnorderedIter};
+pub use combine::map::{Map, MapIter, MapJoin, MapUnordered, MapUnorderedIter, MapUnorderedJoin};
 pub use combine::wait::{ReturnWhen, Wait, Waited, wait, wait_results};
 pub use error::{BuildError, InitError, JoinError, SubmitError, TimeoutError};
 pub use executor::ext::ExecutorExt;

@@ -2,10 +2,11 @@
 
 use std::panic::Location;
 
-use crate::combine::map::{Map, MapUnordered};
+use crate::combine::map::{Map, MapUnordered, Submitter};
 use crate::executor::{Executor, submit_to};
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
+use crate::util::sealed::PRIVATE;
 
 /// Adds `submit`, `map` and `map_unordered` to every [`Executor`].
 ///
@@ -52,7 +53,10 @@ pub trait ExecutorExt: Executor {
         F: Fn(I::Item) -> U + Send + Sync + 'static,
         U: Send + 'static,
     {
-        Map::on(self, items, f)
+        match self.as_thread_pool(PRIVATE) {
+            Some(pool) => pool.map(items, f),
+            None => Map::new(Submitter::on_executor(self, items.into_iter(), f)),
+        }
     }
 
     /// Applies `f` to each item, and yields the results in order of completion: see
@@ -65,7 +69,10 @@ pub trait ExecutorExt: Executor {
         F: Fn(I::Item) -> U + Send + Sync + 'static,
         U: Send + 'static,
     {
-        MapUnordered::on(self, items, f)
+        match self.as_thread_pool(PRIVATE) {
+            Some(pool) => pool.map_unordered(items, f),
+            None => MapUnordered::new(Submitter::on_executor(self, items.into_iter(), f)),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use crate::error::{InitError, SubmitError};
 use crate::pool::{Metrics, ThreadPool, ThreadPoolBuilder};
+use crate::scope::Scope;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
 
@@ -147,6 +148,28 @@ impl GlobalPool {
     #[must_use]
     pub fn max_workers(&self) -> usize {
         self.pool.max_workers()
+    }
+
+    /// Runs a closure whose jobs may borrow local variables, and blocks until all of these jobs have
+    /// ended: see [`ThreadPool::scope`].
+    ///
+    /// # Panics
+    ///
+    /// Those of [`ThreadPool::scope`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let words = [String::from("spam"), String::from("ham")];
+    /// let lengths = futurepool::global().scope(|scope| scope.map(&words, |word| word.len()).join());
+    /// assert_eq!(lengths.unwrap(), [4, 3]);
+    /// ```
+    #[track_caller]
+    pub fn scope<'env, F, R>(&self, f: F) -> R
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+    {
+        self.pool.scope(f)
     }
 
     /// Returns the current metrics of the pool: see [`ThreadPool::metrics`].

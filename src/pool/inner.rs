@@ -260,6 +260,12 @@ impl PoolInner {
         self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled());
     }
 
+    /// Returns whether running jobs are asked to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        // Ordering: pairs with the store in `stop`.
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// An initializer has failed.
     pub(crate) fn mark_broken(&self, cause: Cause) {
         let error = JoinError::broken_by(Arc::clone(&cause));
@@ -431,8 +437,7 @@ impl Scheduler for PoolRef {
     }
 
     fn is_stopping(&self) -> bool {
-        // Ordering: pairs with the store in `stop`.
-        self.0.stopping.load(Ordering::Acquire)
+        PoolInner::is_stopping(&self.0)
     }
 
     fn role(&self) -> Role {

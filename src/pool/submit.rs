@@ -148,6 +148,14 @@ impl Acquire {
         self.ticket.is_none() && semaphore.is_none_or(Semaphore::try_acquire)
     }
 
+    /// Returns a way to queue more jobs in the same pool.
+    pub(crate) fn submitter(&self) -> PoolSubmitter {
+        PoolSubmitter {
+            pool: Arc::clone(&self.pool),
+            refs: Arc::clone(&self.refs),
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         self.ticket.is_some()
     }
@@ -183,6 +191,57 @@ impl Acquire {
 impl Drop for Acquire {
     fn drop(&mut self) {
         self.cancel();
+    }
+}
+
+/// Queues jobs in a pool without borrowing the [`ThreadPool`](crate::ThreadPool), and without
+/// waiting for permits. It does not keep the pool open.
+#[derive(Clone)]
+pub(crate) struct PoolSubmitter {
+    pool: Arc<PoolInner>,
+    refs: Arc<PoolRefs>,
+}
+
+impl PoolSubmitter {
+    /// Returns whether jobs need permits.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.pool.semaphore().is_some()
+    }
+
+    /// Acquires a permit if one is free and nothing waits for it.
+    pub(crate) fn try_acquire(&self) -> bool {
+        self.pool.semaphore().is_none_or(Semaphore::try_acquire)
+    }
+
+    /// Acquires a permit, above the capacity if necessary.
+    pub(crate) fn force_acquire(&self) {
+        if let Some(semaphore) = self.pool.semaphore() {
+            semaphore.force_acquire();
+        }
+    }
+
+    /// Returns the reason why the pool accepts no more jobs, if it does not.
+    pub(crate) fn closed(&self) -> Option<Closed> {
+        self.pool.closed()
+    }
+
+    /// Returns whether `shutdown_now` was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.pool.is_stopping()
+    }
+
+    /// Queues a job with an acquired permit: see [`enqueue`].
+    pub(crate) fn enqueue<F, T>(
+        &self,
+        closure: F,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<JoinHandle<T>, (Closed, F)>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        enqueue(&self.pool, &self.refs, closure, origin, span)
     }
 }
 

@@ -72,30 +72,30 @@ pub(super) struct ScopeJobs<'scope> {
 }
 
 impl<'scope> ScopeJobs<'scope> {
-    /// Creates a job. Returns the pool's half, the handle's half and the job's number.
+    /// Creates a job. Returns the pool's half and the handle's half.
     ///
-    /// Numbers increase in the order of submission.
+    /// `number` identifies the job in the bookkeeping.
     pub(super) fn erase<F, T>(
         &self,
         closure: F,
+        number: u64,
         origin: &'static Location<'static>,
-    ) -> (Erased, ResultSlot<'scope, T>, u64)
+    ) -> (Erased, ResultSlot<'scope, T>)
     where
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
         let packet = Arc::new(Packet {
-            job: PendingJob::new(&self.pending, origin),
+            job: PendingJob::new(&self.pending, number, origin),
             state: Mutex::new(PacketState {
                 contents: Contents::Queued(closure),
                 join_interest: true,
             }),
         });
-        let number = packet.job.number;
         // Invariant: the slot exists before the `Erased`. So a job that runs and finds
         // `join_interest` set finds it set by a slot that still exists.
         let slot = ResultSlot(Arc::clone(&packet) as Arc<dyn TakeResult<T> + 'scope>);
-        (Erased::new(packet), slot, number)
+        (Erased::new(packet), slot)
     }
 
     /// Returns how many jobs have not ended.
@@ -107,23 +107,16 @@ impl<'scope> ScopeJobs<'scope> {
 /// Counts the jobs of one scope that have not ended.
 struct PendingJobs {
     // Lock order: no other lock is taken under this one.
-    count: Mutex<Count>,
+    // Counts the jobs that have not ended. `PendingJob::new` increments it. Only `CompleteOnDrop`
+    // decrements it.
+    count: Mutex<usize>,
     /// Records failures, and lets the end of the scope help, sleep and wake up. Never changes.
     data: Arc<ScopeData>,
 }
 
-#[derive(Default)]
-struct Count {
-    /// Counts all jobs of the scope. [`PendingJob::new`] increments it.
-    submitted: u64,
-    /// Counts the jobs that have not ended. [`PendingJob::new`] increments it. Only
-    /// [`CompleteOnDrop`] decrements it.
-    pending: usize,
-}
-
 impl PendingJobs {
     fn count(&self) -> usize {
-        lock(&self.count).pending
+        *lock(&self.count)
     }
 
     fn wait_until_none(&self) {
@@ -139,7 +132,7 @@ impl PendingJobs {
 /// One job in the count of its scope. Lives in the job's packet, and never changes.
 struct PendingJob {
     jobs: Arc<PendingJobs>,
-    /// Identifies the job in its scope.
+    /// Identifies the job in the bookkeeping.
     number: u64,
     /// Where the job was submitted.
     origin: &'static Location<'static>,
@@ -147,12 +140,8 @@ struct PendingJob {
 
 impl PendingJob {
     /// Counts a new job.
-    fn new(jobs: &Arc<PendingJobs>, origin: &'static Location<'static>) -> Self {
-        let mut count = lock(&jobs.count);
-        count.submitted += 1;
-        count.pending += 1;
-        let number = count.submitted;
-        drop(count);
+    fn new(jobs: &Arc<PendingJobs>, number: u64, origin: &'static Location<'static>) -> Self {
+        *lock(&jobs.count) += 1;
         Self {
             jobs: Arc::clone(jobs),
             number,
@@ -172,8 +161,8 @@ impl Drop for CompleteOnDrop<'_> {
     fn drop(&mut self) {
         let jobs = &self.0.jobs;
         let mut count = lock(&jobs.count);
-        count.pending -= 1;
-        let is_last = count.pending == 0;
+        *count -= 1;
+        let is_last = *count == 0;
         // Lock order: `wake_waiter` takes the lock of the bookkeeping.
         drop(count);
         if is_last {
@@ -210,7 +199,7 @@ enum Contents<F, T> {
 
 /// The pool's view of a packet. [`Erased`] calls one of the two methods, once.
 trait ErasedRun: Send + Sync {
-    /// Runs the closure. Resumes its panic.
+    /// Runs the closure. Records its panic, and resumes it with another payload.
     fn run(&self);
     /// Drops the closure of a job that will never run.
     fn drop_unrun(&self);
@@ -251,10 +240,10 @@ where
             }
             Err(payload) => {
                 let job = &self.job;
-                job.data().record_panic(job.number, job.origin, &*payload);
-                // The payload is `'static`, so it can outlive the scope.
+                // Both payloads are `'static`, so they can outlive the scope.
+                let stand_in = job.data().record_panic(job.number, job.origin, payload);
                 drop(complete);
-                resume_unwind(payload);
+                resume_unwind(stand_in);
             }
         }
     }
@@ -339,7 +328,7 @@ impl Erased {
         Self(Some(packet))
     }
 
-    /// Runs the job on this thread. Resumes its panic.
+    /// Runs the job on this thread. Records its panic, and resumes it with another payload.
     pub(super) fn run(mut self) {
         if let Some(packet) = self.0.take() {
             packet.run();

@@ -12,6 +12,8 @@
 //!   state.rs     failures, detached handles, helping at the end of the scope
 //! ```
 //!
+//! `Scope::map` creates a map of `combine/map`, which submits its jobs by `Scope::submit_acquired`.
+//!
 //! A job lives in a packet with two halves. The pool gets one half, as an ordinary `'static` job.
 //! The [`ScopedJoinHandle`] has the other half, which receives the result. To check that no borrow
 //! dangles, `erased.rs` is enough.
@@ -20,17 +22,25 @@ mod erased;
 mod state;
 
 use std::fmt;
+use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{Location, resume_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use crate::error::JoinError;
-use crate::pool::ThreadPool;
+use futures::future::FusedFuture;
+
+use crate::combine::map::{Map, MapUnordered, Submitter};
+use crate::error::{Closed, JoinError};
+use crate::pool::{Acquire, PoolSubmitter, ThreadPool};
 use crate::scope::erased::{ResultSlot, ScopeJobs, with_scope};
-use crate::scope::state::{DetachOnDrop, ScopeData};
+use crate::scope::state::{DetachOnDrop, Failure, ScopeData};
+pub(crate) use crate::scope::state::{ItemFailures, RefusedJob};
 use crate::task::context::{current_worker, may_be_waited_for};
-use crate::task::span;
-use crate::task::state::Cancel;
+use crate::task::span::{self, Span};
+use crate::task::state::{Cancel, Origin};
 use crate::util::sync::Arc;
+use crate::util::unwind::drop_catching;
 
 impl ThreadPool {
     /// Runs a closure whose jobs may borrow local variables, as in [`std::thread::scope`], and
@@ -48,12 +58,18 @@ impl ThreadPool {
     ///
     /// # Panics
     ///
-    /// `scope` resumes a panic of the closure. Otherwise it panics if a job whose handle was not
-    /// joined
+    /// A job *fails* if its outcome was not taken, and the job
     ///
     /// - panicked, or
     /// - did not run, for any reason except a [`cancel`](ScopedJoinHandle::cancel) through its own
     ///   handle. So no work is skipped silently.
+    ///
+    /// [`ScopedJoinHandle::join`] takes the outcome, and so does a poll that returns `Ready`.
+    ///
+    /// `scope` resumes a panic of the closure. Otherwise it panics if a job failed: with the
+    /// payload of the job's own panic, or with a message if the job did not run. If several jobs
+    /// failed, `scope` panics for the one that was submitted first. It reports the other failures
+    /// through `tracing`.
     ///
     /// # Examples
     ///
@@ -77,12 +93,20 @@ impl ThreadPool {
         let data = Arc::new(ScopeData::new(tracks_jobs));
         let result = with_scope(self, &data, f);
         data.join_detached();
-        let failures = data.take_failures();
-        match (result, failures.as_slice()) {
-            (Err(payload), _) => resume_unwind(payload),
-            (Ok(result), []) => result,
-            (Ok(_), [only]) => panic!("{only}"),
-            (Ok(_), [first, rest @ ..]) => panic!("{first} (and {} more)", rest.len()),
+        let mut failures = data.take_failures();
+        match result {
+            Err(payload) => {
+                failures.for_each(Failure::report);
+                resume_unwind(payload);
+            }
+            Ok(result) => {
+                let Some(first) = failures.next() else {
+                    return result;
+                };
+                failures.for_each(Failure::report);
+                drop_catching("the destructor of a scope's result", result);
+                first.resume()
+            }
         }
     }
 }
@@ -144,11 +168,118 @@ impl<'scope> Scope<'scope, '_> {
         T: Send + 'scope,
     {
         let origin = Location::caller();
-        let (erased, result, number) = self.jobs.erase(closure, origin);
+        let number = self.data.next_number();
+        let (erased, result) = self.jobs.erase(closure, number, origin);
         let handle = (self.pool).submit_from(move || erased.run(), origin, span::current());
         self.data.track(&handle);
         let handle = DetachOnDrop::new(handle, Arc::clone(&self.data), number);
         ScopedJoinHandle { result, handle }
+    }
+
+    /// Calls `f` on each item in jobs that may borrow from outside the scope, and yields the results
+    /// in input order: see [`ThreadPool::map`].
+    ///
+    /// Items, function and results need to live as long as the scope only. The map must not leave
+    /// the scope. It is **lazy**: a map that is never started runs nothing, and that is no failure.
+    ///
+    /// What the map itself cancels is no failure either: at its drop, after its timeout, or after
+    /// the first error of a [`join`](Map::join). But the scope panics if
+    ///
+    /// - an item panicked whose result the map has not yielded, or
+    /// - the pool refused a job or cancelled one, and the map has not yielded that error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(4);
+    /// let text = String::from("spam ham eggs");
+    /// let lengths = pool.scope(|scope| scope.map(text.split(' '), str::len).join());
+    /// assert_eq!(lengths?, [4, 3, 4]);
+    ///
+    /// // Each job changes a part of its own.
+    /// let mut numbers = [1, 2, 3, 4];
+    /// pool.scope(|scope| {
+    ///     scope.map(numbers.chunks_mut(2), |part| part.reverse()).detach();
+    /// });
+    /// assert_eq!(numbers, [2, 1, 4, 3]);
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
+    #[doc(alias = "par_iter")]
+    #[track_caller]
+    pub fn map<I, F, U>(&'scope self, items: I, f: F) -> Map<'scope, U>
+    where
+        I: IntoIterator<IntoIter: Send + 'scope>,
+        I::Item: Send + 'scope,
+        F: Fn(I::Item) -> U + Send + Sync + 'scope,
+        U: Send + 'scope,
+    {
+        Map::new(Submitter::in_scope(self, items.into_iter(), f))
+    }
+
+    /// Calls `f` on each item in jobs that may borrow from outside the scope, and yields the results
+    /// in completion order: see [`map`](Self::map) and [`ThreadPool::map_unordered`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(4);
+    /// let words = [String::from("spam"), String::from("eggs")];
+    /// let longest = pool.scope(|scope| {
+    ///     let lengths = scope.map_unordered(&words, |word| word.len());
+    ///     lengths.into_iter().map(Result::unwrap).max()
+    /// });
+    /// assert_eq!(longest, Some(4));
+    /// ```
+    #[track_caller]
+    pub fn map_unordered<I, F, U>(&'scope self, items: I, f: F) -> MapUnordered<'scope, U>
+    where
+        I: IntoIterator<IntoIter: Send + 'scope>,
+        I::Item: Send + 'scope,
+        F: Fn(I::Item) -> U + Send + Sync + 'scope,
+        U: Send + 'scope,
+    {
+        MapUnordered::new(Submitter::in_scope(self, items.into_iter(), f))
+    }
+
+    /// Starts to acquire a permit of the pool without blocking.
+    pub(crate) fn acquire(&self) -> Acquire {
+        self.pool.acquire()
+    }
+
+    /// Submits a job that has its permit. The closure gets the place where it records the panics of
+    /// its items.
+    pub(crate) fn submit_acquired<F, T>(
+        &'scope self,
+        pool: &PoolSubmitter,
+        closure: F,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<ScopedJoinHandle<'scope, T>, (Closed, RefusedJob)>
+    where
+        F: FnOnce(&ItemFailures) -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let number = self.data.next_number();
+        let failures = ItemFailures::new(Arc::clone(&self.data), number);
+        let (erased, result) = (self.jobs).erase(move || closure(&failures), number, origin);
+        match pool.enqueue(move || erased.run(), origin, span) {
+            Ok(handle) => {
+                self.data.track(&handle);
+                let handle = DetachOnDrop::new(handle, Arc::clone(&self.data), number);
+                Ok(ScopedJoinHandle { result, handle })
+            }
+            Err((closed, erased)) => {
+                // This records that the job did not run.
+                drop_catching("the destructor of a job's closure", erased);
+                let refused = RefusedJob::new(Arc::clone(&self.data), number);
+                Err((closed, refused))
+            }
+        }
+    }
+
+    /// Records that items of a map will not run, as the failure of a job.
+    pub(crate) fn record_unrun(&self, origin: Origin) {
+        self.data.record_unrun(self.data.next_number(), origin);
     }
 }
 
@@ -160,16 +291,34 @@ impl fmt::Debug for Scope<'_, '_> {
     }
 }
 
-/// A handle of a job of a [`Scope`]. **Dropping it detaches the job**: the job still runs, and the
-/// scope waits for it.
+/// A handle of a job of a [`Scope`]: sync code joins it, async code awaits it.
 ///
-/// See [`ThreadPool::scope`] for an example.
-#[must_use = "if the result is not needed, `drop` the handle: a panic then comes out of the scope"]
+/// **Dropping it detaches the job**: the job still runs, and the scope waits for it. If the job
+/// panics or does not run, `scope` then panics: see [`ThreadPool::scope`].
+///
+/// The handle is a [`Future`]. A poll that returns `Ready` takes the outcome, as
+/// [`join`](Self::join) does.
+///
+/// # Examples
+///
+/// ```
+/// let pool = futurepool::ThreadPool::new(2);
+/// let text = String::from("spam");
+/// let lengths = pool.scope(|scope| {
+///     let joined = scope.submit(|| text.len());
+///     let awaited = scope.submit(|| text.len() + 1);
+///     let awaited = futurepool::block_on(async { awaited.await });
+///     (joined.join().unwrap(), awaited.unwrap())
+/// });
+/// assert_eq!(lengths, (4, 5));
+/// ```
 pub struct ScopedJoinHandle<'scope, T> {
     // Dropped first: the result of a job that has returned is gone before its handle is detached.
     result: ResultSlot<'scope, T>,
     handle: DetachOnDrop,
 }
+
+const STORED: &str = "a job that returned has stored its result";
 
 impl<T> ScopedJoinHandle<'_, T> {
     /// Blocks until the job has ended, and returns its result: see [`JoinHandle::join`].
@@ -178,21 +327,15 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// Those of [`JoinHandle::join`].
     ///
+    /// # Panics
+    ///
+    /// Panics if a poll has taken the outcome.
+    ///
     /// [`JoinHandle::join`]: crate::JoinHandle::join
+    #[track_caller]
     pub fn join(self) -> Result<T, JoinError> {
-        let Self { result, mut handle } = self;
-        match handle.take().join() {
-            Ok(()) => Ok(result
-                .take()
-                .expect("a job that returned has stored its result")),
-            Err(error) => {
-                // A deadlock is an error of this `join`. The outcome of the job was not observed.
-                if !error.is_deadlock() {
-                    handle.mark_observed();
-                }
-                Err(error)
-            }
-        }
+        let Self { result, handle } = self;
+        handle.join().map(|()| result.take().expect(STORED))
     }
 
     /// Returns whether the job is finished, even if it was cancelled or could not run: see
@@ -204,12 +347,38 @@ impl<T> ScopedJoinHandle<'_, T> {
 
     /// Cancels the job if it is queued, and returns whether it was cancelled: see
     /// [`JoinHandle::cancel`](crate::JoinHandle::cancel).
+    ///
+    /// A job that this call cancels does not make the scope panic.
     pub fn cancel(&self) -> bool {
-        let cancel = self.handle.get().try_cancel();
-        if cancel == Cancel::DropClosure {
-            self.handle.mark_observed();
-        }
-        matches!(cancel, Cancel::DropClosure | Cancel::AlreadyCancelled)
+        matches!(
+            self.handle.cancel(),
+            Cancel::DropClosure | Cancel::AlreadyCancelled
+        )
+    }
+
+    /// Runs the job here if it is queued in a pool of which this thread is a worker.
+    pub(crate) fn help(&self) {
+        self.handle.get().help();
+    }
+
+    /// Returns where the panics of the job's items are recorded.
+    pub(crate) fn item_failures(&self) -> ItemFailures {
+        self.handle.item_failures()
+    }
+}
+
+impl<T> Future for ScopedJoinHandle<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(self.handle.poll(context));
+        Poll::Ready(outcome.map(|()| self.result.take().expect(STORED)))
+    }
+}
+
+impl<T> FusedFuture for ScopedJoinHandle<'_, T> {
+    fn is_terminated(&self) -> bool {
+        self.handle.is_taken()
     }
 }
 
@@ -286,6 +455,71 @@ impl<T> fmt::Debug for ScopedJoinHandle<'_, T> {
 /// let mut outside = None;
 /// pool.scope(|scope| outside = Some(scope));
 /// outside.unwrap().submit(|| 7);
+/// ```
+///
+/// The items of a map may borrow a value that outlives the scope, and so may its results.
+///
+/// ```
+/// let pool = futurepool::ThreadPool::new(1);
+/// let text = String::from("a b");
+/// let words = pool.scope(|scope| scope.map([&text], |text| text.split(' ').next()).join());
+/// assert_eq!(words.unwrap(), [Some("a")]);
+/// ```
+///
+/// They must not borrow a value that the scope outlives.
+///
+/// ```compile_fail,E0597
+/// let pool = futurepool::ThreadPool::new(1);
+/// pool.scope(|scope| {
+///     let text = String::new();
+///     scope.map([&text], |text| text.len()).detach();
+/// });
+/// ```
+///
+/// Nor must the function of a map.
+///
+/// ```compile_fail,E0373
+/// let pool = futurepool::ThreadPool::new(1);
+/// pool.scope(|scope| {
+///     let text = String::new();
+///     scope.map([1, 2], |n| text.len() + n).detach();
+/// });
+/// ```
+///
+/// A map must not leave the scope.
+///
+/// ```compile_fail
+/// let pool = futurepool::ThreadPool::new(1);
+/// let map = pool.scope(|scope| scope.map([1, 2], |n| n));
+/// map.join();
+/// ```
+///
+/// The scope's closure must not use a value that the items of a map borrow mutably.
+///
+/// ```compile_fail,E0499
+/// let pool = futurepool::ThreadPool::new(1);
+/// let mut numbers = [1, 2];
+/// pool.scope(|scope| {
+///     scope.map(&mut numbers, |n| *n += 1).detach();
+///     scope.map(&mut numbers, |n| *n += 1).detach();
+/// });
+/// ```
+///
+/// The function of a map must be `Sync`.
+///
+/// ```compile_fail,E0277
+/// let pool = futurepool::ThreadPool::new(1);
+/// let cell = std::cell::Cell::new(7);
+/// pool.scope(|scope| scope.map([1, 2], |n| cell.set(n)).detach());
+/// ```
+///
+/// A map outside a scope must not borrow what its function uses.
+///
+/// ```compile_fail,E0597
+/// let pool = futurepool::ThreadPool::new(1);
+/// let text = String::new();
+/// let text = &text;
+/// pool.map([1, 2], move |n| text.len() + n).detach();
 /// ```
 ///
 /// The scope's closure must not use a value that a job borrows mutably.

@@ -18,20 +18,25 @@
 //! ```
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
-use std::panic::Location;
+use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::Weak;
-use std::task::Waker;
+// Not the model checker's: numbers order submissions, and nothing else.
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
+use crate::error::JoinError;
 use crate::park::helping::help;
 use crate::park::parker::Parker;
 use crate::park::wait_graph::enter_wait_for_all;
 use crate::task::cell::RawTask;
 use crate::task::context::may_be_waited_for;
 use crate::task::join_handle::JoinHandle;
+use crate::task::state::{Cancel, Origin};
 use crate::util::sync::{Arc, Mutex};
-use crate::util::unwind::{drop_catching, panic_message};
+use crate::util::unwind::{drop_catching, drop_payload, emit, panic_message};
 
 /// The lists of jobs and handles are pruned no earlier than at this length.
 const MIN_PRUNE: usize = 64;
@@ -41,6 +46,8 @@ pub(super) struct ScopeData {
     /// Whether the scope was opened in a job or on a worker. Then its end may run jobs itself, and
     /// its wait may be part of a cycle. Never changes.
     tracks_jobs: bool,
+    /// Counts the jobs that were submitted, and so numbers them. Changed by `next_number`.
+    submitted: AtomicU64,
     // Lock order: this lock, then the lock of a job. No user code runs under it: what has to be
     // woken or dropped is taken out and handled after the unlock.
     state: Mutex<ScopeState>,
@@ -48,9 +55,12 @@ pub(super) struct ScopeData {
 
 #[derive(Default)]
 struct ScopeState {
-    /// Messages of the jobs that failed, by job number. The thread that ends a job adds one;
-    /// `mark_observed` and the end of the scope remove them.
-    failures: BTreeMap<u64, String>,
+    /// The failures, by job and item. The thread that ends the job adds one, a caller that gets the
+    /// outcome takes it, and the end of the scope takes the others.
+    failures: BTreeMap<FailureKey, Failure>,
+    /// Jobs whose outcome was taken before it was recorded. That happens while a destructor of the
+    /// job's closure runs. `observe` adds them, and `record` removes them.
+    observed_early: BTreeSet<u64>,
     /// Jobs that the end of the scope has not tried to run. `track` adds them; the end of the scope
     /// pops them, oldest first. Some may have started.
     to_help: VecDeque<Weak<dyn RawTask>>,
@@ -69,12 +79,73 @@ struct ScopeState {
     waiter: Option<Waker>,
 }
 
+/// The number of a job, and of the item in a job that has several. Failures are reported in this
+/// order.
+type FailureKey = (u64, usize);
+
+/// Why a job has no result.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The error has the payload of the panic. The error that the pool's handle returns has a
+    /// [`StandIn`].
+    Panicked(JoinError, Origin),
+    NotRun(Origin),
+}
+
+/// The payload of a panic whose own payload is in a [`Failure`], and has no text.
+struct StandIn;
+
+impl Failure {
+    /// Panics with the payload of the job, or with a message if the job did not run.
+    #[track_caller]
+    pub(super) fn resume(self) -> ! {
+        match self {
+            Self::Panicked(error, _) => resume_unwind(error.into_panic()),
+            Self::NotRun(origin) => panic!("{}", not_run(origin)),
+        }
+    }
+
+    /// Reports the failure through `tracing`.
+    pub(super) fn report(self) {
+        match self {
+            Self::Panicked(error, origin) => {
+                let payload = error.into_panic();
+                emit(|| {
+                    let panic = panic_message(&*payload).unwrap_or("(no text)");
+                    tracing::error!(
+                        panic,
+                        job = %origin,
+                        "a scoped job that was not joined panicked (submitted at {origin}): {panic}"
+                    );
+                });
+                drop_payload(payload);
+            }
+            Self::NotRun(origin) => emit(|| {
+                tracing::error!(job = %origin, "{}", not_run(origin));
+            }),
+        }
+    }
+}
+
+fn not_run(origin: Origin) -> String {
+    format!(
+        "a scoped job that was not joined did not run (submitted at {origin}): it was cancelled, \
+         or the pool was shut down, broken, or got no thread"
+    )
+}
+
 impl ScopeData {
     pub(super) fn new(tracks_jobs: bool) -> Self {
         Self {
             tracks_jobs,
+            submitted: AtomicU64::new(0),
             state: Mutex::default(),
         }
+    }
+
+    /// Returns the number of the next job.
+    pub(super) fn next_number(&self) -> u64 {
+        self.submitted.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Adds a submitted job to those that the end of the scope may run and waits for.
@@ -106,44 +177,67 @@ impl ScopeData {
         drop(deferred_drops);
     }
 
-    /// Records the panic of a job.
+    /// Records the panic of a job. Returns the payload to unwind with: the pool reports its text,
+    /// and the handle replaces it by the recorded one.
     pub(super) fn record_panic(
         &self,
         number: u64,
-        origin: &'static Location<'static>,
-        payload: &(dyn Any + Send),
-    ) {
-        let message = panic_message(payload).unwrap_or("(no text)");
-        self.record_failure(
-            number,
-            format!("a scoped job that was not joined panicked: {message} (submitted at {origin})"),
-        );
+        origin: Origin,
+        payload: Box<dyn Any + Send>,
+    ) -> Box<dyn Any + Send> {
+        let stand_in: Box<dyn Any + Send> = match panic_message(&*payload) {
+            Some(text) => Box::new(text.to_owned()),
+            None => Box::new(StandIn),
+        };
+        let error = JoinError::panicked(payload, origin);
+        self.record((number, 0), Failure::Panicked(error, origin));
+        stand_in
     }
 
     /// Records that a job will never run.
-    pub(super) fn record_unrun(&self, number: u64, origin: &'static Location<'static>) {
-        self.record_failure(
-            number,
-            format!(
-                "a scoped job that was not joined did not run (submitted at {origin}): it was \
-                 cancelled, or the pool was shut down, broken, or got no thread"
-            ),
-        );
+    pub(super) fn record_unrun(&self, number: u64, origin: Origin) {
+        self.record((number, 0), Failure::NotRun(origin));
     }
 
-    fn record_failure(&self, number: u64, failure: String) {
-        self.state.lock().failures.insert(number, failure);
+    fn record(&self, key: FailureKey, failure: Failure) {
+        let mut state = self.state.lock();
+        let unwanted = match state.observed_early.remove(&key.0) {
+            true => Some(failure),
+            false => state.failures.insert(key, failure),
+        };
+        drop(state);
+        drop_catching("a panic's payload", unwanted);
     }
 
-    /// Forgets the failure of a job: the caller of `join` or `cancel` knows of it.
-    fn mark_observed(&self, number: u64) {
-        self.state.lock().failures.remove(&number);
+    /// Takes the failure of a job or an item, because the caller learns of it: it does not come out
+    /// of the scope.
+    fn observe(&self, key: FailureKey) -> Option<Failure> {
+        self.state.lock().failures.remove(&key)
+    }
+
+    /// Takes the failure of a job whose handle has returned `error`. Returns the error for the
+    /// caller.
+    fn observe_error(&self, number: u64, error: JoinError) -> JoinError {
+        // A deadlock is an error of that wait. The outcome of the job was not observed.
+        if error.is_deadlock() {
+            return error;
+        }
+        let mut state = self.state.lock();
+        let failure = state.failures.remove(&(number, 0));
+        if failure.is_none() {
+            // This thread is cancelling the job, and a destructor of its closure has joined it.
+            state.observed_early.insert(number);
+        }
+        drop(state);
+        match failure {
+            Some(Failure::Panicked(own, _)) => own,
+            Some(Failure::NotRun(_)) | None => error,
+        }
     }
 
     /// Takes the failures that were not observed, in the order in which the jobs were submitted.
-    pub(super) fn take_failures(&self) -> Vec<String> {
-        let failures = mem::take(&mut self.state.lock().failures);
-        failures.into_values().collect()
+    pub(super) fn take_failures(&self) -> impl Iterator<Item = Failure> + use<> {
+        mem::take(&mut self.state.lock().failures).into_values()
     }
 
     /// Runs queued jobs of the scope, or sleeps until there may be something to do.
@@ -260,6 +354,8 @@ impl ScopeState {
 pub(super) struct DetachOnDrop {
     /// `None` once it was taken to be joined.
     handle: Option<JoinHandle<()>>,
+    /// Whether a poll has taken the outcome. Then the handle can no longer be joined.
+    taken: bool,
     data: Arc<ScopeData>,
     /// The number under which a failure of the job is recorded.
     number: u64,
@@ -269,6 +365,7 @@ impl DetachOnDrop {
     pub(super) fn new(handle: JoinHandle<()>, data: Arc<ScopeData>, number: u64) -> Self {
         Self {
             handle: Some(handle),
+            taken: false,
             data,
             number,
         }
@@ -278,27 +375,118 @@ impl DetachOnDrop {
         self.handle.as_ref().expect("the handle was not taken")
     }
 
-    /// Takes the handle, which the caller joins. It is not detached.
-    pub(super) fn take(&mut self) -> JoinHandle<()> {
-        self.handle.take().expect("the handle was not taken")
+    /// Returns whether a poll has taken the outcome.
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken
     }
 
-    /// Keeps a failure of this job from coming out of the scope.
-    pub(super) fn mark_observed(&self) {
-        self.data.mark_observed(self.number);
+    /// Blocks until the job has ended. A failure of the job does not come out of the scope.
+    #[track_caller]
+    pub(super) fn join(mut self) -> Result<(), JoinError> {
+        let handle = self.handle.take().expect("the handle was not taken");
+        let outcome = handle.join();
+        outcome.map_err(|error| self.data.observe_error(self.number, error))
+    }
+
+    /// Polls the handle. If it is ready, a failure of the job does not come out of the scope.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+        let handle = self.handle.as_mut().expect("the handle was not taken");
+        let outcome = ready!(Pin::new(handle).poll(context));
+        self.taken = true;
+        Poll::Ready(outcome.map_err(|error| self.data.observe_error(self.number, error)))
+    }
+
+    /// Cancels the job if it is queued. Then the cancel does not come out of the scope.
+    pub(super) fn cancel(&self) -> Cancel {
+        let cancel = self.get().try_cancel();
+        if cancel == Cancel::DropClosure {
+            let cancelled = self.data.observe((self.number, 0));
+            drop_catching("a panic's payload", cancelled);
+        }
+        cancel
+    }
+
+    /// Returns where the panics of the job's items are recorded.
+    pub(super) fn item_failures(&self) -> ItemFailures {
+        ItemFailures {
+            data: Arc::clone(&self.data),
+            job: self.number,
+        }
     }
 }
 
 impl Drop for DetachOnDrop {
     fn drop(&mut self) {
         if let Some(handle) = self.handle.take() {
-            self.data.detach(handle);
+            if !self.taken {
+                self.data.detach(handle);
+            }
         }
+    }
+}
+
+/// Where a scoped job with several items records which of them panicked.
+///
+/// The errors are here and not among the results, so that they come out of the scope if the results
+/// are dropped or leaked.
+pub(crate) struct ItemFailures {
+    data: Arc<ScopeData>,
+    /// The number of the job.
+    job: u64,
+}
+
+impl ItemFailures {
+    pub(super) fn new(data: Arc<ScopeData>, job: u64) -> Self {
+        Self { data, job }
+    }
+
+    /// Records the panic of an item.
+    pub(crate) fn record(&self, item: usize, error: JoinError, origin: Origin) {
+        (self.data).record((self.job, item), Failure::Panicked(error, origin));
+    }
+
+    /// Records the panic of an item whose result nothing will take.
+    pub(crate) fn record_detached(&self, error: JoinError, origin: Origin) {
+        let items = (self.job, 0)..=(self.job, usize::MAX);
+        let state = self.data.state.lock();
+        let last = state.failures.range(items).next_back();
+        // Invariant: the job runs on one thread, so no other item is added meanwhile. Item 0 is left
+        // to the panic of the job itself.
+        let item = last.map_or(1, |(&(_, item), _)| item + 1);
+        drop(state);
+        self.record(item, error, origin);
+    }
+
+    /// Takes the error of an item, if it panicked: it does not come out of the scope.
+    pub(crate) fn take(&self, item: usize) -> Option<JoinError> {
+        match self.data.observe((self.job, item))? {
+            Failure::Panicked(error, _) => Some(error),
+            Failure::NotRun(_) => None,
+        }
+    }
+}
+
+/// A scoped job that the pool did not accept. Unless it is [taken](Self::observe), it comes out of
+/// the scope.
+pub(crate) struct RefusedJob {
+    data: Arc<ScopeData>,
+    number: u64,
+}
+
+impl RefusedJob {
+    pub(super) fn new(data: Arc<ScopeData>, number: u64) -> Self {
+        Self { data, number }
+    }
+
+    /// The caller learns of the refusal.
+    pub(crate) fn observe(self) {
+        drop(self.data.observe((self.number, 0)));
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::panic::Location;
     use std::sync::Mutex;
     use std::sync::mpsc;
     use std::thread;
@@ -320,17 +508,42 @@ mod tests {
 
     #[test]
     fn failures_come_in_the_order_of_submission_without_the_observed_ones() {
+        let data = Arc::new(ScopeData::new(false));
+        let here = Location::caller();
+        data.record_unrun(3, here);
+        data.record_panic(1, here, Box::new("one"));
+        let stand_in = data.record_panic(2, here, Box::new(String::from("two")));
+        let seen = data.observe_error(2, JoinError::panicked(stand_in, here));
+        assert_eq!(seen.into_panic().downcast_ref(), Some(&String::from("two")));
+        let items = ItemFailures::new(Arc::clone(&data), 2);
+        let error = |text: &'static str| JoinError::panicked(Box::new(text), here);
+        items.record(5, error("five"), here);
+        items.record_detached(error("six"), here);
+        assert!(items.take(4).is_none());
+        assert!(items.take(5).unwrap().is_panic());
+        let failures: Vec<_> = data.take_failures().collect();
+        assert!(
+            matches!(&failures[..], [
+                Failure::Panicked(one, _),
+                Failure::Panicked(six, _),
+                Failure::NotRun(_),
+            ] if one.to_string().contains("one") && six.to_string().contains("six")),
+            "{failures:?}"
+        );
+        assert!(data.take_failures().next().is_none());
+    }
+
+    #[test]
+    fn an_outcome_that_was_taken_before_it_is_recorded_is_no_failure() {
         let data = ScopeData::new(false);
-        data.record_unrun(3, Location::caller());
-        data.record_panic(1, Location::caller(), &"one");
-        data.record_panic(2, Location::caller(), &String::from("two"));
-        data.mark_observed(2);
-        data.mark_observed(4);
-        let failures = data.take_failures();
-        assert_eq!(failures.len(), 2);
-        assert!(failures[0].contains("panicked: one") && failures[0].contains("state.rs:"));
-        assert!(failures[1].contains("did not run"));
-        assert!(data.take_failures().is_empty());
+        let error = data.observe_error(1, JoinError::cancelled());
+        assert!(error.is_cancelled());
+        data.record_unrun(1, Location::caller());
+        assert!(data.take_failures().next().is_none());
+        // A deadlock says nothing of the job.
+        data.observe_error(2, JoinError::deadlock(Vec::new()));
+        data.record_unrun(2, Location::caller());
+        assert_eq!(data.take_failures().count(), 1);
     }
 
     #[test]
@@ -339,7 +552,12 @@ mod tests {
         let handle = |number| DetachOnDrop::new(held.submit(|| ()), Arc::clone(&data), number);
         let (dropped, mut taken) = (handle(1), handle(2));
         drop(dropped);
-        drop(taken.take());
+        held.0.lock().unwrap().pop().unwrap().run();
+        assert!(
+            taken
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_ready()
+        );
         drop(taken);
         assert_eq!(data.state.lock().detached.len(), 1);
         held.0.lock().unwrap().drain(..).for_each(Job::run);

@@ -33,6 +33,7 @@
 //! | queue tail | `pool/queue.rs` | the jobs that submitters add; whether the queue is closed |
 //! | candidates | `pool/blocked.rs` | queued jobs that workers have polled |
 //! | task | `task/cell.rs` | one task |
+//! | map's rest | `combine/map/rest.rs` | the items left of a detached map |
 //! | leaves | | no other lock is taken under these |
 //! | – semaphore | `pool/semaphore.rs` | permits and their waiters |
 //! | – registry | `pool/registry.rs` | the threads of a pool |

@@ -425,7 +425,9 @@ mod a_pool_through_the_trait {
             assert!(poll_once(&mut unordered.next()).is_pending());
             // Nor is there a limit when the pool is called through a pointer.
             let pointer: Box<dyn Executor + '_> = Box::new(&pool);
-            drop(pointer.map(0..3, |n: usize| n).start());
+            let mut third = pointer.map(0..3, |n: usize| n).start();
+            assert!(poll_once(&mut third.next()).is_pending());
+            drop(third);
             assert_eq!(pool.metrics().submitted, 2);
             // One at a time: the other map waits for a permit.
             drop(unordered);

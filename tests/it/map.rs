@@ -2,7 +2,7 @@
 //! pools.
 
 use std::any::Any;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -13,12 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    Blocked, CountingWaker, Gate, LONG, block_workers, bounded_pool, eventually, noop_context,
-    poll_once, spawn_until_asleep, within,
+    Blocked, CountingWaker, Gate, LONG, block_workers, bounded_pool, child, eventually,
+    noop_context, poll_once, spawn_until_asleep, within,
 };
 use futurepool::{
-    Executor, ExecutorExt, InlineExecutor, Job, JoinError, JoinHandle, Map, MapIter, MapUnordered,
-    MapUnorderedIter, ThreadPool, block_on,
+    Executor, ExecutorExt, InlineExecutor, Job, JoinError, JoinHandle, Map, MapIter, MapJoin,
+    MapUnordered, MapUnorderedIter, MapUnorderedJoin, ThreadPool, block_on,
 };
 use futures::StreamExt;
 use futures::stream::{FusedStream, Stream};
@@ -53,8 +53,12 @@ macro_rules! both {
     };
 }
 
+pub(crate) use both;
+
 /// Returns an input that counts how many items were taken.
-fn counted<I: IntoIterator>(items: I) -> (Arc<AtomicUsize>, impl Iterator<Item = I::Item>) {
+pub(crate) fn counted<I: IntoIterator>(
+    items: I,
+) -> (Arc<AtomicUsize>, impl Iterator<Item = I::Item>) {
     let pulls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&pulls);
     let items = items.into_iter().inspect(move |_| {
@@ -175,6 +179,46 @@ both!(
         assert!(panic_message(|| lazy().chunk_size(0)).contains("chunk_size"));
     }
 );
+
+#[test]
+fn panics_of_options_name_the_line_of_the_caller() {
+    child::alone("map::panics_of_options_name_the_line_of_the_caller", || {
+        check_lines_of_panics();
+    });
+}
+
+fn check_lines_of_panics() {
+    use std::panic;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&lines);
+    panic::set_hook(Box::new(move |info| {
+        let location = info.location().unwrap();
+        seen.lock()
+            .unwrap()
+            .push((location.file().to_owned(), location.line()));
+    }));
+    let pool = ThreadPool::new(1);
+    let check = |f: &dyn Fn(), lines_of_f: std::ops::RangeInclusive<u32>| {
+        assert!(catch_unwind(AssertUnwindSafe(f)).is_err());
+        let (file, line) = lines.lock().unwrap().pop().unwrap();
+        assert_eq!(file, file!());
+        assert!(
+            lines_of_f.contains(&line),
+            "{line} is not in {lines_of_f:?}"
+        );
+    };
+    let start = line!();
+    let zero_buffer = || drop(pool.map([1], |n| n).buffer_size(0));
+    let zero_chunk = || drop(pool.map_unordered([1], |n| n).chunk_size(0));
+    let late_timeout = || drop(pool.map([1], |n| n).start().timeout(LONG));
+    let late_chunk = || drop(pool.map_unordered([1], |n| n).start().chunk_size(1));
+    let end = line!();
+    check(&zero_buffer, start..=end);
+    check(&zero_chunk, start..=end);
+    check(&late_timeout, start..=end);
+    check(&late_chunk, start..=end);
+    let _ = panic::take_hook();
+}
 
 both!(no_input_gives_no_result, |map| {
     let pool = ThreadPool::new(1);
@@ -477,17 +521,26 @@ both!(a_timeout_ends_a_wait_for_a_result, |map| {
     drop(blocked);
 });
 
-both!(the_timeout_counts_from_the_call_of_timeout, |map| {
+both!(the_timeout_counts_from_the_start_of_the_map, |map| {
     let pool = ThreadPool::new(1);
     let blocked = block_workers(&pool, 1);
     let limit = Duration::from_millis(20);
-    let mut results = map!(pool, 0..2, |n: usize| n).timeout(limit);
+    // A map that is not started has all the time in the world.
+    let mut first = map!(pool, 0..2, |n: usize| n).timeout(limit);
+    let started = map!(pool, 0..2, |n: usize| n).timeout(limit).start();
+    let iterator = map!(pool, 0..2, |n: usize| n).timeout(limit).into_iter();
     thread::sleep(2 * limit);
-    // This is the very first poll, and the timeout has already elapsed.
-    let Poll::Ready(Some(Err(error))) = poll_next(&mut results) else {
-        panic!("the timeout counts from the first poll");
-    };
-    assert!(error.is_timeout());
+    assert!(poll_next(&mut first).is_pending(), "the clock starts here");
+    for mut late in [started.into_iter(), iterator] {
+        let begin = Instant::now();
+        assert!(late.next().unwrap().unwrap_err().is_timeout());
+        assert!(begin.elapsed() < LONG / 2, "it has elapsed before");
+    }
+    assert!(first.wait_next().unwrap().unwrap_err().is_timeout());
+    let begin = Instant::now();
+    let joined = map!(pool, 0..2, |n: usize| n).timeout(limit).join();
+    assert!(joined.unwrap_err().is_timeout());
+    assert!(begin.elapsed() >= limit);
     drop(blocked);
 });
 
@@ -534,19 +587,26 @@ both!(a_timeout_too_long_for_the_clock_is_no_timeout, |map| {
     assert_eq!(sorted(block_on(all().collect::<Vec<_>>())).len(), 20);
 });
 
-both!(dropping_it_cancels_jobs_that_have_not_started, |map| {
-    let pool = ThreadPool::new(1);
-    let blocked = block_workers(&pool, 1);
-    drop(map!(pool, 0..3, |n: usize| n).start());
-    assert_eq!(pool.metrics().cancelled, 3);
-    drop(map!(pool, 0..3, |n: usize| n).chunk_size(2).into_iter());
-    assert_eq!(pool.metrics().cancelled, 5);
-    let mut polled = map!(pool, 0.., |n: usize| n).buffer_size(4);
-    assert!(poll_next(&mut polled).is_pending());
-    drop(polled);
-    assert_eq!(pool.metrics().cancelled, 9);
-    drop(blocked);
-});
+both!(
+    dropping_it_after_a_poll_cancels_what_has_not_started,
+    |map| {
+        let pool = ThreadPool::new(1);
+        let blocked = block_workers(&pool, 1);
+        let mut started = map!(pool, 0..3, |n: usize| n).start();
+        assert!(poll_next(&mut started).is_pending());
+        drop(started);
+        assert_eq!(pool.metrics().cancelled, 3);
+        let mut chunks = map!(pool, 0..3, |n: usize| n).chunk_size(2);
+        assert!(poll_next(&mut chunks).is_pending());
+        drop(chunks);
+        assert_eq!(pool.metrics().cancelled, 5);
+        let mut polled = map!(pool, 0.., |n: usize| n).buffer_size(4);
+        assert!(poll_next(&mut polled).is_pending());
+        drop(polled);
+        assert_eq!(pool.metrics().cancelled, 9);
+        drop(blocked);
+    }
+);
 
 both!(
     dropping_it_cancels_though_the_destructor_of_the_input_panics,
@@ -565,7 +625,8 @@ both!(
         }
         let pool = ThreadPool::new(1);
         let blocked = block_workers(&pool, 1);
-        let results = map!(pool, Bad(0..), |n: usize| n).buffer_size(3).start();
+        let mut results = map!(pool, Bad(0..), |n: usize| n).buffer_size(3);
+        assert!(poll_next(&mut results).is_pending());
         // The panic may reach the caller or not.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(results)));
         assert_eq!(pool.metrics().cancelled, 3);
@@ -584,7 +645,8 @@ both!(
             ran.send(n).unwrap();
             opened.wait();
         };
-        let results = map!(pool, 0..10, job).chunk_size(5).start();
+        let mut results = map!(pool, 0..10, job).chunk_size(5);
+        assert!(poll_next(&mut results).is_pending());
         assert_eq!(runs.recv_timeout(LONG), Ok(0));
         drop(results);
         gate.open();
@@ -608,7 +670,8 @@ fn a_job_that_runs_when_the_map_is_dropped_runs_to_its_end() {
             opened.wait();
             tell.send("ended").unwrap();
         });
-        let results = results.start();
+        let mut results = results.start();
+        assert!(poll_next(&mut results).is_pending());
         assert_eq!(told.recv_timeout(LONG), Ok("begun"));
         drop(results);
         gate.open();
@@ -958,7 +1021,9 @@ both!(items_and_functions_are_freed, |map| {
             }
             free("all consumed");
             let blocked = block_workers(&pool, 1);
-            drop(new().start());
+            let mut polled = new();
+            assert!(poll_next(&mut polled).is_pending());
+            drop(polled);
             assert_eq!(Arc::strong_count(&token), 1, "dropped, and all was queued");
             let mut timed = new().timeout(Duration::ZERO);
             assert!(timed.wait_next().unwrap().is_err());
@@ -1140,7 +1205,214 @@ fn all_forms_are_send_and_unpin() {
     check::<MapUnordered<'_, String>>();
     check::<MapIter<'_, String>>();
     check::<MapUnorderedIter<'_, String>>();
+    check::<MapJoin<'_, String>>();
+    check::<MapUnorderedJoin<'_, String>>();
     // For any result type.
     check::<Map<'_, (std::cell::Cell<u8>, std::marker::PhantomPinned)>>();
     check::<MapUnordered<'_, (std::cell::Cell<u8>, std::marker::PhantomPinned)>>();
+}
+
+both!(join_and_await_gather_all_results, |map| {
+    let pool = ThreadPool::new(3);
+    let all: Vec<_> = (0..3_000).collect();
+    for chunk in [1, 7] {
+        let new = || map!(pool, 0..3_000, |n: usize| n).chunk_size(chunk);
+        for mut gathered in [
+            new().join().unwrap(),
+            new().start().join().unwrap(),
+            new().buffer_size(10).join().unwrap(),
+            block_on(async { new().await.unwrap() }),
+            block_on(new()).unwrap(),
+            block_on(async { new().start().passed_on().await.unwrap() }),
+        ] {
+            gathered.sort_unstable();
+            assert_eq!(gathered, all);
+        }
+    }
+    let nothing = || map!(pool, std::iter::empty::<usize>(), |n: usize| n);
+    assert_eq!(nothing().join().unwrap(), []);
+    assert_eq!(block_on(nothing()).unwrap(), []);
+});
+
+/// Does nothing; stands for a map that is passed through a function before it is awaited.
+trait PassedOn: Sized {
+    fn passed_on(self) -> Self {
+        self
+    }
+}
+impl<U> PassedOn for Map<'_, U> {}
+impl<U> PassedOn for MapUnordered<'_, U> {}
+
+#[test]
+fn awaiting_keeps_the_order_of_the_items_or_of_completion() {
+    within(LONG, "orders", || {
+        let pool = ThreadPool::new(2);
+        let gates: [Gate; 2] = Default::default();
+        let wait = |gates: &[Gate; 2]| {
+            let gates = gates.clone();
+            move |n: usize| {
+                gates[n].wait();
+                n
+            }
+        };
+        let mut future = IntoFuture::into_future(pool.map_unordered(0..2, wait(&gates)));
+        assert!(poll_once(&mut future).is_pending());
+        for n in [1, 0] {
+            gates[n].open();
+            eventually("it is done", || pool.metrics().completed == 2 - n as u64);
+        }
+        assert_eq!(block_on(future).unwrap(), [1, 0]);
+        let gates: [Gate; 2] = Default::default();
+        let mut future = IntoFuture::into_future(pool.map(0..2, wait(&gates)));
+        assert!(poll_once(&mut future).is_pending());
+        for n in [1, 0] {
+            gates[n].open();
+            eventually("it is done", || pool.metrics().completed == 4 - n as u64);
+        }
+        assert_eq!(block_on(future).unwrap(), [0, 1]);
+    });
+}
+
+both!(
+    join_and_await_end_with_the_first_error_and_cancel_the_rest,
+    |map| {
+        for blocking in [true, false] {
+            let pool = ThreadPool::new(1);
+            let gate = Gate::new();
+            let opened = gate.clone();
+            let ran = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&ran);
+            let (tell, told) = mpsc::channel();
+            let results = map!(pool, 0..100, move |n: usize| {
+                assert!(n != 1, "bad item");
+                if n == 2 {
+                    tell.send(()).unwrap();
+                    opened.wait();
+                }
+                count.fetch_add(1, SeqCst);
+                n
+            });
+            let results = results.start();
+            told.recv_timeout(LONG).unwrap();
+            let error = match blocking {
+                true => results.join().unwrap_err(),
+                false => block_on(results).unwrap_err(),
+            };
+            assert!(error.to_string().contains("bad item"), "{error}");
+            assert_eq!(pool.metrics().cancelled, 97);
+            gate.open();
+            pool.shutdown().join();
+            assert_eq!(ran.load(SeqCst), 2);
+        }
+    }
+);
+
+both!(a_join_future_dropped_half_way_cancels_the_rest, |map| {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let mut future = IntoFuture::into_future(map!(pool, 0..5, |n: usize| n));
+    assert_eq!(pool.metrics().submitted, 1, "it is lazy");
+    assert!(poll_once(&mut future).is_pending());
+    assert_eq!(pool.metrics().submitted, 6);
+    drop(future);
+    assert_eq!(pool.metrics().cancelled, 5);
+    // Never polled: nothing runs.
+    drop(IntoFuture::into_future(map!(pool, 0..5, |n: usize| n)));
+    assert_eq!(pool.metrics().submitted, 6);
+    blocked.release();
+    let mut future = IntoFuture::into_future(map!(pool, 0..5, |n: usize| n));
+    block_on(&mut future).unwrap();
+    let again = panic_message(|| poll_once(&mut future));
+    assert!(again.contains("polled after it was ready"), "{again}");
+});
+
+both!(a_join_lets_other_tasks_run_now_and_then, |map| {
+    let pool = ThreadPool::new(1);
+    let mut future = IntoFuture::into_future(map!(pool, 0..10_000, |n: usize| n).start());
+    eventually("all are done", || pool.metrics().completed == 10_000);
+    let (count, waker) = CountingWaker::new();
+    let mut context = Context::from_waker(&waker);
+    let first = std::pin::Pin::new(&mut future).poll(&mut context);
+    assert!(first.is_pending());
+    assert!(count.count() > 0, "it will be polled again");
+    assert_eq!(block_on(future).unwrap().len(), 10_000);
+});
+
+#[test]
+fn guarantee_6_a_join_of_a_map_in_the_only_worker_runs_its_items() {
+    within(LONG, "one worker", || {
+        for pool in [ThreadPool::new(1), bounded_pool(1, 1)] {
+            let pool = Arc::new(pool);
+            let own = Arc::clone(&pool);
+            let nested = pool.submit(move || {
+                let here = thread::current().id();
+                let ran = own.map(0..5, move |n: usize| (n, thread::current().id() == here));
+                let ordered = ran.join().unwrap();
+                assert!(ordered.into_iter().eq((0..5).map(|n| (n, true))));
+                let ran = own.map(0..5, |n: usize| n).chunk_size(2).buffer_size(2);
+                assert_eq!(ran.join().unwrap(), [0, 1, 2, 3, 4]);
+                let mut unordered = own.map_unordered(0..5, |n: usize| n).join().unwrap();
+                unordered.sort_unstable();
+                assert_eq!(unordered, [0, 1, 2, 3, 4]);
+                assert_eq!(block_on(own.map(0..3, |n: usize| n)).unwrap(), [0, 1, 2]);
+            });
+            nested.join().unwrap();
+        }
+    });
+}
+
+both!(a_map_borrows_only_its_items, |map| {
+    fn check_static<T: Send + 'static>(value: T) -> T {
+        value
+    }
+    let results = {
+        let pool = ThreadPool::new(1);
+        check_static(map!(pool, 0.., |n: usize| n).buffer_size(2).start())
+    };
+    let mut results = results.into_iter();
+    let first: Vec<_> = results.by_ref().take(2).collect();
+    assert_eq!(sorted(first), [0, 1]);
+    assert!(results.next().unwrap().unwrap_err().is_shutdown());
+    assert!(results.next().is_none());
+    // Not started while its pool lived.
+    let mut late = {
+        let pool = ThreadPool::new(1);
+        map!(pool, 0..3, |n: usize| n)
+    };
+    assert!(late.wait_next().unwrap().unwrap_err().is_shutdown());
+    assert!(late.wait_next().is_none());
+    // The lifetime is that of the items.
+    let words = [String::from("spam")];
+    let lengths = {
+        let pool = ThreadPool::new(1);
+        map!(pool, words.iter().map(String::len), |n: usize| n).start()
+    };
+    assert_eq!(sorted(lengths), [4]);
+});
+
+#[test]
+fn a_map_is_moved_into_a_task() {
+    within(LONG, "spawn", || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        runtime.block_on(async {
+            let pool = ThreadPool::new(2);
+            let stream = pool.map(0..100, |n: usize| n).buffer_size(3);
+            let streamed = tokio::spawn(stream.map(Result::unwrap).collect::<Vec<_>>());
+            let gathered = tokio::spawn(IntoFuture::into_future(pool.map(0..100, |n: usize| n)));
+            assert!(streamed.await.unwrap().into_iter().eq(0..100));
+            assert!(gathered.await.unwrap().unwrap().into_iter().eq(0..100));
+        });
+    });
+}
+
+/// Maps stay covariant in the lifetime of their items.
+#[test]
+fn a_map_with_static_items_is_one_with_shorter_lived_items() {
+    fn shorter<'a>(map: Map<'static, usize>, _: &'a str) -> Map<'a, usize> {
+        map
+    }
+    let pool = ThreadPool::new(1);
+    let text = String::from("spam");
+    let map = shorter(pool.map([1], |n: usize| n), &text);
+    assert_eq!(map.join().unwrap(), [1]);
 }

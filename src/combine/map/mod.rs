@@ -1,45 +1,67 @@
 //! `map` and `map_unordered`: a function over many items, one job for each item or chunk.
 //!
+//! ```text
+//!   Map, MapUnordered ─► AnyMap ─► MapState ─► Submitter ─► Route: a pool, an executor, a scope
+//!                                     │            │
+//!                                     │            └─► rest: what a detached map has not submitted
+//!                                     └─► InFlight ─► Batch ─► Results
+//! ```
+//!
+//! - [`AnyMap`] has the options, and knows what its drop must do. It hides the types of items,
+//!   function and route.
 //! - [`Submitter`] takes items from the input and submits them in batches.
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 //! - [`MapState`] drives both: it submits, then yields results until the end or the deadline.
 
+mod rest;
+mod route;
 mod submitter;
 
 use std::any::type_name;
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::{Future, IntoFuture};
 use std::iter::FusedIterator;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
-use self::submitter::{Batch, Results, Submitter};
+pub(crate) use self::submitter::Submitter;
+use self::submitter::{AnyBatch, Results, Source};
 use crate::error::JoinError;
-use crate::executor::Executor;
 use crate::park::block_on::block_on_until;
 use crate::pool::{GlobalPool, ThreadPool};
 use crate::util::timer::Deadline;
-use crate::util::unwind::drop_catching;
+use crate::util::unwind::{catch_panic, drop_catching};
 
 impl ThreadPool {
     /// Calls `f` on each item in a job of its own, and yields the results in input order.
     ///
-    /// The returned [`Map`] is a stream for async code and iterable in sync code. It is **lazy**:
-    /// it takes no item and submits no job until it is polled, iterated or [started](Map::start).
-    /// (Python's `map` starts at the call.)
+    /// The returned [`Map`] is **lazy**: it takes no item and submits no job until it is asked for
+    /// a result or [started](Map::start). (Python's `map` starts at the call.) Use it in one of
+    /// these ways:
+    ///
+    /// | | sync | async |
+    /// |---|---|---|
+    /// | gather all results | [`map.join()`](Map::join) | `map.await` |
+    /// | one result after the other | `for result in map` | `map.next().await`, as a stream |
+    /// | let it run | [`map.detach()`](Map::detach) | the same |
     ///
     /// Once started, the map submits all items, as far as a bounded pool has room.
     /// [`buffer_size`](Map::buffer_size) limits how many items are taken ahead, so that the input
     /// can be endless. [`chunk_size`](Map::chunk_size) puts several items into a job.
     ///
-    /// If `f` panics on an item, the result of that item is an `Err`, and the map continues. If `f`
-    /// returns a `Result` itself, use `item??`. Items are moved into jobs, so they cannot borrow;
-    /// use [`scope`](Self::scope) for borrowed data.
+    /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues.
+    /// If `f` returns a `Result` itself, use `item??`.
+    ///
+    /// The input may borrow, but the items are moved into jobs, so they cannot. For borrowed items
+    /// use [`Scope::map`](crate::Scope::map). The map does not borrow the pool: if the pool is gone,
+    /// it ends with an error that [`is_shutdown`](JoinError::is_shutdown).
     ///
     /// # Examples
     ///
@@ -50,35 +72,41 @@ impl ThreadPool {
     /// let pool = ThreadPool::new(4);
     ///
     /// // Sync code.
-    /// let squares: Result<Vec<_>, _> = pool.map(1..=4, |n| n * n).into_iter().collect();
-    /// assert_eq!(squares.unwrap(), [1, 4, 9, 16]);
+    /// assert_eq!(pool.map(1..=4, |n| n * n).join()?, [1, 4, 9, 16]);
     ///
-    /// // Async code. The input is endless, and at most four items are taken ahead.
+    /// // Async code.
     /// futurepool::block_on(async {
+    ///     assert_eq!(pool.map(1..=4, |n| n * n).await.unwrap(), [1, 4, 9, 16]);
+    ///
+    ///     // The input is endless, and at most four items are taken ahead.
     ///     let mut squares = pool.map(1.., |n| n * n).buffer_size(4);
     ///     assert_eq!(squares.next().await.unwrap().unwrap(), 1);
     ///     assert_eq!(squares.next().await.unwrap().unwrap(), 4);
     /// });
+    /// # Ok::<(), futurepool::JoinError>(())
     /// ```
     ///
     /// [`zip`](std::iter::zip) combines several inputs into one:
     ///
     /// ```
-    /// # let pool = futurepool::ThreadPool::new(4);
+    /// let pool = futurepool::ThreadPool::new(4);
     /// let inputs = std::iter::zip([2_u32, 3], [5, 6]);
     /// let powers = pool.map(inputs, |(base, exponent)| base.pow(exponent));
-    /// let powers: Result<Vec<_>, _> = powers.into_iter().collect();
-    /// assert_eq!(powers.unwrap(), [32, 729]);
+    /// assert_eq!(powers.join()?, [32, 729]);
+    /// # Ok::<(), futurepool::JoinError>(())
     /// ```
+    #[doc(alias = "par_iter")]
+    #[doc(alias = "starmap")]
+    #[doc(alias = "imap")]
     #[track_caller]
-    pub fn map<'a, I, F, U>(&'a self, items: I, f: F) -> Map<'a, U>
+    pub fn map<'a, I, F, U>(&self, items: I, f: F) -> Map<'a, U>
     where
         I: IntoIterator<IntoIter: Send + 'a>,
         I::Item: Send + 'static,
         F: Fn(I::Item) -> U + Send + Sync + 'static,
         U: Send + 'static,
     {
-        Map::on(self, items, f)
+        Map::new(Submitter::on_pool(self, items.into_iter(), f))
     }
 
     /// Calls `f` on each item in a job of its own, and yields the results in completion order.
@@ -99,14 +127,14 @@ impl ThreadPool {
     /// ```
     #[doc(alias = "imap_unordered")]
     #[track_caller]
-    pub fn map_unordered<'a, I, F, U>(&'a self, items: I, f: F) -> MapUnordered<'a, U>
+    pub fn map_unordered<'a, I, F, U>(&self, items: I, f: F) -> MapUnordered<'a, U>
     where
         I: IntoIterator<IntoIter: Send + 'a>,
         I::Item: Send + 'static,
         F: Fn(I::Item) -> U + Send + Sync + 'static,
         U: Send + 'static,
     {
-        MapUnordered::on(self, items, f)
+        MapUnordered::new(Submitter::on_pool(self, items.into_iter(), f))
     }
 }
 
@@ -114,61 +142,52 @@ impl GlobalPool {
     /// Calls `f` on each item in a job of its own, and yields the results in input order: see
     /// [`ThreadPool::map`].
     #[track_caller]
-    pub fn map<'a, I, F, U>(&'a self, items: I, f: F) -> Map<'a, U>
+    pub fn map<'a, I, F, U>(&self, items: I, f: F) -> Map<'a, U>
     where
         I: IntoIterator<IntoIter: Send + 'a>,
         I::Item: Send + 'static,
         F: Fn(I::Item) -> U + Send + Sync + 'static,
         U: Send + 'static,
     {
-        Map::on(self, items, f)
+        self.pool.map(items, f)
     }
 
     /// Calls `f` on each item in a job of its own, and yields the results in completion order: see
     /// [`ThreadPool::map_unordered`].
     #[track_caller]
-    pub fn map_unordered<'a, I, F, U>(&'a self, items: I, f: F) -> MapUnordered<'a, U>
+    pub fn map_unordered<'a, I, F, U>(&self, items: I, f: F) -> MapUnordered<'a, U>
     where
         I: IntoIterator<IntoIter: Send + 'a>,
         I::Item: Send + 'static,
         F: Fn(I::Item) -> U + Send + Sync + 'static,
         U: Send + 'static,
     {
-        MapUnordered::on(self, items, f)
+        self.pool.map_unordered(items, f)
     }
 }
 
-/// Defines a map type and its blocking iterator. The two map types have the same methods and differ
-/// in `$in_flight`, and in what a blocked worker runs (`$helping`).
+/// Defines a map type, its blocking iterator and its future. The two map types have the same methods
+/// and differ in `$in_flight`, and in what a blocked worker runs (`$helping`).
 macro_rules! map_type {
     (
         $(#[$doc:meta])*
-        $map:ident, $iter:ident, $in_flight:ty, $name:literal, $helping:literal
+        $map:ident, $iter:ident, $join:ident, $in_flight:ident, $name:literal, $order:literal,
+        $helping:literal
     ) => {
         $(#[$doc])*
-        #[must_use = "a map is lazy: it does nothing unless it is polled, iterated or started"]
-        pub struct $map<'a, U> {
-            state: MapState<'a, U, $in_flight>,
-        }
+        #[must_use = "a map runs nothing until it is started: use `.join()` or `.await` for its \
+                      results, or `.detach()` to let it run without them"]
+        pub struct $map<'a, U>(AnyMap<'a, U>);
 
-        // Results are moved, never pinned.
-        impl<U> Unpin for $map<'_, U> {}
-
-        impl<'a, U: Send + 'static> $map<'a, U> {
-            #[track_caller]
-            pub(crate) fn on<E, I, F>(executor: &'a E, items: I, f: F) -> Self
+        impl<'a, U> $map<'a, U> {
+            pub(crate) fn new<S>(submitter: Submitter<S>) -> Self
             where
-                E: Executor + ?Sized,
-                I: IntoIterator<IntoIter: Send + 'a>,
-                I::Item: Send + 'static,
-                F: Fn(I::Item) -> U + Send + Sync + 'static,
+                U: Send,
+                S: Source<Output = U, Batch: Send> + Send + 'a,
             {
-                let submitter = Submitter::new(executor, items.into_iter(), f);
-                Self { state: MapState::new(submitter) }
+                Self(AnyMap::new::<S, $in_flight<S::Batch>>(submitter))
             }
-        }
 
-        impl<U> $map<'_, U> {
             /// Limits how many items are taken ahead of the yielded results to `items`.
             ///
             /// With this limit the input can be endless, or larger than memory. By default, the map
@@ -182,9 +201,11 @@ macro_rules! map_type {
             ///
             /// See [`ThreadPool::map`](crate::ThreadPool::map) for an example.
             #[doc(alias = "buffersize")]
+            #[doc(alias = "buffered")]
+            #[doc(alias = "buffer_unordered")]
             #[track_caller]
             pub fn buffer_size(mut self, items: usize) -> Self {
-                self.state.submitter.set_buffer_size(items);
+                self.0.set_buffer_size(items);
                 self
             }
 
@@ -203,24 +224,29 @@ macro_rules! map_type {
             /// ```
             /// let pool = futurepool::ThreadPool::new(4);
             /// let squares = pool.map(0..1_000_u32, |n| n * n).chunk_size(100);
-            /// assert_eq!(squares.into_iter().map(Result::unwrap).sum::<u32>(), 332_833_500);
+            /// assert_eq!(squares.join()?.iter().sum::<u32>(), 332_833_500);
             /// assert_eq!(pool.metrics().submitted, 10);
+            /// # Ok::<(), futurepool::JoinError>(())
             /// ```
             #[doc(alias = "chunksize")]
             #[track_caller]
             pub fn chunk_size(mut self, items: usize) -> Self {
-                self.state.submitter.set_chunk_size(items);
+                self.0.set_chunk_size(items);
                 self
             }
 
-            /// Sets a timeout for the whole map, counted from this call.
+            /// Sets a timeout for the whole map, counted from its start.
             ///
-            /// When the timeout elapses, the map:
+            /// A map starts at [`start`](Self::start), at `into_iter`, or when it is first asked for
+            /// a result. (Python counts from the call of `map`.) When the timeout elapses, the map:
             ///
             /// 1. yields the results that are complete and next in order,
             /// 2. cancels the queued jobs and requests the cancellation of the running ones,
             /// 3. yields one error for which [`is_timeout`](JoinError::is_timeout) returns true,
             /// 4. ends.
+            ///
+            /// All of this happens when the map is next asked for a result. So a timeout has no
+            /// effect on a map that is [detached](Self::detach).
             ///
             /// A `timeout` too long for the clock means no timeout. Timeouts work in every async
             /// runtime and in none: one timer thread serves the whole process.
@@ -245,11 +271,14 @@ macro_rules! map_type {
             /// ```
             #[track_caller]
             pub fn timeout(mut self, timeout: Duration) -> Self {
-                self.state.set_timeout(timeout);
+                self.0.set_timeout(timeout);
                 self
             }
 
             /// Starts the map now instead of at the first request for a result.
+            ///
+            /// **Dropping a map that was started, and never asked for a result, lets everything
+            /// run**, as [`detach`](Self::detach) does. (Python's `map` does the same.)
             ///
             /// This method never blocks. Items that a full pool has no room for are submitted when
             /// results are requested. Options can no longer be set afterwards.
@@ -261,11 +290,87 @@ macro_rules! map_type {
             /// let lengths = pool.map(["spam", "ham"], |word| word.len()).start();
             /// assert_eq!(pool.metrics().submitted, 2);
             /// // The jobs run while this thread does something else.
-            /// assert_eq!(lengths.into_iter().map(Result::unwrap).sum::<usize>(), 7);
+            /// assert_eq!(lengths.join()?, [4, 3]);
+            /// # Ok::<(), futurepool::JoinError>(())
             /// ```
             pub fn start(mut self) -> Self {
-                self.state.start();
+                self.0.start();
                 self
+            }
+
+            /// Starts the map, and lets it run without its results.
+            ///
+            /// All items are processed, even if the pool is [shut
+            /// down](crate::ThreadPool::shutdown) or dropped right after this call:
+            ///
+            /// - All items are taken from the input now. A panic of the input is reported through
+            ///   `tracing`, and the items taken before it are processed.
+            /// - An input that has no end, because the lower bound of its `size_hint` is
+            ///   `usize::MAX`, is an exception. Only the items that were submitted or taken ahead are
+            ///   processed. Any other input must end, or this method does not return.
+            /// - Items that a full pool has no room for, or that do not fit the
+            ///   [buffer](Self::buffer_size), are submitted by the map's own jobs as those end. The
+            ///   buffer still limits the jobs in flight. A bounded pool exceeds its capacity by one
+            ///   job if no other job of this map is in flight.
+            /// - If the pool is shut down meanwhile, the jobs process the remaining items themselves.
+            ///
+            /// Items are lost in these cases only. [`shutdown_now`](crate::ThreadPool::shutdown_now)
+            /// cancels the remaining items, and so does a pool that breaks.
+            /// [`cancel_pending`](crate::ThreadPool::cancel_pending), or another reason why a job of
+            /// the map never runs, cancels all remaining items of the map together with that job. A
+            /// pool that was already shut down before the call accepts no more items.
+            ///
+            /// Panics of items are reported through `tracing`. A [timeout](Self::timeout) has no
+            /// effect.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// use std::sync::mpsc::channel;
+            ///
+            /// let (sender, lengths) = channel();
+            /// let pool = futurepool::ThreadPool::new(2);
+            /// pool.map(["spam", "ham"], move |word| sender.send(word.len()).unwrap()).detach();
+            /// drop(pool); // waits for the jobs
+            /// assert_eq!(lengths.iter().sum::<usize>(), 7);
+            /// ```
+            #[doc(alias = "for_each")]
+            pub fn detach(self) {
+                self.0.detach();
+            }
+
+            /// Blocks until all items are processed, and returns their results
+            #[doc = $order]
+            ///
+            /// **This method blocks the thread**: async code awaits the map instead. Awaiting it
+            /// gives the same result.
+            ///
+            /// Each wait for a result runs jobs like [`wait_next`](Self::wait_next).
+            ///
+            /// # Errors
+            ///
+            /// Returns the first error that the map yields, for example because an item panicked.
+            /// The map then ends: queued jobs are cancelled, the cancellation of running ones is
+            /// requested, and the other results are dropped. To get the other results too, iterate
+            /// the map.
+            ///
+            /// # Examples
+            ///
+            /// ```
+            /// let pool = futurepool::ThreadPool::new(2);
+            /// let mut lengths = pool.map(["spam", "ham"], |word| word.len()).join()?;
+            /// lengths.sort();
+            /// assert_eq!(lengths, [3, 4]);
+            ///
+            /// // In async code:
+            /// let lengths = async { pool.map(["spam", "ham"], |word| word.len()).await };
+            /// assert_eq!(futurepool::block_on(lengths)?.len(), 2);
+            /// # Ok::<(), futurepool::JoinError>(())
+            /// ```
+            #[doc(alias = "collect")]
+            #[doc(alias = "join_all")]
+            pub fn join(self) -> Result<Vec<U>, JoinError> {
+                self.0.join()
             }
 
             /// Blocks until the next result is available. Returns `None` at the end.
@@ -276,7 +381,7 @@ macro_rules! map_type {
             ///
             /// See [`timeout`](Self::timeout) for an example.
             pub fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-                self.state.wait_next()
+                self.0.wait_next()
             }
         }
 
@@ -287,17 +392,17 @@ macro_rules! map_type {
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
             ) -> Poll<Option<Self::Item>> {
-                self.state.poll_next(context)
+                self.0.poll_next(context)
             }
 
             fn size_hint(&self) -> (usize, Option<usize>) {
-                self.state.size_hint()
+                self.0.size_hint()
             }
         }
 
         impl<U> FusedStream for $map<'_, U> {
             fn is_terminated(&self) -> bool {
-                self.state.done
+                self.0.driver.is_done()
             }
         }
 
@@ -311,27 +416,33 @@ macro_rules! map_type {
             }
         }
 
-        impl<U> Drop for $map<'_, U> {
-            fn drop(&mut self) {
-                self.state.end();
+        impl<'a, U> IntoFuture for $map<'a, U> {
+            type Output = Result<Vec<U>, JoinError>;
+            type IntoFuture = $join<'a, U>;
+
+            /// Returns a future that gathers all results. The map starts at its first poll.
+            fn into_future(self) -> $join<'a, U> {
+                $join {
+                    map: self.0,
+                    gathered: Some(Vec::new()),
+                }
             }
         }
 
         impl<U> fmt::Debug for $map<'_, U> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!($name, "<{}>"), type_name::<U>())?;
-                f.debug_struct("")
-                    .field("started", &self.state.submitter.is_started())
-                    .field("outstanding", &self.state.submitter.outstanding())
-                    .field("done", &self.state.done)
-                    .finish_non_exhaustive()
+                self.0.fmt_fields(f)
             }
         }
 
         #[doc = concat!("A blocking iterator over the results of a [`", $name, "`].")]
         ///
-        #[doc = concat!("Dropping it drops the [`", $name, "`]: queued jobs are cancelled, and the")]
-        /// cancellation of running jobs is requested. Each step blocks like
+        #[doc = concat!("Dropping it drops the [`", $name, "`]. After the first call of `next`, that")]
+        /// cancels queued jobs and requests the cancellation of running ones. Without any such
+        /// call, everything still runs.
+        ///
+        /// Each step blocks like
         #[doc = concat!("[`wait_next`](", $name, "::wait_next).")]
         ///
         /// # Examples
@@ -348,7 +459,7 @@ macro_rules! map_type {
             }
 
             fn size_hint(&self) -> (usize, Option<usize>) {
-                self.0.state.size_hint()
+                self.0.size_hint()
             }
         }
 
@@ -359,6 +470,55 @@ macro_rules! map_type {
                 f.debug_tuple(stringify!($iter)).field(&self.0).finish()
             }
         }
+
+        #[doc = concat!("A future that gathers all results of a [`", $name, "`]: what `map.await` polls.")]
+        ///
+        #[doc = concat!("Dropping it drops the [`", $name, "`]. Once it was polled, that cancels queued")]
+        /// jobs and requests the cancellation of running ones.
+        ///
+        /// # Errors
+        ///
+        #[doc = concat!("Those of [`", $name, "::join`].")]
+        ///
+        /// # Cancel safety
+        ///
+        /// Dropping the future before it is ready drops the results gathered so far. To keep them,
+        #[doc = concat!("poll the [`", $name, "`] as a stream.")]
+        ///
+        /// # Panics
+        ///
+        /// Panics if it is polled after it was ready.
+        #[must_use = "futures do nothing unless polled or awaited"]
+        pub struct $join<'a, U> {
+            map: AnyMap<'a, U>,
+            /// The results so far. `None` once the future was ready.
+            gathered: Option<Vec<U>>,
+        }
+
+        // Results are moved, never pinned.
+        impl<U> Unpin for $join<'_, U> {}
+
+        impl<U> Future for $join<'_, U> {
+            type Output = Result<Vec<U>, JoinError>;
+
+            fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+                let Self { map, gathered } = &mut *self;
+                map.poll_all(gathered, concat!(stringify!($join), " polled after it was ready"), context)
+            }
+        }
+
+        impl<U> FusedFuture for $join<'_, U> {
+            fn is_terminated(&self) -> bool {
+                self.gathered.is_none()
+            }
+        }
+
+        impl<U> fmt::Debug for $join<'_, U> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($join), "<{}>"), type_name::<U>())?;
+                self.map.fmt_fields(f)
+            }
+        }
     };
 }
 
@@ -366,11 +526,23 @@ map_type! {
     /// The results of a function over many items, in input order: see
     /// [`ThreadPool::map`](crate::ThreadPool::map).
     ///
-    /// **Dropping a map** cancels its queued jobs and requests the cancellation of its running
-    /// ones: see [`cancel_requested`](crate::cancel_requested). Running chunks skip their remaining
-    /// items.
+    /// **Dropping a map** depends on what was done with it:
     ///
-    /// A map is a [`Stream`], and `into_iter` turns it into a blocking iterator.
+    /// - It was never started: nothing runs.
+    /// - It was started, and never asked for a result: everything runs, as after
+    ///   [`detach`](Self::detach).
+    /// - It was asked for a result, even if none was ready: queued jobs are cancelled, and the
+    ///   cancellation of running ones is requested, as
+    ///   [`cancel_requested`](crate::cancel_requested) reports. Running chunks skip their remaining
+    ///   items.
+    ///
+    /// Sync code gathers all results with [`join`](Self::join), and async code with `map.await`.
+    /// For one result after the other, a map is a [`Stream`], and `into_iter` turns it into a
+    /// blocking iterator. [`detach`](Self::detach) lets it run without its results.
+    ///
+    /// The map of a [`ThreadPool`](crate::ThreadPool::map) does not borrow the pool: `'a` is the
+    /// lifetime of the items. If the pool is gone, the map ends with an error that
+    /// [`is_shutdown`](JoinError::is_shutdown).
     ///
     /// On a full bounded pool, a stream waits for room like
     /// [`submit_async`](crate::ThreadPool::submit_async), and the blocking forms like
@@ -388,7 +560,7 @@ map_type! {
     ///
     /// Dropping the future of a `next()` call loses no result: a poll takes a result only to return
     /// it.
-    Map, MapIter, VecDeque<Batch<U>>, "Map",
+    Map, MapIter, MapJoin, VecDeque, "Map", " in input order.",
     "In a worker of the same pool and without a timeout, this method runs the job of the next \
      item itself if the job is still queued, like [`JoinHandle::join`](crate::JoinHandle::join)."
 }
@@ -397,33 +569,260 @@ map_type! {
     /// The results of a function over many items, in completion order: see
     /// [`ThreadPool::map_unordered`](crate::ThreadPool::map_unordered).
     ///
-    /// **Dropping it** cancels its queued jobs and requests the cancellation of its running ones,
-    /// as for a [`Map`]. It differs from a [`Map`] only in the order of the results, and in which
-    /// jobs a [blocked worker](Self::wait_next) runs.
-    MapUnordered, MapUnorderedIter, FuturesUnordered<Batch<U>>, "MapUnordered",
+    /// **Dropping it** does what it does for a [`Map`]. Once the map was asked for a result, that
+    /// cancels the rest. A map that was started and never asked runs to its end.
+    ///
+    /// It differs from a [`Map`] only in the order of the results, and in which jobs a [blocked
+    /// worker](Self::wait_next) runs.
+    MapUnordered, MapUnorderedIter, MapUnorderedJoin, FuturesUnordered, "MapUnordered",
+    " in completion order.",
     "In a worker of the same pool and without a timeout, this method may run queued jobs of the \
      map itself, but only while no other worker can: see [`block_on`](crate::block_on())."
 }
 
+/// A map in either order. It has the options, and knows whether the map was started and asked.
+pub(crate) struct AnyMap<'a, U> {
+    driver: Box<dyn Drive<U> + Send + 'a>,
+    /// Results that the driver has handed over, so that a step need not call it. Refilled by
+    /// `refill`, emptied by `wait_next` and `poll_next`.
+    ready: Results<U>,
+    options: Options,
+    /// Guards the options. Set by `begin`.
+    started: bool,
+    /// Whether a result was requested. Set by `wait_next` and `poll_next`. Then the drop cancels
+    /// the rest.
+    asked: bool,
+}
+
+// Results are moved, never pinned.
+impl<U> Unpin for AnyMap<'_, U> {}
+
+/// What can be set before a map is started.
+pub(crate) struct Options {
+    /// The limit on items that were taken and not yielded. `None` means no limit.
+    buffer_size: Option<usize>,
+    chunk_size: usize,
+    timeout: Option<Duration>,
+}
+
+/// [`MapJoin`] lets other tasks run after so many results.
+const RESULTS_PER_POLL: usize = 1_024;
+
+impl<'a, U> AnyMap<'a, U> {
+    fn new<S, P>(submitter: Submitter<S>) -> Self
+    where
+        U: Send,
+        S: Source<Output = U> + Send + 'a,
+        P: InFlight<S::Batch, U> + Send + 'a,
+    {
+        Self {
+            driver: Box::new(MapState::<S, P>::new(submitter)),
+            ready: Results::empty(),
+            options: Options {
+                buffer_size: None,
+                chunk_size: 1,
+                timeout: None,
+            },
+            started: false,
+            asked: false,
+        }
+    }
+
+    #[track_caller]
+    fn set_buffer_size(&mut self, items: usize) {
+        self.assert_not_started("buffer_size");
+        assert!(items > 0, "`buffer_size` must be at least 1");
+        self.options.buffer_size = Some(items);
+    }
+
+    #[track_caller]
+    fn set_chunk_size(&mut self, items: usize) {
+        self.assert_not_started("chunk_size");
+        assert!(items > 0, "`chunk_size` must be at least 1");
+        self.options.chunk_size = items;
+    }
+
+    #[track_caller]
+    fn set_timeout(&mut self, timeout: Duration) {
+        self.assert_not_started("timeout");
+        self.options.timeout = Some(timeout);
+    }
+
+    /// Panics if the map is started, after which `option` can no longer be set.
+    #[track_caller]
+    fn assert_not_started(&self, option: &str) {
+        assert!(
+            !self.started,
+            "`{option}` must be set before the map is started"
+        );
+    }
+
+    /// Starts the clock, and submits nothing.
+    fn begin(&mut self) {
+        if !self.started {
+            self.started = true;
+            self.driver.begin(&self.options);
+        }
+    }
+
+    fn start(&mut self) {
+        self.begin();
+        self.driver.submit();
+    }
+
+    fn detach(mut self) {
+        catch_panic("the input of a map", || self.start());
+        // From here on the drop lets everything run.
+        self.asked = false;
+    }
+
+    fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
+        if let Some(result) = self.ready.next() {
+            return Some(result);
+        }
+        self.begin();
+        self.asked = true;
+        let result = self.driver.wait_next();
+        self.refill();
+        result
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
+        if let Some(result) = self.ready.next() {
+            return Poll::Ready(Some(result));
+        }
+        self.begin();
+        self.asked = true;
+        let result = self.driver.poll_next(context);
+        self.refill();
+        result
+    }
+
+    /// Takes over the results of the batch that is being yielded, if no step has to submit.
+    fn refill(&mut self) {
+        if let Some(ready) = self.driver.take_ready() {
+            self.ready = ready;
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let ready = self.ready.len();
+        let (at_least, at_most) = self.driver.size_hint();
+        let at_most = at_most.and_then(|at_most| at_most.checked_add(ready));
+        (at_least.saturating_add(ready), at_most)
+    }
+
+    fn join(mut self) -> Result<Vec<U>, JoinError> {
+        let mut gathered = Vec::new();
+        while let Some(result) = self.wait_next() {
+            match result {
+                Ok(value) => gathered.push(value),
+                Err(error) => return Err(self.fail(gathered, error)),
+            }
+        }
+        Ok(gathered)
+    }
+
+    /// Polls until all results are gathered, or the first error has come.
+    #[track_caller]
+    fn poll_all(
+        &mut self,
+        gathered: &mut Option<Vec<U>>,
+        polled_again: &str,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Vec<U>, JoinError>> {
+        for _ in 0..RESULTS_PER_POLL {
+            let Some(results) = gathered else {
+                panic!("{polled_again}");
+            };
+            match ready!(self.poll_next(context)) {
+                Some(Ok(value)) => results.push(value),
+                Some(Err(error)) => {
+                    let gathered = gathered.take().unwrap_or_default();
+                    return Poll::Ready(Err(self.fail(gathered, error)));
+                }
+                None => return Poll::Ready(Ok(gathered.take().unwrap_or_default())),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ends the map after its first error.
+    fn fail(&mut self, gathered: Vec<U>, error: JoinError) -> JoinError {
+        self.driver.end();
+        self.ready.clear();
+        for result in gathered {
+            drop_catching("the destructor of a result", result);
+        }
+        error
+    }
+
+    fn fmt_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("")
+            .field("started", &self.started)
+            .field(
+                "outstanding",
+                &(self.driver.outstanding() + self.ready.len()),
+            )
+            .field("done", &self.driver.is_done())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<U> Drop for AnyMap<'_, U> {
+    fn drop(&mut self) {
+        if self.started && !self.asked && !self.driver.is_done() {
+            self.driver.detach();
+        } else {
+            self.driver.end();
+        }
+        self.ready.clear();
+    }
+}
+
+/// A [`MapState`] whose types are hidden: a map's type names its output alone.
+trait Drive<U> {
+    /// Sets the options, and starts the clock. Called once, before the methods that submit.
+    fn begin(&mut self, options: &Options);
+    /// Submits what may be submitted, without waiting.
+    fn submit(&mut self);
+    /// Blocks until the next result is available or the deadline elapses.
+    fn wait_next(&mut self) -> Option<Result<U, JoinError>>;
+    /// Polls for the next result, and for the deadline.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>>;
+    /// Hands over the results that are ready, unless the next step has to submit first.
+    fn take_ready(&mut self) -> Option<Results<U>>;
+    /// Ends the map: cancels its jobs, and drops its input and its results.
+    fn end(&mut self);
+    /// Ends the map, and lets its jobs run, those of items not yet submitted included.
+    fn detach(&mut self);
+    /// Returns whether the map has ended and yields nothing more.
+    fn is_done(&self) -> bool;
+    /// Counts the items that were submitted and not yielded.
+    fn outstanding(&self) -> usize;
+    fn size_hint(&self) -> (usize, Option<usize>);
+}
+
 /// What [`Map`] and [`MapUnordered`] have in common: all but the order.
-struct MapState<'a, U, P: InFlight<U>> {
-    submitter: Submitter<'a, U>,
+struct MapState<S: Source, P> {
+    submitter: Submitter<S>,
     /// The submitted batches whose results are not in `ready`. Filled by `submit_ready`, emptied by
     /// `poll_result`.
     in_flight: P,
     /// The results left of the batch that is being yielded. Refilled by `poll_result` once empty.
-    ready: Results<U>,
-    /// When the map ends. Set by [`set_timeout`](Self::set_timeout), before the start.
+    ready: Results<S::Output>,
+    /// When the map ends. Set by `begin`.
     deadline: Option<Deadline>,
     /// Whether the deadline elapsed before the input ended. Set by `poll_result`: the map then ends
     /// with a timeout, even if all submitted items complete.
     timed_out: bool,
-    /// Whether the map has ended and yields nothing more. Set by `poll_result` and `end`.
+    /// Whether the map has ended and yields nothing more. Set by `poll_result`, `end` and `detach`.
     done: bool,
 }
 
-impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
-    fn new(submitter: Submitter<'a, U>) -> Self {
+impl<S: Source, P: InFlight<S::Batch, S::Output>> MapState<S, P> {
+    fn new(submitter: Submitter<S>) -> Self {
         Self {
             submitter,
             in_flight: P::default(),
@@ -431,49 +830,6 @@ impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
             deadline: None,
             timed_out: false,
             done: false,
-        }
-    }
-
-    #[track_caller]
-    fn set_timeout(&mut self, timeout: Duration) {
-        self.submitter.assert_not_started("timeout");
-        self.deadline = Some(Deadline::after(timeout));
-    }
-
-    fn start(&mut self) {
-        if !self.done {
-            self.submit_ready(None, 0);
-        }
-    }
-
-    /// Blocks until the next result is available or the deadline elapses.
-    fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-        if !self.submitter.has_source() {
-            // Nothing is left to submit, so a result that is ready needs neither poll nor waker.
-            if let Some(result) = self.next_ready() {
-                return Some(result);
-            }
-        }
-        let deadline = self.deadline.as_ref().and_then(Deadline::instant);
-        // A job cannot be interrupted, so a wait with a deadline runs none.
-        let help = deadline.is_none();
-        let next = std::future::poll_fn(|context| self.poll_result(context, help));
-        match block_on_until(pin!(next), deadline) {
-            Some(result) => result,
-            None => Some(Err(self.end_by_timeout())),
-        }
-    }
-
-    /// Polls for the next result, and for the deadline.
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
-        // A poll must not block its thread, so it helps with no job.
-        let result = self.poll_result(context, false);
-        match &mut self.deadline {
-            Some(deadline) if result.is_pending() => {
-                ready!(deadline.poll(context));
-                Poll::Ready(Some(Err(self.end_by_timeout())))
-            }
-            _ => result,
         }
     }
 
@@ -486,7 +842,7 @@ impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
         &mut self,
         context: &mut Context<'_>,
         help: bool,
-    ) -> Poll<Option<Result<U, JoinError>>> {
+    ) -> Poll<Option<Result<S::Output, JoinError>>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -530,9 +886,9 @@ impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
             .submit_ready(context, yielding, |batch| in_flight.add(batch));
     }
 
-    fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
+    fn next_ready(&mut self) -> Option<Result<S::Output, JoinError>> {
         let result = self.ready.next()?;
-        self.submitter.result_yielded();
+        self.submitter.results_yielded(1);
         Some(result)
     }
 
@@ -540,16 +896,82 @@ impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
         self.end();
         JoinError::timeout()
     }
+}
 
-    /// Ends the map: cancels its jobs, and drops its input and its results.
+impl<S: Source, P: InFlight<S::Batch, S::Output>> Drive<S::Output> for MapState<S, P> {
+    fn begin(&mut self, options: &Options) {
+        self.deadline = options.timeout.map(Deadline::after);
+        self.submitter.begin(options);
+    }
+
+    fn submit(&mut self) {
+        if !self.done {
+            self.submit_ready(None, 0);
+        }
+    }
+
+    fn wait_next(&mut self) -> Option<Result<S::Output, JoinError>> {
+        if !self.submitter.has_source() {
+            // Nothing is left to submit, so a result that is ready needs neither poll nor waker.
+            if let Some(result) = self.next_ready() {
+                return Some(result);
+            }
+        }
+        let deadline = self.deadline.as_ref().and_then(Deadline::instant);
+        // A job cannot be interrupted, so a wait with a deadline runs none.
+        let help = deadline.is_none();
+        let next = std::future::poll_fn(|context| self.poll_result(context, help));
+        match block_on_until(pin!(next), deadline) {
+            Some(result) => result,
+            None => Some(Err(self.end_by_timeout())),
+        }
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<S::Output, JoinError>>> {
+        // A poll must not block its thread, so it helps with no job.
+        let result = self.poll_result(context, false);
+        match &mut self.deadline {
+            Some(deadline) if result.is_pending() => {
+                ready!(deadline.poll(context));
+                Poll::Ready(Some(Err(self.end_by_timeout())))
+            }
+            _ => result,
+        }
+    }
+
+    fn take_ready(&mut self) -> Option<Results<S::Output>> {
+        let ready = self.ready.len();
+        if ready == 0 || self.submitter.has_source() {
+            return None;
+        }
+        self.submitter.results_yielded(ready);
+        Some(mem::replace(&mut self.ready, Results::empty()))
+    }
+
     fn end(&mut self) {
         self.done = true;
         self.in_flight.cancel_all();
         self.submitter.end();
-        for result in self.ready.by_ref() {
-            // User code: a panic must neither leave `drop` nor keep the other results.
-            drop_catching("the destructor of a result", result);
-        }
+        self.ready.clear();
+    }
+
+    fn detach(&mut self) {
+        self.done = true;
+        self.submitter.detach();
+        // Dropping a handle detaches its job.
+        drop(mem::take(&mut self.in_flight));
+        self.ready.clear();
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn outstanding(&self) -> usize {
+        self.submitter.outstanding()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -562,8 +984,8 @@ impl<'a, U, P: InFlight<U>> MapState<'a, U, P> {
 }
 
 /// The submitted batches of a map, in the order in which it yields them.
-trait InFlight<U>: Default {
-    fn add(&mut self, batch: Batch<U>);
+trait InFlight<B, U>: Default {
+    fn add(&mut self, batch: B);
     /// Runs the job of the next batch here, if that batch is known and this thread is a worker of
     /// the pool that the job is queued in.
     fn help_next(&self);
@@ -574,8 +996,8 @@ trait InFlight<U>: Default {
 }
 
 /// Input order: the front batch is next.
-impl<U> InFlight<U> for VecDeque<Batch<U>> {
-    fn add(&mut self, batch: Batch<U>) {
+impl<U, B: AnyBatch<U>> InFlight<B, U> for VecDeque<B> {
+    fn add(&mut self, batch: B) {
         self.push_back(batch);
     }
 
@@ -595,13 +1017,13 @@ impl<U> InFlight<U> for VecDeque<Batch<U>> {
     }
 
     fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(Batch::cancel);
+        mem::take(self).iter().for_each(B::cancel);
     }
 }
 
 /// Completion order: any batch may be next.
-impl<U> InFlight<U> for FuturesUnordered<Batch<U>> {
-    fn add(&mut self, batch: Batch<U>) {
+impl<U, B: AnyBatch<U>> InFlight<B, U> for FuturesUnordered<B> {
+    fn add(&mut self, batch: B) {
         self.push(batch);
     }
 
@@ -613,6 +1035,6 @@ impl<U> InFlight<U> for FuturesUnordered<Batch<U>> {
     }
 
     fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(Batch::cancel);
+        mem::take(self).iter().for_each(B::cancel);
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! input ── stage ──► staged ── poll_submit ──► Batch ── poll ──► Results ──► the consumer
-//!                                              └────────── outstanding ──────────┘
+//!                      │                       └────────── outstanding ──────────┘
+//!                      └── detach ──► rest.rs
 //! ```
 
+use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
@@ -12,95 +15,111 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::vec;
 
+use super::Options;
+use super::rest::{Caller, Shared, TrackedJob, Tracker, drive, drop_items, run_detached};
+use super::route::{Availability, ExecutorRoute, Handle, PoolRoute, Refused, Route, ScopeRoute};
 use crate::error::JoinError;
-use crate::executor::{Executor, submit_to};
-use crate::pool::Acquire;
+use crate::executor::Executor;
+use crate::pool::{Acquire, ThreadPool};
+use crate::scope::{ItemFailures, Scope};
 use crate::task::cell::catch;
-use crate::task::join_handle::JoinHandle;
-use crate::task::span::{self, Span};
-use crate::util::sealed::PRIVATE;
+use crate::task::span;
+use crate::task::state::Origin;
 use crate::util::sync::Arc;
-use crate::util::unwind::drop_catching;
+use crate::util::unwind::{catch_panic, drop_catching};
 
 /// Takes items from the input and submits them, as far as the buffer and the pool permit.
-pub(super) struct Submitter<'a, U> {
+pub(crate) struct Submitter<S> {
     /// The input, the function and the executor. `None` once there is nothing left to submit: at
     /// the end of the input, when the pool is closed, or after the deadline.
-    source: Option<Box<dyn Source<U> + Send + 'a>>,
-    /// Guards the options. Set by the first call of [`submit_ready`](Self::submit_ready).
-    started: bool,
+    source: Option<S>,
     /// The limit on items that were taken and not yielded. `None` means no limit.
     buffer_size: Option<usize>,
-    /// How many items a batch has. The last batch may have fewer.
+    /// How many items a batch has. The last batch may have fewer. Never larger than the buffer.
     chunk_size: usize,
     /// Counts the items that were submitted and not yielded. Increased here by each submitted
-    /// batch, decreased by [`result_yielded`](Self::result_yielded).
+    /// batch, decreased by [`results_yielded`](Self::results_yielded).
     outstanding: usize,
     /// Why the pool accepts no more jobs. Set by the submission that fails, and taken by the
     /// consumer after the other results.
-    closed: Option<JoinError>,
+    closed: Option<Refused>,
     /// Asks running batches to skip their remaining items. Set by [`end`](Self::end).
     stop: Arc<AtomicBool>,
+    /// Where `map` was called.
+    origin: Origin,
 }
 
-impl<'a, U: Send + 'static> Submitter<'a, U> {
+impl<I: Iterator, F> Submitter<Items<'static, I, F, PoolRoute>> {
+    /// Submits to `pool`, which the submitter neither borrows nor keeps open.
     #[track_caller]
-    pub(super) fn new<E, I, F>(executor: &'a E, input: I, function: F) -> Self
-    where
-        E: Executor + ?Sized,
-        I: Iterator<Item: Send + 'static> + Send + 'a,
-        F: Fn(I::Item) -> U + Send + Sync + 'static,
-    {
+    pub(crate) fn on_pool(pool: &ThreadPool, input: I, function: F) -> Self {
+        let permits = pool.acquire();
+        let route = PoolRoute(permits.submitter());
+        Self::new(route, Some(permits), input, function)
+    }
+}
+
+impl<'a, E: Executor + ?Sized, I: Iterator, F>
+    Submitter<Items<'static, I, F, ExecutorRoute<'a, E>>>
+{
+    /// Submits to an executor that is no thread pool.
+    #[track_caller]
+    pub(crate) fn on_executor(executor: &'a E, input: I, function: F) -> Self {
+        Self::new(ExecutorRoute(executor), None, input, function)
+    }
+}
+
+impl<'scope, 'env, I: Iterator, F> Submitter<Items<'scope, I, F, ScopeRoute<'scope, 'env>>> {
+    /// Submits jobs of `scope`.
+    #[track_caller]
+    pub(crate) fn in_scope(scope: &'scope Scope<'scope, 'env>, input: I, function: F) -> Self {
+        let permits = scope.acquire();
+        let pool = permits.submitter();
+        Self::new(ScopeRoute { scope, pool }, Some(permits), input, function)
+    }
+}
+
+impl<'job, I: Iterator, F, R: Route<'job>> Submitter<Items<'job, I, F, R>> {
+    #[track_caller]
+    fn new(route: R, permits: Option<Acquire>, input: I, function: F) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let origin = Location::caller();
         let source = Items {
-            target: match executor.as_thread_pool(PRIVATE) {
-                Some(pool) => Target::Pool(pool.acquire()),
-                None => Target::Other(Box::new(executor)),
-            },
+            route,
+            permits,
             input,
             exhausted: false,
             staged: Vec::new(),
             shared: Arc::new(Shared {
                 function,
                 stop: Arc::clone(&stop),
+                origin,
+                span: span::current(),
+                tracker: None,
             }),
-            origin: Location::caller(),
-            span: span::current(),
+            job: PhantomData,
         };
         Self {
-            source: Some(Box::new(source)),
-            started: false,
+            source: Some(source),
             buffer_size: None,
             chunk_size: 1,
             outstanding: 0,
             closed: None,
             stop,
+            origin,
         }
     }
 }
 
-impl<U> Submitter<'_, U> {
-    #[track_caller]
-    pub(super) fn set_buffer_size(&mut self, items: usize) {
-        self.assert_not_started("buffer_size");
-        assert!(items > 0, "`buffer_size` must be at least 1");
-        self.buffer_size = Some(items);
-    }
-
-    #[track_caller]
-    pub(super) fn set_chunk_size(&mut self, items: usize) {
-        self.assert_not_started("chunk_size");
-        assert!(items > 0, "`chunk_size` must be at least 1");
-        self.chunk_size = items;
-    }
-
-    /// Panics if the map is started, after which `option` can no longer be set.
-    #[track_caller]
-    pub(super) fn assert_not_started(&self, option: &str) {
-        assert!(
-            !self.started,
-            "`{option}` must be set before the map is started"
-        );
+impl<S: Source> Submitter<S> {
+    /// Sets the options. The caller does this once, before the first submission.
+    pub(super) fn begin(&mut self, options: &Options) {
+        self.buffer_size = options.buffer_size;
+        let buffer = self.buffer_size.unwrap_or(usize::MAX);
+        self.chunk_size = options.chunk_size.min(buffer);
+        if let Some(source) = &mut self.source {
+            source.begin(self.buffer_size, self.chunk_size);
+        }
     }
 
     /// Submits as many batches as the buffer and the pool permit, and passes each to `add`.
@@ -112,13 +131,9 @@ impl<U> Submitter<'_, U> {
         &mut self,
         mut context: Option<&mut Context<'_>>,
         yielding: usize,
-        mut add: impl FnMut(Batch<U>),
+        mut add: impl FnMut(S::Batch),
     ) {
-        self.started = true;
-        let chunk = match self.buffer_size {
-            Some(buffer) => self.chunk_size.min(buffer),
-            None => self.chunk_size,
-        };
+        let chunk = self.chunk_size;
         while let Some(source) = &mut self.source {
             let staged = source.staged_len();
             if staged < chunk {
@@ -132,13 +147,14 @@ impl<U> Submitter<'_, U> {
                 }
                 source.stage(chunk - staged);
             }
-            if source.staged_len() == 0 {
+            let items = source.staged_len();
+            if items == 0 {
                 self.drop_source();
                 return;
             }
             match source.poll_submit(context.as_deref_mut()) {
                 Poll::Ready(Ok(batch)) => {
-                    self.outstanding += batch.items;
+                    self.outstanding += items;
                     add(batch);
                 }
                 Poll::Ready(Err(closed)) => {
@@ -152,13 +168,9 @@ impl<U> Submitter<'_, U> {
         }
     }
 
-    /// Counts a result that leaves the map.
-    pub(super) fn result_yielded(&mut self) {
-        self.outstanding -= 1;
-    }
-
-    pub(super) fn is_started(&self) -> bool {
-        self.started
+    /// Counts results that leave the map.
+    pub(super) fn results_yielded(&mut self, results: usize) {
+        self.outstanding -= results;
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -172,7 +184,7 @@ impl<U> Submitter<'_, U> {
 
     /// Takes the error of a closed pool, which is yielded once.
     pub(super) fn take_closed(&mut self) -> Option<JoinError> {
-        self.closed.take()
+        self.closed.take().map(Refused::into_error)
     }
 
     /// Drops the input and, unless running jobs share it, the function. Nothing more is submitted.
@@ -191,6 +203,17 @@ impl<U> Submitter<'_, U> {
         self.stop.store(true, Ordering::Relaxed);
     }
 
+    /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
+    pub(super) fn detach(&mut self) {
+        if let Some(source) = self.source.take() {
+            source.detach(self.chunk_size);
+        }
+        // No result will be requested, so the error would be lost.
+        if let Some(closed) = self.closed.take() {
+            closed.report(self.origin);
+        }
+    }
+
     /// Returns an upper bound of the results still to be yielded, for `size_hint`.
     pub(super) fn upper_bound(&self) -> Option<usize> {
         let not_submitted = match &self.source {
@@ -201,8 +224,14 @@ impl<U> Submitter<'_, U> {
     }
 }
 
-/// The input, the function and the executor of a map, with their types erased.
-trait Source<U> {
+/// The input, the function and the executor of a map.
+pub(crate) trait Source {
+    type Output;
+    /// A submitted job.
+    type Batch: AnyBatch<Self::Output>;
+
+    /// Prepares for the first submission.
+    fn begin(&mut self, buffer_size: Option<usize>, chunk_size: usize);
     /// Returns how many items were taken from the input and not submitted.
     fn staged_len(&self) -> usize;
     /// Takes up to `items` more items from the input. May panic if the input does.
@@ -212,48 +241,48 @@ trait Source<U> {
     fn poll_submit(
         &mut self,
         context: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Batch<U>, JoinError>>;
+    ) -> Poll<Result<Self::Batch, Refused>>;
+    /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
+    fn detach(self, chunk_size: usize);
     /// Returns an upper bound of the items left in the input.
     fn upper_bound(&self) -> Option<usize>;
 }
 
-/// The only [`Source`]. The trait hides its types from [`Map`](super::Map), which names the output
-/// alone.
-struct Items<'a, I: Iterator, F> {
-    target: Target<'a>,
+/// The only [`Source`]. Its jobs may borrow for `'job`.
+pub(crate) struct Items<'job, I: Iterator, F, R: Route<'job>> {
+    route: R,
+    /// Waits for the permits of a thread pool, whose queue may be bounded.
+    permits: Option<Acquire>,
     input: I,
     /// Whether the input has returned `None` or panicked. It is not asked again then.
     exhausted: bool,
     /// Items taken from the input for the next batch. Filled by `stage`, emptied by `poll_submit`.
     staged: Vec<I::Item>,
-    shared: Arc<Shared<F>>,
-    /// Where `map` was called: the location of all its jobs.
-    origin: &'static Location<'static>,
-    /// The `tracing` span that was current there. Each job runs inside it.
-    span: Option<Span>,
+    shared: Arc<Shared<I::Item, F, R::OfJobs>>,
+    job: PhantomData<&'job ()>,
 }
 
-/// The executor that runs the jobs.
-enum Target<'a> {
-    /// A thread pool, whose queue may be bounded: each job needs a permit first.
-    Pool(Acquire),
-    /// An executor that accepts each job immediately.
-    Other(Box<dyn Executor + 'a>),
-}
-
-/// What all jobs of a map share.
-struct Shared<F> {
-    function: F,
-    /// The flag of [`Submitter::stop`].
-    stop: Arc<AtomicBool>,
-}
-
-impl<I, F, U> Source<U> for Items<'_, I, F>
+impl<'job, I, F, R, U> Source for Items<'job, I, F, R>
 where
-    I: Iterator<Item: Send + 'static>,
-    F: Fn(I::Item) -> U + Send + Sync + 'static,
-    U: Send + 'static,
+    I: Iterator<Item: Send + 'job>,
+    F: Fn(I::Item) -> U + Send + Sync + 'job,
+    U: Send + 'job,
+    R: Route<'job>,
 {
+    type Output = U;
+    type Batch = Batch<'job, U>;
+
+    fn begin(&mut self, buffer_size: Option<usize>, chunk_size: usize) {
+        // Without a limit, the start submits everything, so that no job need be counted.
+        if buffer_size.is_none() && !self.route.is_bounded() {
+            return;
+        }
+        let max_jobs = buffer_size.map_or(usize::MAX, |buffer| buffer / chunk_size);
+        let tracker = Tracker::new(self.route.of_jobs(), chunk_size, max_jobs);
+        let shared = Arc::get_mut(&mut self.shared).expect("no job was submitted");
+        shared.tracker = Some(tracker);
+    }
+
     fn staged_len(&self) -> usize {
         self.staged.len()
     }
@@ -273,32 +302,70 @@ where
     fn poll_submit(
         &mut self,
         context: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Batch<U>, JoinError>> {
-        if let Target::Pool(acquire) = &mut self.target {
+    ) -> Poll<Result<Batch<'job, U>, Refused>> {
+        if let Some(permits) = &mut self.permits {
             match context {
-                Some(context) => ready!(acquire.poll(context)),
-                None if acquire.try_acquire() => {}
+                Some(context) => ready!(permits.poll(context)),
+                None if permits.try_acquire() => {}
                 None => return Poll::Pending,
             }
         }
         // From here on the permit belongs to the job, which is submitted in any case.
-        let (items, shared) = (self.staged.len(), Arc::clone(&self.shared));
-        let handle = if items == 1 {
-            let item = self.staged.pop().expect("one item is staged");
-            let run = move || {
-                let result = (shared.function)(item);
-                // This may be the last reference to the function, whose destructor may panic. The
-                // result must survive that.
-                drop_catching("the destructor of map's function", shared);
-                result
-            };
-            self.submit(run).map(BatchHandle::One)
-        } else {
-            let (staged, origin) = (mem::take(&mut self.staged), self.origin);
-            self.submit(move || run_chunk(staged, shared, origin))
-                .map(BatchHandle::Chunk)
+        Poll::Ready(self.submit_staged())
+    }
+
+    fn detach(mut self, chunk_size: usize) {
+        let mut rest: VecDeque<_> = mem::take(&mut self.staged).into();
+        // No job will run what is left, so the input stays where it is.
+        let is_too_late = match self.route.availability() {
+            Availability::Open => false,
+            Availability::JobsOnly => !self.shared.has_jobs_in_flight(),
+            Availability::Closed => true,
         };
-        Poll::Ready(handle.map(|handle| Batch { handle, items }))
+        let mut left_in_input = 0;
+        // A panic keeps the items that were taken before.
+        catch_panic("the input of a map", || {
+            let (at_least, at_most) = self.input.size_hint();
+            if self.exhausted || at_least == usize::MAX || at_most == Some(0) {
+                return;
+            }
+            if is_too_late && at_least > 0 {
+                left_in_input = at_least;
+                return;
+            }
+            self.exhausted = true;
+            let wanted = if is_too_late { 1 } else { usize::MAX };
+            let items = self.input.by_ref().take(wanted);
+            items.for_each(|item| rest.push_back(item));
+        });
+        if is_too_late {
+            let items = rest.len() + left_in_input;
+            drop_items(rest.drain(..));
+            if items > 0 {
+                self.route.report_unrun(items, self.shared.origin);
+            }
+        }
+        if rest.is_empty() {
+            return drop_catching("the destructor of map's input or function", self);
+        }
+        let Self {
+            route,
+            permits,
+            input,
+            shared,
+            ..
+        } = self;
+        drop_catching("the destructor of map's input", input);
+        // A position in the queue for permits would keep `try_acquire` from succeeding.
+        drop(permits);
+        if let Some(tracker) = &shared.tracker {
+            tracker.put_rest(rest);
+            // An executor of the user's may panic.
+            catch_panic("an executor", || drive(&shared, &route, Caller::Owner));
+        } else {
+            submit_all(rest, &shared, &route, chunk_size);
+        }
+        drop_catching("the destructor of map's function", shared);
     }
 
     fn upper_bound(&self) -> Option<usize> {
@@ -309,34 +376,100 @@ where
     }
 }
 
-impl<I: Iterator, F> Items<'_, I, F> {
-    /// Submits a job. On a pool, the caller has acquired the job's permit.
-    fn submit<C, T>(&self, closure: C) -> Result<JoinHandle<T>, JoinError>
+impl<'job, I, F, R, U> Items<'job, I, F, R>
+where
+    I: Iterator<Item: Send + 'job>,
+    F: Fn(I::Item) -> U + Send + Sync + 'job,
+    U: Send + 'job,
+    R: Route<'job>,
+{
+    /// Submits all staged items as one job, which has its permit.
+    fn submit_staged(&mut self) -> Result<Batch<'job, U>, Refused> {
+        let is_tracked = self.shared.tracker.is_some();
+        let items = self.staged.len();
+        let handle = if items == 1 {
+            let item = self.staged.pop().expect("one item is staged");
+            let handle = if is_tracked {
+                let job = TrackedJob::new(&self.shared);
+                self.submit(move |failures: Option<&ItemFailures>| {
+                    job.run(failures, |shared| (shared.function)(item))
+                })
+            } else {
+                let shared = Arc::clone(&self.shared);
+                self.submit(move |_: Option<&ItemFailures>| {
+                    let result = (shared.function)(item);
+                    // This may be the last reference to the function, whose destructor may panic.
+                    // The result must survive that.
+                    drop_catching("the destructor of map's function", shared);
+                    result
+                })
+            };
+            handle.map(BatchHandle::One)
+        } else {
+            let staged = mem::take(&mut self.staged);
+            let handle = if is_tracked {
+                let job = TrackedJob::new(&self.shared);
+                self.submit(move |failures: Option<&ItemFailures>| {
+                    job.run(failures, |shared| run_chunk(staged, shared, failures))
+                })
+            } else {
+                let shared = Arc::clone(&self.shared);
+                self.submit(move |failures: Option<&ItemFailures>| {
+                    let results = run_chunk(staged, &shared, failures);
+                    drop_catching("the destructor of map's function", shared);
+                    results
+                })
+            };
+            handle.map(BatchHandle::Chunk)
+        };
+        handle.map(|handle| Batch { handle, items })
+    }
+
+    fn submit<C, T>(&self, closure: C) -> Result<Handle<'job, T>, Refused>
     where
-        C: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
+        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'job,
+        T: Send + 'job,
     {
-        let span = span::clone(&self.span);
-        match &self.target {
-            Target::Pool(acquire) => {
-                acquire
-                    .enqueue(closure, self.origin, span)
-                    .map_err(|(closed, closure)| {
-                        drop_catching("the destructor of an item", closure);
-                        closed.into()
-                    })
-            }
-            Target::Other(executor) => Ok(submit_to(&**executor, closure, self.origin, span)),
+        let span = span::clone(&self.shared.span);
+        self.route.submit(closure, self.shared.origin, span)
+    }
+}
+
+/// Submits the last items of a map that knows no limit. Its input has panicked, or they would have
+/// been submitted before.
+fn submit_all<'job, A, F, R, U>(
+    rest: VecDeque<A>,
+    shared: &Arc<Shared<A, F, R::OfJobs>>,
+    route: &R,
+    chunk_size: usize,
+) where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job>,
+{
+    let mut rest = rest.into_iter();
+    while rest.len() > 0 {
+        let chunk: Vec<_> = rest.by_ref().take(chunk_size).collect();
+        let own = Arc::clone(shared);
+        let run = move |failures: Option<&ItemFailures>| {
+            run_detached(chunk, &own, failures);
+            drop_catching("the destructor of map's function", own);
+        };
+        if let Err(refused) = route.submit(run, shared.origin, span::clone(&shared.span)) {
+            drop_catching("the destructor of an error", refused.into_error());
+            route.report_unrun(rest.len() + 1, shared.origin);
+            break;
         }
     }
+    drop_items(rest);
 }
 
 /// The job of a chunk: calls the function for each item. A panic costs only the item that caused
 /// it.
-fn run_chunk<A, F, U>(
+fn run_chunk<A, F, R, U>(
     items: Vec<A>,
-    shared: Arc<Shared<F>>,
-    origin: &'static Location<'static>,
+    shared: &Shared<A, F, R>,
+    failures: Option<&ItemFailures>,
 ) -> Vec<Result<U, JoinError>>
 where
     F: Fn(A) -> U,
@@ -347,7 +480,7 @@ where
     let mut items = items.into_iter();
     while items.len() > 0 && !is_stopped() {
         // One `catch` serves all items up to the next panic.
-        let run = catch(origin, || {
+        let run = catch(shared.origin, || {
             while !is_stopped() {
                 let Some(item) = items.next() else {
                     return;
@@ -356,47 +489,66 @@ where
             }
         });
         // Invariant: one result for each item taken. The item that panicked has none yet.
-        results.extend(run.err().map(Err));
+        if let Err(error) = run {
+            results.push(Err(match failures {
+                // `Results` replaces this error by the recorded one.
+                Some(failures) => {
+                    failures.record(results.len(), error, shared.origin);
+                    JoinError::cancelled()
+                }
+                None => error,
+            }));
+        }
     }
     for item in items {
         drop_catching("the destructor of an item", item);
         results.push(Err(JoinError::cancelled()));
     }
-    drop_catching("the destructor of map's function", shared);
     results
 }
 
+/// A submitted job, for the half of a map that yields results.
+pub(crate) trait AnyBatch<U>: Future<Output = Results<U>> + Unpin {
+    fn cancel(&self);
+    /// Runs the job here if it is queued in a pool of which this thread is a worker.
+    fn help(&self);
+}
+
 /// A submitted job of a map. Resolves to the results of its items.
-pub(super) struct Batch<U> {
-    handle: BatchHandle<U>,
+pub(crate) struct Batch<'job, U> {
+    handle: BatchHandle<'job, U>,
     /// How many items the job has, which is how many results it resolves to.
     items: usize,
 }
 
-enum BatchHandle<U> {
+enum BatchHandle<'job, U> {
     /// A job of one item, whose result needs no vector.
-    One(JoinHandle<U>),
-    Chunk(JoinHandle<Vec<Result<U, JoinError>>>),
+    One(Handle<'job, U>),
+    Chunk(Handle<'job, Vec<Result<U, JoinError>>>),
 }
 
-impl<U> Batch<U> {
-    pub(super) fn cancel(&self) {
+const _: () = assert!(
+    size_of::<Batch<'_, ()>>() <= 5 * size_of::<usize>(),
+    "a map may have many batches in flight"
+);
+
+impl<U> AnyBatch<U> for Batch<'_, U> {
+    fn cancel(&self) {
         match &self.handle {
             BatchHandle::One(handle) => handle.cancel(),
             BatchHandle::Chunk(handle) => handle.cancel(),
-        };
+        }
     }
 
-    /// Runs the job here if it is queued in a pool of which this thread is a worker.
-    pub(super) fn help(&self) {
+    fn help(&self) {
         match &self.handle {
             BatchHandle::One(handle) => handle.help(),
             BatchHandle::Chunk(handle) => handle.help(),
-        };
+        }
     }
 }
 
-impl<U> Future for Batch<U> {
+impl<U> Future for Batch<'_, U> {
     type Output = Results<U>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Results<U>> {
@@ -404,39 +556,62 @@ impl<U> Future for Batch<U> {
         Poll::Ready(match &mut self.handle {
             BatchHandle::One(handle) => {
                 let result = ready!(Pin::new(handle).poll(context));
-                Results::new(Some(result), Vec::new())
+                Results::new(Some(result), Vec::new(), None)
             }
-            BatchHandle::Chunk(handle) => match ready!(Pin::new(handle).poll(context)) {
-                Ok(results) => Results::new(None, results),
-                // `run_chunk` catches panics, so the job did not run: each item gets the error.
-                Err(error) => {
-                    let others = (1..items).map(|_| Err(error.replicate())).collect();
-                    Results::new(Some(Err(error)), others)
+            BatchHandle::Chunk(handle) => {
+                match ready!(Pin::new(&mut *handle).poll(context)) {
+                    Ok(results) => Results::new(None, results, handle.item_failures()),
+                    // `run_chunk` catches panics, so the job did not run: each item gets the error.
+                    Err(error) => {
+                        let others = (1..items).map(|_| Err(error.replicate())).collect();
+                        Results::new(Some(Err(error)), others, None)
+                    }
                 }
-            },
+            }
         })
     }
 }
 
 /// The results of a batch, in input order.
-pub(super) struct Results<U> {
+pub(crate) struct Results<U> {
     /// Yielded before `rest`. A batch of one item uses this field alone, and so allocates nothing.
     first: Option<Result<U, JoinError>>,
     rest: vec::IntoIter<Result<U, JoinError>>,
+    /// Has the errors of the items in `rest` that panicked, if the job was scoped.
+    failures: Option<ItemFailures>,
+    /// How many results `rest` had at first.
+    items: usize,
 }
 
 impl<U> Results<U> {
-    fn new(first: Option<Result<U, JoinError>>, rest: Vec<Result<U, JoinError>>) -> Self {
-        let rest = rest.into_iter();
-        Self { first, rest }
+    fn new(
+        first: Option<Result<U, JoinError>>,
+        rest: Vec<Result<U, JoinError>>,
+        failures: Option<ItemFailures>,
+    ) -> Self {
+        Self {
+            first,
+            items: rest.len(),
+            rest: rest.into_iter(),
+            failures,
+        }
     }
 
     pub(super) fn empty() -> Self {
-        Self::new(None, Vec::new())
+        Self::new(None, Vec::new(), None)
     }
 
     pub(super) fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    /// Drops the results. Recorded panics stay recorded.
+    pub(super) fn clear(&mut self) {
+        let Self { first, rest, .. } = self;
+        for result in first.take().into_iter().chain(rest.by_ref()) {
+            // User code: a panic must neither leave a destructor nor keep the other results.
+            drop_catching("the destructor of a result", result);
+        }
     }
 }
 
@@ -444,6 +619,16 @@ impl<U> Iterator for Results<U> {
     type Item = Result<U, JoinError>;
 
     fn next(&mut self) -> Option<Result<U, JoinError>> {
-        self.first.take().or_else(|| self.rest.next())
+        if let Some(result) = self.first.take() {
+            return Some(result);
+        }
+        let result = self.rest.next()?;
+        match (result, &self.failures) {
+            (Err(error), Some(failures)) => {
+                let item = self.items - self.rest.len() - 1;
+                Some(Err(failures.take(item).unwrap_or(error)))
+            }
+            (result, _) => Some(result),
+        }
     }
 }

@@ -1,0 +1,352 @@
+//! Where the jobs of a map go: to a thread pool, to any other executor, or to a scope.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::error::{Closed, JoinError};
+use crate::executor::{Executor, submit_to};
+use crate::pool::PoolSubmitter;
+use crate::scope::{ItemFailures, RefusedJob, Scope, ScopedJoinHandle};
+use crate::task::join_handle::JoinHandle;
+use crate::task::span::Span;
+use crate::task::state::Origin;
+use crate::util::unwind::{drop_catching, emit};
+
+/// Submits the jobs of a map, which may borrow for `'job`.
+pub(crate) trait Route<'job>: Send + Sync {
+    /// The route that the map's jobs use themselves, once the map is detached.
+    type OfJobs: Route<'job> + 'job;
+
+    fn of_jobs(&self) -> Self::OfJobs;
+
+    /// Returns whether a job needs a permit, which may not be available.
+    fn is_bounded(&self) -> bool;
+
+    /// Acquires a permit if one is available now.
+    fn try_acquire(&self) -> bool;
+
+    /// Acquires a permit, above the capacity if necessary.
+    fn force_acquire(&self);
+
+    /// Returns whether a job would be accepted now.
+    fn availability(&self) -> Availability;
+
+    /// Submits a job that has its permit. The closure gets the place where it must record panics of
+    /// its items, if that place is not among its results.
+    fn submit<C, T>(
+        &self,
+        closure: C,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<Handle<'job, T>, Refused>
+    where
+        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'job,
+        T: Send + 'job;
+
+    /// Reports that at least `items` items of a detached map will not run.
+    fn report_unrun(&self, items: usize, origin: Origin);
+}
+
+/// What happens to a job that is submitted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Availability {
+    /// It is accepted.
+    Open,
+    /// It is refused, but the jobs that were accepted still run, and can run further items.
+    JobsOnly,
+    /// It is refused, and the accepted jobs have been cancelled.
+    Closed,
+}
+
+/// A job that was refused, and why.
+pub(crate) struct Refused {
+    error: JoinError,
+    scoped: Option<RefusedJob>,
+}
+
+impl Refused {
+    /// Returns the error. The caller reports it, so the job is no failure of a scope.
+    pub(super) fn into_error(self) -> JoinError {
+        if let Some(job) = self.scoped {
+            job.observe();
+        }
+        self.error
+    }
+
+    /// Reports the refusal for a detached map. A scope reports it itself.
+    pub(super) fn report(self, origin: Origin) {
+        let Self { error, scoped } = self;
+        if scoped.is_none() {
+            emit(|| {
+                tracing::warn!(
+                    map = %origin,
+                    %error,
+                    "items of the map submitted at {origin} did not run: {error}"
+                );
+            });
+        }
+        drop_catching("the destructor of an error", error);
+    }
+}
+
+/// The handle of a job that was submitted by a [`Route`].
+pub(crate) enum Handle<'job, T> {
+    Plain(JoinHandle<T>),
+    /// Boxed, because the plain handles should stay small.
+    Scoped(Box<ScopedJoinHandle<'job, T>>),
+}
+
+impl<T> Handle<'_, T> {
+    pub(super) fn cancel(&self) {
+        match self {
+            Self::Plain(handle) => handle.cancel(),
+            Self::Scoped(handle) => handle.cancel(),
+        };
+    }
+
+    /// Runs the job here if it is queued in a pool of which this thread is a worker.
+    pub(super) fn help(&self) {
+        match self {
+            Self::Plain(handle) => {
+                handle.help();
+            }
+            Self::Scoped(handle) => handle.help(),
+        }
+    }
+
+    /// Returns where the job records panics of its items, if that is not among its results.
+    pub(super) fn item_failures(&self) -> Option<ItemFailures> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Scoped(handle) => Some(handle.item_failures()),
+        }
+    }
+}
+
+impl<T> Future for Handle<'_, T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Plain(handle) => Pin::new(handle).poll(context),
+            Self::Scoped(handle) => Pin::new(&mut **handle).poll(context),
+        }
+    }
+}
+
+fn availability_of(pool: &PoolSubmitter) -> Availability {
+    match pool.closed() {
+        None => Availability::Open,
+        Some(Closed::Shutdown) if !pool.is_stopping() => Availability::JobsOnly,
+        Some(_) => Availability::Closed,
+    }
+}
+
+/// Submits to a thread pool, which it does not keep open.
+pub(crate) struct PoolRoute(pub(super) PoolSubmitter);
+
+impl Route<'static> for PoolRoute {
+    type OfJobs = Self;
+
+    fn of_jobs(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.0.is_bounded()
+    }
+
+    fn try_acquire(&self) -> bool {
+        self.0.try_acquire()
+    }
+
+    fn force_acquire(&self) {
+        self.0.force_acquire();
+    }
+
+    fn availability(&self) -> Availability {
+        availability_of(&self.0)
+    }
+
+    fn submit<C, T>(
+        &self,
+        closure: C,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<Handle<'static, T>, Refused>
+    where
+        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.0.enqueue(move || closure(None), origin, span) {
+            Ok(handle) => Ok(Handle::Plain(handle)),
+            Err((closed, closure)) => {
+                drop_catching("the destructor of an item", closure);
+                Err(Refused {
+                    error: closed.into(),
+                    scoped: None,
+                })
+            }
+        }
+    }
+
+    fn report_unrun(&self, items: usize, origin: Origin) {
+        warn_unrun(items, origin);
+    }
+}
+
+fn warn_unrun(items: usize, origin: Origin) {
+    emit(|| {
+        tracing::warn!(
+            items,
+            map = %origin,
+            "at least {items} items of the map submitted at {origin} did not run: the pool is closed"
+        );
+    });
+}
+
+/// Submits to an executor that is no thread pool, and accepts each job immediately.
+pub(crate) struct ExecutorRoute<'a, E: ?Sized>(pub(super) &'a E);
+
+impl<E: Executor + ?Sized> Route<'static> for ExecutorRoute<'_, E> {
+    type OfJobs = NoRoute;
+
+    fn of_jobs(&self) -> NoRoute {
+        NoRoute
+    }
+
+    fn is_bounded(&self) -> bool {
+        false
+    }
+
+    fn try_acquire(&self) -> bool {
+        true
+    }
+
+    fn force_acquire(&self) {}
+
+    fn availability(&self) -> Availability {
+        Availability::Open
+    }
+
+    fn submit<C, T>(
+        &self,
+        closure: C,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<Handle<'static, T>, Refused>
+    where
+        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let handle = submit_to(self.0, move || closure(None), origin, span);
+        Ok(Handle::Plain(handle))
+    }
+
+    fn report_unrun(&self, items: usize, origin: Origin) {
+        warn_unrun(items, origin);
+    }
+}
+
+/// The route of jobs that cannot submit: their executor is borrowed by the map alone.
+pub(crate) struct NoRoute;
+
+impl Route<'static> for NoRoute {
+    type OfJobs = Self;
+
+    fn of_jobs(&self) -> Self {
+        Self
+    }
+
+    fn is_bounded(&self) -> bool {
+        false
+    }
+
+    fn try_acquire(&self) -> bool {
+        false
+    }
+
+    fn force_acquire(&self) {}
+
+    fn availability(&self) -> Availability {
+        Availability::JobsOnly
+    }
+
+    fn submit<C, T>(
+        &self,
+        closure: C,
+        _: Origin,
+        _: Option<Span>,
+    ) -> Result<Handle<'static, T>, Refused>
+    where
+        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        drop_catching("the destructor of an item", closure);
+        Err(Refused {
+            error: JoinError::shutdown(),
+            scoped: None,
+        })
+    }
+
+    fn report_unrun(&self, items: usize, origin: Origin) {
+        warn_unrun(items, origin);
+    }
+}
+
+/// Submits scoped jobs to the pool of the scope.
+pub(crate) struct ScopeRoute<'scope, 'env> {
+    pub(super) scope: &'scope Scope<'scope, 'env>,
+    pub(super) pool: PoolSubmitter,
+}
+
+impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
+    type OfJobs = Self;
+
+    fn of_jobs(&self) -> Self {
+        Self {
+            scope: self.scope,
+            pool: self.pool.clone(),
+        }
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.pool.is_bounded()
+    }
+
+    fn try_acquire(&self) -> bool {
+        self.pool.try_acquire()
+    }
+
+    fn force_acquire(&self) {
+        self.pool.force_acquire();
+    }
+
+    fn availability(&self) -> Availability {
+        availability_of(&self.pool)
+    }
+
+    fn submit<C, T>(
+        &self,
+        closure: C,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<Handle<'scope, T>, Refused>
+    where
+        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let closure = move |failures: &ItemFailures| closure(Some(failures));
+        match (self.scope).submit_acquired(&self.pool, closure, origin, span) {
+            Ok(handle) => Ok(Handle::Scoped(Box::new(handle))),
+            Err((closed, job)) => Err(Refused {
+                error: closed.into(),
+                scoped: Some(job),
+            }),
+        }
+    }
+
+    fn report_unrun(&self, _: usize, origin: Origin) {
+        self.scope.record_unrun(origin);
+    }
+}
