@@ -316,7 +316,7 @@ macro_rules! map_type {
             ///
             /// Items are lost in these cases only. [`shutdown_now`](crate::ThreadPool::shutdown_now)
             /// cancels the remaining items, and so does a pool that breaks.
-            /// [`cancel_pending`](crate::ThreadPool::cancel_pending), or another reason why a job of
+            /// [`cancel_queued`](crate::ThreadPool::cancel_queued), or another reason why a job of
             /// the map never runs, cancels all remaining items of the map together with that job. A
             /// pool that was already shut down before the call accepts no more items.
             ///
@@ -676,10 +676,17 @@ impl<'a, U> AnyMap<'a, U> {
         self.asked = false;
     }
 
+    #[inline]
     fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-        if let Some(result) = self.ready.next() {
-            return Some(result);
+        match self.ready.next() {
+            Some(result) => Some(result),
+            None => self.wait_for_next(),
         }
+    }
+
+    /// Apart, so that the step to a result that is ready is inlined.
+    #[inline(never)]
+    fn wait_for_next(&mut self) -> Option<Result<U, JoinError>> {
         self.begin();
         self.asked = true;
         let result = self.driver.wait_next();
