@@ -380,6 +380,7 @@ macro_rules! map_type {
             /// # Examples
             ///
             /// See [`timeout`](Self::timeout) for an example.
+            #[inline]
             pub fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
                 self.0.wait_next()
             }
@@ -454,6 +455,7 @@ macro_rules! map_type {
         impl<U> Iterator for $iter<'_, U> {
             type Item = Result<U, JoinError>;
 
+            #[inline]
             fn next(&mut self) -> Option<Self::Item> {
                 self.0.wait_next()
             }

@@ -490,10 +490,11 @@ where
         });
         // Invariant: one result for each item taken. The item that panicked has none yet.
         if let Err(error) = run {
+            let item = results.len();
             results.push(Err(match failures {
-                // `Results` replaces this error by the recorded one.
                 Some(failures) => {
-                    failures.record(results.len(), error, shared.origin);
+                    failures.record(item, error, shared.origin);
+                    // `Results` replaces this error by the recorded one.
                     JoinError::cancelled()
                 }
                 None => error,
@@ -618,17 +619,24 @@ impl<U> Results<U> {
 impl<U> Iterator for Results<U> {
     type Item = Result<U, JoinError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Result<U, JoinError>> {
-        if let Some(result) = self.first.take() {
-            return Some(result);
+        if self.first.is_some() {
+            return self.first.take();
         }
-        let result = self.rest.next()?;
-        match (result, &self.failures) {
-            (Err(error), Some(failures)) => {
-                let item = self.items - self.rest.len() - 1;
-                Some(Err(failures.take(item).unwrap_or(error)))
-            }
-            (result, _) => Some(result),
+        match self.rest.next() {
+            Some(Err(error)) => Some(Err(self.own_error(error))),
+            other => other,
         }
+    }
+}
+
+impl<U> Results<U> {
+    /// Returns the recorded error of the item that was just taken, in the place of `error`.
+    #[cold]
+    fn own_error(&self, error: JoinError) -> JoinError {
+        let item = self.items - self.rest.len() - 1;
+        let recorded = self.failures.as_ref().and_then(|own| own.take(item));
+        recorded.unwrap_or(error)
     }
 }
