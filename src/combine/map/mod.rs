@@ -1,18 +1,18 @@
 //! `map` and `map_unordered`: a function over many items, one job for each item or chunk.
 //!
 //! ```text
-//!   Map, MapUnordered ─► AnyMap ─► MapState ─► Submitter ─► Route: a pool, an executor, a scope
-//!                                     │            │
-//!                                     │            └─► rest: what a detached map has not submitted
-//!                                     └─► InFlight ─► Batch ─► Results
+//!   Map, MapUnordered ─► AnyMap ─► MapState ─► Submitter ─► Source ─► Route: a pool, an executor, …
+//!                                     │                       │
+//!                                     │                       └─► rest: what a detached map has
+//!                                     └─► InFlight ─► Batch ─► Results        not submitted
 //! ```
 //!
-//! - [`AnyMap`] has the options, and knows what its drop must do. It hides the types of items,
-//!   function and route.
-//! - [`Submitter`] takes items from the input and submits them in batches.
+//! - [`AnyMap`] has the options, and knows what its drop must do.
+//! - [`MapState`] submits, then yields results until the end or the deadline.
+//! - [`Submitter`] takes items from the input and submits them in batches. `Source` hides the types of
+//!   items, function and route, so that only little code is compiled for each call of `map`.
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
-//! - [`MapState`] drives both: it submits, then yields results until the end or the deadline.
 
 mod rest;
 mod route;
@@ -32,7 +32,7 @@ use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
 pub(crate) use self::submitter::Submitter;
-use self::submitter::{AnyBatch, Results, Source};
+use self::submitter::{Batch, Results};
 use crate::error::JoinError;
 use crate::park::block_on::block_on_until;
 use crate::pool::{GlobalPool, ThreadPool};
@@ -180,12 +180,11 @@ macro_rules! map_type {
         pub struct $map<'a, U>(AnyMap<'a, U>);
 
         impl<'a, U> $map<'a, U> {
-            pub(crate) fn new<S>(submitter: Submitter<S>) -> Self
+            pub(crate) fn new<'job: 'a>(submitter: Submitter<'a, 'job, U>) -> Self
             where
-                U: Send,
-                S: Source<Output = U, Batch: Send> + Send + 'a,
+                U: Send + 'a,
             {
-                Self(AnyMap::new::<S, $in_flight<S::Batch>>(submitter))
+                Self(AnyMap::new::<$in_flight<Batch<'job, U>>>(submitter))
             }
 
             /// Limits how many items are taken ahead of the yielded results to `items`.
@@ -611,14 +610,13 @@ pub(crate) struct Options {
 const RESULTS_PER_POLL: usize = 1_024;
 
 impl<'a, U> AnyMap<'a, U> {
-    fn new<S, P>(submitter: Submitter<S>) -> Self
+    fn new<'job: 'a, P>(submitter: Submitter<'a, 'job, U>) -> Self
     where
-        U: Send,
-        S: Source<Output = U> + Send + 'a,
-        P: InFlight<S::Batch, U> + Send + 'a,
+        U: Send + 'a,
+        P: InFlight<'job, U> + Send + 'a,
     {
         Self {
-            driver: Box::new(MapState::<S, P>::new(submitter)),
+            driver: Box::new(MapState::<'a, 'job, U, P>::new(submitter)),
             ready: Results::empty(),
             options: Options {
                 buffer_size: None,
@@ -790,7 +788,7 @@ impl<U> Drop for AnyMap<'_, U> {
     }
 }
 
-/// A [`MapState`] whose types are hidden: a map's type names its output alone.
+/// A [`MapState`] whose `'job` is hidden: a map's type names its output, and what the input borrows.
 trait Drive<U> {
     /// Sets the options, and starts the clock. Called once, before the methods that submit.
     fn begin(&mut self, options: &Options);
@@ -814,13 +812,13 @@ trait Drive<U> {
 }
 
 /// What [`Map`] and [`MapUnordered`] have in common: all but the order.
-struct MapState<S: Source, P> {
-    submitter: Submitter<S>,
+struct MapState<'a, 'job, U, P> {
+    submitter: Submitter<'a, 'job, U>,
     /// The submitted batches whose results are not in `ready`. Filled by `submit_ready`, emptied by
     /// `poll_result`.
     in_flight: P,
     /// The results left of the batch that is being yielded. Refilled by `poll_result` once empty.
-    ready: Results<S::Output>,
+    ready: Results<U>,
     /// When the map ends. Set by `begin`.
     deadline: Option<Deadline>,
     /// Whether the deadline elapsed before the input ended. Set by `poll_result`: the map then ends
@@ -830,8 +828,8 @@ struct MapState<S: Source, P> {
     done: bool,
 }
 
-impl<S: Source, P: InFlight<S::Batch, S::Output>> MapState<S, P> {
-    fn new(submitter: Submitter<S>) -> Self {
+impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
+    fn new(submitter: Submitter<'a, 'job, U>) -> Self {
         Self {
             submitter,
             in_flight: P::default(),
@@ -851,7 +849,7 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> MapState<S, P> {
         &mut self,
         context: &mut Context<'_>,
         help: bool,
-    ) -> Poll<Option<Result<S::Output, JoinError>>> {
+    ) -> Poll<Option<Result<U, JoinError>>> {
         if self.done {
             return Poll::Ready(None);
         }
@@ -895,7 +893,7 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> MapState<S, P> {
             .submit_ready(context, yielding, |batch| in_flight.add(batch));
     }
 
-    fn next_ready(&mut self) -> Option<Result<S::Output, JoinError>> {
+    fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
         let result = self.ready.next()?;
         self.submitter.results_yielded(1);
         Some(result)
@@ -907,7 +905,7 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> MapState<S, P> {
     }
 }
 
-impl<S: Source, P: InFlight<S::Batch, S::Output>> Drive<S::Output> for MapState<S, P> {
+impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
     fn begin(&mut self, options: &Options) {
         self.deadline = options.timeout.map(Deadline::after);
         self.submitter.begin(options);
@@ -919,7 +917,7 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> Drive<S::Output> for MapState<
         }
     }
 
-    fn wait_next(&mut self) -> Option<Result<S::Output, JoinError>> {
+    fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
         if !self.submitter.has_source() {
             // Nothing is left to submit, so a result that is ready needs neither poll nor waker.
             if let Some(result) = self.next_ready() {
@@ -936,10 +934,7 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> Drive<S::Output> for MapState<
         }
     }
 
-    fn poll_next(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<S::Output, JoinError>>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
         // A poll must not block its thread, so it helps with no job.
         let result = self.poll_result(context, false);
         match &mut self.deadline {
@@ -951,7 +946,7 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> Drive<S::Output> for MapState<
         }
     }
 
-    fn take_ready(&mut self) -> Option<Results<S::Output>> {
+    fn take_ready(&mut self) -> Option<Results<U>> {
         let ready = self.ready.len();
         if ready == 0 || self.submitter.has_source() {
             return None;
@@ -993,8 +988,8 @@ impl<S: Source, P: InFlight<S::Batch, S::Output>> Drive<S::Output> for MapState<
 }
 
 /// The submitted batches of a map, in the order in which it yields them.
-trait InFlight<B, U>: Default {
-    fn add(&mut self, batch: B);
+trait InFlight<'job, U>: Default {
+    fn add(&mut self, batch: Batch<'job, U>);
     /// Runs the job of the next batch here, if that batch is known and this thread is a worker of
     /// the pool that the job is queued in.
     fn help_next(&self);
@@ -1005,8 +1000,8 @@ trait InFlight<B, U>: Default {
 }
 
 /// Input order: the front batch is next.
-impl<U, B: AnyBatch<U>> InFlight<B, U> for VecDeque<B> {
-    fn add(&mut self, batch: B) {
+impl<'job, U> InFlight<'job, U> for VecDeque<Batch<'job, U>> {
+    fn add(&mut self, batch: Batch<'job, U>) {
         self.push_back(batch);
     }
 
@@ -1026,13 +1021,13 @@ impl<U, B: AnyBatch<U>> InFlight<B, U> for VecDeque<B> {
     }
 
     fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(B::cancel);
+        mem::take(self).iter().for_each(Batch::cancel);
     }
 }
 
 /// Completion order: any batch may be next.
-impl<U, B: AnyBatch<U>> InFlight<B, U> for FuturesUnordered<B> {
-    fn add(&mut self, batch: B) {
+impl<'job, U> InFlight<'job, U> for FuturesUnordered<Batch<'job, U>> {
+    fn add(&mut self, batch: Batch<'job, U>) {
         self.push(batch);
     }
 
@@ -1044,6 +1039,6 @@ impl<U, B: AnyBatch<U>> InFlight<B, U> for FuturesUnordered<B> {
     }
 
     fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(B::cancel);
+        mem::take(self).iter().for_each(Batch::cancel);
     }
 }

@@ -194,6 +194,7 @@ pub(super) fn drive<'job, A, F, R, U>(
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
     R: Route<'job> + 'job,
+    U: Send + 'job,
 {
     let Some(tracker) = &shared.tracker else {
         return;
@@ -228,13 +229,14 @@ fn submit_ticket<'job, A, F, R, U>(
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
     R: Route<'job> + 'job,
+    U: Send + 'job,
 {
     let submission = Arc::new(Submission::new());
-    let ticket = TrackedJob {
+    let ticket = MapJob {
         shared: Some(Arc::clone(shared)),
         ticket: Some(Arc::clone(&submission)),
     };
-    let run = move |failures: Option<&ItemFailures>| ticket.run_ticket(failures);
+    let run = chunk_job(ticket, Chunk::Ticket);
     match route.submit(run, shared.origin, span::clone(&shared.span)) {
         // Detached.
         Ok(handle) => {
@@ -280,14 +282,15 @@ impl Submission {
     }
 }
 
-/// A job that a [`Tracker`] counts, or a ticket. Dropping it unrun counts it out, and drops the rest.
-pub(super) struct TrackedJob<A, F, R> {
+/// A job of a map, or a ticket. A [`Tracker`] counts it, if there is one. Dropping it unrun counts it
+/// out, and drops the rest.
+pub(super) struct MapJob<A, F, R> {
     /// `None` once it runs.
     shared: Option<Arc<Shared<A, F, R>>>,
     ticket: Option<Arc<Submission>>,
 }
 
-impl<A, F, R> TrackedJob<A, F, R> {
+impl<A, F, R> MapJob<A, F, R> {
     /// Counts a new job, which has its items.
     pub(super) fn new(shared: &Arc<Shared<A, F, R>>) -> Self {
         if let Some(tracker) = &shared.tracker {
@@ -299,9 +302,9 @@ impl<A, F, R> TrackedJob<A, F, R> {
         }
     }
 
-    /// Runs a job that has its items, and then submits what is left of a detached map.
+    /// Runs the job, and then submits what is left of a detached map.
     pub(super) fn run<'job, U, T>(
-        self,
+        mut self,
         failures: Option<&ItemFailures>,
         work: impl FnOnce(&Shared<A, F, R>) -> T,
     ) -> T
@@ -309,33 +312,52 @@ impl<A, F, R> TrackedJob<A, F, R> {
         A: Send + 'job,
         F: Fn(A) -> U + Send + Sync + 'job,
         R: Route<'job> + 'job,
+        U: Send + 'job,
     {
-        let shared = self.into_shared();
+        // This disarms the destructor.
+        let shared = self.shared.take().expect("it was not run");
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&shared)));
         end_job(shared, failures);
         outcome.unwrap_or_else(|payload| resume_unwind(payload))
     }
+}
 
-    fn run_ticket<'job, U>(self, failures: Option<&ItemFailures>)
-    where
-        A: Send + 'job,
-        F: Fn(A) -> U + Send + Sync + 'job,
-        R: Route<'job> + 'job,
-    {
-        let shared = self.into_shared();
-        if let Some(tracker) = &shared.tracker {
-            run_detached(tracker.redeem(), &shared, failures);
-        }
-        end_job(shared, failures);
-    }
+/// What a job with several items runs.
+pub(super) enum Chunk<A> {
+    /// Items whose results are requested.
+    Items(Vec<A>),
+    /// Items of a detached map, whose results are dropped at once.
+    Detached(Vec<A>),
+    /// Items of a detached map, which the job takes from the rest when it starts.
+    Ticket,
+}
 
-    /// Disarms the destructor.
-    fn into_shared(mut self) -> Arc<Shared<A, F, R>> {
-        self.shared.take().expect("it was not run")
+/// Returns the closure of a job with several items. There is one type of closure for all kinds of
+/// chunks, because each type costs every program that calls `map` much code.
+pub(super) fn chunk_job<'job, A, F, R, U>(
+    job: MapJob<A, F, R>,
+    chunk: Chunk<A>,
+) -> impl FnOnce(Option<&ItemFailures>) -> Vec<Result<U, JoinError>> + Send + 'job
+where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job> + 'job,
+    U: Send + 'job,
+{
+    move |failures| {
+        job.run(failures, |shared| {
+            let detached = match chunk {
+                Chunk::Items(items) => return run_chunk(items, shared, failures),
+                Chunk::Detached(items) => items,
+                Chunk::Ticket => shared.tracker.as_ref().map_or(Vec::new(), Tracker::redeem),
+            };
+            run_detached(detached, shared, failures);
+            Vec::new()
+        })
     }
 }
 
-impl<A, F, R> Drop for TrackedJob<A, F, R> {
+impl<A, F, R> Drop for MapJob<A, F, R> {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else {
             return;
@@ -359,6 +381,7 @@ where
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
     R: Route<'job> + 'job,
+    U: Send + 'job,
 {
     if let Some(tracker) = &shared.tracker {
         if tracker.end_job() {
@@ -386,4 +409,47 @@ pub(super) fn run_detached<A, F, R, U>(
             },
         }
     }
+}
+
+/// Calls the function for each item. A panic costs only the item that caused it.
+fn run_chunk<A, F, R, U>(
+    items: Vec<A>,
+    shared: &Shared<A, F, R>,
+    failures: Option<&ItemFailures>,
+) -> Vec<Result<U, JoinError>>
+where
+    F: Fn(A) -> U,
+{
+    // Relaxed: see `Submitter::end`.
+    let is_stopped = || shared.stop.load(Ordering::Relaxed);
+    let mut results = Vec::with_capacity(items.len());
+    let mut items = items.into_iter();
+    while items.len() > 0 && !is_stopped() {
+        // One `catch` serves all items up to the next panic.
+        let run = catch(shared.origin, || {
+            while !is_stopped() {
+                let Some(item) = items.next() else {
+                    return;
+                };
+                results.push(Ok((shared.function)(item)));
+            }
+        });
+        // Invariant: one result for each item taken. The item that panicked has none yet.
+        if let Err(error) = run {
+            let item = results.len();
+            results.push(Err(match failures {
+                Some(failures) => {
+                    failures.record(item, error, shared.origin);
+                    // `Results` replaces this error by the recorded one.
+                    JoinError::cancelled()
+                }
+                None => error,
+            }));
+        }
+    }
+    for item in items {
+        drop_catching("the destructor of an item", item);
+        results.push(Err(JoinError::cancelled()));
+    }
+    results
 }

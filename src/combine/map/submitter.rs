@@ -16,23 +16,23 @@ use std::task::{Context, Poll, ready};
 use std::vec;
 
 use super::Options;
-use super::rest::{Caller, Shared, TrackedJob, Tracker, drive, drop_items, run_detached};
+use super::rest::{Caller, Chunk, MapJob, Shared, Tracker, chunk_job, drive, drop_items};
 use super::route::{Availability, ExecutorRoute, Handle, PoolRoute, Refused, Route, ScopeRoute};
 use crate::error::JoinError;
 use crate::executor::Executor;
 use crate::pool::{Acquire, ThreadPool};
 use crate::scope::{ItemFailures, Scope};
-use crate::task::cell::catch;
 use crate::task::span;
 use crate::task::state::Origin;
 use crate::util::sync::Arc;
 use crate::util::unwind::{catch_panic, drop_catching};
 
 /// Takes items from the input and submits them, as far as the buffer and the pool permit.
-pub(crate) struct Submitter<S> {
-    /// The input, the function and the executor. `None` once there is nothing left to submit: at
-    /// the end of the input, when the pool is closed, or after the deadline.
-    source: Option<S>,
+pub(crate) struct Submitter<'a, 'job, U> {
+    /// The input, the function and the executor, with their types erased. `None` once there is
+    /// nothing left to submit: at the end of the input, when the pool is closed, or after the
+    /// deadline.
+    source: Option<Box<dyn Source<'job, U> + Send + 'a>>,
     /// The limit on items that were taken and not yielded. `None` means no limit.
     buffer_size: Option<usize>,
     /// How many items a batch has. The last batch may have fewer. Never larger than the buffer.
@@ -49,39 +49,53 @@ pub(crate) struct Submitter<S> {
     origin: Origin,
 }
 
-impl<I: Iterator, F> Submitter<Items<'static, I, F, PoolRoute>> {
+impl<'a, U: Send + 'static> Submitter<'a, 'static, U> {
     /// Submits to `pool`, which the submitter neither borrows nor keeps open.
     #[track_caller]
-    pub(crate) fn on_pool(pool: &ThreadPool, input: I, function: F) -> Self {
+    pub(crate) fn on_pool<I, F>(pool: &ThreadPool, input: I, function: F) -> Self
+    where
+        I: Iterator<Item: Send + 'static> + Send + 'a,
+        F: Fn(I::Item) -> U + Send + Sync + 'static,
+    {
         let permits = pool.acquire();
         let route = PoolRoute(permits.submitter());
         Self::new(route, Some(permits), input, function)
     }
-}
 
-impl<'a, E: Executor + ?Sized, I: Iterator, F>
-    Submitter<Items<'static, I, F, ExecutorRoute<'a, E>>>
-{
     /// Submits to an executor that is no thread pool.
     #[track_caller]
-    pub(crate) fn on_executor(executor: &'a E, input: I, function: F) -> Self {
+    pub(crate) fn on_executor<E, I, F>(executor: &'a E, input: I, function: F) -> Self
+    where
+        E: Executor + ?Sized,
+        I: Iterator<Item: Send + 'static> + Send + 'a,
+        F: Fn(I::Item) -> U + Send + Sync + 'static,
+    {
         Self::new(ExecutorRoute(executor), None, input, function)
     }
 }
 
-impl<'scope, 'env, I: Iterator, F> Submitter<Items<'scope, I, F, ScopeRoute<'scope, 'env>>> {
+impl<'scope, U: Send + 'scope> Submitter<'scope, 'scope, U> {
     /// Submits jobs of `scope`.
     #[track_caller]
-    pub(crate) fn in_scope(scope: &'scope Scope<'scope, 'env>, input: I, function: F) -> Self {
+    pub(crate) fn in_scope<I, F>(scope: &'scope Scope<'scope, '_>, input: I, function: F) -> Self
+    where
+        I: Iterator<Item: Send + 'scope> + Send + 'scope,
+        F: Fn(I::Item) -> U + Send + Sync + 'scope,
+    {
         let permits = scope.acquire();
         let pool = permits.submitter();
         Self::new(ScopeRoute { scope, pool }, Some(permits), input, function)
     }
 }
 
-impl<'job, I: Iterator, F, R: Route<'job>> Submitter<Items<'job, I, F, R>> {
+impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
     #[track_caller]
-    fn new(route: R, permits: Option<Acquire>, input: I, function: F) -> Self {
+    fn new<I, F, R>(route: R, permits: Option<Acquire>, input: I, function: F) -> Self
+    where
+        I: Iterator<Item: Send + 'job> + Send + 'a,
+        F: Fn(I::Item) -> U + Send + Sync + 'job,
+        R: Route<'job> + 'a,
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let origin = Location::caller();
         let source = Items {
@@ -100,7 +114,7 @@ impl<'job, I: Iterator, F, R: Route<'job>> Submitter<Items<'job, I, F, R>> {
             job: PhantomData,
         };
         Self {
-            source: Some(source),
+            source: Some(Box::new(source)),
             buffer_size: None,
             chunk_size: 1,
             outstanding: 0,
@@ -111,7 +125,7 @@ impl<'job, I: Iterator, F, R: Route<'job>> Submitter<Items<'job, I, F, R>> {
     }
 }
 
-impl<S: Source> Submitter<S> {
+impl<'job, U> Submitter<'_, 'job, U> {
     /// Sets the options. The caller does this once, before the first submission.
     pub(super) fn begin(&mut self, options: &Options) {
         self.buffer_size = options.buffer_size;
@@ -131,7 +145,7 @@ impl<S: Source> Submitter<S> {
         &mut self,
         mut context: Option<&mut Context<'_>>,
         yielding: usize,
-        mut add: impl FnMut(S::Batch),
+        mut add: impl FnMut(Batch<'job, U>),
     ) {
         let chunk = self.chunk_size;
         while let Some(source) = &mut self.source {
@@ -224,12 +238,9 @@ impl<S: Source> Submitter<S> {
     }
 }
 
-/// The input, the function and the executor of a map.
-pub(crate) trait Source {
-    type Output;
-    /// A submitted job.
-    type Batch: AnyBatch<Self::Output>;
-
+/// The input, the function and the executor of a map, with their types erased. The jobs may borrow for
+/// `'job`.
+trait Source<'job, U> {
     /// Prepares for the first submission.
     fn begin(&mut self, buffer_size: Option<usize>, chunk_size: usize);
     /// Returns how many items were taken from the input and not submitted.
@@ -241,15 +252,15 @@ pub(crate) trait Source {
     fn poll_submit(
         &mut self,
         context: Option<&mut Context<'_>>,
-    ) -> Poll<Result<Self::Batch, Refused>>;
+    ) -> Poll<Result<Batch<'job, U>, Refused>>;
     /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
-    fn detach(self, chunk_size: usize);
+    fn detach(self: Box<Self>, chunk_size: usize);
     /// Returns an upper bound of the items left in the input.
     fn upper_bound(&self) -> Option<usize>;
 }
 
-/// The only [`Source`]. Its jobs may borrow for `'job`.
-pub(crate) struct Items<'job, I: Iterator, F, R: Route<'job>> {
+/// The only [`Source`].
+struct Items<'job, I: Iterator, F, R: Route<'job>> {
     route: R,
     /// Waits for the permits of a thread pool, whose queue may be bounded.
     permits: Option<Acquire>,
@@ -262,16 +273,13 @@ pub(crate) struct Items<'job, I: Iterator, F, R: Route<'job>> {
     job: PhantomData<&'job ()>,
 }
 
-impl<'job, I, F, R, U> Source for Items<'job, I, F, R>
+impl<'job, I, F, R, U> Source<'job, U> for Items<'job, I, F, R>
 where
     I: Iterator<Item: Send + 'job>,
     F: Fn(I::Item) -> U + Send + Sync + 'job,
     U: Send + 'job,
     R: Route<'job>,
 {
-    type Output = U;
-    type Batch = Batch<'job, U>;
-
     fn begin(&mut self, buffer_size: Option<usize>, chunk_size: usize) {
         // Without a limit, the start submits everything, so that no job need be counted.
         if buffer_size.is_none() && !self.route.is_bounded() {
@@ -314,7 +322,7 @@ where
         Poll::Ready(self.submit_staged())
     }
 
-    fn detach(mut self, chunk_size: usize) {
+    fn detach(mut self: Box<Self>, chunk_size: usize) {
         let mut rest: VecDeque<_> = mem::take(&mut self.staged).into();
         // No job will run what is left, so the input stays where it is.
         let is_too_late = match self.route.availability() {
@@ -354,7 +362,7 @@ where
             input,
             shared,
             ..
-        } = self;
+        } = *self;
         drop_catching("the destructor of map's input", input);
         // A position in the queue for permits would keep `try_acquire` from succeeding.
         drop(permits);
@@ -385,42 +393,18 @@ where
 {
     /// Submits all staged items as one job, which has its permit.
     fn submit_staged(&mut self) -> Result<Batch<'job, U>, Refused> {
-        let is_tracked = self.shared.tracker.is_some();
         let items = self.staged.len();
+        let job = MapJob::new(&self.shared);
         let handle = if items == 1 {
             let item = self.staged.pop().expect("one item is staged");
-            let handle = if is_tracked {
-                let job = TrackedJob::new(&self.shared);
-                self.submit(move |failures: Option<&ItemFailures>| {
-                    job.run(failures, |shared| (shared.function)(item))
-                })
-            } else {
-                let shared = Arc::clone(&self.shared);
-                self.submit(move |_: Option<&ItemFailures>| {
-                    let result = (shared.function)(item);
-                    // This may be the last reference to the function, whose destructor may panic.
-                    // The result must survive that.
-                    drop_catching("the destructor of map's function", shared);
-                    result
-                })
+            let run = move |failures: Option<&ItemFailures>| {
+                job.run(failures, |shared| (shared.function)(item))
             };
-            handle.map(BatchHandle::One)
+            self.submit(run).map(BatchHandle::One)
         } else {
             let staged = mem::take(&mut self.staged);
-            let handle = if is_tracked {
-                let job = TrackedJob::new(&self.shared);
-                self.submit(move |failures: Option<&ItemFailures>| {
-                    job.run(failures, |shared| run_chunk(staged, shared, failures))
-                })
-            } else {
-                let shared = Arc::clone(&self.shared);
-                self.submit(move |failures: Option<&ItemFailures>| {
-                    let results = run_chunk(staged, &shared, failures);
-                    drop_catching("the destructor of map's function", shared);
-                    results
-                })
-            };
-            handle.map(BatchHandle::Chunk)
+            let run = chunk_job(job, Chunk::Items(staged));
+            self.submit(run).map(BatchHandle::Chunk)
         };
         handle.map(|handle| Batch { handle, items })
     }
@@ -446,15 +430,12 @@ fn submit_all<'job, A, F, R, U>(
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
     R: Route<'job>,
+    U: Send + 'job,
 {
     let mut rest = rest.into_iter();
     while rest.len() > 0 {
         let chunk: Vec<_> = rest.by_ref().take(chunk_size).collect();
-        let own = Arc::clone(shared);
-        let run = move |failures: Option<&ItemFailures>| {
-            run_detached(chunk, &own, failures);
-            drop_catching("the destructor of map's function", own);
-        };
+        let run = chunk_job(MapJob::new(shared), Chunk::Detached(chunk));
         if let Err(refused) = route.submit(run, shared.origin, span::clone(&shared.span)) {
             drop_catching("the destructor of an error", refused.into_error());
             route.report_unrun(rest.len() + 1, shared.origin);
@@ -462,57 +443,6 @@ fn submit_all<'job, A, F, R, U>(
         }
     }
     drop_items(rest);
-}
-
-/// The job of a chunk: calls the function for each item. A panic costs only the item that caused
-/// it.
-fn run_chunk<A, F, R, U>(
-    items: Vec<A>,
-    shared: &Shared<A, F, R>,
-    failures: Option<&ItemFailures>,
-) -> Vec<Result<U, JoinError>>
-where
-    F: Fn(A) -> U,
-{
-    // Relaxed: see `Submitter::end`.
-    let is_stopped = || shared.stop.load(Ordering::Relaxed);
-    let mut results = Vec::with_capacity(items.len());
-    let mut items = items.into_iter();
-    while items.len() > 0 && !is_stopped() {
-        // One `catch` serves all items up to the next panic.
-        let run = catch(shared.origin, || {
-            while !is_stopped() {
-                let Some(item) = items.next() else {
-                    return;
-                };
-                results.push(Ok((shared.function)(item)));
-            }
-        });
-        // Invariant: one result for each item taken. The item that panicked has none yet.
-        if let Err(error) = run {
-            let item = results.len();
-            results.push(Err(match failures {
-                Some(failures) => {
-                    failures.record(item, error, shared.origin);
-                    // `Results` replaces this error by the recorded one.
-                    JoinError::cancelled()
-                }
-                None => error,
-            }));
-        }
-    }
-    for item in items {
-        drop_catching("the destructor of an item", item);
-        results.push(Err(JoinError::cancelled()));
-    }
-    results
-}
-
-/// A submitted job, for the half of a map that yields results.
-pub(crate) trait AnyBatch<U>: Future<Output = Results<U>> + Unpin {
-    fn cancel(&self);
-    /// Runs the job here if it is queued in a pool of which this thread is a worker.
-    fn help(&self);
 }
 
 /// A submitted job of a map. Resolves to the results of its items.
@@ -533,15 +463,16 @@ const _: () = assert!(
     "a map may have many batches in flight"
 );
 
-impl<U> AnyBatch<U> for Batch<'_, U> {
-    fn cancel(&self) {
+impl<U> Batch<'_, U> {
+    pub(super) fn cancel(&self) {
         match &self.handle {
             BatchHandle::One(handle) => handle.cancel(),
             BatchHandle::Chunk(handle) => handle.cancel(),
         }
     }
 
-    fn help(&self) {
+    /// Runs the job here if it is queued in a pool of which this thread is a worker.
+    pub(super) fn help(&self) {
         match &self.handle {
             BatchHandle::One(handle) => handle.help(),
             BatchHandle::Chunk(handle) => handle.help(),
