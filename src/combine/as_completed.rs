@@ -4,6 +4,7 @@
 //! futures that are not yet yielded are returned in insertion order. [`TimedAsCompleted`] adds a
 //! [`Deadline`].
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::future::Future;
 use std::iter::FusedIterator;
@@ -286,8 +287,9 @@ impl<F> AsCompleted<F> {
 impl<F: WaitHandle> AsCompleted<F> {
     /// Cancels the jobs whose results are not yet yielded, and returns how many are cancelled.
     ///
-    /// Each job is cancelled as [`JoinHandle::cancel`](crate::JoinHandle::cancel) does, in
-    /// insertion order. The number counts the calls of `cancel` that returned `true`: jobs that
+    /// Each job is cancelled as [`JoinHandle::cancel`](crate::JoinHandle::cancel) does. The job
+    /// added last comes first: a worker that a cancelled job has freed then finds no other job of
+    /// the set to start. The number counts the calls of `cancel` that returned `true`: jobs that
     /// this call cancelled, and jobs that were cancelled before. Running jobs only see the request
     /// through [`cancel_requested`](crate::cancel_requested).
     ///
@@ -318,7 +320,7 @@ impl<F: WaitHandle> AsCompleted<F> {
     #[doc(alias = "abort_all")]
     pub fn cancel_all(&self) -> usize {
         let mut pending: Vec<_> = self.pending.iter().collect();
-        pending.sort_unstable_by_key(|numbered| numbered.number);
+        pending.sort_unstable_by_key(|numbered| Reverse(numbered.number));
         let cancelled = pending
             .into_iter()
             .filter(|numbered| numbered.future.cancel_job());

@@ -3,6 +3,7 @@
 //! [`FirstOk`] waits like a [`Wait`](crate::Wait) for the first handle, and looks at each finished
 //! job without taking its result. Only the handle that ends the wait is polled as a future.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -151,13 +152,14 @@ impl<H: WaitHandle> FirstOk<H> {
 }
 
 impl<H> FirstOk<H> {
-    /// Cancels the jobs not known to be finished, in the order in which they were passed.
+    /// Cancels the jobs not known to be finished. The job passed last comes first: a worker that a
+    /// cancelled job has freed then finds no other one of them to start.
     fn cancel_rest(&mut self) {
         let Some(unfinished) = self.unfinished.take() else {
             return;
         };
         let mut rest = unfinished.into_handles();
-        rest.sort_unstable_by_key(|(number, _)| *number);
+        rest.sort_unstable_by_key(|(number, _)| Reverse(*number));
         for (_, handle) in &rest {
             (self.cancel)(handle);
         }

@@ -1021,7 +1021,8 @@ impl<'job, U> InFlight<'job, U> for VecDeque<Batch<'job, U>> {
     }
 
     fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(Batch::cancel);
+        // The last one first: a worker that a running job frees then finds no other job of the map.
+        mem::take(self).iter().rev().for_each(Batch::cancel);
     }
 }
 
