@@ -1,22 +1,22 @@
-//! Maps a function over many items: in order, in completion order, endless, and in chunks.
+//! Maps a function over many items: in order, in completion order, endless, in chunks, and detached.
 //! Run with: `cargo run --example map`
 
 use std::error::Error;
 use std::iter;
+use std::sync::mpsc;
 
 use futurepool::ThreadPool;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let pool = ThreadPool::new(4);
 
-    // Results come in the order of the items. The first error ends this `collect`.
-    let squares: Result<Vec<u64>, _> = pool.map(1..=5, |n| n * n).into_iter().collect();
-    assert_eq!(squares?, [1, 4, 9, 16, 25]);
+    // Results come in the order of the items. The first error ends the map.
+    let squares: Vec<u64> = pool.map(1..=5, |n| n * n).join()?;
+    assert_eq!(squares, [1, 4, 9, 16, 25]);
 
     // Several inputs are zipped into one.
     let powers = pool.map(iter::zip([2_u64, 3], [5, 6]), |(base, n)| base.pow(n));
-    let powers: Result<Vec<_>, _> = powers.into_iter().collect();
-    assert_eq!(powers?, [32, 729]);
+    assert_eq!(powers.join()?, [32, 729]);
 
     // Results come in completion order. If it matters which item a result is for, return the
     // item as well.
@@ -49,8 +49,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A map is lazy. `start` submits its jobs before the first result is asked for.
     let started = pool.map(["fig", "apple"], str::len).start();
-    let lengths: Result<Vec<_>, _> = started.into_iter().collect();
-    assert_eq!(lengths?, [3, 5]);
+    assert_eq!(started.join()?, [3, 5]);
+
+    // Without its results, a map can be left alone. Dropping the pool waits for it.
+    let (sender, lengths) = mpsc::channel();
+    let send = move |word: &str| sender.send(word.len()).expect("the receiver is alive");
+    pool.map(["fig", "apple"], send).detach();
+    drop(pool);
+    assert_eq!(lengths.iter().sum::<usize>(), 8);
     Ok(())
 }
 

@@ -10,8 +10,8 @@ use futures::{StreamExt, TryStreamExt};
 async fn main() -> Result<(), Box<dyn Error>> {
     let pool = ThreadPool::new(4);
 
-    // Results come in the order of the items.
-    let squares: Vec<u64> = pool.map(1..=5, |n| n * n).try_collect().await?;
+    // Gathers all results, in the order of the items.
+    let squares: Vec<u64> = pool.map(1..=5, |n| n * n).await?;
     assert_eq!(squares, [1, 4, 9, 16, 25]);
 
     // Results come in completion order.

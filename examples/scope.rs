@@ -27,6 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     assert_eq!(numbers.iter().sum::<u64>(), 1_001_000);
 
+    // A map in a scope: its items, its function and its results may borrow.
+    let longest = pool.scope(|scope| scope.map(&words, |word| (word.len(), word)).join())?;
+    assert_eq!(longest.into_iter().max().unwrap().1, "apple");
+
     // `scope` blocks. Async code calls it inside a job, which owns what it lends.
     let shared = Arc::clone(&pool);
     let job = pool.submit(move || {

@@ -55,16 +55,22 @@
 //! | | sync | async |
 //! |---|---|---|
 //! | results in order of completion | `for r in as_completed(handles)` | `let mut results = as_completed(handles);`<br>`while let Some(r) = results.next().await` |
+//! | one function over many items, all results | `pool.map(items, f).join()?` | `pool.map(items, f).await?` |
 //! | one function over many items, results in input order | `for r in pool.map(items, f)` | the same loop over `pool.map(items, f)` |
 //! | one function over many items, results in order of completion | `for r in pool.map_unordered(items, f)` | the same loop over `pool.map_unordered(items, f)` |
+//! | one function over many items, no results | [`pool.map(items, f).detach()`](Map::detach) | the same |
+//! | the first success, and a cancel for the rest | `first_ok(handles).join()` | `first_ok(handles).await` |
 //! | wait for all, for the first, for the first error | `wait(handles, ReturnWhen::…).join()` | `wait(handles, ReturnWhen::…).await` |
-//! | jobs that borrow | [`pool.scope(…)`](ThreadPool::scope) | |
+//! | wait until the pool has nothing to do | [`pool.wait_idle().join()`](ThreadPool::wait_idle) | `pool.wait_idle().await` |
+//! | jobs that borrow | [`pool.scope(…)`](ThreadPool::scope), [`scope.map(…)`](Scope::map) | |
 //!
 //! **In async code, use the right column: the sync forms, and [`join`](JoinHandle::join), block the
 //! runtime's thread there.** They compile in async code, and nothing warns of it.
 //!
-//! See [`as_completed`], [`map`](ThreadPool::map), [`map_unordered`](ThreadPool::map_unordered) and
-//! [`wait`]. Use [`tag`](JoinHandle::tag) to tell which result belongs to which job. `next` comes
+//! A map is lazy: **`pool.map(items, f)` alone runs nothing**.
+//!
+//! See [`as_completed`], [`map`](ThreadPool::map), [`map_unordered`](ThreadPool::map_unordered),
+//! [`first_ok`] and [`wait`]. Use [`tag`](JoinHandle::tag) to tell which result belongs to which job. `next` comes
 //! from `futures::StreamExt` or from any other stream extension trait. With `indicatif`, a progress
 //! bar takes one extra call. Its default style shows a bar and a count. The example `fetch_skus` adds
 //! a rate and the time left:

@@ -426,11 +426,11 @@ fn one_runs_and_one_is_queued() -> (Arc<ThreadPool>, Arc<Notify>, JoinHandle<()>
 }
 
 #[test]
-fn cancel_pending_and_join_the_permit_is_free_before_the_cancel_is_seen() {
+fn cancel_queued_and_join_the_permit_is_free_before_the_cancel_is_seen() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = beside(&pool, move |pool| {
-            pool.cancel_pending();
+            pool.cancel_queued();
             go.notify();
         });
         // Ok if the first job had a spurious wake-up, and the second has run.
@@ -444,10 +444,10 @@ fn cancel_pending_and_join_the_permit_is_free_before_the_cancel_is_seen() {
 }
 
 #[test]
-fn cancel_pending_and_cancel_the_job_is_cancelled_once_and_its_permit_free() {
+fn cancel_queued_and_cancel_the_job_is_cancelled_once_and_its_permit_free() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
-        let other = beside(&pool, move |pool| pool.cancel_pending());
+        let other = beside(&pool, move |pool| pool.cancel_queued());
         // False if the first job had a spurious wake-up. True at once if the other thread cancels it.
         let cancelled = second.cancel();
         let by_other = other.join().unwrap();
@@ -463,7 +463,7 @@ fn cancel_pending_and_cancel_the_job_is_cancelled_once_and_its_permit_free() {
 }
 
 #[test]
-fn cancel_pending_and_start_each_job_runs_or_is_cancelled_and_never_both() {
+fn cancel_queued_and_start_each_job_runs_or_is_cancelled_and_never_both() {
     check(AND_ANOTHER_THREAD, || {
         let pool = Arc::new(ThreadPool::new(1));
         let (ran, captured) = (Count::default(), Count::default());
@@ -474,7 +474,7 @@ fn cancel_pending_and_start_each_job_runs_or_is_cancelled_and_never_both() {
                 ran.up();
             })
         });
-        let other = beside(&pool, move |pool| pool.cancel_pending());
+        let other = beside(&pool, move |pool| pool.cancel_queued());
         let cancelled = handles.map(|handle| match handle.join() {
             Ok(()) => 0,
             Err(error) => {

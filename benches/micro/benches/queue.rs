@@ -18,7 +18,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
     cancel(criterion);
 }
 
-/// The first submits of a batch also grow the queue again, as after each `cancel_pending`.
+/// The first submits of a batch also grow the queue again, as after each `cancel_queued`.
 fn submit(criterion: &mut Criterion) {
     let blocked = BlockedPool::new(ThreadPool::builder().max_workers(WORKERS));
     let pool = &blocked.pool;
@@ -27,7 +27,7 @@ fn submit(criterion: &mut Criterion) {
         bencher.iter_custom(|times| {
             timed_in_batches(times, BATCH, |jobs| {
                 let time = timed(jobs, |i| drop(pool.submit(move || i)));
-                assert_eq!(pool.cancel_pending() as u64, jobs);
+                assert_eq!(pool.cancel_queued() as u64, jobs);
                 time
             })
         });
@@ -37,7 +37,7 @@ fn submit(criterion: &mut Criterion) {
         bencher.iter_custom(|times| {
             timed_in_batches(times, BATCH, |jobs| {
                 let time = timed(jobs, |i| handles.push(pool.submit(move || i)));
-                assert_eq!(pool.cancel_pending() as u64, jobs);
+                assert_eq!(pool.cancel_queued() as u64, jobs);
                 for handle in handles.drain(..) {
                     assert!(handle.join().is_err_and(|error| error.is_cancelled()));
                 }
@@ -79,7 +79,7 @@ fn cancel(criterion: &mut Criterion) {
             timed_in_batches(times, BATCH, |jobs| {
                 let handles: Vec<_> = (0..jobs).map(|i| pool.submit(move || i)).collect();
                 let time = timed(jobs, |i| assert!(handles[i as usize].cancel()));
-                assert_eq!(pool.cancel_pending(), 0);
+                assert_eq!(pool.cancel_queued(), 0);
                 time
             })
         });
