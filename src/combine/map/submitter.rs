@@ -11,7 +11,6 @@ use std::marker::PhantomData;
 use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::vec;
 
@@ -24,7 +23,7 @@ use crate::pool::{Acquire, ThreadPool};
 use crate::scope::{ItemFailures, Scope};
 use crate::task::span;
 use crate::task::state::Origin;
-use crate::util::sync::Arc;
+use crate::util::sync::{Arc, AtomicBool, Ordering};
 use crate::util::unwind::{catch_panic, drop_catching};
 
 /// Takes items from the input and submits them, as far as the buffer and the pool permit.
