@@ -121,18 +121,12 @@
 //! - [`submit_async`](ThreadPool::submit_async) waits without blocking the thread.
 //!
 //! ```
-//! # let gate = std::sync::Arc::new(std::sync::Barrier::new(2));
 //! let pool = futurepool::ThreadPool::builder().max_workers(1).queue_capacity(1).build()?;
-//! # let held = gate.clone();
-//! # let busy = pool.submit(move || held.wait());
-//! # while pool.metrics().running == 0 { std::thread::yield_now() }
-//! # pool.submit(|| ());
 //! match pool.try_submit(|| "a hash") {
 //!     Ok(handle) => println!("{:?}", handle.join()),
 //!     Err(refused) if refused.is_full() => println!("busy: try again later"),
 //!     Err(refused) => println!("{refused}"),
 //! }
-//! # gate.wait();
 //! # Ok::<(), futurepool::BuildError>(())
 //! ```
 //!

@@ -13,10 +13,13 @@
 //! ```
 //!
 //! ```
-//! # fn checksum(data: &[u8]) -> u32 { data.iter().map(|&byte| u32::from(byte)).sum() }
-//! # let data = b"spam".to_vec();
 //! use futurepool::ThreadPool;
 //!
+//! fn checksum(data: &[u8]) -> u32 {
+//!     data.iter().map(|&byte| u32::from(byte)).sum()
+//! }
+//!
+//! let data = b"spam".to_vec();
 //! let pool = ThreadPool::new(4);
 //! let digest = pool.submit(move || checksum(&data));
 //! println!("{}", digest.join()?);
@@ -45,8 +48,9 @@
 //! ```
 //!
 //! ```
-//! # use std::time::Duration;
-//! # let pool = futurepool::ThreadPool::new(4);
+//! use std::time::Duration;
+//!
+//! let pool = futurepool::ThreadPool::new(4);
 //! let (xs, ys) = (vec![1, 2, 3], vec![4, 5, 6]);
 //! let products = pool.map(std::iter::zip(xs, ys), |(x, y)| x * y);
 //! for product in products.timeout(Duration::from_secs(10)).chunk_size(4).buffer_size(100) {
@@ -86,14 +90,13 @@
 //! ```
 //!
 //! ```
-//! # let pool = futurepool::ThreadPool::new(4);
-//! # let paths = ["a".to_owned(), "b".to_owned()];
-//! # fn load(path: &str) -> std::io::Result<Vec<u8>> { Ok(path.into()) }
-//! use futurepool::as_completed;
+//! use futurepool::{ThreadPool, as_completed};
 //!
+//! let pool = ThreadPool::new(4);
+//! let paths = ["Cargo.toml".to_owned(), "missing".to_owned()];
 //! let submit = |path: String| {
 //!     let key = path.clone(); // the closure moves `path` into the job
-//!     pool.submit(move || load(&path)).tag(key)
+//!     pool.submit(move || std::fs::read(&path)).tag(key)
 //! };
 //! let handles: Vec<_> = paths.into_iter().map(submit).collect();
 //! for (path, outcome) in as_completed(handles) {
@@ -124,9 +127,9 @@
 //! ```
 //!
 //! ```
-//! # let pool = futurepool::ThreadPool::new(4);
-//! use futurepool::{ReturnWhen, wait};
+//! use futurepool::{ReturnWhen, ThreadPool, wait};
 //!
+//! let pool = ThreadPool::new(4);
 //! let handles: Vec<_> = (1..=3_u32).map(|n| pool.submit(move || 6 / n)).collect();
 //! let waited = wait(handles, ReturnWhen::FirstException).join();
 //! for mut handle in waited.done {

@@ -11,7 +11,7 @@
 //! // tokio: tokio::task::spawn_blocking(|| std::fs::read("Cargo.toml")).await??
 //! let pool = ThreadPool::new(8);
 //! let bytes = pool.submit(|| std::fs::read("Cargo.toml")).await??;
-//! # assert!(!bytes.is_empty());
+//! assert!(!bytes.is_empty());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
@@ -42,10 +42,10 @@
 //! ```
 //! # #[cfg(feature = "tokio")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! # let pool = futurepool::ThreadPool::new(4);
-//! use futurepool::as_completed;
+//! use futurepool::{ThreadPool, as_completed};
 //! use futures::StreamExt;
 //!
+//! let pool = ThreadPool::new(4);
 //! // tokio: set.spawn_blocking(…), and `while let Some(result) = set.join_next().await`
 //! let handles: Vec<_> = (1..=3_u32).map(|n| pool.submit(move || n * n)).collect();
 //! let mut results = as_completed(handles);
@@ -76,9 +76,9 @@
 //! ```
 //! # #[cfg(feature = "tokio")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! # let pool = futurepool::ThreadPool::new(4);
 //! use futures::TryStreamExt;
 //!
+//! let pool = futurepool::ThreadPool::new(4);
 //! let lines = ["spam", "eggs", "ham"];
 //! let lengths: Vec<_> = pool.map(lines, |line| line.len()).buffer_size(2).try_collect().await?;
 //! assert_eq!(lengths, [4, 4, 3]);
@@ -133,7 +133,7 @@
 //!
 //! // Waits for room in the queue:
 //! let row = database.submit_async(|| 42).await.expect("the pool is open").await;
-//! # assert_eq!(row.unwrap(), 42);
+//! assert_eq!(row.unwrap(), 42);
 //!
 //! // Or returns an error immediately, for example to answer 503:
 //! match database.try_submit(|| 42) {
@@ -152,9 +152,10 @@
 //! ```
 //! # #[cfg(feature = "tokio")]
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
-//! # let database = futurepool::ThreadPool::builder().queue_capacity(8).build()?;
 //! use std::time::Duration;
 //! use tokio::time::timeout;
+//!
+//! let database = futurepool::ThreadPool::builder().queue_capacity(8).build()?;
 //!
 //! // Covers the wait for room, the time in the queue, and the job. After the timeout a queued job
 //! // is cancelled, and a running one is asked to stop.

@@ -282,7 +282,8 @@ impl ThreadPoolBuilder {
     /// # Examples
     ///
     /// ```
-    /// # use futurepool::ThreadPool;
+    /// use futurepool::ThreadPool;
+    ///
     /// let runtime = tokio::runtime::Runtime::new()?;
     /// let pool = ThreadPool::builder().tokio_handle(runtime.handle().clone()).build()?;
     /// let task = pool.submit(|| tokio::spawn(async { 6 * 7 })).join()?;

@@ -542,7 +542,7 @@ impl ThreadPool {
     /// let metrics = pool.metrics();
     /// assert_eq!((metrics.submitted, metrics.queued, metrics.workers), (3, 0, 0));
     /// assert_eq!((metrics.completed, metrics.panicked, metrics.cancelled), (2, 1, 0));
-    /// # drop(numbers);
+    /// drop(numbers);
     /// ```
     #[doc(alias = "stats")]
     #[must_use]

@@ -514,15 +514,14 @@ impl<T> JoinHandle<T> {
     /// use std::sync::mpsc;
     ///
     /// let pool = futurepool::ThreadPool::new(1);
-    /// let (go, wait) = mpsc::channel::<()>();
-    /// let first = pool.submit(move || wait.recv()); // keeps the only worker busy
+    /// let (_go, wait) = mpsc::channel::<()>();
+    /// let _first = pool.submit(move || wait.recv()); // keeps the only worker busy
     ///
     /// let second = pool.submit(|| "never runs");
     /// let cancel = second.cancel_handle();
     /// let mut results = futurepool::as_completed([second]);
     /// assert!(cancel.cancel());
     /// assert!(results.wait_next().unwrap().unwrap_err().is_cancelled());
-    /// # drop((go, first));
     /// ```
     #[doc(alias = "abort_handle")]
     pub fn cancel_handle(&self) -> CancelHandle {
@@ -671,11 +670,10 @@ impl<T> JoinHandle<T> {
     /// ```
     /// let pool = futurepool::ThreadPool::new(1);
     /// let (_go, wait) = std::sync::mpsc::channel::<()>();
-    /// let first = pool.submit(move || wait.recv());
+    /// let _first = pool.submit(move || wait.recv()); // keeps the only worker busy
     /// let second = pool.submit(|| unreachable!()).cancel_on_drop();
     /// drop(second);
     /// assert_eq!(pool.metrics().cancelled, 1);
-    /// # drop((_go, first));
     /// ```
     #[doc(alias = "AbortOnDropHandle")]
     pub fn cancel_on_drop(self) -> CancelOnDrop<T> {

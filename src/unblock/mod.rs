@@ -172,9 +172,9 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 /// use futurepool::Unblock;
 /// use futures::AsyncWriteExt;
 ///
-/// # let directory = tempfile::tempdir()?;
-/// # let target = directory.path().join("copy.toml");
 /// # futures::executor::block_on(async {
+/// let directory = tempfile::tempdir()?;
+/// let target = directory.path().join("copy.toml");
 /// let source = Unblock::new(futurepool::submit(|| File::open("Cargo.toml")).await??);
 /// let path = target.clone();
 /// let mut copy = Unblock::new(futurepool::submit(move || File::create(path)).await??);
