@@ -27,6 +27,18 @@ fn blocking(pool: &ThreadPool) -> Result<(), Box<dyn Error>> {
         assert!(handle.join()?);
     }
 
+    // A loop waits for what is left: the handles of finished jobs would end each wait at once.
+    let mut pending: Vec<_> = (1..=3).map(|n| pool.submit(move || n)).collect();
+    let mut sum = 0;
+    while !pending.is_empty() {
+        let waited = wait(pending, ReturnWhen::FirstCompleted).join();
+        for handle in waited.done {
+            sum += handle.join()?;
+        }
+        pending = waited.not_done;
+    }
+    assert_eq!(sum, 6);
+
     // This wait ends when all jobs have finished, or with the first failure. For `wait` a failure
     // is a panic; for `wait_results` it is also an `Err` that the job returned.
     let (_never, signal) = mpsc::channel::<()>();

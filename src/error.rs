@@ -410,7 +410,8 @@ impl fmt::Display for JoinError {
             Kind::Shutdown(_) => f.write_str("the pool is shut down and accepts no more jobs"),
             Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
             Kind::SpawnFailed(error) => write!(f, "failed to spawn a worker thread: {error}"),
-            Kind::Timeout(_) => f.write_str("timed out before the job finished"),
+            Kind::Timeout(Some(_)) => f.write_str("timed out before the job finished"),
+            Kind::Timeout(None) => f.write_str("timed out before all jobs finished"),
             Kind::Deadlock(cycle) => {
                 let Cycle(cycle) = &**cycle;
                 let [first, rest @ ..] = &cycle[..] else {

@@ -33,7 +33,9 @@
 //! });
 //! ```
 //!
-//! - A job is a closure, not a future: `.await` does not work in it.
+//! - A job is a closure, not a future: `.await` does not work in it. `|| async { … }` compiles, but
+//!   the job returns that future without running it. Write `|| block_on(async { … })`.
+//! - A pool is not `Clone`: share it as `&ThreadPool` or in an `Arc`.
 //! - Dropping a handle detaches it: the job still runs.
 //! - Dropping the pool waits for all of its jobs.
 //! - For an occasional job, [`futurepool::submit`](submit) uses a process-wide pool.
@@ -234,7 +236,8 @@
 //!   before callbacks run.
 //! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), and
 //!   workers that start and exit (`DEBUG`). Programs that use the `log` crate enable the feature
-//!   `log` of `tracing` to receive them.
+//!   `log` of `tracing` to receive them. std's panic hook prints panics to stderr, too: set a hook of
+//!   your own if all output must be JSON.
 //! - If the system refuses to start a thread, the pool goes on with fewer workers and looks merely
 //!   slow. [`Metrics::spawn_failures`] and the `WARN` event tell the difference.
 //! - `cargo run --example timeline` records all jobs of a pool as a trace for Perfetto and as a

@@ -29,6 +29,8 @@ use crate::util::unwind::drop_catching;
 /// - The handles can be plain, [tagged](crate::JoinHandle::tag), or
 ///   [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop), or `&mut` of these. The output is that
 ///   of the handle, so a tagged handle also returns its key.
+/// - There is no timeout. Async code uses that of its runtime. Sync code takes the first success from
+///   `as_completed(handles).timeout(d)`.
 ///
 /// # Panics
 ///

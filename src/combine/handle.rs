@@ -19,8 +19,15 @@ use crate::util::sealed::{PRIVATE, Private};
 /// [`wait`](crate::wait()), [`first_ok`](crate::first_ok()) and
 /// [`AsCompleted::cancel_all`](crate::AsCompleted::cancel_all) accept these handles.
 ///
+/// Handles of scoped jobs are futures, which [`as_completed`](crate::as_completed()) accepts, but not
+/// among these.
+///
 /// This trait is sealed: it cannot be implemented outside this crate, and has no methods that other
 /// crates can call.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handle that can be waited for",
+    note = "pass handles of jobs, or `&mut handles`, but not `&handles`"
+)]
 pub trait WaitHandle: Future + Unpin + sealed::Sealed {
     /// The type that the job returns.
     #[doc(hidden)]

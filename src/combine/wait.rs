@@ -67,6 +67,10 @@ pub enum ReturnWhen {
 ///   `&mut` of these.
 /// - A handle in [`Waited::not_done`] can be awaited or joined again. The end of its job no longer
 ///   wakes the task that has waited here.
+/// - **A finished handle stays finished**, so another wait for the same `&mut` handles ends at once.
+///   A loop waits for [`Waited::not_done`], or uses [`as_completed`](crate::as_completed()), which
+///   yields each result once.
+/// - A wait for no handles ends at once.
 /// - A cancelled job is finished at once. (In Python it can stay unfinished for a while.)
 /// - For jobs that return a `Result`, [`wait_results`] can also end at the first `Err`.
 ///

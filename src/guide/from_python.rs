@@ -36,7 +36,8 @@
 //!   - A panic becomes a [`JoinError`](crate::JoinError) that
 //!     [`is_panic`](crate::JoinError::is_panic).
 //!   - A `Result` is the job's value, so a fallible job needs two `?`: `pool.submit(||
-//!     read(path)).join()??`.
+//!     read(path)).join()??`. Its error must be `Send`: `Box<dyn Error + Send + Sync>`, not
+//!     `Box<dyn Error>`.
 //! - `future.exception()` is the `Err` of `join`. [`into_panic`](crate::JoinError::into_panic)
 //!   returns the panic payload.
 //!
@@ -142,8 +143,8 @@
 //! ```
 //!
 //! - `done` and `not_done` are lists in the order given, not sets.
-//! - `wait` takes the handles and gives them back. `wait(&mut handles, …)` borrows them instead, as
-//!   Python does.
+//! - `wait` takes the handles and gives them back. `wait(&mut handles, …)` borrows them instead. A
+//!   loop passes on `waited.not_done`, as in Python: finished handles would end each wait at once.
 //! - A cancelled job is finished immediately. (In Python only once a worker has dequeued it.)
 //! - An exception is a panic. [`wait`](crate::wait) does not inspect results. If an `Err` returned
 //!   by a job must end the wait too, use [`wait_results`](crate::wait_results).

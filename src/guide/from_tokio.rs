@@ -32,8 +32,9 @@
 //!
 //! - Jobs run in the runtime in which the pool was built, or in the one passed to
 //!   `ThreadPoolBuilder::tokio_handle`. `tokio::spawn` and `Handle::current()` work in them.
-//! - A job is a closure, not a future, so `.await` does not work in it. To wait for a future there,
-//!   use [`block_on`](crate::block_on).
+//! - A job is a closure, not a future, so `.await` does not work in it. `submit(|| async { … })`
+//!   compiles, and the job returns the future without running it. To run a future in a job, write
+//!   `submit(|| block_on(async { … }))`: see [`block_on`](crate::block_on).
 //! - Waking a handle needs no runtime. A handle can be awaited on any runtime, whichever one its
 //!   job was submitted in.
 //!
@@ -63,7 +64,7 @@
 //! | `JoinSet::new()`, `spawn_blocking(f)` | [`AsCompleted::new()`](crate::AsCompleted::new), [`push(pool.submit(f))`](crate::AsCompleted::push) |
 //! | `join_next().await`, `try_join_next()` | `next().await`, [`try_wait_next()`](crate::AsCompleted::try_wait_next) |
 //! | `abort_all()` | [`cancel_all()`](crate::AsCompleted::cancel_all) |
-//! | `select!` over `&mut` handles | [`wait(&mut handles, ReturnWhen::FirstCompleted)`](crate::wait()) |
+//! | `select!` over `&mut` handles, once | [`wait(&mut handles, ReturnWhen::FirstCompleted)`](crate::wait()) |
 //! | `futures::future::select_ok` | [`first_ok_results(handles)`](crate::first_ok_results()) |
 //!
 //! - Dropping a `JoinSet` aborts its tasks. Dropping [`AsCompleted`](crate::AsCompleted) lets the
@@ -218,6 +219,9 @@
 //! # }).unwrap();
 //! ```
 //!
+//! Limit the server before its pools: a graceful shutdown of axum, for example, waits for requests
+//! that have stalled.
+//!
 //! The threads of jobs that do not end stay until the process exits. At the end of `main` they end
 //! with it. Work that may never return belongs in a child process, which can be killed: see the
 //! example `ping_hosts`.
@@ -283,6 +287,10 @@
 //! # }).unwrap();
 //! ```
 //!
+//! A `static` is never dropped. Jobs that its pool has not finished at the end of `main` are lost,
+//! detached maps and unwritten bytes of an [`Unblock`](crate::Unblock) included. So end `main` with
+//! `POOL.shutdown().join()`.
+//!
 //! ## Tests with a paused clock
 //!
 //! Under `#[tokio::test(start_paused = true)]` tokio advances its clock to the next timer whenever
@@ -299,7 +307,7 @@
 //! use tokio::runtime::{Builder, Handle};
 //! use tokio::time::timeout;
 //!
-//! // What `#[tokio::test(start_paused = true)]` makes.
+//! // In a plain `fn main` or `#[test]`: what `#[tokio::test(start_paused = true)]` makes.
 //! let runtime = Builder::new_current_thread().enable_all().start_paused(true).build()?;
 //! runtime.block_on(async {
 //!     let slow = Handle::current().submit(|| sleep(Duration::from_millis(20)));

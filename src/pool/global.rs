@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::OnceLock;
 
 use crate::error::{InitError, SubmitError};
-use crate::pool::{Metrics, ThreadPool, ThreadPoolBuilder};
+use crate::pool::{Metrics, SubmitAsync, ThreadPool, ThreadPoolBuilder, WaitIdle};
 use crate::scope::Scope;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
@@ -141,6 +141,32 @@ impl GlobalPool {
         T: Send + 'static,
     {
         self.pool.try_submit(closure)
+    }
+
+    /// Queues a job as soon as the queue has room, without blocking the thread: see
+    /// [`ThreadPool::submit_async`].
+    #[track_caller]
+    pub fn submit_async<F, T>(&self, closure: F) -> SubmitAsync<F, T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.pool.submit_async(closure)
+    }
+
+    /// Waits until every accepted job is resolved: see [`ThreadPool::wait_idle`].
+    ///
+    /// At the end of `main` this keeps detached jobs and maps from being lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::global();
+    /// pool.map(["spam", "ham"], |word| println!("{word}")).detach();
+    /// pool.wait_idle().join();
+    /// ```
+    pub fn wait_idle(&self) -> WaitIdle {
+        self.pool.wait_idle()
     }
 
     /// Returns the maximum number of workers.

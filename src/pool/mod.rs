@@ -200,7 +200,7 @@ impl ThreadPool {
     /// use futurepool::ThreadPool;
     ///
     /// let pool = ThreadPool::new(4);
-    /// let paths = ["Cargo.toml", "README.md"];
+    /// let paths = ["Cargo.toml", "Cargo.lock"];
     /// let reads = paths.map(|path| pool.submit(move || std::fs::read(path)));
     /// for (path, read) in paths.iter().zip(reads) {
     ///     println!("{path}: {} bytes", read.join()??.len());

@@ -61,7 +61,10 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 /// | [`Iterator`] | [`Stream`] |
 ///
 /// The traits are those of `futures`. With the feature `tokio`, the I/O traits of tokio are
-/// implemented too. An `Unblock` works in every runtime, and without one.
+/// implemented too. Import the extension traits of one of the two: with both, `read` is ambiguous. An
+/// `Unblock` works in every runtime, and without one.
+///
+/// `T` must be `Send` and `'static`: `stdin()`, for example, not `stdin().lock()`.
 ///
 /// [`AsyncRead`]: futures::io::AsyncRead
 /// [`AsyncBufRead`]: futures::io::AsyncBufRead
@@ -95,7 +98,7 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 /// - **Bytes that were accepted and not written** are still written in the background, and then
 ///   `T` is flushed. An error, or a pool that refuses the job, is reported through `tracing`. To
 ///   see errors, flush or close before the drop. At the end of `main` the process does not wait
-///   for jobs of the process-wide pool.
+///   for jobs of the process-wide pool, nor of any other pool in a `static`.
 /// - **A running job** is detached. It ends by itself, and `T` is dropped on its worker.
 /// - **A queued read** is cancelled.
 /// - Otherwise `T` is dropped on the thread that drops the `Unblock`.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use crate::common::{child, spawn_until_asleep};
+use crate::common::{child, eventually, poll_once, spawn_until_asleep};
 use futurepool::{GlobalPool, InitError, ThreadPool, global};
 
 #[test]
@@ -161,5 +161,26 @@ fn init_ignores_the_current_runtime() {
         GlobalPool::init(ThreadPool::builder()).unwrap();
         let handle = futurepool::submit(|| tokio::runtime::Handle::try_current().is_ok());
         assert!(!handle.join().unwrap());
+    });
+}
+
+#[test]
+fn it_can_be_waited_for_and_awaits_room() {
+    child::alone("global::it_can_be_waited_for_and_awaits_room", || {
+        let builder = ThreadPool::builder().max_workers(1).queue_capacity(1);
+        let pool = GlobalPool::init(builder).unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let running = pool.submit(move || wait.recv());
+        eventually("the job runs", || running.is_running());
+        let queued = pool.submit(|| 2);
+        let mut waiting = pool.submit_async(|| 3);
+        assert!(poll_once(&mut waiting).is_pending(), "the queue is full");
+        let mut idle = pool.wait_idle();
+        assert!(poll_once(&mut idle).is_pending());
+        drop(go);
+        let late = futurepool::block_on(waiting).unwrap();
+        pool.wait_idle().join();
+        assert!(queued.is_finished() && late.is_finished());
+        assert!(running.join().unwrap().is_err());
     });
 }

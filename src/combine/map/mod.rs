@@ -57,7 +57,9 @@ impl ThreadPool {
     /// can be endless. [`chunk_size`](Map::chunk_size) puts several items into a job.
     ///
     /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues.
-    /// If `f` returns a `Result` itself, use `item??`.
+    /// If `f` returns a `Result` itself, iterate with `item??`, or gather with
+    /// `map.join()?.into_iter().collect::<Result<Vec<_>, _>>()?`. `f` is a closure, not a future: an
+    /// `async` block that it returns is never run.
     ///
     /// The input may borrow, but the items are moved into jobs, so they cannot. For borrowed items
     /// use [`Scope::map`](crate::Scope::map). The map does not borrow the pool: if the pool is gone,
@@ -118,7 +120,7 @@ impl ThreadPool {
     ///
     /// ```
     /// let pool = futurepool::ThreadPool::new(2);
-    /// let paths = ["Cargo.toml", "README.md"];
+    /// let paths = ["Cargo.toml", "Cargo.lock"];
     /// for read in pool.map_unordered(paths, |path| (path, std::fs::read(path))) {
     ///     let (path, bytes) = read?;
     ///     println!("{path}: {} bytes", bytes?.len());
@@ -175,8 +177,8 @@ macro_rules! map_type {
         $helping:literal
     ) => {
         $(#[$doc])*
-        #[must_use = "a map runs nothing until it is started: use `.join()` or `.await` for its \
-                      results, or `.detach()` to let it run without them"]
+        #[must_use = "a map that is not started runs nothing, not even with `let _ =`: use `.join()` \
+                      or `.await` for its results, or `.detach()` to let it run without them"]
         pub struct $map<'a, U>(AnyMap<'a, U>);
 
         impl<'a, U> $map<'a, U> {
@@ -277,9 +279,12 @@ macro_rules! map_type {
             /// Starts the map now instead of at the first request for a result.
             ///
             /// **Dropping a map that was started, and never asked for a result, lets everything
-            /// run**, as [`detach`](Self::detach) does. (Python's `map` does the same.)
+            /// run**, as [`detach`](Self::detach) does. (Python's `map` does the same.) **That drop
+            /// takes the rest of the input**, even with a [`buffer_size`](Self::buffer_size). So do
+            /// not start a map over an input that waits or never ends, such as a channel, unless
+            /// results are requested on every path, a `?` included.
             ///
-            /// This method never blocks. Items that a full pool has no room for are submitted when
+            /// This method itself never blocks. Items that a full pool has no room for are submitted when
             /// results are requested. Options can no longer be set afterwards.
             ///
             /// # Examples
@@ -313,11 +318,18 @@ macro_rules! map_type {
             ///   job if no other job of this map is in flight.
             /// - If the pool is shut down meanwhile, the jobs process the remaining items themselves.
             ///
-            /// Items are lost in these cases only. [`shutdown_now`](crate::ThreadPool::shutdown_now)
-            /// cancels the remaining items, and so does a pool that breaks.
-            /// [`cancel_queued`](crate::ThreadPool::cancel_queued), or another reason why a job of
-            /// the map never runs, cancels all remaining items of the map together with that job. A
-            /// pool that was already shut down before the call accepts no more items.
+            /// **A pool in a `static` is never dropped, the process-wide pool included.** At the end
+            /// of `main`, items that it has not processed are lost. Wait for them with
+            /// [`wait_idle`](crate::ThreadPool::wait_idle).
+            ///
+            /// Apart from that, items are lost in these cases only:
+            ///
+            /// - [`shutdown_now`](crate::ThreadPool::shutdown_now) cancels the remaining items, and so
+            ///   does a pool that breaks.
+            /// - [`cancel_queued`](crate::ThreadPool::cancel_queued), or another reason why a
+            ///   job of the map never runs, cancels all remaining items of the map together with that
+            ///   job.
+            /// - A pool that was already shut down before the call accepts no more items.
             ///
             /// Panics of items are reported through `tracing`. A [timeout](Self::timeout) has no
             /// effect.
@@ -348,8 +360,11 @@ macro_rules! map_type {
             ///
             /// # Errors
             ///
-            /// Returns the first error that the map yields, for example because an item panicked.
-            /// The map then ends: queued jobs are cancelled, the cancellation of running ones is
+            /// Returns the first error that the map yields, for example because an item panicked. An
+            /// `Err` that `f` returns is a result like any other, and ends nothing: collect the
+            /// vector into a `Result`, or iterate with `item??` to stop at the first one.
+            ///
+            /// After an error the map ends: queued jobs are cancelled, the cancellation of running ones is
             /// requested, and the other results are dropped. To get the other results too, iterate
             /// the map.
             ///
