@@ -113,7 +113,8 @@ impl ThreadPoolBuilder {
     ///
     /// The numbers are those that the prefix would get: below the maximum number of workers, and each
     /// used by one worker at a time. The pool calls `name` on the thread that spawns the worker, for
-    /// example in `submit`.
+    /// example in `submit`. After the system has refused a thread, that can be the crate's timer
+    /// thread, where a slow function delays the timeouts of the process.
     ///
     /// If `name` panics, or returns a name with a NUL character, that worker gets its default name and
     /// a `tracing` event reports it. `tracing` events name the pool by its prefix in any case.

@@ -479,7 +479,7 @@ impl ThreadPool {
         WaitIdle::new(Arc::clone(&self.inner))
     }
 
-    /// Starts workers now, until there are `workers` of them or the maximum is reached.
+    /// Starts as many workers as are missing now to `workers`, up to the maximum.
     ///
     /// By default workers start on demand, so the first jobs wait for the start of a thread and for
     /// the [initializer](ThreadPoolBuilder::initializer). `prestart` does not wait for the workers to

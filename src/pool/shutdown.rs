@@ -151,7 +151,10 @@ impl FusedFuture for Shutdown {
 
 impl Drop for Shutdown {
     fn drop(&mut self) {
-        self.stop_waiting();
+        // In a forked child, another thread may have held the lock at the fork.
+        if !self.pool.is_forked() {
+            self.stop_waiting();
+        }
     }
 }
 

@@ -67,9 +67,14 @@ fn spawn_worker_for(pool: &Arc<PoolInner>, demand: impl FnOnce() -> u64) -> bool
     }
 }
 
-/// Spawns workers until there are `workers` of them, or as many as are allowed.
+/// Spawns as many workers as are missing now to `workers`, or as are allowed.
 pub(crate) fn prestart(pool: &Arc<PoolInner>, workers: usize) {
-    while pool.closed().is_none() && spawn_worker_for(pool, || workers as u64) {}
+    // Counted once: with a short `keep_alive`, those that were spawned first may exit meanwhile.
+    for _ in pool.registry().workers()..workers {
+        if pool.closed().is_some() || !spawn_worker_for(pool, || workers as u64) {
+            return;
+        }
+    }
 }
 
 /// Calls [`retry_spawn`] at its time. The timer does not keep the pool alive.

@@ -500,3 +500,13 @@ fn a_pool_of_no_workers_names_the_callers_line() {
         },
     );
 }
+
+#[test]
+fn prestart_returns_although_workers_exit_meanwhile() {
+    within(LONG, "prestart with a short keep-alive", || {
+        let builder = ThreadPool::builder().max_workers(200);
+        let pool = builder.keep_alive(Duration::ZERO).build().unwrap();
+        pool.prestart(200);
+        assert_eq!(pool.submit(|| 7).join().unwrap(), 7);
+    });
+}
