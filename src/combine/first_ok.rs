@@ -165,8 +165,10 @@ impl<H> FirstOk<H> {
         for (_, handle) in &rest {
             (self.cancel)(handle);
         }
-        // The key of a tagged handle is user data.
-        drop_catching("a destructor", rest);
+        for handle in rest {
+            // The key of a tagged handle is user data.
+            drop_catching("a destructor", handle);
+        }
     }
 }
 
@@ -209,6 +211,7 @@ impl<H: WaitHandle> FusedFuture for FirstOk<H> {
 impl<H> Drop for FirstOk<H> {
     fn drop(&mut self) {
         self.cancel_rest();
+        drop_catching("a destructor", self.last_failed.take());
     }
 }
 

@@ -13,6 +13,10 @@ use crate::util::sealed::PRIVATE;
 /// It is implemented for every executor, `dyn Executor` included, and cannot be implemented outside
 /// this crate. On a [`ThreadPool`](crate::ThreadPool) these methods do the same as the pool's own.
 ///
+/// The maps of this trait borrow the executor. With the trait in scope, `arc.map(…)` on an
+/// `Arc<ThreadPool>` is the method of this trait, and borrows the `Arc`. `(*arc).map(…)` is the pool's
+/// own method, which borrows nothing.
+///
 /// # Examples
 ///
 /// Code that works with any executor:

@@ -160,7 +160,8 @@ impl Acquire {
         self.ticket.is_some()
     }
 
-    fn cancel(&mut self) {
+    /// Stops waiting. A permit that was granted meanwhile is passed on.
+    pub(crate) fn cancel(&mut self) {
         if let (Some(semaphore), Some(ticket)) = (self.pool.semaphore(), self.ticket.take()) {
             if let Some(waker) = semaphore.cancel(ticket) {
                 wake(waker);

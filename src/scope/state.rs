@@ -419,6 +419,8 @@ impl Drop for DetachOnDrop {
     fn drop(&mut self) {
         if let Some(handle) = self.handle.take() {
             if !self.taken {
+                // A handle that is gone wakes nothing.
+                handle.remove_waker();
                 self.data.detach(handle);
             }
         }

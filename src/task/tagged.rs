@@ -242,9 +242,9 @@ impl<K, F: Future> Future for Tagged<K, F> {
     }
 }
 
-impl<K, F: Future> FusedFuture for Tagged<K, F> {
+impl<K, F: FusedFuture> FusedFuture for Tagged<K, F> {
     fn is_terminated(&self) -> bool {
-        self.key.is_none()
+        self.key.is_none() || self.future.is_terminated()
     }
 }
 

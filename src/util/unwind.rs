@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::mem;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
@@ -37,6 +38,44 @@ pub(crate) fn drop_catching<T>(what: &'static str, value: T) {
     // A value without a destructor needs no landing pad.
     if mem::needs_drop::<T>() {
         catch_panic(what, || drop(value));
+    }
+}
+
+/// Values of the user, which are dropped one by one: a destructor that panics harms no other value. In a
+/// plain `Vec`, a second panic would abort the process.
+#[derive(Debug)]
+pub(crate) struct DropEach<T>(Vec<T>);
+
+impl<T> DropEach<T> {
+    pub(crate) fn new(values: Vec<T>) -> Self {
+        Self(values)
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<T> {
+        mem::take(&mut self.0)
+    }
+}
+
+impl<T> Deref for DropEach<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for DropEach<T> {
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for DropEach<T> {
+    fn drop(&mut self) {
+        if mem::needs_drop::<T>() {
+            let values = self.take().into_iter();
+            values.for_each(|value| drop_catching("a destructor", value));
+        }
     }
 }
 

@@ -559,3 +559,39 @@ both!(many_maps_are_detached_while_the_pool_is_shut_down, |map| {
         }
     }
 });
+
+#[test]
+fn the_rest_does_not_wait_for_a_slow_item_while_workers_are_free() {
+    within(LONG, "a slow first item", || {
+        let pool = bounded_pool(4, 1);
+        let blocked = block_workers(&pool, 4);
+        let slow = Gate::new();
+        let held = slow.clone();
+        let (tell, told) = mpsc::channel();
+        let f = move |n: usize| {
+            if n == 0 {
+                held.wait();
+            }
+            tell.send(n).unwrap();
+        };
+        pool.map(0..100, f).detach();
+        blocked.release();
+        // All other items come while the first one still runs.
+        for _ in 1..100 {
+            assert_ne!(told.recv_timeout(LONG).unwrap(), 0);
+        }
+        slow.open();
+        assert_eq!(told.recv_timeout(LONG), Ok(0));
+    });
+}
+
+#[test]
+fn items_of_a_detached_map_may_wait_for_each_other() {
+    within(LONG, "a barrier of two items", || {
+        let pool = bounded_pool(2, 1);
+        let barrier = Arc::new(std::sync::Barrier::new(2));
+        pool.map(0..4, move |_| barrier.wait().is_leader()).detach();
+        pool.wait_idle().join();
+        assert_eq!(pool.metrics().completed, 4);
+    });
+}

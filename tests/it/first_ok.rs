@@ -442,3 +442,36 @@ fn panics_name_the_callers_line() {
         assert_eq!(place, here(line!() - 1));
     });
 }
+
+#[test]
+fn keys_whose_destructors_panic_do_not_abort_the_process() {
+    /// Panics also while the thread is panicking, which aborts the process.
+    struct Key;
+    impl Drop for Key {
+        fn drop(&mut self) {
+            panic!("a destructor");
+        }
+    }
+    child::alone(
+        "first_ok::keys_whose_destructors_panic_do_not_abort_the_process",
+        || {
+            let held = Held::new();
+            drop(first_ok([
+                held.submit(|| 1).tag(Key),
+                held.submit(|| 2).tag(Key),
+            ]));
+            let failed = InlineExecutor.submit(|| -> i32 { panic!("expected") });
+            let mut wait = first_ok([failed.tag(Key), held.submit(|| 3).tag(Key)]);
+            assert!(poll_once(&mut wait).is_pending());
+            drop(wait);
+        },
+    );
+}
+
+#[test]
+fn a_tagged_handle_is_terminated_once_its_result_is_gone() {
+    let mut handle = InlineExecutor.submit(|| 1).tag("key");
+    assert!(!handle.is_terminated());
+    assert_eq!(handle.try_join().unwrap().unwrap(), 1);
+    assert!(handle.is_terminated());
+}

@@ -1416,3 +1416,118 @@ fn a_map_with_static_items_is_one_with_shorter_lived_items() {
     let map = shorter(pool.map([1], |n: usize| n), &text);
     assert_eq!(map.join().unwrap(), [1]);
 }
+
+/// An item that takes a moment, so that the map waits for its results and for room.
+fn slowly(n: u32) -> u32 {
+    thread::sleep(Duration::from_millis(1));
+    n
+}
+
+#[test]
+fn while_a_result_is_handled_the_map_keeps_no_room_from_other_submitters() {
+    within(LONG, "submits in the loop", || {
+        let pool = bounded_pool(1, 1);
+        let mut sum = 0;
+        for result in pool.map(0..20, slowly) {
+            let n = result.unwrap();
+            sum += pool.submit(move || n).join().unwrap();
+        }
+        assert_eq!(sum, 190);
+    });
+    within(LONG, "submits in the loop of a stream", || {
+        block_on(async {
+            let pool = bounded_pool(1, 1);
+            let mut results = pool.map_unordered(0..20, slowly);
+            let mut sum = 0;
+            while let Some(result) = results.next().await {
+                let n = result.unwrap();
+                let handle = pool.submit_async(move || n).await;
+                sum += handle.expect("the pool is open").await.unwrap();
+            }
+            assert_eq!(sum, 190);
+        });
+    });
+    within(LONG, "another thread submits while the loop pauses", || {
+        let pool = bounded_pool(1, 1);
+        let mut results = pool.map(0..20, slowly);
+        assert_eq!(results.wait_next().unwrap().unwrap(), 0);
+        thread::scope(|threads| {
+            // The join returns only if the map lets it.
+            threads.spawn(|| pool.submit(|| ()).join().unwrap());
+        });
+        assert_eq!(results.join().unwrap().len(), 19);
+    });
+}
+
+#[test]
+fn two_maps_of_one_full_pool_do_not_wait_for_each_other() {
+    within(LONG, "zip", || {
+        let pool = bounded_pool(1, 1);
+        let both = std::iter::zip(pool.map(0..50, slowly), pool.map(0..50, slowly));
+        assert!(
+            both.map(|(a, b)| (a.unwrap(), b.unwrap()))
+                .all(|(a, b)| a == b)
+        );
+    });
+    within(LONG, "pipeline", || {
+        let pool = bounded_pool(1, 1);
+        let first = pool.map(0..50, slowly).into_iter().map(Result::unwrap);
+        assert_eq!(pool.map(first, slowly).join().unwrap().len(), 50);
+    });
+}
+
+#[test]
+fn an_executor_that_panics_does_not_abort_the_process() {
+    struct Broken;
+    impl Executor for Broken {
+        fn execute(&self, _: Job) {
+            panic!("its thread is gone");
+        }
+    }
+    child::alone(
+        "map::an_executor_that_panics_does_not_abort_the_process",
+        || {
+            let map = || Broken.map(0..3, |n: u32| n);
+            let started = catch_unwind(AssertUnwindSafe(|| drop(map().start())));
+            assert!(started.is_err());
+            let iterated = catch_unwind(AssertUnwindSafe(|| map().into_iter().count()));
+            assert!(iterated.is_err());
+            map().detach();
+            map().buffer_size(2).detach();
+        },
+    );
+}
+
+#[test]
+fn destructors_that_panic_in_one_chunk_do_not_abort_the_process() {
+    /// Panics also while the thread is panicking, which aborts the process.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a destructor");
+        }
+    }
+    let name = "map::destructors_that_panic_in_one_chunk_do_not_abort_the_process";
+    child::alone(name, || {
+        let pool = ThreadPool::new(1);
+        let bombs = || (0..4).map(|_| Bomb);
+        // Items of a chunk that is cancelled.
+        let blocked = block_workers(&pool, 1);
+        let mut map = pool.map(bombs(), std::mem::forget).chunk_size(2);
+        assert!(map.poll_next_unpin(&mut noop_context()).is_pending());
+        drop(map);
+        // Results of a chunk that nothing takes.
+        drop(pool.map(0..4, |_| Bomb).chunk_size(2).start());
+        blocked.release();
+        pool.wait_idle().join();
+        // Items that were taken from the input and not submitted.
+        let full = bounded_pool(1, 1);
+        let blocked = block_workers(&full, 1);
+        let queued = full.submit(|| ());
+        let mut map = full.map(bombs(), std::mem::forget).chunk_size(2);
+        assert!(map.poll_next_unpin(&mut noop_context()).is_pending());
+        drop(map);
+        blocked.release();
+        queued.join().unwrap();
+    });
+}

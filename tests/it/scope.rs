@@ -4,11 +4,16 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::Context;
 use std::thread;
 
 use crate::common::event_log::EventLog;
-use crate::common::{Gate, LONG, ThreadState, block_workers, child, eventually, poll_once, within};
+use crate::common::{
+    CountingWaker, Gate, LONG, ThreadState, block_workers, child, eventually, poll_once, poll_with,
+    within,
+};
 use futurepool::{ScopedJoinHandle, ThreadPool, block_on, cancel_requested};
+use futures::StreamExt;
 use tracing::Level;
 
 /// Returns the message of a panic.
@@ -722,5 +727,26 @@ fn the_global_pool_has_scopes() {
             scope.submit(|| 7).join().unwrap()
         });
         assert_eq!((numbers, sum), ([2, 3, 4], 7));
+    });
+}
+
+#[test]
+fn guarantee_3_a_scoped_handle_that_is_dropped_wakes_nothing() {
+    let pool = ThreadPool::new(1);
+    let (count, waker) = CountingWaker::new();
+    pool.scope(|scope| {
+        let blocked = block_workers(&pool, 1);
+        let mut handle = scope.submit(|| 1);
+        assert!(poll_with(&mut handle, &waker).is_pending());
+        drop(handle);
+        let mut map = scope.map([1], |n| n);
+        let mut context = Context::from_waker(&waker);
+        assert!(map.poll_next_unpin(&mut context).is_pending());
+        drop(map); // this cancels its job, whose end may wake the last poll
+        let before = count.count();
+        assert_eq!(Arc::strong_count(&count), 2, "only the test has the waker");
+        blocked.release();
+        pool.wait_idle().join();
+        assert_eq!(count.count(), before);
     });
 }

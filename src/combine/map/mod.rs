@@ -562,7 +562,9 @@ map_type! {
     ///
     /// On a full bounded pool, a stream waits for room like
     /// [`submit_async`](crate::ThreadPool::submit_async), and the blocking forms like
-    /// [`submit`](crate::ThreadPool::submit). A [timeout](Self::timeout) ends that wait too.
+    /// [`submit`](crate::ThreadPool::submit). A [timeout](Self::timeout) ends that wait too. A stream
+    /// that was polled and is not ready keeps its turn until it is polled again or dropped, so other
+    /// submitters wait behind it.
     ///
     /// Each job runs in the `tracing` span that was current when the map was created.
     ///
@@ -861,6 +863,20 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
     /// If `help` is set, the thread is about to block for the next result. A worker then first runs
     /// the job of that result itself, if the job is known and still queued.
     fn poll_result(
+        &mut self,
+        context: &mut Context<'_>,
+        help: bool,
+    ) -> Poll<Option<Result<U, JoinError>>> {
+        let result = self.poll_batches(context, help);
+        if result.is_ready() {
+            // While the caller handles the result, nothing polls the map. A permit that was granted to it
+            // would keep all other submitters waiting.
+            self.submitter.stop_waiting();
+        }
+        result
+    }
+
+    fn poll_batches(
         &mut self,
         context: &mut Context<'_>,
         help: bool,

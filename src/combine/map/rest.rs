@@ -28,7 +28,7 @@ use crate::task::cell::catch;
 use crate::task::span::{self, Span};
 use crate::task::state::Origin;
 use crate::util::sync::{Arc, AtomicBool, Mutex};
-use crate::util::unwind::drop_catching;
+use crate::util::unwind::{DropEach, drop_catching};
 
 /// What all jobs of a map share. `A` is an item, and `R` the route of the jobs.
 pub(super) struct Shared<A, F, R> {
@@ -81,7 +81,7 @@ enum Step<A> {
 pub(super) enum Caller<'a> {
     /// The end of a job of the map, which may run further items.
     Job(Option<&'a ItemFailures>),
-    /// The thread that detaches the map, which runs none.
+    /// The thread that detaches the map, or a job that starts. It runs none.
     Owner,
 }
 
@@ -150,6 +150,10 @@ impl<A, R> Tracker<A, R> {
                 Step::Abandon(mem::take(&mut progress.rest).unwrap_or_default())
             }
         }
+    }
+
+    fn has_rest(&self) -> bool {
+        self.progress.lock().rest.is_some()
     }
 
     /// Counts a job out. Returns whether there is a rest.
@@ -302,7 +306,7 @@ impl<A, F, R> MapJob<A, F, R> {
         }
     }
 
-    /// Runs the job, and then submits what is left of a detached map.
+    /// Runs the job. Before and after it, submits what is left of a detached map and finds room.
     pub(super) fn run<'job, U, T>(
         mut self,
         failures: Option<&ItemFailures>,
@@ -316,6 +320,12 @@ impl<A, F, R> MapJob<A, F, R> {
     {
         // This disarms the destructor.
         let shared = self.shared.take().expect("it was not run");
+        if let Some(tracker) = &shared.tracker {
+            // The permit of this job is free now, so more of the rest may find room.
+            if tracker.has_rest() {
+                drive(&shared, &tracker.route, Caller::Owner);
+            }
+        }
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&shared)));
         end_job(shared, failures);
         outcome.unwrap_or_else(|payload| resume_unwind(payload))
@@ -325,9 +335,9 @@ impl<A, F, R> MapJob<A, F, R> {
 /// What a job with several items runs.
 pub(super) enum Chunk<A> {
     /// Items whose results are requested.
-    Items(Vec<A>),
+    Items(DropEach<A>),
     /// Items of a detached map, whose results are dropped at once.
-    Detached(Vec<A>),
+    Detached(DropEach<A>),
     /// Items of a detached map, which the job takes from the rest when it starts.
     Ticket,
 }
@@ -337,7 +347,7 @@ pub(super) enum Chunk<A> {
 pub(super) fn chunk_job<'job, A, F, R, U>(
     job: MapJob<A, F, R>,
     chunk: Chunk<A>,
-) -> impl FnOnce(Option<&ItemFailures>) -> Vec<Result<U, JoinError>> + Send + 'job
+) -> impl FnOnce(Option<&ItemFailures>) -> DropEach<Result<U, JoinError>> + Send + 'job
 where
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
@@ -348,11 +358,11 @@ where
         job.run(failures, |shared| {
             let detached = match chunk {
                 Chunk::Items(items) => return run_chunk(items, shared, failures),
-                Chunk::Detached(items) => items,
+                Chunk::Detached(mut items) => items.take(),
                 Chunk::Ticket => shared.tracker.as_ref().map_or(Vec::new(), Tracker::redeem),
             };
             run_detached(detached, shared, failures);
-            Vec::new()
+            DropEach::new(Vec::new())
         })
     }
 }
@@ -413,17 +423,17 @@ pub(super) fn run_detached<A, F, R, U>(
 
 /// Calls the function for each item. A panic costs only the item that caused it.
 fn run_chunk<A, F, R, U>(
-    items: Vec<A>,
+    mut items: DropEach<A>,
     shared: &Shared<A, F, R>,
     failures: Option<&ItemFailures>,
-) -> Vec<Result<U, JoinError>>
+) -> DropEach<Result<U, JoinError>>
 where
     F: Fn(A) -> U,
 {
     // Relaxed: see `Submitter::end`.
     let is_stopped = || shared.stop.load(Ordering::Relaxed);
     let mut results = Vec::with_capacity(items.len());
-    let mut items = items.into_iter();
+    let mut items = items.take().into_iter();
     while items.len() > 0 && !is_stopped() {
         // One `catch` serves all items up to the next panic.
         let run = catch(shared.origin, || {
@@ -451,5 +461,5 @@ where
         drop_catching("the destructor of an item", item);
         results.push(Err(JoinError::cancelled()));
     }
-    results
+    DropEach::new(results)
 }

@@ -8,7 +8,6 @@
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,7 +23,7 @@ use crate::scope::{ItemFailures, Scope};
 use crate::task::span;
 use crate::task::state::Origin;
 use crate::util::sync::{Arc, AtomicBool, Ordering};
-use crate::util::unwind::{catch_panic, drop_catching};
+use crate::util::unwind::{DropEach, catch_panic, drop_catching};
 
 /// Takes items from the input and submits them, as far as the buffer and the pool permit.
 pub(crate) struct Submitter<'a, 'job, U> {
@@ -102,7 +101,7 @@ impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
             permits,
             input,
             exhausted: false,
-            staged: Vec::new(),
+            staged: DropEach::new(Vec::new()),
             shared: Arc::new(Shared {
                 function,
                 stop: Arc::clone(&stop),
@@ -181,6 +180,13 @@ impl<'job, U> Submitter<'_, 'job, U> {
         }
     }
 
+    /// Gives up the position in the queue for permits, until the next call of `submit_ready`.
+    pub(super) fn stop_waiting(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.stop_waiting();
+        }
+    }
+
     /// Counts results that leave the map.
     pub(super) fn results_yielded(&mut self, results: usize) {
         self.outstanding -= results;
@@ -252,6 +258,8 @@ trait Source<'job, U> {
         &mut self,
         context: Option<&mut Context<'_>>,
     ) -> Poll<Result<Batch<'job, U>, Refused>>;
+    /// Gives up the position in the queue for permits.
+    fn stop_waiting(&mut self);
     /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
     fn detach(self: Box<Self>, chunk_size: usize);
     /// Returns an upper bound of the items left in the input.
@@ -267,7 +275,7 @@ struct Items<'job, I: Iterator, F, R: Route<'job>> {
     /// Whether the input has returned `None` or panicked. It is not asked again then.
     exhausted: bool,
     /// Items taken from the input for the next batch. Filled by `stage`, emptied by `poll_submit`.
-    staged: Vec<I::Item>,
+    staged: DropEach<I::Item>,
     shared: Arc<Shared<I::Item, F, R::OfJobs>>,
     job: PhantomData<&'job ()>,
 }
@@ -321,8 +329,14 @@ where
         Poll::Ready(self.submit_staged())
     }
 
+    fn stop_waiting(&mut self) {
+        if let Some(permits) = &mut self.permits {
+            permits.cancel();
+        }
+    }
+
     fn detach(mut self: Box<Self>, chunk_size: usize) {
-        let mut rest: VecDeque<_> = mem::take(&mut self.staged).into();
+        let mut rest: VecDeque<_> = self.staged.take().into();
         // No job will run what is left, so the input stays where it is.
         let is_too_late = match self.route.availability() {
             Availability::Open => false,
@@ -370,7 +384,10 @@ where
             // An executor of the user's may panic.
             catch_panic("an executor", || drive(&shared, &route, Caller::Owner));
         } else {
-            submit_all(rest, &shared, &route, chunk_size);
+            // An executor of the user's may panic.
+            catch_panic("an executor", || {
+                submit_all(rest, &shared, &route, chunk_size);
+            });
         }
         drop_catching("the destructor of map's function", shared);
     }
@@ -401,7 +418,7 @@ where
             };
             self.submit(run).map(BatchHandle::One)
         } else {
-            let staged = mem::take(&mut self.staged);
+            let staged = DropEach::new(self.staged.take());
             let run = chunk_job(job, Chunk::Items(staged));
             self.submit(run).map(BatchHandle::Chunk)
         };
@@ -434,7 +451,7 @@ fn submit_all<'job, A, F, R, U>(
     let mut rest = rest.into_iter();
     while rest.len() > 0 {
         let chunk: Vec<_> = rest.by_ref().take(chunk_size).collect();
-        let run = chunk_job(MapJob::new(shared), Chunk::Detached(chunk));
+        let run = chunk_job(MapJob::new(shared), Chunk::Detached(DropEach::new(chunk)));
         if let Err(refused) = route.submit(run, shared.origin, span::clone(&shared.span)) {
             drop_catching("the destructor of an error", refused.into_error());
             route.report_unrun(rest.len() + 1, shared.origin);
@@ -454,7 +471,7 @@ pub(crate) struct Batch<'job, U> {
 enum BatchHandle<'job, U> {
     /// A job of one item, whose result needs no vector.
     One(Handle<'job, U>),
-    Chunk(Handle<'job, Vec<Result<U, JoinError>>>),
+    Chunk(Handle<'job, DropEach<Result<U, JoinError>>>),
 }
 
 const _: () = assert!(
@@ -491,7 +508,7 @@ impl<U> Future for Batch<'_, U> {
             }
             BatchHandle::Chunk(handle) => {
                 match ready!(Pin::new(&mut *handle).poll(context)) {
-                    Ok(results) => Results::new(None, results, handle.item_failures()),
+                    Ok(mut results) => Results::new(None, results.take(), handle.item_failures()),
                     // `run_chunk` catches panics, so the job did not run: each item gets the error.
                     Err(error) => {
                         let others = (1..items).map(|_| Err(error.replicate())).collect();
