@@ -98,13 +98,17 @@ fn a_changed_file_and_a_missing_file_fail_the_check_of_a_list() {
     assert!(stderr.contains("empty"), "{stderr}");
 }
 
-/// Runs a program whose reader goes away at once, as `head` does. Returns its exit status and stderr.
+/// Runs a program whose reader has gone away, as `head` does. Returns its exit status and stderr.
 fn without_a_reader(mut command: Command) -> (Option<i32>, String) {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let run = move || {
-        let mut child = command.spawn().unwrap();
-        drop(child.stdout.take());
-        child.wait_with_output().unwrap()
+        // The pipe to a program that has ended has no reader.
+        let mut reader = Command::new(program());
+        reader.arg("--help").stdin(Stdio::piped());
+        let mut reader = reader.stdout(Stdio::null()).spawn().unwrap();
+        let pipe = reader.stdin.take().unwrap();
+        reader.wait().unwrap();
+        command.stdout(pipe).stderr(Stdio::piped());
+        command.spawn().unwrap().wait_with_output().unwrap()
     };
     let output = within(LONG, "a program without a reader", run);
     (
