@@ -154,5 +154,10 @@
 //!
 //! # Failures
 //!
-//! A failed thread spawn, a failed initializer and a panic in a job all end as outcomes of handles.
+//! While a worker is alive, a failed thread spawn is retried every 100 ms, by the timer thread that
+//! serves all timeouts of the process. If that thread cannot be had either, workers, submitters and
+//! blocked threads retry.
+//!
+//! A spawn failure without a worker, a failed initializer and a panic in a job all end as outcomes of
+//! handles.
 //! `docs/reliability.md` describes how each of them is tested.
