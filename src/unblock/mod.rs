@@ -13,7 +13,7 @@
 //! - `read.rs`: one job fills one buffer, and later polls copy out of the buffer.
 //! - `write.rs`: polls fill the outbox. One job writes until the outbox is empty.
 //! - `seek.rs`, `stream.rs`: the other two operations. `tokio.rs`: tokio's traits.
-//! - [`Submission`]: how a job waits for room in a bounded pool.
+//! - [`Submission`]: how a job waits for room in a bounded pool. [`Waiters`]: which tasks wait for it.
 //!
 //! At most one job of an `Unblock` is in flight, and none unless a poll asked for it. Both mutexes
 //! of [`Shared`] are leaves of the lock order.
@@ -25,24 +25,29 @@ mod stream;
 mod submission;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod waiters;
 mod write;
 
 use std::any::type_name;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::panic::resume_unwind;
 use std::task::{Context, Poll, ready};
+use std::thread;
 
 use self::read::ReadBuffer;
 use self::seek::SeekState;
 use self::shared::Shared;
 use self::stream::ErasedItems;
 use self::submission::{Submission, Target};
+use self::waiters::{Half, Waiters};
+use self::write::{WriteRest, Writing};
 use crate::error::JoinError;
 use crate::pool::ThreadPool;
 use crate::util::sync::{Arc, Mutex};
-use crate::util::unwind::drop_waker;
+use crate::util::unwind::{drop_catching, drop_waker, emit, wake};
 
 /// How many bytes a job reads or writes by default. Large enough that the cost of a job does not
 /// matter, and small enough that two buffers stay in a processor's cache.
@@ -83,8 +88,8 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 /// - **Writing**: a poll copies into a buffer and returns. A job writes the buffer while the next
 ///   one fills, so many small writes become few jobs. Everything accepted is written without
 ///   further polls.
-/// - **Iterating**: a job calls `next` for one item. After a number of quick items, a job takes
-///   several, up to the capacity. Each item is handed over before the next call of `next`.
+/// - **Iterating**: a job calls `next` for one item. After a number of quick items, a job fills a
+///   buffer of up to the capacity. Each item is handed over before the next call of `next`.
 ///
 /// A read from a terminal or a pipe keeps a worker until data arrives, and dropping its pool waits
 /// for that read. So do not put `Unblock<Stdin>` on a small pool that has other work to do.
@@ -99,7 +104,8 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 ///   `T` is flushed. An error, or a pool that refuses the job, is reported through `tracing`. To
 ///   see errors, flush or close before the drop. At the end of `main` the process does not wait
 ///   for jobs of the process-wide pool, nor of any other pool in a `static`.
-/// - **A running job** is detached. It ends by itself, and `T` is dropped on its worker.
+/// - **A running job** is detached. It ends by itself, and then flushes `T` if that is needed. `T`
+///   is dropped on its worker.
 /// - **A queued read** is cancelled.
 /// - Otherwise `T` is dropped on the thread that drops the `Unblock`.
 ///
@@ -107,7 +113,9 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 ///
 /// Dropping the future of a read, or of `next`, loses neither bytes nor items: the job runs on,
 /// and the next read returns what it read. Dropping the future of a write is safe in the same
-/// way: bytes that the future accepted are written. A dropped seek may still take effect.
+/// way: bytes that the future accepted are written. A dropped seek may still take effect, and the
+/// next operation waits for it. If that is a seek to the same position, it continues the dropped
+/// one.
 ///
 /// # Reading, writing and seeking the same value
 ///
@@ -119,13 +127,17 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 ///   any other `T`, which may be a socket, these bytes stay readable and the position of `T` is
 ///   after them. So seek before you write after a read.
 ///
-/// One job at a time has `T`. A read that blocks therefore delays a write: use one `Unblock` for
-/// each direction of a socket, made with `try_clone`.
+/// The two halves of [`split`] can be in two tasks, and both are woken when they can go on. One job
+/// at a time has `T`. A read that blocks therefore delays a write: use one `Unblock` for each
+/// direction of a socket, made with `try_clone`.
+///
+/// [`split`]: futures::io::AsyncReadExt::split
 ///
 /// # Errors
 ///
 /// I/O errors of `T` are returned. An error of an earlier write is returned once, by the next
-/// write, flush or close. The bytes that were accepted before it are then discarded.
+/// write, flush or close. The bytes that were accepted before it are then discarded. If a flush
+/// fails, the next flush or close calls [`Write::flush`](std::io::Write::flush) again.
 ///
 /// If the pool refuses a job, the error contains the [`JoinError`], and nothing is lost: `T` and
 /// all buffered bytes stay. A later call tries again, and [`into_inner`](Self::into_inner) returns
@@ -261,24 +273,26 @@ pub struct Unblock<T> {
     capacity: Option<usize>,
     /// The job in flight. Set by [`start`](Self::start), removed by [`settle`](Self::settle).
     job: Option<InFlight>,
+    waiters: Waiters,
     read_buffer: ReadBuffer,
     seek: SeekState,
     /// The items of a stream, from its first poll on. In a mutex for the same reason as `lent`.
     items: Mutex<Option<Box<dyn ErasedItems>>>,
     /// Whether the stream has yielded its last item.
     stream_ended: bool,
-    /// Submits the writing job. Set by the first write: `Drop` cannot require `T: Write`.
-    start_write: Option<StartWrite<T>>,
-    /// Whether the value was closed.
+    /// How to write. Set by the first write.
+    writing: Option<Writing<T>>,
+    /// Whether the value was closed, and is dropped.
     closed: bool,
 }
-
-type StartWrite<T> = fn(&mut Unblock<T>) -> Result<(), Refused>;
 
 /// The job in flight.
 struct InFlight {
     kind: Kind,
     submission: Submission<Reply>,
+    /// Whether it writes what the pool has refused to write before. A second refusal is an error of
+    /// the operation that has tried again.
+    is_retry: bool,
 }
 
 /// What the job in flight does.
@@ -286,10 +300,20 @@ struct InFlight {
 enum Kind {
     Read,
     Write,
-    Seek(io::SeekFrom),
+    /// `None` if another operation has come since: no poll may take the result.
+    Seek(Option<io::SeekFrom>),
     Iterate,
     Call,
     Close,
+}
+
+impl Kind {
+    fn half(self) -> Half {
+        match self {
+            Self::Write | Self::Close => Half::Writer,
+            Self::Read | Self::Seek(_) | Self::Iterate | Self::Call => Half::Reader,
+        }
+    }
 }
 
 /// What a job returns.
@@ -305,6 +329,26 @@ enum Reply {
 /// A job that did not complete.
 struct Failure {
     error: JoinError,
+    is_retry: bool,
+}
+
+/// The frame of every job. `rest` is that of [`Writing`], for a job that does not write.
+///
+/// A panic unwinds only after everything of the user's is dropped: a destructor that panics while
+/// another panic unwinds aborts the process.
+fn run_job<T>(
+    shared: Arc<Shared<T>>,
+    rest: Option<WriteRest<T>>,
+    job: impl FnOnce(&Arc<Shared<T>>) -> thread::Result<Reply>,
+) -> Reply {
+    let mut result = job(&shared);
+    if let Some(rest) = rest.filter(|_| result.is_ok() && shared.must_write_rest()) {
+        // The `Unblock` is gone, and with it the interest in the reply.
+        let reply = mem::replace(&mut result, rest(&shared));
+        drop_catching("the destructor of a result", reply);
+    }
+    drop_catching("the destructor of a blocking value", shared);
+    result.unwrap_or_else(|payload| resume_unwind(payload))
 }
 
 impl<T> Unblock<T> {
@@ -349,7 +393,8 @@ impl<T> Unblock<T> {
     ///
     /// The capacity is the number of bytes that one job reads, and that a writer accepts while
     /// another buffer is being written. The default is 512 KiB. For a stream, the capacity is the
-    /// number of items that one job takes at most. The default is 1024. With a capacity of 1, a
+    /// number of items that a job puts into its buffer at most. The default is 1024. While the
+    /// consumer empties the buffer, a job may go on for some milliseconds. With a capacity of 1, a
     /// stream never calls `next` for an item that was not asked for.
     ///
     /// # Panics
@@ -398,11 +443,12 @@ impl<T> Unblock<T> {
             lent: Mutex::new(None),
             capacity,
             job: None,
+            waiters: Waiters::default(),
             read_buffer: ReadBuffer::default(),
             seek: SeekState::default(),
             items: Mutex::new(None),
             stream_ended: false,
-            start_write: None,
+            writing: None,
             closed: false,
         }
     }
@@ -412,6 +458,9 @@ impl<T> Unblock<T> {
     /// Accepted bytes are written first. Bytes that were read ahead stay in the buffer: the
     /// position of `T` can be after that of the reader. To change the position, use
     /// [`AsyncSeek`](futures::io::AsyncSeek).
+    ///
+    /// If the pool refuses to write accepted bytes, they stay in the buffer, and an event goes to
+    /// `tracing`.
     ///
     /// An error of an earlier write is not returned here, but by the next write, flush or close.
     ///
@@ -438,12 +487,13 @@ impl<T> Unblock<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn get_mut(&mut self) -> &mut T {
-        poll_fn(|context| self.poll_stop(context)).await;
+        self.stop().await;
         if self.lent.get_mut().is_none() {
             let io = self.shared.io.lock().take();
             *self.lent.get_mut() = Some(self.expect_io(io));
         }
         self.shared.outbox.lock().unflushed = true;
+        self.read_buffer.forget_end();
         self.lent
             .get_mut()
             .as_mut()
@@ -477,7 +527,7 @@ impl<T> Unblock<T> {
     /// # }).unwrap();
     /// ```
     pub async fn into_inner(mut self) -> T {
-        poll_fn(|context| self.poll_stop(context)).await;
+        self.stop().await;
         let io = match self.lent.get_mut().take() {
             Some(io) => Some(io),
             None => self.shared.io.lock().take(),
@@ -521,21 +571,23 @@ impl<T> Unblock<T> {
         R: Send + 'static,
         T: Send + 'static,
     {
-        poll_fn(|context| self.poll_stop(context)).await;
+        self.stop().await;
         self.shared.outbox.lock().unflushed = true;
         let result = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&result);
         let started = self.start(Kind::Call, move |shared| {
-            let result = shared.run(f);
-            *slot.lock() = Some(result);
-            Reply::Done
+            let called = shared.run(f).map(|result| *slot.lock() = Some(result));
+            // If the future is gone, this drops the result.
+            drop_catching("the destructor of a result", slot);
+            called.map(|()| Reply::Done)
         });
         match started {
             Ok(()) => {}
             Err(Refused::Gone(reason)) => panic!("{reason}"),
             Err(Refused::Pool(error)) => panic!("Unblock::with_mut: {error}"),
         }
-        if let Err(Failure { error }) = poll_fn(|context| self.poll_job(context)).await {
+        let called = poll_fn(|context| self.poll_job(context, Half::Reader)).await;
+        if let Err(Failure { error, .. }) = called {
             resume(error);
         }
         let result = result.lock().take();
@@ -558,7 +610,7 @@ impl<T> Unblock<T> {
     /// do.
     fn start<F>(&mut self, kind: Kind, job: F) -> Result<(), Refused>
     where
-        F: FnOnce(&Arc<Shared<T>>) -> Reply + Send + 'static,
+        F: FnOnce(&Arc<Shared<T>>) -> thread::Result<Reply> + Send + 'static,
         T: Send + 'static,
     {
         let mut io = self.shared.io.lock();
@@ -570,58 +622,88 @@ impl<T> Unblock<T> {
         if is_gone {
             return Err(Refused::Gone(self.gone()));
         }
+        if kind != Kind::Read {
+            self.read_buffer.forget_end();
+        }
+        let mut rest = self.writing.as_ref().map(|writing| writing.rest);
+        if rest.is_some() {
+            self.shared.outbox.lock().active = true;
+        }
+        // A writing job looks at the outbox itself.
+        rest = rest.filter(|_| kind != Kind::Write);
         let shared = Arc::clone(&self.shared);
-        let submission = self.target.submit(move || job(&shared))?;
-        self.job = Some(InFlight { kind, submission });
+        let submitted = self.target.submit(move || run_job(shared, rest, job));
+        let submission = submitted.inspect_err(|_| self.shared.outbox.lock().active = false)?;
+        let job = InFlight {
+            kind,
+            submission,
+            is_retry: false,
+        };
+        if self.job.replace(job).is_some() {
+            self.waiters.wake_other(kind.half());
+        }
         Ok(())
     }
 
+    /// Returns what the job in flight does.
+    fn kind(&self) -> Option<Kind> {
+        self.job.as_ref().map(|job| job.kind)
+    }
+
     /// Waits until no job is in flight. Its results are kept for later polls.
-    fn poll_job(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_job(&mut self, context: &mut Context<'_>, half: Half) -> Poll<Result<(), Failure>> {
         while let Some(job) = &mut self.job {
-            let outcome = ready!(job.submission.poll(context));
-            self.settle(outcome)?;
+            let submission = &mut job.submission;
+            let waiters = &mut self.waiters;
+            let outcome = waiters.poll(half, context, |context| submission.poll(context));
+            self.settle(ready!(outcome), half)?;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Takes the results of jobs that have finished, without waiting.
-    fn reap(&mut self) -> Result<(), Failure> {
+    fn reap(&mut self, half: Half) -> Result<(), Failure> {
         while let Some(outcome) = (self.job.as_mut()).and_then(|job| job.submission.try_take()) {
-            self.settle(outcome)?;
+            self.settle(outcome, half)?;
         }
         Ok(())
     }
 
-    /// Keeps what the job in flight has returned.
-    fn settle(&mut self, outcome: Result<Reply, JoinError>) -> Result<(), Failure> {
-        let Some(InFlight { kind, .. }) = self.job.take() else {
+    /// Keeps what the job in flight has returned, for both halves.
+    fn settle(&mut self, outcome: Result<Reply, JoinError>, half: Half) -> Result<(), Failure> {
+        let Some(InFlight { kind, is_retry, .. }) = self.job.take() else {
             return Ok(());
         };
-        match (outcome, kind) {
-            (Ok(Reply::Read(filled)), _) => self.read_buffer.arrive(filled),
-            (Ok(Reply::Write(Some(submission))), _) => {
-                self.job = Some(InFlight { kind, submission });
+        self.waiters.wake_other(half);
+        match outcome {
+            Ok(Reply::Read(filled)) => self.read_buffer.arrive(filled),
+            Ok(Reply::Write(successor)) => {
+                self.job = successor.map(|submission| InFlight {
+                    kind,
+                    submission,
+                    is_retry: false,
+                });
             }
-            (Ok(Reply::Seek(moved)), Kind::Seek(position)) => {
+            Ok(Reply::Seek(moved)) => {
                 if moved.has_moved() {
                     self.read_buffer.discard();
                 }
-                self.seek.arrive(position, moved);
-            }
-            (Ok(Reply::Write(None) | Reply::Seek(_) | Reply::Done), _) => {}
-            (Err(error), _) => {
-                if kind == Kind::Write {
-                    self.write_not_run(&error);
+                if let Kind::Seek(Some(position)) = kind {
+                    self.seek.arrive(position, moved);
                 }
-                return Err(Failure { error });
+            }
+            Ok(Reply::Done) => self.closed |= kind == Kind::Close,
+            Err(error) => {
+                self.closed |= kind == Kind::Close && error.is_panic();
+                self.not_completed(&error);
+                return Err(Failure { error, is_retry });
             }
         }
         Ok(())
     }
 
-    /// The writing job did not run to its end.
-    fn write_not_run(&mut self, error: &JoinError) {
+    /// A job did not run to its end.
+    fn not_completed(&mut self, error: &JoinError) {
         let mut outbox = self.shared.outbox.lock();
         outbox.active = false;
         outbox.last = false;
@@ -629,12 +711,21 @@ impl<T> Unblock<T> {
         if error.is_panic() {
             outbox.discard();
         }
+        let waker = outbox.waker.take();
+        drop(outbox);
+        if let Some(waker) = waker {
+            wake(waker);
+        }
     }
 
     /// Waits until no job is in flight, for an operation that does not report errors of others.
     /// Fails only if the value was lost just now.
-    fn poll_others(&mut self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
-        while let Err(failure) = ready!(self.poll_job(context)) {
+    fn poll_others(
+        &mut self,
+        context: &mut Context<'_>,
+        half: Half,
+    ) -> Poll<Result<(), JoinError>> {
+        while let Err(failure) = ready!(self.poll_job(context, half)) {
             if failure.error.is_panic() {
                 return Poll::Ready(Err(failure.error));
             }
@@ -644,13 +735,34 @@ impl<T> Unblock<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until no job is in flight. Resumes a panic.
-    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.seek.abandon();
-        match ready!(self.poll_others(context)) {
-            Ok(()) => Poll::Ready(()),
-            Err(error) => resume(error),
+    /// Waits until no job is in flight and everything is written. Resumes a panic. If the pool
+    /// refuses to write, the bytes stay in the outbox.
+    async fn stop(&mut self) {
+        // Another operation has tried again, not this one.
+        if let Some(job) = &mut self.job {
+            job.is_retry = false;
         }
+        poll_fn(|context| self.poll_stop(context)).await;
+    }
+
+    fn poll_stop(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.abandon_seek();
+        match ready!(self.poll_written(context, Half::Reader)) {
+            Err(Refused::Pool(error)) if error.is_panic() => resume(error),
+            Err(Refused::Pool(error)) => {
+                let bytes = self.shared.outbox.lock().bytes.len();
+                emit(|| {
+                    tracing::warn!(
+                        bytes,
+                        %error,
+                        "an Unblock lends its value before {bytes} bytes are written: {error}"
+                    )
+                });
+            }
+            // The caller says why there is no value.
+            Err(Refused::Gone(_)) | Ok(()) => {}
+        }
+        Poll::Ready(())
     }
 
     fn byte_capacity(&self) -> usize {
@@ -690,17 +802,24 @@ fn resume(error: JoinError) -> ! {
 
 impl<T> Drop for Unblock<T> {
     fn drop(&mut self) {
-        if let Some(InFlight { kind, submission }) = &self.job {
+        self.waiters.forget();
+        if let Some(InFlight {
+            kind, submission, ..
+        }) = &self.job
+        {
             let is_wanted = matches!(kind, Kind::Write | Kind::Call | Kind::Close);
             if !is_wanted && submission.cancel() {
                 self.job = None;
+                self.shared.outbox.lock().active = false;
             }
         }
         self.finish_in_background();
         let waker = self.shared.outbox.lock().waker.take();
         drop_waker(waker);
-        if let Some(items) = self.items.get_mut() {
+        if let Some(mut items) = self.items.get_mut().take() {
             items.forget_waker();
+            // The destructor of the blocking value may panic, too, and two at once abort.
+            drop_catching("the destructor of an item", items);
         }
     }
 }

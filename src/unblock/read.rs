@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::io::{AsyncBufRead, AsyncRead};
 
+use super::waiters::Half;
 use super::{Failure, Kind, Refused, Reply, Unblock};
 use crate::park::helping::in_block_on;
 use crate::task::context::current_pool;
@@ -80,6 +81,14 @@ impl ReadBuffer {
         Some(result)
     }
 
+    /// Forgets that the end was met: another operation may change what can be read.
+    pub(super) fn forget_end(&mut self) {
+        self.is_at_end = false;
+        if let Some((buffer, _)) = self.arrived.take_if(|(_, result)| matches!(result, Ok(0))) {
+            self.spare = buffer;
+        }
+    }
+
     pub(super) fn discard(&mut self) {
         self.start = self.end;
         self.was_filled = false;
@@ -93,16 +102,15 @@ impl ReadBuffer {
 impl<T: Read + Send + 'static> Unblock<T> {
     /// Waits until bytes are in the buffer. Returns them, or nothing at the end of the input.
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        self.seek.abandon();
+        self.abandon_seek();
+        // Jobs that may change what is buffered: of a seek, or of `with_mut`, that was dropped.
+        if !matches!(self.kind(), None | Some(Kind::Read | Kind::Write)) {
+            ready!(self.poll_others(context, Half::Reader)).map_err(io::Error::from)?;
+        }
         if mem::take(&mut self.read_buffer.is_at_end) && repeats_end() {
             return Poll::Ready(Ok(&[]));
         }
         while self.read_buffer.unread().is_empty() {
-            match &self.job {
-                Some(job) if job.kind == Kind::Read => {}
-                // Accepted bytes are written first.
-                _ => ready!(self.poll_written(context))?,
-            }
             match self.read_buffer.advance() {
                 Some(Ok(0)) => {
                     self.read_buffer.is_at_end = true;
@@ -115,10 +123,13 @@ impl<T: Read + Send + 'static> Unblock<T> {
                 }
                 None => {}
             }
-            if self.job.is_none() {
+            if self.kind() != Some(Kind::Read) {
+                // Accepted bytes are written first.
+                ready!(self.poll_written(context, Half::Reader))?;
                 self.start_read()?;
             }
-            if let Err(Failure { error }) = ready!(self.poll_job(context)) {
+            let ended = ready!(self.poll_job(context, Half::Reader));
+            if let Err(Failure { error, .. }) = ended {
                 return Poll::Ready(Err(error.into()));
             }
         }
@@ -142,7 +153,8 @@ impl<T: Read + Send + 'static> Unblock<T> {
             && buffer.is_regular_file()
             && buffer.arrived.is_none()
             && buffer.unread().len() < buffer.front.len() / 2;
-        if is_due && self.job.is_none() && !self.closed {
+        // Bytes that the pool has refused to write come first.
+        if is_due && self.job.is_none() && self.shared.outbox.lock().bytes.is_empty() {
             // If the pool refuses it, the poll that needs the bytes says so.
             let _ = self.start_read();
         }
@@ -160,12 +172,12 @@ impl<T: Read + Send + 'static> Unblock<T> {
             let (result, is_regular_file) = shared.run(|io| {
                 let result = read_once(io, &mut buffer);
                 (result, known.unwrap_or_else(|| is_regular_file(io)))
-            });
-            Reply::Read(Filled {
+            })?;
+            Ok(Reply::Read(Filled {
                 buffer,
                 result,
                 is_regular_file,
-            })
+            }))
         })
     }
 }
@@ -174,7 +186,7 @@ impl<T: Read + Send + 'static> Unblock<T> {
 ///
 /// `futures::io::copy` polls the reader again, at its end, before each poll of the writer's flush.
 /// If each of these polls submitted a job, the only worker would run these jobs for ever: it runs
-/// the flush only in a poll that meets the flush.
+/// the flush only in a poll that meets the flush. Any other job of the `Unblock` forgets the end.
 fn repeats_end() -> bool {
     in_block_on() && current_pool().is_some()
 }

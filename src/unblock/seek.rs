@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::io::AsyncSeek;
 
+use super::waiters::Half;
 use super::{Failure, Kind, Reply, Unblock};
 
 /// The seek in progress.
@@ -22,8 +23,8 @@ pub(super) struct SeekState {
 }
 
 impl SeekState {
-    /// Forgets a seek after its future was dropped, because another operation has come.
-    pub(super) fn abandon(&mut self) {
+    /// Forgets what [`Unblock::abandon_seek`] abandons.
+    fn abandon(&mut self) {
         self.arrived = None;
         #[cfg(feature = "tokio")]
         {
@@ -71,6 +72,19 @@ fn seek(io: &mut impl Seek, position: SeekFrom, ahead: usize) -> Moved {
     Moved { result, is_undone }
 }
 
+impl<T> Unblock<T> {
+    /// Forgets a seek after its future was dropped, because another operation has come. A job that
+    /// seeks runs on, and its result is not kept.
+    pub(super) fn abandon_seek(&mut self) {
+        self.seek.abandon();
+        if let Some(job) = &mut self.job {
+            if let Kind::Seek(position) = &mut job.kind {
+                *position = None;
+            }
+        }
+    }
+}
+
 impl<T: Seek + Send + 'static> Unblock<T> {
     /// Seeks. The caller polls until this is ready, always with the same position.
     pub(super) fn poll_seek_to(
@@ -84,16 +98,18 @@ impl<T: Seek + Send + 'static> Unblock<T> {
                 // The future of that seek was dropped.
                 Some(_) | None => {}
             }
-            if let Some(Kind::Seek(_)) = self.job.as_ref().map(|job| job.kind) {
-                if let Err(Failure { error }) = ready!(self.poll_job(context)) {
+            if self.kind() == Some(Kind::Seek(Some(position))) {
+                let ended = ready!(self.poll_job(context, Half::Reader));
+                if let Err(Failure { error, .. }) = ended {
                     return Poll::Ready(Err(error.into()));
                 }
                 continue;
             }
-            ready!(self.poll_written(context))?;
+            ready!(self.poll_written(context, Half::Reader))?;
             let ahead = self.read_buffer.ahead();
-            self.start(Kind::Seek(position), move |shared| {
-                Reply::Seek(shared.run(|io| seek(io, position, ahead)))
+            self.start(Kind::Seek(Some(position)), move |shared| {
+                let moved = shared.run(|io| seek(io, position, ahead))?;
+                Ok(Reply::Seek(moved))
             })?;
         }
     }

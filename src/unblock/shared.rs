@@ -2,8 +2,9 @@
 
 use std::io;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+use std::thread;
 
 use crate::util::sync::Mutex;
 use crate::util::unwind::{drop_catching, emit};
@@ -28,21 +29,33 @@ impl<T> Shared<T> {
     }
 
     /// Runs `operation` on the blocking value. If it panics, the value is dropped.
-    pub(super) fn run<R>(&self, operation: impl FnOnce(&mut T) -> R) -> R {
+    ///
+    /// # Errors
+    ///
+    /// Returns the payload of the panic. It does not unwind from here: a destructor that panics on
+    /// the way would abort the process.
+    pub(super) fn run<R>(&self, operation: impl FnOnce(&mut T) -> R) -> thread::Result<R> {
         let io = self.io.lock().take();
         // Invariant: a job is submitted only while the value is there, and only one at a time.
         let mut io = io.expect("the blocking value is there while no other job runs");
-        match catch_unwind(AssertUnwindSafe(|| operation(&mut io))) {
-            Ok(result) => {
-                *self.io.lock() = Some(io);
-                result
-            }
-            Err(payload) => {
-                // Not while unwinding: a second panic would abort the process.
-                drop_catching("the destructor of a blocking value", io);
-                resume_unwind(payload)
-            }
+        let result = catch_unwind(AssertUnwindSafe(|| operation(&mut io)));
+        match result {
+            Ok(_) => *self.io.lock() = Some(io),
+            Err(_) => drop_catching("the destructor of a blocking value", io),
         }
+        result
+    }
+
+    /// Called by a job that does not write, when it is done with the value. Returns whether the
+    /// `Unblock` is gone and this job must empty the outbox.
+    pub(super) fn must_write_rest(&self) -> bool {
+        let has_value = self.io.lock().is_some();
+        let mut outbox = self.outbox.lock();
+        let must_write = outbox.is_orphaned && has_value;
+        if !must_write {
+            outbox.active = false;
+        }
+        must_write
     }
 }
 
@@ -50,6 +63,7 @@ impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         let outbox = mem::take(self.outbox.get_mut());
         let lost = outbox.bytes.len() + outbox.writing;
+        let is_unflushed = outbox.flush && outbox.unflushed && self.io.get_mut().is_some();
         if lost > 0 {
             emit(|| {
                 tracing::error!(
@@ -57,9 +71,12 @@ impl<T> Drop for Shared<T> {
                     "an Unblock was dropped and {lost} bytes were not written"
                 )
             });
+        } else if is_unflushed {
+            emit(|| tracing::warn!("an Unblock was dropped and its value was not flushed"));
         }
         if let Some(error) = outbox.error {
             emit(|| tracing::error!(%error, "an Unblock was dropped with a write error: {error}"));
+            drop_catching("the destructor of an error", error);
         }
     }
 }
@@ -78,14 +95,17 @@ pub(super) struct Outbox {
     pub(super) writing: usize,
     /// How far the job must first move back, because the reader has read ahead.
     pub(super) undo: u64,
-    /// Whether a job is submitted that writes everything. Set by the consumer that submits it;
-    /// cleared by the job under the lock under which it finds nothing more to do, or by the
-    /// consumer when the job did not run.
+    /// Whether a job is submitted that looks at the outbox before it ends. Set by the consumer that
+    /// submits it; cleared by the job under the lock under which it finds nothing more to do, or by
+    /// the consumer when the job did not run. A writing job empties the outbox. Any other job does
+    /// so only if `is_orphaned`, and never sets this if nothing was written before.
     pub(super) active: bool,
     /// Whether the job must flush the value once everything is written.
     pub(super) flush: bool,
     /// Whether the value was written, or lent to the caller, since it was flushed.
     pub(super) unflushed: bool,
+    /// Whether the `Unblock` was dropped and relies on the job in flight.
+    pub(super) is_orphaned: bool,
     /// Whether the job can have no successor, because the pool accepts no more jobs. No bytes are
     /// accepted until the job has ended.
     pub(super) last: bool,
@@ -96,12 +116,23 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Records an error. What was accepted before is discarded: to write it after a gap would
-    /// corrupt the data. Returns the error if an earlier one is not reported yet: the caller drops
-    /// it outside the lock.
+    /// Records the error of a write. What was accepted before is discarded: to write it after a gap
+    /// would corrupt the data. Returns the error if an earlier one is not reported yet: the caller
+    /// drops it outside the lock.
     #[must_use]
-    pub(super) fn fail(&mut self, error: io::Error) -> Option<io::Error> {
+    pub(super) fn fail_write(&mut self, error: io::Error) -> Option<io::Error> {
         self.discard();
+        self.record(error)
+    }
+
+    /// Records the error of a flush. The next flush tries again.
+    #[must_use]
+    pub(super) fn fail_flush(&mut self, error: io::Error) -> Option<io::Error> {
+        self.unflushed = true;
+        self.record(error)
+    }
+
+    fn record(&mut self, error: io::Error) -> Option<io::Error> {
         if self.error.is_some() {
             return Some(error);
         }

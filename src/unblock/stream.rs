@@ -7,15 +7,17 @@ use std::collections::VecDeque;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::thread;
 use std::time::Duration;
 
 use futures::stream::{FusedStream, Stream};
 
 use super::shared::Shared;
+use super::waiters::Half;
 use super::{Failure, Kind, Refused, Reply, Unblock, resume};
 use crate::error::JoinError;
 use crate::util::sync::{Arc, Instant, Mutex};
-use crate::util::unwind::{drop_waker, wake};
+use crate::util::unwind::{drop_catching, drop_waker, wake};
 
 /// How many items a job takes by default.
 const DEFAULT_ITEMS: usize = 1024;
@@ -115,8 +117,13 @@ impl<I: Send + 'static> Items<I> {
     }
 }
 
-/// The job of a stream. Takes up to `limit` items ahead of the consumer.
-fn iterate<T: Iterator>(shared: &Shared<T>, queue: &Mutex<Queue<T::Item>>, limit: usize) {
+/// The job of a stream. Fills the queue up to `limit` items: it goes on while the consumer empties
+/// the queue. With a `limit` of 1 it takes one item.
+fn iterate<T: Iterator>(
+    shared: &Shared<T>,
+    queue: &Mutex<Queue<T::Item>>,
+    limit: usize,
+) -> thread::Result<()> {
     shared.run(|iterator| {
         let begin = Instant::now();
         let mut last_read = begin;
@@ -157,7 +164,7 @@ fn iterate<T: Iterator>(shared: &Shared<T>, queue: &Mutex<Queue<T::Item>>, limit
                 return;
             }
         }
-    });
+    })
 }
 
 impl<T> Unblock<T>
@@ -193,7 +200,7 @@ where
                 None => self.start_iterating(items),
                 Some(Kind::Iterate) => {}
                 Some(_) => {
-                    if let Err(error) = ready!(self.poll_others(context)) {
+                    if let Err(error) = ready!(self.poll_others(context, Half::Reader)) {
                         items.failure = Some(error);
                     }
                     continue;
@@ -203,32 +210,34 @@ where
                 continue;
             }
             // Also polled so that a worker of the same pool can help.
-            match ready!(self.poll_job(context)) {
+            match ready!(self.poll_job(context, Half::Reader)) {
                 Ok(()) => {}
                 // The items that came before are yielded first.
-                Err(Failure { error }) => items.failure = Some(error),
+                Err(Failure { error, .. }) => items.failure = Some(error),
             }
         }
     }
 
     /// Starts the next job while the consumer yields what the last one took, if items are quick.
     fn iterate_ahead(&mut self, items: &mut Items<T::Item>) {
-        let is_iterating = self
-            .job
-            .as_ref()
-            .is_some_and(|job| job.kind == Kind::Iterate);
-        if !is_iterating {
+        // With a capacity of 1, `next` is never called for an item that was not asked for.
+        if self.kind() != Some(Kind::Iterate) || self.item_capacity() == 1 {
             return;
         }
         // The items that came before a failure are yielded first.
-        items.failure = self.reap().err().map(|failure| failure.error);
+        let failed = self.reap(Half::Reader).err();
+        items.failure = failed.map(|failure| failure.error);
         if self.job.is_none() && items.failure.is_none() && items.is_quick() {
             self.start_iterating(items);
         }
     }
 
+    fn item_capacity(&self) -> usize {
+        self.capacity.unwrap_or(DEFAULT_ITEMS)
+    }
+
     fn start_iterating(&mut self, items: &mut Items<T::Item>) {
-        let capacity = self.capacity.unwrap_or(DEFAULT_ITEMS);
+        let capacity = self.item_capacity();
         let quick_run = items.queue.lock().quick_run;
         let limit = match quick_run < QUICK_RUN {
             true => 1,
@@ -236,8 +245,10 @@ where
         };
         let queue = Arc::clone(&items.queue);
         let started = self.start(Kind::Iterate, move |shared| {
-            iterate(shared, &queue, limit);
-            Reply::Done
+            let result = iterate(shared, &queue, limit);
+            // If the `Unblock` is gone, this drops the items.
+            drop_catching("the destructor of an item", queue);
+            result.map(|()| Reply::Done)
         });
         match started {
             Ok(()) => {}

@@ -8,22 +8,36 @@ use std::any::Any;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::Duration;
 
 use futures::io::AsyncWrite;
 
 use super::shared::Shared;
 use super::submission::Target;
-use super::{Failure, Kind, Refused, Reply, Unblock};
+use super::waiters::Half;
+use super::{Failure, Kind, Refused, Reply, Unblock, run_job};
 use crate::util::sync::{Arc, Instant};
 use crate::util::unwind::{drop_catching, drop_waker, wake};
 
 /// How long a job goes on with further buffers.
 const SLICE: Duration = Duration::from_millis(2);
 
+/// What an `Unblock` keeps of `T: Write`, from the first write on: `Drop` cannot require it.
+pub(super) struct Writing<T> {
+    /// Submits the writing job.
+    start: fn(&mut Unblock<T>) -> Result<(), Refused>,
+    /// Empties the outbox at the end of another job.
+    pub(super) rest: WriteRest<T>,
+}
+
+pub(super) type WriteRest<T> = fn(&Arc<Shared<T>>) -> thread::Result<Reply>;
+
 /// What the writing job does next.
+#[derive(Clone, Copy)]
 enum Step {
     /// Writes the bytes that were swapped into the buffer, after moving back by so many bytes.
     Write(u64),
@@ -32,8 +46,8 @@ enum Step {
     End,
 }
 
-/// The writing job.
-fn write_all<T>(shared: &Arc<Shared<T>>, target: &Target) -> Reply
+/// The writing job. Without a target it has no successor.
+fn write_all<T>(shared: &Arc<Shared<T>>, target: Option<&Target>) -> thread::Result<Reply>
 where
     T: Write + Send + 'static,
 {
@@ -41,7 +55,6 @@ where
     let mut buffer = mem::take(&mut shared.outbox.lock().spare);
     loop {
         let (step, waker) = next_step(shared, &mut buffer);
-        // There is room again.
         if let Some(waker) = waker {
             wake(waker);
         }
@@ -49,33 +62,39 @@ where
             Step::Write(undo) => shared.run(|io| {
                 move_back(io, undo)?;
                 io.write_all(&buffer)
-            }),
-            Step::Flush => shared.run(Write::flush),
-            Step::End => return Reply::Write(None),
+            })?,
+            Step::Flush => shared.run(Write::flush)?,
+            Step::End => return Ok(Reply::Write(None)),
         };
         buffer.clear();
         let mut outbox = shared.outbox.lock();
-        let surplus = match result {
-            Ok(()) => {
-                outbox.writing = 0;
-                None
-            }
-            Err(error) => outbox.fail(error),
+        outbox.writing = 0;
+        let surplus = match (result, step) {
+            (Ok(()), _) => None,
+            (Err(error), Step::Flush) => outbox.fail_flush(error),
+            (Err(error), Step::Write(_) | Step::End) => outbox.fail_write(error),
         };
         let is_over = Instant::now().saturating_duration_since(begin) >= SLICE;
-        let goes_on = outbox.bytes.is_empty() || outbox.last || !is_over;
+        let has_no_successor = outbox.last || target.is_none();
+        let goes_on = outbox.bytes.is_empty() || has_no_successor || !is_over;
         if !goes_on {
             outbox.spare = mem::take(&mut buffer);
         }
         drop(outbox);
         // An error is user data, so it is dropped outside the lock.
         drop_catching("the destructor of an error", surplus);
-        if goes_on {
-            continue;
-        }
+        let target = match target {
+            Some(target) if !goes_on => target,
+            Some(_) | None => continue,
+        };
         let (successor, successor_target) = (Arc::clone(shared), target.copy());
-        match target.submit_in_job(move || write_all(&successor, &successor_target)) {
-            Ok(successor) => return Reply::Write(Some(successor)),
+        let job = move || {
+            run_job(successor, None, |shared| {
+                write_all(shared, Some(&successor_target))
+            })
+        };
+        match target.submit_in_job(job) {
+            Ok(successor) => return Ok(Reply::Write(Some(successor))),
             // This job was accepted and is the last one, so it writes everything.
             Err(_) => {
                 let mut outbox = shared.outbox.lock();
@@ -88,23 +107,25 @@ where
 
 fn next_step<T>(shared: &Shared<T>, buffer: &mut Vec<u8>) -> (Step, Option<std::task::Waker>) {
     let mut outbox = shared.outbox.lock();
+    // There is room after each step: an error, too, has emptied the outbox.
+    let waker = outbox.waker.take();
     if !outbox.bytes.is_empty() {
         mem::swap(&mut outbox.bytes, buffer);
         outbox.writing = buffer.len();
         outbox.unflushed = true;
         let undo = mem::take(&mut outbox.undo);
-        return (Step::Write(undo), outbox.waker.take());
+        return (Step::Write(undo), waker);
     }
     if mem::take(&mut outbox.flush) && outbox.unflushed {
         outbox.unflushed = false;
-        return (Step::Flush, None);
+        return (Step::Flush, waker);
     }
     // Invariant: cleared under the lock under which nothing was found to do. So a poll that adds
     // work later submits a job.
     outbox.active = false;
     outbox.last = false;
     outbox.spare = mem::take(buffer);
-    (Step::End, None)
+    (Step::End, waker)
 }
 
 /// Moves a file back over the bytes that were read ahead of the consumer.
@@ -121,40 +142,50 @@ fn move_back<T: 'static>(io: &mut T, undo: u64) -> io::Result<()> {
 impl<T> Unblock<T> {
     /// Waits until no job is in flight and nothing is in the outbox, for an operation that does not
     /// report errors of writes.
-    pub(super) fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_written(
+        &mut self,
+        context: &mut Context<'_>,
+        half: Half,
+    ) -> Poll<Result<(), Refused>> {
         loop {
-            ready!(self.poll_others(context)).map_err(io::Error::from)?;
+            match ready!(self.poll_job(context, half)) {
+                Err(Failure { error, is_retry }) if is_retry || error.is_panic() => {
+                    return Poll::Ready(Err(Refused::Pool(error)));
+                }
+                // The job was refused, and its caller has gone.
+                Err(_) | Ok(()) => {}
+            }
             if self.shared.outbox.lock().bytes.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            // The pool has refused the job that writes these bytes: try again.
+            // The pool has refused the job that writes these bytes: try once more.
             self.submit_write()?;
+            if let Some(job) = &mut self.job {
+                job.is_retry = true;
+            }
         }
     }
 
     /// Submits the job that empties the outbox. None may be active.
     fn submit_write(&mut self) -> Result<(), Refused> {
-        let Some(start_write) = self.start_write else {
-            return Ok(());
-        };
-        self.shared.outbox.lock().active = true;
-        let started = start_write(self);
-        if started.is_err() {
-            self.shared.outbox.lock().active = false;
+        match &self.writing {
+            Some(writing) => (writing.start)(self),
+            None => Ok(()),
         }
-        started
     }
 
     /// Writes and flushes in the background what is left when the `Unblock` is dropped.
     pub(super) fn finish_in_background(&mut self) {
         // A failure was not reported and has no other place: what was lost is reported when the
         // outbox is dropped.
-        let _ = self.reap();
-        if self.job.as_ref().is_some_and(|job| job.kind != Kind::Write) {
+        let _ = self.reap(Half::Writer);
+        if self.writing.is_none() {
             return;
         }
         let mut outbox = self.shared.outbox.lock();
         outbox.flush = true;
+        // The job in flight does it before it ends.
+        outbox.is_orphaned = outbox.active;
         let is_needed = !outbox.active && !outbox.is_clean();
         drop(outbox);
         if is_needed {
@@ -164,9 +195,18 @@ impl<T> Unblock<T> {
 }
 
 impl<T: Write + Send + 'static> Unblock<T> {
+    /// Begins an operation of the writer.
+    fn enter_writer(&mut self) {
+        self.abandon_seek();
+        self.writing.get_or_insert(Writing {
+            start: Self::start_write,
+            rest: |shared| write_all(shared, None),
+        });
+    }
+
     fn start_write(&mut self) -> Result<(), Refused> {
         let target = self.target.copy();
-        self.start(Kind::Write, move |shared| write_all(shared, &target))
+        self.start(Kind::Write, move |shared| write_all(shared, Some(&target)))
     }
 
     /// Accepts bytes, or waits for room.
@@ -175,8 +215,7 @@ impl<T: Write + Send + 'static> Unblock<T> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.seek.abandon();
-        self.start_write = Some(Self::start_write);
+        self.enter_writer();
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -192,19 +231,19 @@ impl<T: Write + Send + 'static> Unblock<T> {
     /// Waits for a job of another operation, and takes the results of writing jobs.
     fn poll_until_writing(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_other_job() {
-            ready!(self.poll_others(context)).map_err(io::Error::from)?;
+            ready!(self.poll_others(context, Half::Writer)).map_err(io::Error::from)?;
         }
         Poll::Ready(self.reap_write())
     }
 
     fn has_other_job(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| job.kind != Kind::Write)
+        self.kind().is_some_and(|kind| kind != Kind::Write)
     }
 
     fn reap_write(&mut self) -> io::Result<()> {
         match self.has_other_job() {
             true => Ok(()),
-            false => self.reap().map_err(|failure| failure.error.into()),
+            false => (self.reap(Half::Writer)).map_err(|failure| failure.error.into()),
         }
     }
 
@@ -222,24 +261,24 @@ impl<T: Write + Send + 'static> Unblock<T> {
         let before = outbox.bytes.len();
         let accepted = bytes.len().min(capacity.saturating_sub(before));
         outbox.bytes.extend_from_slice(&bytes[..accepted]);
-        if outbox.active {
-            return Ok((accepted > 0).then_some(accepted));
-        }
-        let undo = match self.read_buffer.is_regular_file() {
+        // A job that flushes may be active, so there can be bytes ahead although a job is active.
+        let undo = match self.read_buffer.is_regular_file() && accepted > 0 {
             true => self.read_buffer.ahead() as u64,
             false => 0,
         };
         outbox.undo += undo;
+        let is_active = outbox.active;
         drop(outbox);
-        match self.submit_write() {
-            Ok(()) if undo > 0 => self.read_buffer.discard(),
-            Ok(()) => {}
-            Err(refused) => {
+        if !is_active {
+            if let Err(refused) = self.submit_write() {
                 let mut outbox = self.shared.outbox.lock();
                 outbox.bytes.truncate(before);
                 outbox.undo -= undo;
                 return Err(refused.into());
             }
+        }
+        if undo > 0 {
+            self.read_buffer.discard();
         }
         // If the pool had refused earlier bytes, there may still be no room.
         Ok((accepted > 0).then_some(accepted))
@@ -262,21 +301,21 @@ impl<T: Write + Send + 'static> Unblock<T> {
             return Poll::Ready(Ok(()));
         }
         // Also polled so that a worker of the same pool can help, and for a job that does not run.
-        let ended = ready!(self.poll_job(context));
+        let ended = ready!(self.poll_job(context, Half::Writer));
         Poll::Ready(ended.map_err(|failure| failure.error.into()))
     }
 
     /// Waits until everything is written and flushed.
     pub(super) fn poll_flushed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.seek.abandon();
-        self.start_write = Some(Self::start_write);
+        self.enter_writer();
         loop {
             self.reap_write()?;
+            let has_other_job = self.has_other_job();
             let mut outbox = self.shared.outbox.lock();
             if let Some(error) = outbox.error.take() {
                 return Poll::Ready(Err(error));
             }
-            let is_active = outbox.active;
+            let is_active = outbox.active && !has_other_job;
             // A read that is in flight does not matter then.
             if !is_active && outbox.is_clean() {
                 return Poll::Ready(Ok(()));
@@ -287,7 +326,8 @@ impl<T: Write + Send + 'static> Unblock<T> {
                 ready!(self.poll_until_writing(context))?;
                 self.submit_write()?;
             }
-            if let Err(Failure { error }) = ready!(self.poll_job(context)) {
+            let ended = ready!(self.poll_job(context, Half::Writer));
+            if let Err(Failure { error, .. }) = ended {
                 return Poll::Ready(Err(error.into()));
             }
         }
@@ -295,22 +335,25 @@ impl<T: Write + Send + 'static> Unblock<T> {
 
     /// Flushes, then drops the value in a job.
     pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.closed {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        if self.kind() != Some(Kind::Close) {
             ready!(self.poll_flushed(context))?;
             ready!(self.poll_until_writing(context))?;
             let closing = self.start(Kind::Close, |shared| {
                 let io = shared.io.lock().take();
-                drop(io);
-                Reply::Done
+                catch_unwind(AssertUnwindSafe(|| drop(io))).map(|()| Reply::Done)
             });
-            self.closed = true;
-            if let Err(Refused::Pool(_)) = closing {
-                // There is no worker to drop it on.
+            if closing.is_err() {
+                // There is no worker to drop it on, or it was lost.
+                self.closed = true;
                 let io = self.shared.io.lock().take();
-                drop(io);
+                drop_catching("the destructor of a blocking value", io);
+                return Poll::Ready(Ok(()));
             }
         }
-        let closed = ready!(self.poll_job(context));
+        let closed = ready!(self.poll_job(context, Half::Writer));
         Poll::Ready(closed.map_err(|failure| failure.error.into()))
     }
 }

@@ -8,13 +8,13 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use crate::common::event_log::EventLog;
 use crate::common::{
-    CountingWaker, Gate, LONG, Random, block_workers, bounded_pool, child, eventually,
+    Blocked, CountingWaker, Gate, LONG, Random, block_workers, bounded_pool, child, eventually,
     noop_context, poll_once, within,
 };
 use futurepool::{JoinError, ThreadPool, Unblock, block_on};
@@ -1348,4 +1348,967 @@ fn a_read_is_polled_with_the_last_waker() {
         eventually("the second is woken", || second.count() > 0);
         assert_eq!(first.count(), 0);
     });
+}
+
+/// Returns a pool whose only worker cannot be spawned.
+fn refusing_pool() -> ThreadPool {
+    let builder = ThreadPool::builder().max_workers(1);
+    builder.stack_size(1 << 60).build().unwrap()
+}
+
+fn content(mut file: File) -> String {
+    file.rewind().unwrap();
+    io::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_write_after_a_dropped_flush_lands_where_the_reader_is() {
+    within(LONG, "a dropped flush", || {
+        let pool = ThreadPool::new(1);
+        let mut io = Unblock::new_in(&pool, file_with(b"0123456789"));
+        let mut two = [0; 2];
+        block_on(io.write_all(b"ab")).unwrap();
+        block_on(io.read_exact(&mut two)).unwrap();
+        assert_eq!(&two, b"23");
+        let blocked = block_workers(&pool, 1);
+        // The job only flushes when it is submitted, and the rest of the file was read ahead.
+        assert!(io.flush().now_or_never().is_none());
+        let written = io.write(b"XY").now_or_never();
+        assert_eq!(written.unwrap().unwrap(), 2);
+        blocked.release();
+        block_on(io.read_exact(&mut two)).unwrap();
+        assert_eq!(&two, b"67");
+        assert_eq!(content(block_on(io.into_inner())), "ab23XY6789");
+    });
+}
+
+#[test]
+fn a_poll_tries_a_refused_write_once_more_and_then_returns_the_error() {
+    within(LONG, "a refused write", || {
+        let pool = refusing_pool();
+        let mut io = Unblock::new_in(&pool, Cursor::new(Vec::new()));
+        let written = io.write(b"spam").now_or_never();
+        assert_eq!(written.unwrap().unwrap(), 4);
+        for _ in 0..2 {
+            let seek = io.seek(SeekFrom::Start(0)).now_or_never().unwrap();
+            assert!(join_error(&seek.unwrap_err()).is_spawn_failed());
+            let read = io.read(&mut [0; 4]).now_or_never().unwrap();
+            assert!(join_error(&read.unwrap_err()).is_spawn_failed());
+        }
+        // `get_mut` has no errors, and returns as well.
+        assert!(block_on(io.get_mut()).get_ref().is_empty());
+    });
+}
+
+#[test]
+fn both_halves_are_woken_when_the_job_ends() {
+    /// Reads and flushes when it is told to.
+    struct Stepwise {
+        began: Sender<()>,
+        go: Receiver<()>,
+    }
+    impl Stepwise {
+        fn step(&self) {
+            self.began.send(()).unwrap();
+            self.go.recv_timeout(LONG).unwrap();
+        }
+    }
+    impl Read for Stepwise {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.step();
+            Ok(0)
+        }
+    }
+    impl Write for Stepwise {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.step();
+            Ok(())
+        }
+    }
+    within(LONG, "two halves", || {
+        let pool = ThreadPool::new(1);
+        let (began, begins) = mpsc::channel();
+        let (step, go) = mpsc::channel();
+        let mut io = Unblock::new_in(&pool, Stepwise { began, go });
+        let (reader, read_waker) = CountingWaker::new();
+        let (writer, write_waker) = CountingWaker::new();
+        let mut read_context = Context::from_waker(&read_waker);
+        let mut write_context = Context::from_waker(&write_waker);
+        // The writer waits for a read.
+        let read = Pin::new(&mut io).poll_read(&mut read_context, &mut [0; 4]);
+        assert!(read.is_pending());
+        begins.recv().unwrap();
+        let write = Pin::new(&mut io).poll_write(&mut write_context, b"spam");
+        assert!(write.is_pending());
+        step.send(()).unwrap();
+        eventually("both are woken", || {
+            reader.count() == 1 && writer.count() == 1
+        });
+        // The writer takes the result of the read, and leaves it to the reader.
+        let write = Pin::new(&mut io).poll_write(&mut write_context, b"spam");
+        assert!(write.is_ready());
+        // The reader waits for a flush.
+        let flush = Pin::new(&mut io).poll_flush(&mut write_context);
+        assert!(flush.is_pending());
+        begins.recv().unwrap();
+        let (before_read, before_flush) = (reader.count(), writer.count());
+        let read = Pin::new(&mut io).poll_read(&mut read_context, &mut [0; 4]);
+        assert!(read.is_pending());
+        step.send(()).unwrap();
+        eventually("both are woken", || {
+            reader.count() > before_read && writer.count() > before_flush
+        });
+        // One half takes the result, and the other one is told.
+        let before = reader.count();
+        let flush = Pin::new(&mut io).poll_flush(&mut write_context);
+        assert!(matches!(flush, Poll::Ready(Ok(()))));
+        assert!(reader.count() >= before);
+        drop((io, step));
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn the_halves_of_a_split_run_in_two_tasks() {
+    within(LONG, "two tasks", || {
+        let pool = ThreadPool::new(2);
+        let io = Unblock::with_capacity_in(&pool, 100, file_with(&[7; 20_000]));
+        let (mut reader, mut writer) = AsyncReadExt::split(io);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
+        let reading = runtime.spawn(async move {
+            let mut read = 0;
+            while read < 10_000 {
+                read += reader.read(&mut [0; 70]).await.unwrap();
+            }
+        });
+        let writing = runtime.spawn(async move {
+            for n in 0..1000 {
+                writer.write_all(&[8; 10]).await.unwrap();
+                if n % 7 == 0 {
+                    writer.flush().await.unwrap();
+                }
+            }
+        });
+        runtime.block_on(async {
+            reading.await.unwrap();
+            writing.await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn the_result_of_a_dropped_seek_is_not_that_of_a_later_one() {
+    within(LONG, "seeks", || {
+        let pool = ThreadPool::new(1);
+        let mut io = Unblock::new_in(&pool, Cursor::new(b"0123456789".to_vec()));
+        for by_write in [true, false] {
+            let blocked = block_workers(&pool, 1);
+            let seek = io.seek(SeekFrom::Start(0));
+            assert!(seek.now_or_never().is_none());
+            blocked.release();
+            if by_write {
+                block_on(io.write_all(b"abcd")).unwrap();
+            } else {
+                block_on(io.get_mut()).set_position(5);
+            }
+            assert_eq!(block_on(io.seek(SeekFrom::Start(0))).unwrap(), 0);
+            let mut text = String::new();
+            block_on(io.read_to_string(&mut text)).unwrap();
+            assert_eq!(text, "abcd456789");
+        }
+    });
+}
+
+#[test]
+fn a_buffered_read_waits_for_a_dropped_seek_and_a_dropped_with_mut() {
+    within(LONG, "a buffered read", || {
+        let pool = ThreadPool::new(1);
+        let mut io = Unblock::new_in(&pool, Cursor::new(b"0123456789".to_vec()));
+        let mut text = vec![0; 2];
+        block_on(io.read_exact(&mut text)).unwrap();
+
+        let blocked = block_workers(&pool, 1);
+        let call = io.with_mut(|cursor| cursor.position());
+        assert!(call.now_or_never().is_none());
+        assert!(io.read(&mut [0; 2]).now_or_never().is_none());
+        blocked.release();
+        pool.wait_until_quiet();
+
+        let blocked = block_workers(&pool, 1);
+        let seek = io.seek(SeekFrom::Current(0));
+        assert!(seek.now_or_never().is_none());
+        assert!(io.read(&mut [0; 2]).now_or_never().is_none());
+        blocked.release();
+        block_on(io.read_to_end(&mut text)).unwrap();
+        assert_eq!(text, b"0123456789");
+    });
+}
+
+/// A writer that hands over what it has buffered in `flush`, which can fail.
+#[derive(Clone, Default)]
+struct Flaky {
+    buffered: Vec<u8>,
+    flushed: Arc<Mutex<Vec<u8>>>,
+    errors: Arc<AtomicUsize>,
+    /// A read tells that it has begun, and waits.
+    gate: Option<(Sender<()>, Gate)>,
+}
+
+impl Flaky {
+    fn flushed(&self) -> Vec<u8> {
+        self.flushed.lock().unwrap().clone()
+    }
+}
+
+impl Read for Flaky {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        let (began, gate) = self.gate.as_ref().unwrap();
+        began.send(()).unwrap();
+        gate.wait();
+        Ok(0)
+    }
+}
+
+impl Write for Flaky {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffered.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let failing = self
+            .errors
+            .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        if failing.is_ok() {
+            return Err(io::Error::other("cannot flush"));
+        }
+        self.flushed.lock().unwrap().append(&mut self.buffered);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_failed_flush_is_made_again() {
+    run("flushes", async {
+        let pool = ThreadPool::new(1);
+        for by_close in [false, true] {
+            let flaky = Flaky::default();
+            flaky.errors.store(2, SeqCst);
+            let mut io = Unblock::new_in(&pool, flaky.clone());
+            io.write_all(b"spam").await.unwrap();
+            io.flush().await.unwrap_err();
+            io.close().await.unwrap_err();
+            if by_close {
+                io.close().await.unwrap();
+            } else {
+                io.flush().await.unwrap();
+            }
+            assert_eq!(flaky.flushed(), b"spam");
+        }
+    });
+}
+
+#[test]
+fn bytes_accepted_during_a_flush_that_fails_are_written() {
+    within(LONG, "a failed flush", || {
+        let pool = ThreadPool::new(1);
+        let flaky = Flaky::default();
+        flaky.errors.store(1, SeqCst);
+        let mut io = Unblock::new_in(&pool, flaky.clone());
+        block_on(io.write_all(b"spam")).unwrap();
+        pool.wait_until_quiet();
+        let blocked = block_workers(&pool, 1);
+        assert!(io.flush().now_or_never().is_none());
+        // Into the same job.
+        assert!(io.write_all(b"eggs").now_or_never().is_some());
+        blocked.release();
+        block_on(io.flush()).unwrap_err();
+        block_on(io.flush()).unwrap();
+        assert_eq!(flaky.flushed(), b"spameggs");
+    });
+}
+
+/// Tells when it is dropped.
+struct TellsDrop<T>(T, Sender<()>);
+
+impl<T: Write> Write for TellsDrop<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<T> Drop for TellsDrop<T> {
+    fn drop(&mut self) {
+        let _ = self.1.send(());
+    }
+}
+
+#[test]
+fn a_cancelled_close_is_reported_and_the_next_one_closes() {
+    within(LONG, "close", || {
+        let pool = ThreadPool::new(1);
+        let (tell, told) = mpsc::channel();
+        let mut io = Unblock::new_in(&pool, TellsDrop(Vec::new(), tell));
+        let blocked = block_workers(&pool, 1);
+        assert!(io.close().now_or_never().is_none());
+        assert_eq!(pool.cancel_queued(), 1);
+        let error = block_on(io.close()).unwrap_err();
+        assert!(join_error(&error).is_cancelled());
+        assert!(told.try_recv().is_err());
+        blocked.release();
+        block_on(io.close()).unwrap();
+        told.try_recv().expect("the value is dropped");
+        block_on(io.write(b"spam")).unwrap_err();
+    });
+}
+
+#[test]
+fn a_destructor_that_panics_does_not_unwind_from_a_close_without_a_worker() {
+    run("close", async {
+        let pool = ThreadPool::new(1);
+        let mut io = Unblock::new_in(&pool, Panicking(Arc::default()));
+        pool.shutdown().await;
+        io.close().await.unwrap();
+        assert!(io.write(b"spam").await.is_err());
+    });
+}
+
+#[test]
+fn the_value_is_lent_after_a_cancelled_write_was_tried_again() {
+    within(LONG, "a cancelled write", || {
+        let pool = ThreadPool::new(1);
+        let new = || {
+            let blocked = block_workers(&pool, 1);
+            let mut io = Unblock::new_in(&pool, Vec::new());
+            assert!(io.write(b"spam").now_or_never().is_some());
+            assert_eq!(pool.cancel_queued(), 1);
+            blocked.release();
+            io
+        };
+        assert_eq!(block_on(new().get_mut()), b"spam");
+        assert_eq!(block_on(new().into_inner()), b"spam");
+        assert_eq!(block_on(new().with_mut(|vec| vec.clone())), b"spam");
+        // If the pool refuses it again, the bytes stay.
+        let pool = ThreadPool::new(1);
+        let blocked = block_workers(&pool, 1);
+        let mut io = Unblock::new_in(&pool, Vec::new());
+        assert!(io.write(b"spam").now_or_never().is_some());
+        assert_eq!(pool.cancel_queued(), 1);
+        {
+            let mut lend = pin!(io.get_mut());
+            assert!(lend.as_mut().poll(&mut noop_context()).is_pending());
+            assert_eq!(pool.cancel_queued(), 1);
+            assert!(block_on(lend).is_empty());
+        }
+        blocked.release();
+        block_on(io.flush()).unwrap();
+        assert_eq!(block_on(io.into_inner()), b"spam");
+    });
+}
+
+#[test]
+fn a_flush_that_a_drop_loses_goes_to_tracing() {
+    child::alone("unblock::a_flush_that_a_drop_loses_goes_to_tracing", || {
+        EventLog::install();
+        let is_reported =
+            || EventLog::contains_at(tracing_core::Level::WARN, &["value was not flushed"]);
+        let pool = ThreadPool::new(1);
+        let mut flushed = Unblock::new_in(&pool, Flaky::default());
+        let mut taken = Unblock::new_in(&pool, Flaky::default());
+        let mut lost = Unblock::new_in(&pool, Flaky::default());
+        for io in [&mut flushed, &mut taken, &mut lost] {
+            block_on(io.write_all(b"spam")).unwrap();
+        }
+        block_on(flushed.flush()).unwrap();
+        pool.wait_until_quiet();
+        drop(pool);
+        drop(flushed);
+        block_on(taken.into_inner());
+        assert!(!is_reported());
+        drop(lost);
+        assert!(is_reported());
+    });
+}
+
+#[test]
+fn a_value_dropped_during_a_read_or_a_with_mut_is_flushed() {
+    within(LONG, "a drop", || {
+        for by_read in [true, false] {
+            let pool = ThreadPool::new(1);
+            let (began, begins) = mpsc::channel();
+            let gate = Gate::new();
+            let flaky = Flaky {
+                gate: Some((began.clone(), gate.clone())),
+                ..Flaky::default()
+            };
+            let mut io = Unblock::new_in(&pool, flaky.clone());
+            block_on(io.write_all(b"spam")).unwrap();
+            pool.wait_until_quiet();
+            if by_read {
+                assert!(io.read(&mut [0; 1]).now_or_never().is_none());
+            } else {
+                let wait = gate.clone();
+                let call = io.with_mut(move |_| {
+                    began.send(()).unwrap();
+                    wait.wait();
+                });
+                assert!(call.now_or_never().is_none());
+            }
+            begins.recv().unwrap();
+            drop(io);
+            gate.open();
+            pool.shutdown().join();
+            assert_eq!(flaky.flushed(), b"spam", "by_read: {by_read}");
+        }
+    });
+}
+
+#[test]
+fn the_end_is_forgotten_once_something_was_written() {
+    use std::collections::VecDeque;
+
+    within(LONG, "the end", || {
+        let pool = ThreadPool::new(2);
+        let mut io = Unblock::new_in(&pool, VecDeque::<u8>::new());
+        let mut buffer = [0; 4];
+        // In a worker the end is returned again.
+        let job = pool.submit(move || {
+            block_on(async move {
+                assert_eq!(io.read(&mut buffer).await.unwrap(), 0);
+                io.write_all(b"spam").await.unwrap();
+                io.flush().await.unwrap();
+                let after_write = io.read(&mut buffer).await.unwrap();
+                assert_eq!(io.read(&mut buffer).await.unwrap(), 0);
+                io.get_mut().await.extend(b"spam");
+                let after_get = io.read(&mut buffer).await.unwrap();
+                assert_eq!(io.read(&mut buffer).await.unwrap(), 0);
+                io.with_mut(|io| io.extend(b"spam")).await;
+                (after_write, after_get, io.read(&mut buffer).await.unwrap())
+            })
+        });
+        assert_eq!(job.join().unwrap(), (4, 4, 4));
+        // A dropped read has met it.
+        let mut io = Unblock::new_in(&pool, VecDeque::<u8>::new());
+        let blocked = block_workers(&pool, 2);
+        assert!(io.read(&mut buffer).now_or_never().is_none());
+        blocked.release();
+        block_on(io.write_all(b"spam")).unwrap();
+        assert_eq!(block_on(io.read(&mut buffer)).unwrap(), 4);
+    });
+}
+
+/// Panics when it is dropped, if it is told to.
+struct Bomb(bool);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.0, "the destructor");
+    }
+}
+
+#[test]
+fn a_panic_of_next_does_not_abort_if_an_item_panics_when_it_is_dropped() {
+    const TEST: &str =
+        "unblock::a_panic_of_next_does_not_abort_if_an_item_panics_when_it_is_dropped";
+    child::alone(TEST, || {
+        // Whether the job goes on after an item that took long depends on whether it was timed.
+        for last in 1500..1520 {
+            let pool = ThreadPool::new(1);
+            let (go, gate) = mpsc::channel::<()>();
+            let (began, begins) = mpsc::channel();
+            let mut n = 0;
+            let items = std::iter::from_fn(move || {
+                n += 1;
+                assert!(n <= last, "in next");
+                if n == last {
+                    began.send(()).unwrap();
+                    gate.recv().unwrap();
+                }
+                Some(Bomb(n == last))
+            });
+            let mut stream = Unblock::new_in(&pool, items);
+            for _ in 0..1200 {
+                assert!(!block_on(stream.next()).unwrap().0);
+            }
+            // The next job was started while the consumer took the items of the last one.
+            pool_has_begun(&pool, &begins);
+            drop(stream);
+            let _ = go.send(());
+            pool.shutdown().join();
+        }
+    });
+}
+
+/// Waits until a job has told that it has begun, or the pool is quiet.
+fn pool_has_begun(pool: &ThreadPool, begins: &Receiver<()>) {
+    eventually("the job begins or has ended", || {
+        let metrics = pool.metrics();
+        begins.try_recv().is_ok()
+            || metrics.submitted == metrics.completed + metrics.panicked + metrics.cancelled
+    });
+}
+
+#[test]
+fn a_panic_of_flush_does_not_abort_if_an_error_panics_when_it_is_dropped() {
+    use std::fmt;
+
+    struct Explosive(#[expect(dead_code, reason = "dropped")] Bomb);
+    impl fmt::Debug for Explosive {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("explosive")
+        }
+    }
+    impl fmt::Display for Explosive {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("explosive")
+        }
+    }
+    impl std::error::Error for Explosive {}
+    struct Fails(Gate);
+    impl Write for Fails {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::Error::other(Explosive(Bomb(true))))
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.wait();
+            panic!("in flush")
+        }
+    }
+    const TEST: &str =
+        "unblock::a_panic_of_flush_does_not_abort_if_an_error_panics_when_it_is_dropped";
+    child::alone(TEST, || {
+        let pool = ThreadPool::new(1);
+        let gate = Gate::new();
+        let mut io = Unblock::new_in(&pool, Fails(gate.clone()));
+        block_on(io.write(b"spam")).unwrap();
+        pool.wait_until_quiet();
+        drop(io);
+        gate.open();
+        pool.shutdown().join();
+    });
+}
+
+#[test]
+fn a_stream_of_capacity_one_never_calls_next_ahead() {
+    within(LONG, "capacity 1", || {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let items = (0..).inspect(move |_: &u32| {
+            counter.fetch_add(1, SeqCst);
+        });
+        let pool = ThreadPool::new(1);
+        let mut stream = Unblock::with_capacity_in(&pool, 1, items);
+        for asked in 1..=200 {
+            block_on(stream.next()).unwrap();
+            pool.wait_until_quiet();
+            assert_eq!(calls.load(SeqCst), asked);
+        }
+    });
+}
+
+#[test]
+fn a_writer_keeps_no_waker_after_an_error() {
+    within(LONG, "a failing writer", || {
+        let pool = ThreadPool::new(1);
+        let (sink, gate) = Sink::gated();
+        sink.fail(1);
+        let mut io = Unblock::with_capacity_in(&pool, 4, sink.clone());
+        let (counter, waker) = CountingWaker::new();
+        let before = Arc::strong_count(&counter);
+        let mut context = Context::from_waker(&waker);
+        assert!(
+            Pin::new(&mut io)
+                .poll_write(&mut context, b"spam")
+                .is_ready()
+        );
+        eventually("the job writes", || sink.begun.load(SeqCst) == 1);
+        while Pin::new(&mut io)
+            .poll_write(&mut context, b"spam")
+            .is_ready()
+        {}
+        gate.open();
+        pool.wait_until_quiet();
+        eventually("the writer is woken", || counter.count() > 0);
+        block_on(io.write(b"spam")).unwrap_err();
+        block_on(io.flush()).unwrap();
+        assert_eq!(Arc::strong_count(&counter), before);
+    });
+}
+
+#[test]
+fn a_dropped_with_mut_whose_result_panics_harms_no_later_operation() {
+    within(LONG, "with_mut", || {
+        let pool = ThreadPool::new(1);
+        let mut io = Unblock::new_in(&pool, Cursor::new("spam"));
+        let blocked = block_workers(&pool, 1);
+        assert!(io.with_mut(|_| Bomb(true)).now_or_never().is_none());
+        blocked.release();
+        let mut buffer = [0; 4];
+        assert_eq!(block_on(io.read(&mut buffer)).unwrap(), 4);
+        assert_eq!(pool.metrics().panicked, 0);
+    });
+}
+
+#[test]
+fn nothing_is_read_ahead_before_a_refused_write() {
+    within(LONG, "consume", || {
+        let pool = ThreadPool::new(1);
+        let mut io = Unblock::with_capacity_in(&pool, 4, file_with(b"0123456789abcdef"));
+        block_on(io.read_exact(&mut [0; 4])).unwrap();
+        pool.wait_until_quiet();
+        let blocked = block_workers(&pool, 1);
+        assert!(io.write(b"XY").now_or_never().is_some());
+        assert_eq!(pool.cancel_queued(), 1);
+        blocked.release();
+        assert!(io.flush().now_or_never().unwrap().is_err());
+        io.consume_unpin(0);
+        block_on(io.flush()).unwrap();
+        assert_eq!(content(block_on(io.into_inner())), "0123XY6789abcdef");
+    });
+}
+
+/// A task with at most one operation of one half, which is polled only when it is woken.
+struct HalfTask<O> {
+    operation: Option<O>,
+    counter: Arc<CountingWaker>,
+    waker: Waker,
+    /// How often it had been woken at its last poll. `None` before the first poll.
+    seen: Option<usize>,
+}
+
+impl<O: Clone> HalfTask<O> {
+    fn new() -> Self {
+        let (counter, waker) = CountingWaker::new();
+        Self {
+            operation: None,
+            counter,
+            waker,
+            seen: None,
+        }
+    }
+
+    fn begin(&mut self, operation: O) {
+        self.operation = Some(operation);
+        self.seen = None;
+    }
+
+    fn is_woken(&self) -> bool {
+        self.operation.is_some() && self.seen != Some(self.counter.count())
+    }
+
+    /// Returns the operation and the waker of a poll, if the task was woken.
+    fn poll(&mut self) -> Option<(O, Waker)> {
+        if !self.is_woken() {
+            return None;
+        }
+        self.seen = Some(self.counter.count());
+        Some((self.operation.clone()?, self.waker.clone()))
+    }
+}
+
+#[derive(Clone)]
+enum WriterOperation {
+    Write(Vec<u8>),
+    Flush,
+}
+
+/// An `Unblock<File>` in two tasks, as after `split`, beside a model. Any future may be dropped at
+/// any time, workers may be busy, and queued jobs may be cancelled.
+struct TwoHalves {
+    seed: u64,
+    random: Random,
+    pool: ThreadPool,
+    blocked: Option<Blocked>,
+    io: Unblock<File>,
+    path: tempfile::NamedTempFile,
+    model: Cursor<Vec<u8>>,
+    reader: HalfTask<usize>,
+    writer: HalfTask<WriterOperation>,
+}
+
+impl TwoHalves {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let bytes = random_bytes(random.next(), random.below(200));
+        let path = tempfile::NamedTempFile::new().unwrap();
+        fs::write(path.path(), &bytes).unwrap();
+        let pool = ThreadPool::new(1);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path.path())
+            .unwrap();
+        let capacity = 1 + random.below(50);
+        Self {
+            seed,
+            io: Unblock::with_capacity_in(&pool, capacity, file),
+            random,
+            pool,
+            blocked: None,
+            path,
+            model: Cursor::new(bytes),
+            reader: HalfTask::new(),
+            writer: HalfTask::new(),
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..150 {
+            self.step();
+        }
+        self.finish();
+        self.until_not_cancelled(|io| block_on(io.flush())).unwrap();
+        self.check_file();
+        assert_eq!(block_on(self.io.seek(SeekFrom::Start(0))).unwrap(), 0);
+        let mut all = Vec::new();
+        block_on(self.io.read_to_end(&mut all)).unwrap();
+        assert!(all == *self.model.get_ref());
+    }
+
+    fn step(&mut self) {
+        match self.random.below(16) {
+            0..=2 if self.reader.operation.is_none() => {
+                self.reader.begin(1 + self.random.below(40));
+            }
+            3..=5 if self.writer.operation.is_none() => {
+                let operation = match self.random.one_in(3) {
+                    true => WriterOperation::Flush,
+                    false => {
+                        let length = 1 + self.random.below(40);
+                        WriterOperation::Write(random_bytes(self.random.next(), length))
+                    }
+                };
+                self.writer.begin(operation);
+            }
+            0..=2 | 6 | 7 => self.poll_reader(),
+            3..=5 | 8 | 9 => self.poll_writer(),
+            10 => match self.random.one_in(2) {
+                true => self.reader.operation = None,
+                false => self.writer.operation = None,
+            },
+            11 => match self.blocked.take() {
+                Some(blocked) => blocked.release(),
+                None => self.blocked = Some(block_workers(&self.pool, 1)),
+            },
+            12 => {
+                self.pool.cancel_queued();
+            }
+            13 => self.finish(),
+            14 => self.seek(),
+            _ => self.call(),
+        }
+    }
+
+    fn poll_reader(&mut self) {
+        let Some((length, waker)) = self.reader.poll() else {
+            return;
+        };
+        let mut buffer = vec![0; length];
+        let mut context = Context::from_waker(&waker);
+        match Pin::new(&mut self.io).poll_read(&mut context, &mut buffer) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(read)) => self.check_read(&buffer[..read]),
+            Poll::Ready(Err(error)) => assert!(join_error(&error).is_cancelled(), "{error}"),
+        }
+        self.reader.operation = None;
+    }
+
+    fn check_read(&mut self, bytes: &[u8]) {
+        let mut expected = vec![0; bytes.len()];
+        self.model.read_exact(&mut expected).unwrap();
+        assert_eq!(bytes, expected);
+        if bytes.is_empty() {
+            assert!(self.model.position() >= self.model.get_ref().len() as u64);
+        }
+    }
+
+    fn poll_writer(&mut self) {
+        let Some((operation, waker)) = self.writer.poll() else {
+            return;
+        };
+        let mut context = Context::from_waker(&waker);
+        let io = Pin::new(&mut self.io);
+        let done = match &operation {
+            WriterOperation::Write(bytes) => io.poll_write(&mut context, bytes),
+            WriterOperation::Flush => io.poll_flush(&mut context).map_ok(|()| 0),
+        };
+        match (done, operation) {
+            (Poll::Pending, _) => return,
+            (Poll::Ready(Ok(written)), WriterOperation::Write(bytes)) => {
+                self.model.write_all(&bytes[..written]).unwrap();
+            }
+            (Poll::Ready(Ok(_)), WriterOperation::Flush) => self.check_file(),
+            (Poll::Ready(Err(error)), _) => {
+                assert!(join_error(&error).is_cancelled(), "{error}");
+            }
+        }
+        self.writer.operation = None;
+    }
+
+    fn check_file(&self) {
+        assert!(fs::read(self.path.path()).unwrap() == *self.model.get_ref());
+    }
+
+    /// Completes both operations. Each must be woken when it can go on.
+    fn finish(&mut self) {
+        self.blocked = None;
+        while self.reader.operation.is_some() || self.writer.operation.is_some() {
+            let what = format!("seed {}: a half is woken", self.seed);
+            eventually(&what, || self.reader.is_woken() || self.writer.is_woken());
+            self.poll_reader();
+            self.poll_writer();
+        }
+    }
+
+    /// Drops the operations in progress or completes them, for one that needs the whole.
+    fn reunite(&mut self) {
+        match self.random.one_in(2) {
+            true => self.finish(),
+            false => (self.reader.operation, self.writer.operation) = (None, None),
+        }
+    }
+
+    fn seek(&mut self) {
+        self.reunite();
+        let length = self.model.get_ref().len();
+        let position = match self.random.below(4) {
+            0 => SeekFrom::Start(self.random.below(length + 10) as u64),
+            1 => SeekFrom::End(-(self.random.below(length + 1) as i64)),
+            2 => SeekFrom::Current(0),
+            // This may fail, and must then change nothing.
+            _ => SeekFrom::Current(self.random.below(60) as i64 - 30),
+        };
+        let before = self.model.position();
+        let expected = self.model.seek(position).ok();
+        let is_dropped = self.random.one_in(2);
+        if !is_dropped {
+            self.blocked = None;
+            let seeked = self.until_not_cancelled(|io| block_on(io.seek(position)));
+            assert_eq!(seeked.ok(), expected);
+            return;
+        }
+        if let Some(seeked) = self.io.seek(position).now_or_never() {
+            match seeked {
+                Err(error) if error.get_ref().is_some_and(|error| error.is::<JoinError>()) => {
+                    self.model.set_position(before);
+                }
+                seeked => assert_eq!(seeked.ok(), expected),
+            }
+            return;
+        }
+        self.blocked = None;
+        // The seek was made or not. An operation that follows knows.
+        let mut moved = 0;
+        let mut bytes = vec![0; 1 + self.random.below(20)];
+        let operation = self.random.below(3);
+        match operation {
+            0 => {
+                moved = block_on(self.io.read(&mut bytes)).unwrap();
+                bytes.truncate(moved);
+            }
+            1 => {
+                moved = bytes.len();
+                block_on(self.io.write_all(&bytes)).unwrap();
+            }
+            _ => {}
+        }
+        // Another one than the dropped seek, so not its result.
+        let now = match position {
+            SeekFrom::Current(0) => SeekFrom::Current(1),
+            _ => SeekFrom::Current(0),
+        };
+        let offset = u64::from(now == SeekFrom::Current(1));
+        let now = block_on(self.io.seek(now)).unwrap() - offset;
+        let start = now - moved as u64;
+        assert!(start == before || Some(start) == expected);
+        self.model.set_position(start);
+        match operation {
+            0 => self.check_read_any(&bytes),
+            1 => self.model.write_all(&bytes).unwrap(),
+            _ => {}
+        }
+        self.model.set_position(now + offset);
+    }
+
+    /// Repeats an operation that reports a write which was cancelled before.
+    fn until_not_cancelled<R>(
+        &mut self,
+        mut operation: impl FnMut(&mut Unblock<File>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let is_cancelled = |error: &io::Error| {
+            let error = error.get_ref().and_then(|error| error.downcast_ref());
+            error.is_some_and(JoinError::is_cancelled)
+        };
+        loop {
+            match operation(&mut self.io) {
+                Err(error) if is_cancelled(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Like `check_read`, but the read may have asked for nothing.
+    fn check_read_any(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.check_read(bytes);
+        }
+    }
+
+    fn call(&mut self) {
+        self.reunite();
+        let length = |file: &mut File| file.metadata().unwrap().len();
+        let expected = self.model.get_ref().len() as u64;
+        match self.random.below(4) {
+            0 => {
+                let call = self.io.with_mut(length);
+                let called = call.now_or_never();
+                assert!(called.is_none_or(|called| called == expected));
+            }
+            1 => {
+                self.blocked = None;
+                assert_eq!(block_on(self.io.with_mut(length)), expected);
+            }
+            2 => {
+                self.blocked = None;
+                assert_eq!(length(block_on(self.io.get_mut())), expected);
+            }
+            _ => {
+                self.blocked = None;
+                let bytes = self.until_not_cancelled(|io| {
+                    let bytes = block_on(io.fill_buf());
+                    bytes.map(<[u8]>::to_vec)
+                });
+                let mut bytes = bytes.unwrap();
+                bytes.truncate(self.random.below(bytes.len() + 1));
+                self.io.consume_unpin(bytes.len());
+                self.check_read_any(&bytes);
+            }
+        }
+    }
+}
+
+/// `FUTUREPOOL_UNBLOCK_SEEDS=9` tries seeds 0 to 8, and `5..9` tries seeds 5 to 8.
+#[test]
+fn random_operations_of_two_halves_do_what_they_do_on_a_vector() {
+    let seeds = std::env::var("FUTUREPOOL_UNBLOCK_SEEDS").unwrap_or_else(|_| "300".to_owned());
+    let (first, end) = seeds.split_once("..").unwrap_or(("0", &seeds));
+    let (first, end) = (first.parse::<u64>().unwrap(), end.parse::<u64>().unwrap());
+    for seed in first..end {
+        within(LONG * 2, &format!("seed {seed}"), move || {
+            let outcome = catch_unwind(|| TwoHalves::new(seed).run());
+            if let Err(payload) = outcome {
+                eprintln!("seed {seed} fails");
+                std::panic::resume_unwind(payload);
+            }
+        });
+    }
 }
