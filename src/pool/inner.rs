@@ -26,7 +26,7 @@ use crate::task::context::{
 };
 use crate::task::job::Job;
 use crate::util::fault::fault_or;
-use crate::util::sync::{Arc, AtomicBool, Ordering};
+use crate::util::sync::{Arc, AtomicBool, Ordering, fence};
 use crate::util::unwind::{drop_catching, emit, wake, wake_all};
 
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl PoolInner {
 
     /// Adds a job that has its permit.
     pub(crate) fn push(
-        &self,
+        self: &Arc<Self>,
         job: Job,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
@@ -196,6 +196,8 @@ impl PoolInner {
             accepted
         });
         if let Some(wakers) = idle_wakers {
+            // First, as a waker is user code, and may wait for this job.
+            notify_work(self);
             wake_all(wakers);
         }
         match &push {
@@ -427,10 +429,11 @@ impl Scheduler for PoolRef {
         unavailable.increment();
         if Context::with(|context| context.searching.take()).unwrap_or(false) {
             pool.idle.stop_searching();
-            // Rule 2 of `idle.rs`.
-            if pool.has_queued_hint() {
-                notify_work(pool);
-            }
+        }
+        // A job that came since this one was counted as ended may have been left to this worker.
+        fence(Ordering::SeqCst);
+        if pool.has_queued_hint() {
+            notify_work(pool);
         }
         wake_all(wakers);
         unavailable.decrement();

@@ -287,13 +287,20 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);
         drop(inner);
-        self.scheduler.on_published(Some(runner));
         // After the lock: a waker may poll the handle at once, on this very thread.
-        if let Some(waker) = waker {
-            fault_or!("the_end_wakes_nobody": drop(waker); wake(waker));
-        }
+        let wake_waiter = |waker: Option<Waker>| {
+            if let Some(waker) = waker {
+                fault_or!("the_end_wakes_nobody": drop(waker); wake(waker));
+            }
+        };
+        // A waker of this crate comes first. One of the user takes its time, as may those of an idle pool.
         if wakes {
+            self.scheduler.on_published(Some(runner));
+            wake_waiter(waker);
             self.scheduler.on_woken(runner);
+        } else {
+            wake_waiter(waker);
+            self.scheduler.on_published(Some(runner));
         }
     }
 }

@@ -114,8 +114,8 @@ const DEFAULT_BYTES: usize = 512 * 1024;
 /// Dropping the future of a read, or of `next`, loses neither bytes nor items: the job runs on,
 /// and the next read returns what it read. Dropping the future of a write is safe in the same
 /// way: bytes that the future accepted are written. A dropped seek may still take effect, and the
-/// next operation waits for it. If that is a seek to the same position, it continues the dropped
-/// one.
+/// next operation waits for it. With futures' trait, a seek to the same position continues the
+/// dropped one. tokio's `seek` first ends the dropped one and then seeks again.
 ///
 /// # Reading, writing and seeking the same value
 ///

@@ -17,7 +17,7 @@ use super::waiters::Half;
 use super::{Failure, Kind, Refused, Reply, Unblock, resume};
 use crate::error::JoinError;
 use crate::util::sync::{Arc, Instant, Mutex};
-use crate::util::unwind::{drop_catching, drop_waker, wake};
+use crate::util::unwind::{DropEach, drop_catching, drop_waker, wake};
 
 /// How many items a job takes by default.
 const DEFAULT_ITEMS: usize = 1024;
@@ -62,6 +62,23 @@ struct Queue<I> {
     is_ended: bool,
     /// How many of the last items were quick. A slow item halves it, as it may be chance.
     quick_run: usize,
+}
+
+impl<I> Drop for Items<I> {
+    fn drop(&mut self) {
+        drop_each(mem::take(&mut self.taken));
+    }
+}
+
+impl<I> Drop for Queue<I> {
+    fn drop(&mut self) {
+        drop_each(mem::take(&mut self.items));
+    }
+}
+
+/// A destructor that panics harms no other item: two at once would abort the process.
+fn drop_each<I>(items: VecDeque<I>) {
+    drop(DropEach::new(items.into()));
 }
 
 impl<I: Send + 'static> ErasedItems for Items<I> {

@@ -178,7 +178,7 @@ impl<T> Unblock<T> {
     pub(super) fn finish_in_background(&mut self) {
         // A failure was not reported and has no other place: what was lost is reported when the
         // outbox is dropped.
-        let _ = self.reap(Half::Writer);
+        drop_catching("a panic's payload", self.reap(Half::Writer).err());
         if self.writing.is_none() {
             return;
         }
@@ -188,7 +188,9 @@ impl<T> Unblock<T> {
         outbox.is_orphaned = outbox.active;
         let is_needed = !outbox.active && !outbox.is_clean();
         drop(outbox);
-        if is_needed {
+        // At most one job has the value. One that does not look at the outbox leaves the loss of a flush
+        // to be reported when the value is dropped.
+        if is_needed && self.job.is_none() {
             let _ = self.submit_write();
         }
     }

@@ -164,6 +164,7 @@ fn guarantee_9_a_job_that_ended_keeps_nothing_of_its_span() {
             let map = pool.map(0..3, |n| n).start();
             drop(map);
             blocked.release();
+            pool.wait_idle().join(); // the map runs to its end
             let full = ThreadPool::new(1);
             full.shutdown();
             assert!(full.try_submit(|| ()).unwrap_err().is_shutdown());

@@ -2312,3 +2312,25 @@ fn random_operations_of_two_halves_do_what_they_do_on_a_vector() {
         });
     }
 }
+
+#[test]
+fn items_whose_destructors_panic_do_not_abort_the_process() {
+    /// Panics also while the thread is panicking, which aborts the process.
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a destructor");
+        }
+    }
+    let name = "unblock::items_whose_destructors_panic_do_not_abort_the_process";
+    child::alone(name, || {
+        let pool = ThreadPool::new(1);
+        let mut stream = Unblock::new_in(&pool, (0..1_000).map(|_| Bomb));
+        for _ in 0..100 {
+            std::mem::forget(block_on(stream.next()));
+        }
+        // Quick items are taken ahead, so some are left in the queue.
+        pool.wait_idle().join();
+        drop(stream);
+    });
+}
