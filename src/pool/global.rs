@@ -76,7 +76,7 @@ impl GlobalPool {
     /// Call it at the start of `main`. A library should not call it.
     ///
     /// The pool captures the runtime that was given with
-    /// [`tokio_handle`](ThreadPoolBuilder::tokio_handle), and no other. The default prefix of its
+    /// `ThreadPoolBuilder::tokio_handle`, and no other. The default prefix of its
     /// threads' names is `global`.
     ///
     /// # Errors
