@@ -172,8 +172,8 @@ impl<H: WaitHandle<Value = Result<T, E>>, T, E> WaitResultHandle for H {
 
 /// What the combinators do with a [`WaitHandle`].
 ///
-/// These functions are not part of the public trait: a user who imports it could no longer call
-/// `cancel` on a `&mut JoinHandle`, say, because the trait's method would come first.
+/// These functions are not part of the public trait. Otherwise, code that imports the trait and calls
+/// `cancel` on a `&mut JoinHandle` would get the trait's method instead of the handle's.
 pub(crate) trait Inner: WaitHandle {
     /// Returns `Ready` once the job is finished, and leaves the result in the handle. Until then,
     /// the handle keeps the context's waker.

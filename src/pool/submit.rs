@@ -96,64 +96,41 @@ pub(crate) fn acquire_blocking(semaphore: &Semaphore) {
 
 /// A submitter that acquires a permit without blocking. Dropping it gives up its position.
 pub(crate) struct Acquire {
-    pool: Arc<PoolInner>,
-    refs: Arc<PoolRefs>,
+    submitter: PoolSubmitter,
     ticket: Option<Ticket>,
 }
 
 impl Acquire {
     pub(crate) fn new(pool: Arc<PoolInner>, refs: Arc<PoolRefs>) -> Self {
-        Self {
-            pool,
-            refs,
-            ticket: None,
-        }
+        PoolSubmitter { pool, refs }.acquire()
     }
 
     /// Acquires a permit, or waits for one. In one of the pool's own workers a wait that blocks the
     /// thread exceeds the capacity instead.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(semaphore) = self.pool.semaphore() else {
+        let Some(semaphore) = self.submitter.pool.semaphore() else {
             return Poll::Ready(());
         };
         let acquired = semaphore.poll_acquire(&mut self.ticket, context.waker());
         if acquired.is_pending() {
-            if !in_block_on() || self.pool.current_worker().is_none() {
+            if !in_block_on() || self.submitter.pool.current_worker().is_none() {
                 return Poll::Pending;
             }
             // Permits are released when workers start jobs. If all of them waited here, none would be.
             self.cancel();
-            if let Some(semaphore) = self.pool.semaphore() {
-                semaphore.force_acquire();
-            }
+            self.submitter.force_acquire();
         }
         Poll::Ready(())
     }
 
-    /// Returns another submitter to the same pool.
-    pub(crate) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.pool), Arc::clone(&self.refs))
-    }
-
-    /// Acquires a permit, if need be above the capacity.
-    pub(crate) fn force_acquire(&self) {
-        if let Some(semaphore) = self.pool.semaphore() {
-            semaphore.force_acquire();
-        }
-    }
-
     /// Acquires a permit if one is free and nothing waits for it.
     pub(crate) fn try_acquire(&self) -> bool {
-        let semaphore = self.pool.semaphore();
-        self.ticket.is_none() && semaphore.is_none_or(Semaphore::try_acquire)
+        self.ticket.is_none() && self.submitter.try_acquire()
     }
 
-    /// Returns a way to queue more jobs in the same pool.
+    /// Returns a way to queue jobs in the same pool.
     pub(crate) fn submitter(&self) -> PoolSubmitter {
-        PoolSubmitter {
-            pool: Arc::clone(&self.pool),
-            refs: Arc::clone(&self.refs),
-        }
+        self.submitter.clone()
     }
 
     fn is_waiting(&self) -> bool {
@@ -162,30 +139,13 @@ impl Acquire {
 
     /// Stops waiting. A permit that was granted meanwhile is passed on.
     pub(crate) fn cancel(&mut self) {
-        if let (Some(semaphore), Some(ticket)) = (self.pool.semaphore(), self.ticket.take()) {
+        if let (Some(semaphore), Some(ticket)) =
+            (self.submitter.pool.semaphore(), self.ticket.take())
+        {
             if let Some(waker) = semaphore.cancel(ticket) {
                 wake(waker);
             }
         }
-    }
-
-    /// Queues a job with the acquired permit: see [`enqueue`].
-    pub(crate) fn enqueue<F, T>(
-        &self,
-        closure: F,
-        origin: Origin,
-        span: Option<Span>,
-    ) -> Result<JoinHandle<T>, (Closed, F)>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        enqueue(&self.pool, &self.refs, closure, origin, span)
-    }
-
-    /// Queues a job that was made for any executor, with the acquired permit: see [`enqueue_job`].
-    pub(crate) fn enqueue_job(&self, job: Job) {
-        enqueue_job(&self.pool, &self.refs, job);
     }
 }
 
@@ -204,6 +164,14 @@ pub(crate) struct PoolSubmitter {
 }
 
 impl PoolSubmitter {
+    /// Starts to acquire a permit without blocking.
+    pub(crate) fn acquire(&self) -> Acquire {
+        Acquire {
+            submitter: self.clone(),
+            ticket: None,
+        }
+    }
+
     /// Returns whether jobs need permits.
     pub(crate) fn is_bounded(&self) -> bool {
         self.pool.semaphore().is_some()
@@ -243,6 +211,11 @@ impl PoolSubmitter {
         T: Send + 'static,
     {
         enqueue(&self.pool, &self.refs, closure, origin, span)
+    }
+
+    /// Queues a job that was made for any executor, with an acquired permit: see [`enqueue_job`].
+    pub(crate) fn enqueue_job(&self, job: Job) {
+        enqueue_job(&self.pool, &self.refs, job);
     }
 }
 
@@ -294,7 +267,7 @@ where
         ready!(this.acquire.poll(context));
         let closure = this.closure.take().expect("it was looked for above");
         Poll::Ready(
-            (this.acquire)
+            (this.acquire.submitter)
                 .enqueue(closure, this.origin, this.span.take())
                 .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure)),
         )

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::error::JoinError;
 use crate::executor::{Executor, submit_to};
-use crate::pool::{Acquire, ThreadPool, global};
+use crate::pool::{Acquire, PoolSubmitter, ThreadPool, global};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
@@ -23,7 +23,7 @@ use crate::util::unwind::drop_catching;
 /// The pool that an `Unblock` submits its jobs to.
 pub(super) struct Target {
     /// `None`: the process-wide pool, which is created by the first job.
-    pool: Option<Acquire>,
+    pool: Option<PoolSubmitter>,
     /// Where the `Unblock` was created: errors of its jobs show this place.
     origin: Origin,
 }
@@ -40,14 +40,14 @@ impl Target {
     #[track_caller]
     pub(super) fn pool(pool: &ThreadPool) -> Self {
         Self {
-            pool: Some(pool.acquire()),
+            pool: Some(pool.acquire().submitter()),
             origin: Location::caller(),
         }
     }
 
     fn acquire(&self) -> Acquire {
         match &self.pool {
-            Some(pool) => pool.another(),
+            Some(pool) => pool.acquire(),
             None => global().pool.acquire(),
         }
     }
@@ -55,7 +55,7 @@ impl Target {
     /// Returns a copy, for a job that submits its successor.
     pub(super) fn copy(&self) -> Self {
         Self {
-            pool: self.pool.as_ref().map(Acquire::another),
+            pool: self.pool.clone(),
             origin: self.origin,
         }
     }
@@ -89,7 +89,7 @@ impl Target {
         R: Send + 'static,
     {
         let acquire = self.acquire();
-        acquire.force_acquire();
+        acquire.submitter().force_acquire();
         self.enqueue(&acquire, closure)
     }
 
@@ -98,7 +98,10 @@ impl Target {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        match acquire.enqueue(closure, self.origin, span::current()) {
+        match acquire
+            .submitter()
+            .enqueue(closure, self.origin, span::current())
+        {
             Ok(handle) => Ok(Submission { handle, wait: None }),
             Err((closed, closure)) => {
                 drop_catching("the destructor of a job's closure", closure);
@@ -182,7 +185,7 @@ impl RoomWait {
             state.woken = false;
             drop(state);
             if acquire.poll(&mut Context::from_waker(&waker)).is_ready() {
-                acquire.enqueue_job(job);
+                acquire.submitter().enqueue_job(job);
                 return;
             }
             let mut state = self.state.lock();

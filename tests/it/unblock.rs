@@ -2256,7 +2256,7 @@ impl TwoHalves {
         }
     }
 
-    /// Like `check_read`, but the read may have asked for nothing.
+    /// Checks what a read has returned, which may have had an empty buffer.
     fn check_read_any(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.check_read(bytes);

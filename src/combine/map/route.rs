@@ -19,17 +19,30 @@ pub(crate) trait Route<'job>: Send + Sync {
 
     fn of_jobs(&self) -> Self::OfJobs;
 
+    /// Returns the thread pool that the jobs go to, if it is one.
+    fn pool(&self) -> Option<&PoolSubmitter>;
+
     /// Returns whether a job needs a permit, which may not be available.
-    fn is_bounded(&self) -> bool;
+    fn is_bounded(&self) -> bool {
+        self.pool().is_some_and(PoolSubmitter::is_bounded)
+    }
 
     /// Acquires a permit if one is available now.
-    fn try_acquire(&self) -> bool;
+    fn try_acquire(&self) -> bool {
+        self.pool().is_none_or(PoolSubmitter::try_acquire)
+    }
 
     /// Acquires a permit, above the capacity if necessary.
-    fn force_acquire(&self);
+    fn force_acquire(&self) {
+        if let Some(pool) = self.pool() {
+            pool.force_acquire();
+        }
+    }
 
     /// Returns whether a job would be accepted now.
-    fn availability(&self) -> Availability;
+    fn availability(&self) -> Availability {
+        self.pool().map_or(Availability::Open, availability_of)
+    }
 
     /// Submits a job that has its permit. The closure gets the place where it must record panics of
     /// its items, if that place is not among its results.
@@ -44,7 +57,15 @@ pub(crate) trait Route<'job>: Send + Sync {
         T: Send + 'job;
 
     /// Reports that at least `items` items of a detached map will not run.
-    fn report_unrun(&self, items: usize, origin: Origin);
+    fn report_unrun(&self, items: usize, origin: Origin) {
+        emit(|| {
+            tracing::warn!(
+                items,
+                map = %origin,
+                "at least {items} items of the map submitted at {origin} did not run: the pool is closed"
+            );
+        });
+    }
 }
 
 /// What happens to a job that is submitted now.
@@ -152,20 +173,8 @@ impl Route<'static> for PoolRoute {
         Self(self.0.clone())
     }
 
-    fn is_bounded(&self) -> bool {
-        self.0.is_bounded()
-    }
-
-    fn try_acquire(&self) -> bool {
-        self.0.try_acquire()
-    }
-
-    fn force_acquire(&self) {
-        self.0.force_acquire();
-    }
-
-    fn availability(&self) -> Availability {
-        availability_of(&self.0)
+    fn pool(&self) -> Option<&PoolSubmitter> {
+        Some(&self.0)
     }
 
     fn submit<C, T>(
@@ -189,20 +198,6 @@ impl Route<'static> for PoolRoute {
             }
         }
     }
-
-    fn report_unrun(&self, items: usize, origin: Origin) {
-        warn_unrun(items, origin);
-    }
-}
-
-fn warn_unrun(items: usize, origin: Origin) {
-    emit(|| {
-        tracing::warn!(
-            items,
-            map = %origin,
-            "at least {items} items of the map submitted at {origin} did not run: the pool is closed"
-        );
-    });
 }
 
 /// Submits to an executor that is no thread pool, and accepts each job immediately.
@@ -215,18 +210,8 @@ impl<E: Executor + ?Sized> Route<'static> for ExecutorRoute<'_, E> {
         NoRoute
     }
 
-    fn is_bounded(&self) -> bool {
-        false
-    }
-
-    fn try_acquire(&self) -> bool {
-        true
-    }
-
-    fn force_acquire(&self) {}
-
-    fn availability(&self) -> Availability {
-        Availability::Open
+    fn pool(&self) -> Option<&PoolSubmitter> {
+        None
     }
 
     fn submit<C, T>(
@@ -242,10 +227,6 @@ impl<E: Executor + ?Sized> Route<'static> for ExecutorRoute<'_, E> {
         let handle = submit_to(self.0, move || closure(None), origin, span);
         Ok(Handle::Plain(handle))
     }
-
-    fn report_unrun(&self, items: usize, origin: Origin) {
-        warn_unrun(items, origin);
-    }
 }
 
 /// The route of jobs that cannot submit: their executor is borrowed by the map alone.
@@ -258,15 +239,9 @@ impl Route<'static> for NoRoute {
         Self
     }
 
-    fn is_bounded(&self) -> bool {
-        false
+    fn pool(&self) -> Option<&PoolSubmitter> {
+        None
     }
-
-    fn try_acquire(&self) -> bool {
-        false
-    }
-
-    fn force_acquire(&self) {}
 
     fn availability(&self) -> Availability {
         Availability::JobsOnly
@@ -288,10 +263,6 @@ impl Route<'static> for NoRoute {
             scoped: None,
         })
     }
-
-    fn report_unrun(&self, items: usize, origin: Origin) {
-        warn_unrun(items, origin);
-    }
 }
 
 /// Submits scoped jobs to the pool of the scope.
@@ -310,20 +281,8 @@ impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
         }
     }
 
-    fn is_bounded(&self) -> bool {
-        self.pool.is_bounded()
-    }
-
-    fn try_acquire(&self) -> bool {
-        self.pool.try_acquire()
-    }
-
-    fn force_acquire(&self) {
-        self.pool.force_acquire();
-    }
-
-    fn availability(&self) -> Availability {
-        availability_of(&self.pool)
+    fn pool(&self) -> Option<&PoolSubmitter> {
+        Some(&self.pool)
     }
 
     fn submit<C, T>(

@@ -579,7 +579,7 @@ impl<U> Iterator for Results<U> {
 }
 
 impl<U> Results<U> {
-    /// Returns the recorded error of the item that was just taken, in the place of `error`.
+    /// Returns the recorded error of the item that was just taken, or `error` if none was recorded.
     #[cold]
     fn own_error(&self, error: JoinError) -> JoinError {
         let item = self.items - self.rest.len() - 1;
