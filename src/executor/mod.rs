@@ -216,6 +216,10 @@ impl Scheduler for DeferredScheduler {
         self.0.get().is_some_and(|pool| pool.is_stopping())
     }
 
+    fn is_backlog_short(&self) -> bool {
+        self.0.get().is_some_and(|pool| pool.is_backlog_short())
+    }
+
     fn role(&self) -> Role {
         self.0.get().map_or(Role::Outside, |pool| pool.role())
     }

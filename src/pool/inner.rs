@@ -160,6 +160,11 @@ impl PoolInner {
         !self.queue.is_empty_hint()
     }
 
+    /// Returns whether at most one job can be seen in the queue, at the cost of two loads.
+    pub(crate) fn is_backlog_short(&self) -> bool {
+        self.queue.len_hint() <= 1
+    }
+
     /// Returns whether a job is in the queue, or is just being added.
     pub(crate) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
@@ -441,6 +446,10 @@ impl Scheduler for PoolRef {
 
     fn is_stopping(&self) -> bool {
         PoolInner::is_stopping(&self.0)
+    }
+
+    fn is_backlog_short(&self) -> bool {
+        PoolInner::is_backlog_short(&self.0)
     }
 
     fn role(&self) -> Role {

@@ -132,6 +132,12 @@ impl Queue {
         self.tail.is_empty_hint() && self.head.is_empty_hint()
     }
 
+    /// Returns how many jobs can be seen, at the cost of two loads. A job that moves to the head
+    /// meanwhile may be counted twice.
+    pub(crate) fn len_hint(&self) -> usize {
+        self.tail.len_hint() + self.head.len_hint()
+    }
+
     /// Returns whether there is no job, nor one that is just being added.
     pub(crate) fn is_empty(&self) -> bool {
         let (head, tail) = self.lock_both();
@@ -206,7 +212,7 @@ impl Queue {
     /// It costs as much as there are tombstones and jobs, and only after as many cancels: so each
     /// cancel pays for a step or two.
     pub(crate) fn compact_if_due(&self) {
-        if !self.should_compact(|| self.head.len_hint() + self.tail.len_hint()) {
+        if !self.should_compact(|| self.len_hint()) {
             return;
         }
         let (mut head, mut tail) = self.lock_both();
@@ -359,7 +365,7 @@ mod tests {
     fn tombstones_are_compacted_when_they_outnumber_the_jobs() {
         let queue = Queue::new();
         let handles: Vec<_> = (0..1000).map(|value| push(&queue, value)).collect();
-        let len = || queue.head.len_hint() + queue.tail.len_hint();
+        let len = || queue.len_hint();
         for handle in handles.iter().skip(10) {
             assert!(handle.cancel());
             queue.add_tombstone();

@@ -14,7 +14,7 @@ use crate::task::context::{CancellingFrame, RunningFrame, ThreadId};
 use crate::task::span::{EnteredSpan, SUBSCRIBER, Span};
 use crate::task::state::{Cancel, Lend, Origin, OutcomeKind, Stage, Start, State, Take};
 use crate::util::fault::fault_or;
-use crate::util::sync::{Arc, Mutex};
+use crate::util::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering};
 use crate::util::unwind::{
     catch_panic, drop_catching, drop_waker, emit, panic_message, wake, wake_all,
 };
@@ -22,6 +22,10 @@ use crate::util::unwind::{
 /// A task. `S` is how it reaches the pool that it is queued in.
 pub(crate) struct TaskCell<F, T, S> {
     scheduler: S,
+    /// Whether the outcome is visible. Set by the thread that ends the task, after it has released the
+    /// lock. So a thread that spins until the end neither takes that lock, nor finds it taken then.
+    /// Only a hint: what is true of the task is in its state.
+    resolved: AtomicBool,
     inner: Mutex<Inner<F, T>>,
 }
 
@@ -96,6 +100,10 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn is_stopping(&self) -> bool;
     /// Returns this thread's relation to the pool.
     fn role(&self) -> Role;
+    /// Returns whether the pool has at most one job queued, as far as can be seen without a lock.
+    fn is_backlog_short(&self) -> bool {
+        false
+    }
     /// A task made for any executor has reached a pool. Called under the task's lock.
     fn attach(&self, scheduler: Arc<dyn Scheduler>) {
         let _ = scheduler;
@@ -135,6 +143,9 @@ pub(crate) trait RawTask: Send + Sync {
     fn scheduler(&self) -> &dyn Scheduler;
     /// Calls `f` with the state, under the task's lock. See [`state_of`].
     fn with_state(&self, f: &mut dyn FnMut(&mut State));
+    /// Returns whether the end of the task can be seen without its lock. May be true a moment later
+    /// than the state is.
+    fn is_resolved(&self) -> bool;
     /// Runs the closure and resolves the task. Returns false if it was not queued. Never unwinds.
     fn run(self: Arc<Self>, runner: Runner) -> bool;
     /// Cancels a queued task up to the drop of its closure; the caller then
@@ -210,6 +221,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         state.set_order(order);
         Self {
             scheduler,
+            resolved: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 state,
                 payload: Payload::Closure(closure),
@@ -227,6 +239,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
     pub(crate) fn refused(error: JoinError, origin: Origin, scheduler: S) -> Self {
         Self {
             scheduler,
+            resolved: AtomicBool::new(true),
             inner: Mutex::new(Inner {
                 state: State::refused(origin),
                 payload: Payload::Outcome(Err(error.submitted_at(origin))),
@@ -247,11 +260,21 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         closure
     }
 
+    /// Releases the lock under which the task has ended.
+    fn release(&self, ended: MutexGuard<'_, Inner<F, T>>) {
+        drop(ended);
+        // Ordering: a thread that sees this finds the outcome.
+        self.resolved.store(true, Ordering::Release);
+    }
+
     /// Ends a task that ran, in this order: callbacks; an outcome without a handle is dropped;
     /// counters; the outcome is visible; the waiter is woken.
     pub(crate) fn resolve(&self, outcome: Result<T, JoinError>, runner: Runner) {
         let kind = OutcomeKind::of(&outcome);
         let panicked = kind == OutcomeKind::Panicked;
+        if fault_or!("a_task_seems_resolved_too_early": true; false) {
+            self.resolved.store(true, Ordering::Release);
+        }
         let mut inner = self.inner.lock();
         // Callbacks run outside the lock, and more may be added meanwhile.
         while let Some(extras) = inner.extras.take() {
@@ -286,7 +309,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         self.scheduler.on_finish(runner, panicked, wakes);
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);
-        drop(inner);
+        self.release(inner);
         // After the lock: a waker may poll the handle at once, on this very thread.
         let wake_waiter = |waker: Option<Waker>| {
             if let Some(waker) = waker {
@@ -406,6 +429,11 @@ where
         f(&mut self.inner.lock().state);
     }
 
+    fn is_resolved(&self) -> bool {
+        // Ordering: pairs with the store in `release`.
+        self.resolved.load(Ordering::Acquire)
+    }
+
     fn run(self: Arc<Self>, runner: Runner) -> bool {
         let mut inner = self.inner.lock();
         if inner.state.start(ThreadId::current()) == Start::NotQueued {
@@ -479,7 +507,7 @@ where
             unwanted = Some(error);
         }
         let waker = inner.state.finish(kind);
-        drop(inner);
+        self.release(inner);
         // It may hold the last reference to the cause of a broken pool.
         drop_catching("the destructor of an error", unwanted);
         (waker, has_extras)

@@ -12,7 +12,7 @@ use crate::park::parker::ParkerCache;
 use crate::pool::{PoolInner, TlsDropFlag};
 use crate::task::cell::RawTask;
 use crate::task::state::{Origin, Stage};
-use crate::util::spin::AdaptiveSpin;
+use crate::util::spin::{AdaptiveSpin, PollSpin};
 use crate::util::sync::{Arc, local};
 
 /// What belongs to a thread.
@@ -29,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) parkers: ParkerCache,
     /// Whether this thread's joins spin before they park.
     pub(crate) join_spin: AdaptiveSpin,
+    /// Whether polls on this thread spin before they register a waker.
+    pub(crate) poll_spin: PollSpin,
     /// Whether this worker is the one that searches: see `pool/idle.rs`.
     pub(crate) searching: Cell<bool>,
     /// Whether this worker had to wait for the job that it runs.
@@ -47,6 +49,7 @@ impl Context {
             block_on: BlockOnFrame::new(),
             parkers: ParkerCache::new(),
             join_spin: AdaptiveSpin::new(),
+            poll_spin: PollSpin::new(),
             searching: Cell::new(false),
             after_pause: Cell::new(false),
             tls_drop_flag: Cell::new(None),

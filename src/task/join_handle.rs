@@ -6,7 +6,7 @@ use std::future::Future;
 use std::mem;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::FusedFuture;
@@ -22,7 +22,7 @@ use crate::task::context::{ThreadId, may_be_waited_for};
 use crate::task::state::{Cancel, OutcomeKind, Poller, Register, Stage, Waiter};
 use crate::task::tagged::Tagged;
 use crate::util::fault::fault_or;
-use crate::util::spin::spin_before_park;
+use crate::util::spin::{PollSpun, spin_before_park, spin_in_poll};
 use crate::util::sync::{Arc, Instant};
 use crate::util::unwind::{drop_catching, drop_waker};
 
@@ -260,7 +260,8 @@ impl<T> JoinHandle<T> {
                 }
             }
         }
-        if spin_before_park(deadline, || self.is_finished()) {
+        // Without the task's lock, which the thread that ends the task needs.
+        if spin_before_park(deadline, || self.task().is_resolved()) {
             if let Some(outcome) = self.take() {
                 return outcome;
             }
@@ -394,6 +395,20 @@ impl<T> JoinHandle<T> {
             Slot::Pending(task) => task.inspect(test),
             Slot::Consumed(kind) => Some((*kind, false)),
         }
+    }
+
+    /// Spins for less than a microsecond until the job ends, if that may pay.
+    fn spin_in_poll(&self, waker: &Waker) -> PollSpun {
+        let task = self.task();
+        let may_pay = || {
+            let scheduler = task.scheduler();
+            // A worker may have to run the job itself. And a handle that is polled again with the same
+            // waker was not polled for its own sake.
+            scheduler.is_backlog_short()
+                && scheduler.role() == Role::Outside
+                && !state_of(&**task, |state| state.will_wake(waker))
+        };
+        spin_in_poll(waker, may_pay, || task.is_resolved())
     }
 
     /// Registers the context's waker. Returns false if the job is finished.
@@ -686,12 +701,27 @@ impl<T> Future for JoinHandle<T> {
 
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            if let Some(outcome) = self.take() {
-                return Poll::Ready(outcome);
+        if let Some(outcome) = self.take() {
+            return Poll::Ready(outcome);
+        }
+        match self.spin_in_poll(context.waker()) {
+            PollSpun::NotSeen => {}
+            PollSpun::Seen => {
+                if let Some(outcome) = self.take() {
+                    return Poll::Ready(outcome);
+                }
             }
+            PollSpun::MustYield => {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        loop {
             if self.register(context) {
                 return Poll::Pending;
+            }
+            if let Some(outcome) = self.take() {
+                return Poll::Ready(outcome);
             }
         }
     }

@@ -51,6 +51,8 @@ pub(crate) mod cell;
 pub(crate) mod context;
 pub(crate) mod job;
 pub(crate) mod join_handle;
+#[cfg(all(test, loom))]
+mod model;
 pub(crate) mod promise;
 pub(crate) mod span;
 pub(crate) mod state;

@@ -387,10 +387,15 @@ impl State {
         self.waker.take()
     }
 
+    /// Returns whether `waker` is registered already.
+    pub(crate) fn will_wake(&self, waker: &Waker) -> bool {
+        self.waker.as_ref().is_some_and(|own| own.will_wake(waker))
+    }
+
     /// Notes that the handle is polled.
     pub(crate) fn note_poll(&mut self, waker: &Waker, poller: Poller) -> Polled {
         let mut polled = Polled {
-            will_wake: self.waker.as_ref().is_some_and(|own| own.will_wake(waker)),
+            will_wake: self.will_wake(waker),
             order: None,
             is_first: false,
             is_probed: false,

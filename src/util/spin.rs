@@ -6,12 +6,16 @@
 //! machine. So each thread finds that out for itself: what did not pay is tried less often
 //! ([`SpinBudget`]).
 //!
+//! A poll of a handle spins, too, for less than a microsecond: what comes meanwhile saves the executor
+//! a sleep and a wake-up ([`PollSpin`]).
+//!
 //! A spin never yields the processor. On a machine with more threads to run than processors, a
 //! thread that yields is put behind the others, also the next time it is woken, and waits for
 //! milliseconds. A thread that parks is not.
 
 use std::cell::Cell;
 use std::hint;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::task::context::Context;
@@ -19,6 +23,12 @@ use crate::util::sync::{AtomicBool, Instant, Ordering, process_wide};
 
 /// How often a short spin checks: some 1.5 µs.
 const SHORT: u32 = 64;
+/// How often a spin in a poll checks: some 0.7 µs. Meanwhile the executor's thread runs no other task,
+/// so this is the shortest spin that meets a job which does next to nothing.
+const IN_POLL: u32 = 32;
+/// After so many successes in a row, a poll lets the executor run other tasks: a task that awaits one
+/// short job after the other would never give way.
+const MAX_SUCCESSES: u32 = 64;
 /// How often a timed spin checks between two reads of the clock.
 const CHECKS_PER_READ: u32 = 16;
 /// Bounds the reads of the clock, in case it goes in steps or stands still.
@@ -50,7 +60,7 @@ impl AdaptiveSpin {
         if cfg!(loom) {
             return found();
         }
-        self.short.attempt(|| spin_short(&mut found))
+        self.short.attempt(|| spin_short(SHORT, &mut found))
             || self.timed.attempt(|| spin_timed(&mut found))
             || found()
     }
@@ -95,8 +105,8 @@ impl SpinBudget {
     }
 }
 
-fn spin_short(found: &mut impl FnMut() -> bool) -> bool {
-    for _ in 0..SHORT {
+fn spin_short(checks: u32, found: &mut impl FnMut() -> bool) -> bool {
+    for _ in 0..checks {
         if found() {
             return true;
         }
@@ -125,6 +135,77 @@ fn spin_timed(found: &mut impl FnMut() -> bool) -> bool {
     found()
 }
 
+/// Spins in the polls of an executor's thread, before a waker is registered.
+#[derive(Debug)]
+pub(crate) struct PollSpin {
+    budget: SpinBudget,
+    /// The task that was polled last, by the address of its waker's data. Only compared.
+    last_task: Cell<usize>,
+    /// How many spins of that task have succeeded in a row.
+    successes: Cell<u32>,
+}
+
+/// The answer to [`spin_in_poll`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum PollSpun {
+    NotSeen,
+    Seen,
+    /// It was seen, but the task has gone on without a break for long. It must give way to the other
+    /// tasks of its thread.
+    MustYield,
+}
+
+impl PollSpin {
+    pub(crate) const fn new() -> Self {
+        Self {
+            budget: SpinBudget::new(32),
+            last_task: Cell::new(0),
+            successes: Cell::new(0),
+        }
+    }
+
+    /// It does not spin if the thread has polled another task since the last poll of this one: then
+    /// the thread had better go on with those. Nor does it if `may_pay` returns false.
+    fn spin(
+        &self,
+        waker: &Waker,
+        may_pay: impl FnOnce() -> bool,
+        mut found: impl FnMut() -> bool,
+    ) -> PollSpun {
+        let task = waker.data().addr();
+        let is_same = self.last_task.replace(task) == task;
+        let successes = if is_same { self.successes.get() + 1 } else { 0 };
+        self.successes.set(0);
+        let spin = || spin_short(IN_POLL, &mut found);
+        if !is_same || !may_pay() || !self.budget.attempt(spin) {
+            return PollSpun::NotSeen;
+        }
+        if successes == MAX_SUCCESSES {
+            return PollSpun::MustYield;
+        }
+        self.successes.set(successes);
+        PollSpun::Seen
+    }
+}
+
+/// Spins in a poll with `waker`, until `found` returns true or the time for it is over.
+pub(crate) fn spin_in_poll(
+    waker: &Waker,
+    may_pay: impl FnOnce() -> bool,
+    mut found: impl FnMut() -> bool,
+) -> PollSpun {
+    if cfg!(loom) {
+        return if found() {
+            PollSpun::Seen
+        } else {
+            PollSpun::NotSeen
+        };
+    }
+    let spun = Context::with(|context| context.poll_spin.spin(waker, may_pay, found));
+    spun.unwrap_or(PollSpun::NotSeen)
+}
+
 process_wide! {
     /// Whether a joining thread of this process spins.
     static JOINER_SPINS: AtomicBool = AtomicBool::new(false);
@@ -149,6 +230,9 @@ pub(crate) fn spin_before_park(deadline: Option<Instant>, mut found: impl FnMut(
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use super::*;
 
     /// Returns which of the first `occasions` were used, if no attempt succeeds.
@@ -191,6 +275,68 @@ mod tests {
         for _ in 0..1000 {
             assert!(!spin.spin(|| false));
         }
+    }
+
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// Returns the waker of a new task.
+    fn waker() -> Waker {
+        Waker::from(Arc::new(Task))
+    }
+
+    /// Polls once, and returns the answer and how often the poll checked.
+    fn poll_once(spin: &PollSpin, waker: &Waker, found: bool) -> (PollSpun, u32) {
+        let mut checks = 0;
+        let spun = spin.spin(
+            waker,
+            || true,
+            || {
+                checks += 1;
+                found
+            },
+        );
+        (spun, checks)
+    }
+
+    #[test]
+    fn a_poll_spins_only_for_the_task_that_was_polled_last() {
+        let spin = PollSpin::new();
+        let [first, second] = [waker(), waker()];
+        assert_eq!(poll_once(&spin, &first, true), (PollSpun::NotSeen, 0));
+        assert_eq!(poll_once(&spin, &first, true), (PollSpun::Seen, 1));
+        assert_eq!(poll_once(&spin, &second, true), (PollSpun::NotSeen, 0));
+        assert_eq!(poll_once(&spin, &first, true), (PollSpun::NotSeen, 0));
+        assert_eq!(poll_once(&spin, &first.clone(), true), (PollSpun::Seen, 1));
+        assert_eq!(spin.spin(&first, || false, || true), PollSpun::NotSeen);
+    }
+
+    #[test]
+    fn a_poll_checks_a_bounded_number_of_times_and_seldom_after_it_saw_nothing() {
+        let (spin, waker) = (PollSpin::new(), waker());
+        let checks: Vec<_> = (0..1_000)
+            .map(|_| poll_once(&spin, &waker, false))
+            .map(|(spun, checks)| {
+                assert_eq!(spun, PollSpun::NotSeen);
+                checks
+            })
+            .collect();
+        assert!(checks.iter().all(|&checks| checks <= IN_POLL + 1));
+        let spins = checks.iter().filter(|&&checks| checks > 0).count();
+        assert!((100..130).contains(&spins), "{spins}");
+    }
+
+    #[test]
+    fn a_task_whose_polls_never_wait_gives_way_from_time_to_time() {
+        let (spin, waker) = (PollSpin::new(), waker());
+        let polls = 10 * MAX_SUCCESSES;
+        let yields = (0..polls)
+            .filter(|_| poll_once(&spin, &waker, true).0 == PollSpun::MustYield)
+            .count();
+        assert_eq!(yields, 9, "each is followed by a series of full length");
     }
 
     /// Returns how often a joiner checks, if it sees nothing.

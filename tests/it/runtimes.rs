@@ -2,9 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::rc::Rc;
+use std::task::Poll;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::common::{LONG, within};
+use crate::common::{CountingWaker, LONG, block_workers, eventually, poll_with, within};
 use futurepool::{JoinHandle, ThreadPool};
 
 /// Covers what must work in every runtime: results, panics, cancels, many handles at once, tags, a
@@ -182,5 +185,85 @@ fn jobs_run_inside_the_runtime_that_was_current_when_the_pool_was_built() {
         assert_eq!(global.unwrap(), None);
         let spawned = current.submit(|| tokio::spawn(async { 5 })).join().unwrap();
         assert_eq!(one.block_on(spawned).unwrap(), 5);
+    });
+}
+
+#[test]
+fn a_task_that_awaits_one_short_job_after_the_other_starves_no_other_task() {
+    within(LONG, "two tasks of one thread", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let pool = ThreadPool::new(1);
+        tokio::task::LocalSet::new().block_on(&runtime.unwrap(), async move {
+            let done = Rc::new(std::cell::Cell::new(false));
+            let theirs = Rc::clone(&done);
+            let busy = tokio::task::spawn_local(async move {
+                while !theirs.get() {
+                    pool.submit(|| ()).await.unwrap();
+                }
+            });
+            for _ in 0..1_000 {
+                tokio::task::yield_now().await;
+            }
+            done.set(true);
+            busy.await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn polls_that_meet_the_end_of_their_job_return_pending_from_time_to_time() {
+    within(LONG, "polls", || {
+        let pool = ThreadPool::new(1);
+        let (woken, waker) = CountingWaker::new();
+        let (mut in_a_row, mut most) = (0, 0);
+        for _ in 0..10_000 {
+            let mut handle = pool.submit(|| ());
+            // A result that is there already is handed out in any case.
+            let waits = !handle.is_finished();
+            let wakes = woken.count();
+            match poll_with(&mut handle, &waker) {
+                Poll::Ready(result) => {
+                    result.unwrap();
+                    in_a_row += u32::from(waits);
+                    most = most.max(in_a_row);
+                }
+                Poll::Pending => {
+                    in_a_row = 0;
+                    // The task is woken, whether the job ends later or the poll has seen its end.
+                    eventually("the task is woken", || woken.count() > wakes);
+                    assert!(poll_with(&mut handle, &waker).is_ready());
+                }
+            }
+        }
+        println!("at most {most} in a row");
+        assert!(most < 200, "{most}");
+    });
+}
+
+#[test]
+fn a_poll_of_a_running_job_returns_in_microseconds() {
+    within(LONG, "polls", || {
+        // In a new thread each time, which has not learned yet that spinning is in vain.
+        let second_poll = || {
+            let (_, waker) = CountingWaker::new();
+            let [first, second] = [(); 2].map(|()| {
+                let pool = ThreadPool::new(1);
+                let blocked = block_workers(&pool, 1);
+                let mut queued = pool.submit(|| ());
+                let start = Instant::now();
+                assert!(poll_with(&mut queued, &waker).is_pending());
+                let took = start.elapsed();
+                blocked.release();
+                took
+            });
+            println!("{first:?}, then {second:?}");
+            second
+        };
+        let mut times: Vec<_> = (0..101)
+            .map(|_| thread::spawn(second_poll).join().unwrap())
+            .collect();
+        times.sort_unstable();
+        // The bound leaves room for a slow machine.
+        assert!(times[50] < Duration::from_micros(100), "{:?}", times[50]);
     });
 }
