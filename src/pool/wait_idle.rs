@@ -243,7 +243,12 @@ impl Future for WaitIdle {
         // A job cannot wait for its own end.
         let poll = match this.pool.current_worker() {
             Some(_) => Poll::Ready(()),
-            None => this.pool.idle_waiters().poll(this.number, context.waker()),
+            None => {
+                // A thread that has the results of all jobs may be ahead of the worker that ends the
+                // waits.
+                this.pool.wake_if_idle();
+                this.pool.idle_waiters().poll(this.number, context.waker())
+            }
         };
         this.done |= poll.is_ready();
         poll

@@ -164,6 +164,20 @@ fn a_moment_before_the_call_does_not_count() {
 }
 
 #[test]
+fn a_poll_after_the_last_result_is_ready_at_once() {
+    within(LONG, "the last result", || {
+        let pool = ThreadPool::new(1);
+        for _ in 0..5_000 {
+            let handle = pool.submit(thread::yield_now);
+            let mut idle = pool.wait_idle();
+            handle.join().unwrap();
+            // The worker may not have come to the end of the waits yet.
+            assert!(poll_once(&mut idle).is_ready());
+        }
+    });
+}
+
+#[test]
 fn queued_cancelled_panicked_and_refused_jobs_all_count() {
     within(LONG, "all ends", || {
         let pool = ThreadPool::new(1);
