@@ -5,7 +5,7 @@
 //! A pool is idle when as many jobs have ended as were submitted. Three kinds of threads check for
 //! that:
 //!
-//! - A **waiter** adds itself to the list and writes `waiting`. Then it checks.
+//! - A **waiter** adds itself to the list and writes `waiting`. Then it checks, at each poll.
 //! - A **finisher** counts its job as ended, and makes the end visible. Then it reads `waiting`, and
 //!   checks if that is not 0.
 //! - A **submitter** reads `waiting` just before it counts its job, and checks if that is not 0. So an
@@ -160,8 +160,6 @@ impl WaitIdle {
     pub(crate) fn new(pool: Arc<PoolInner>) -> Self {
         let (ended, _) = pool.counters().ended_and_submitted();
         let number = pool.idle_waiters().add();
-        // After the registration: an idle moment from here on is seen by this thread or by a finisher.
-        fault_or!("a_wait_for_idle_does_not_check": (); pool.wake_if_idle());
         Self {
             pool,
             number,
@@ -244,9 +242,9 @@ impl Future for WaitIdle {
         let poll = match this.pool.current_worker() {
             Some(_) => Poll::Ready(()),
             None => {
-                // A thread that has the results of all jobs may be ahead of the worker that ends the
-                // waits.
-                this.pool.wake_if_idle();
+                // The pool may have been idle at the registration. And a thread that has the results of
+                // all jobs may be ahead of the worker that ends the waits.
+                fault_or!("a_wait_for_idle_does_not_check": (); this.pool.wake_if_idle());
                 this.pool.idle_waiters().poll(this.number, context.waker())
             }
         };
