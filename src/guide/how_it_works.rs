@@ -95,6 +95,14 @@
 //! 5. The outcome is visible: the job is finished.
 //! 6. The waiter is woken.
 //!
+//! A flag in the task, outside its mutex, says that the outcome is visible. It is set after the unlock.
+//! Waiters that spin read it, so they do not contend for the mutex with the worker that ends the job:
+//!
+//! - `join` spins before it parks, for up to 60 µs while that succeeds.
+//! - A poll of a handle spins for less than a microsecond before it registers a waker, under the
+//!   conditions that [`JoinHandle`](crate::JoinHandle#what-a-poll-costs) names. A result that comes
+//!   meanwhile saves the executor a sleep and a wake-up, which take ten times as long.
+//!
 //! The waiter is either a parked thread (`join`, [`block_on`](crate::block_on)) or the waker of an
 //! async task. A thread that sees the result also sees the counters of step 4. While a worker still
 //! calls a waker from outside this crate, the pool does not count on that worker for new jobs.

@@ -64,6 +64,19 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 /// From step 1 until the error is visible, `is_running`, `is_finished` and
 /// [`is_cancelled`](Self::is_cancelled) are all false.
 ///
+/// # What a poll costs
+///
+/// A poll never blocks. It may spin for up to about a microsecond before it registers the waker,
+/// because a result that comes meanwhile saves the executor a sleep and a wake-up. It spins only if
+/// all of these hold:
+///
+/// - The thread has polled no handle for another task since it last polled one for this task.
+/// - The pool's queue holds at most one job.
+/// - Spinning has succeeded lately. Otherwise only one poll in nine spins.
+///
+/// After 64 such successes in a row a poll returns `Pending` and wakes its task at once. So a loop
+/// that awaits one short job after the other lets other tasks of its thread run.
+///
 /// # Cancel safety
 ///
 /// A poll takes the result only if it is ready. So a `select!` or a runtime's `timeout` can drop
