@@ -61,8 +61,13 @@ enum Runtime {
 
 impl ThreadPoolBuilder {
     pub(crate) fn new() -> Self {
+        Self::with_max_workers(default_workers())
+    }
+
+    /// Unlike [`new`](Self::new) this does not ask the system for the number of processors.
+    pub(crate) fn with_max_workers(max_workers: usize) -> Self {
         Self {
-            max_workers: default_workers(),
+            max_workers,
             queue_capacity: None,
             thread_name_prefix: None,
             thread_name: None,

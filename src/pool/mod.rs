@@ -161,7 +161,7 @@ impl ThreadPool {
     #[track_caller]
     pub fn new(max_workers: usize) -> Self {
         // Not `unwrap_or_else`: in a closure the location would be this line.
-        match Self::builder().max_workers(max_workers).build() {
+        match ThreadPoolBuilder::with_max_workers(max_workers).build() {
             Ok(pool) => pool,
             Err(error) => panic!("ThreadPool::new: {error}"),
         }
