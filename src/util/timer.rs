@@ -307,18 +307,25 @@ impl TimerQueue {
     /// Removes and returns the entries whose deadline is `now` or earlier.
     fn take_elapsed(&mut self, now: Instant) -> Vec<Waker> {
         // No id reaches `u64::MAX`, so entries at `now` itself are among the elapsed ones.
-        let later = self.entries.split_off(&(now, u64::MAX));
-        let elapsed = mem::replace(&mut self.entries, later).into_values();
-        elapsed.map(|entry| entry.waker).collect()
+        let mut elapsed = Vec::new();
+        while self.earliest().is_some_and(|(deadline, _)| deadline <= now) {
+            elapsed.extend(self.entries.pop_first().map(|(_, entry)| entry.waker));
+        }
+        elapsed
     }
 
     /// Removes and returns the entries of futures.
     fn take_deadlines(&mut self) -> Vec<Waker> {
-        let entries = mem::take(&mut self.entries).into_iter();
-        let (retries, deadlines): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            entries.partition(|(_, entry)| entry.kind == EntryKind::Retry);
-        self.entries = retries;
-        deadlines.into_values().map(|entry| entry.waker).collect()
+        let mut deadlines = Vec::new();
+        for (key, entry) in mem::take(&mut self.entries) {
+            match entry.kind {
+                EntryKind::Deadline => deadlines.push(entry.waker),
+                EntryKind::Retry => {
+                    self.entries.insert(key, entry);
+                }
+            }
+        }
+        deadlines
     }
 
     /// Returns the old value.
