@@ -10,13 +10,13 @@
 //! cycle one is the last, and sees the others. An entry may be out of date, because what its thread
 //! waited for has just ended: no thread runs that job, so the path ends there.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::task::Waker;
 
 use crate::task::cell::RawTask;
 use crate::task::context::{StackFrame, ThreadId, address, running_stack};
 use crate::task::state::Origin;
+use crate::util::id_map::{IdHasher, IdMap};
 use crate::util::sync::{Arc, Mutex, process_wide};
 use crate::util::unwind::wake_all;
 
@@ -25,7 +25,8 @@ use crate::util::unwind::wake_all;
 pub(crate) type Cycle = Vec<Origin>;
 
 process_wide! {
-    static WAIT_GRAPH: Mutex<BTreeMap<ThreadId, BlockedThread>> = Mutex::new(BTreeMap::new());
+    static WAIT_GRAPH: Mutex<IdMap<ThreadId, BlockedThread>> =
+        Mutex::new(IdMap::with_hasher(IdHasher::new()));
 }
 
 /// A thread that is parked.
@@ -138,13 +139,14 @@ fn jobs_from(job: &dyn RawTask, stack: &[StackFrame]) -> Vec<Origin> {
 
 /// Searches depth first, with a stack of its own: a chain of waits may be long.
 fn find_cycle(
-    graph: &BTreeMap<ThreadId, BlockedThread>,
+    graph: &IdMap<ThreadId, BlockedThread>,
     own: ThreadId,
     wait: &BlockedThread,
 ) -> Option<Path> {
     // (depth, job): `path` holds what is known of the way up to `depth`.
     let mut open: Vec<(usize, &dyn RawTask)> = wait.jobs.iter().map(|job| (0, &**job)).collect();
-    let mut seen = BTreeSet::new();
+    // Sorted.
+    let mut seen = Vec::new();
     let mut path = Path::default();
     while let Some((depth, job)) = open.pop() {
         path.jobs.truncate(depth);
@@ -161,9 +163,13 @@ fn find_cycle(
             continue;
         };
         // A thread that has its error is about to leave.
-        if next.cycle.is_some() || !seen.insert(thread) {
+        if next.cycle.is_some() {
             continue;
         }
+        let Err(place) = seen.binary_search(&thread) else {
+            continue;
+        };
+        seen.insert(place, thread);
         path.jobs.push(jobs_from(job, &next.stack));
         path.threads.push(thread);
         open.extend(next.jobs.iter().map(|job| (depth + 1, &**job)));

@@ -6,6 +6,7 @@ use std::mem;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use crate::util::id_map::IdMap;
 use crate::util::sync::thread::JoinHandle;
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Instant, Mutex, Ordering, wait_on};
 use crate::util::unwind::{drop_waker, wake_all};
@@ -37,7 +38,7 @@ struct Inner {
     next_name: usize,
     free_names: BinaryHeap<Reverse<usize>>,
     /// Threads by their worker's number.
-    threads: BTreeMap<u64, ThreadState>,
+    threads: IdMap<u64, ThreadState>,
     /// Threads that have left their loop, to be joined by a worker that exits later, or at the end.
     exited_threads: Vec<WorkerThread>,
     /// The last spawn failed; when to try again.

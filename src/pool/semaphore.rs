@@ -5,7 +5,7 @@
 //! instead of being put back, so that no later one can overtake. A waiter that gives up passes a
 //! granted permit on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::task::{Poll, Waker};
 
@@ -26,8 +26,8 @@ struct State {
     acquired: usize,
     /// Submitters that wait, oldest first.
     waiting: BTreeMap<u64, Waker>,
-    /// Submitters that have a permit and have not polled since.
-    granted: BTreeSet<u64>,
+    /// Submitters that have a permit and have not polled since, oldest first.
+    granted: VecDeque<u64>,
     next_ticket: u64,
     /// The pool accepts no more jobs, so nothing waits any longer.
     closed: bool,
@@ -97,7 +97,7 @@ impl Semaphore {
     #[must_use]
     pub(crate) fn cancel(&self, Ticket(number): Ticket) -> Option<Waker> {
         let mut state = self.state.lock();
-        if state.granted.remove(&number) {
+        if state.take_granted(number) {
             state.acquired -= 1;
             return fault_or!("a_cancelled_acquire_keeps_its_permit": None; self.grant(state));
         }
@@ -116,7 +116,8 @@ impl Semaphore {
         // The permit changes hands without being free in between.
         let (number, waker) = state.waiting.pop_first()?;
         state.acquired += 1;
-        state.granted.insert(number);
+        // Invariant: tickets are granted in ascending order.
+        state.granted.push_back(number);
         Some(waker)
     }
 
@@ -133,6 +134,14 @@ impl Semaphore {
 }
 
 impl State {
+    /// Returns whether the ticket was granted, and forgets it.
+    fn take_granted(&mut self, number: u64) -> bool {
+        match self.granted.binary_search(&number) {
+            Ok(position) => self.granted.remove(position).is_some(),
+            Err(_) => false,
+        }
+    }
+
     fn try_acquire(&mut self, capacity: usize) -> bool {
         // Invariant: while a submitter waits, no permit is free for a later one.
         let free = self.acquired < capacity && self.waiting.is_empty();
@@ -144,7 +153,7 @@ impl State {
     /// Takes a permit that was granted to `ticket`, or one that is free.
     fn take_permit(&mut self, capacity: usize, ticket: &mut Option<Ticket>) -> bool {
         let has_permit = match ticket {
-            Some(Ticket(number)) if self.granted.remove(number) => true,
+            Some(Ticket(number)) if self.take_granted(*number) => true,
             // Released by `close`, without a permit.
             Some(_) if self.closed => self.try_acquire(capacity),
             Some(_) => false,

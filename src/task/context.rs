@@ -122,7 +122,7 @@ pub(crate) fn set_current_pool(pool: Option<Arc<PoolInner>>) {
 }
 
 /// The number of a thread: unique while fewer than four billion threads were counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ThreadId(pub(crate) u32);
 
 impl ThreadId {
