@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use futurepool::{ThreadPool, block_on};
+use futurepool::{ThreadPool, as_completed, block_on};
 use futures::future::join_all;
 
 struct Counting;
@@ -92,6 +92,16 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     println!("1 KiB in and out: {wide:.3} allocations, {bytes:.1} bytes a job");
     assert!(wide < 1.05, "{wide} allocations a wide job");
     assert!(bytes <= BYTES + 1024.0, "{bytes} bytes a job of 1024");
+
+    // Nor does `as_completed` allocate for a job that has finished when it first polls the handle.
+    let handles: Vec<_> = (0..JOBS).map(|i| pool.submit(move || i)).collect();
+    pool.wait_idle().join();
+    let before = ALLOCATIONS.load(Relaxed);
+    let sum: u64 = as_completed(handles).into_iter().map(Result::unwrap).sum();
+    let completed = ALLOCATIONS.load(Relaxed) - before;
+    println!("{JOBS} finished jobs in as_completed: {completed} allocations");
+    assert_eq!(sum, JOBS * (JOBS - 1) / 2);
+    assert!(completed < 100, "{completed} allocations in as_completed");
 
     // Cancelled jobs do not pile up behind a long-running job: the queue holds at most a constant
     // number of tombstones, plus one for each job that is still queued.

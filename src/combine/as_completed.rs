@@ -3,8 +3,13 @@
 //! [`AsCompleted`] is a `FuturesUnordered` with a blocking iterator and with numbers, by which the
 //! futures that are not yet yielded are returned in insertion order. [`TimedAsCompleted`] adds a
 //! [`Deadline`].
+//!
+//! `FuturesUnordered` allocates a node for each future. Many jobs have finished when their handle is
+//! polled first, and need none. So a new future is first polled on its own, without a waker, and only
+//! if it is pending the `FuturesUnordered` gets it, and polls it again with a waker.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::iter::FusedIterator;
@@ -14,7 +19,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
-use pin_project_lite::pin_project;
 
 use crate::combine::handle::{Inner, WaitHandle};
 use crate::error::TimeoutError;
@@ -132,26 +136,35 @@ where
 #[doc(alias = "ExecutorCompletionService")]
 #[must_use = "outputs are yielded only if the set is polled or iterated"]
 pub struct AsCompleted<F> {
-    /// The futures not yet yielded. `push` adds one, and a poll removes the one that it yields.
+    /// The futures that were never polled, in insertion order. `push` adds one, and a poll takes them
+    /// out.
+    new: VecDeque<F>,
+    /// The futures that were pending at their first poll. A later poll removes the one that it yields.
     pending: FuturesUnordered<Numbered<F>>,
-    /// Counts the futures that were ever added, and so numbers the next one. Changed by `push`.
+    /// Counts the futures that were ever added. Changed by `push`.
     total: usize,
+    /// The place of a future that was ready at its first poll, for the next new one.
+    spare_place: Option<Place<F>>,
 }
 
-pin_project! {
-    /// A future, and its place in the insertion order.
-    struct Numbered<F> {
-        number: usize,
-        #[pin]
-        future: F,
-    }
+// A new future was never polled, so it is not pinned. The others are in pinned places.
+impl<F> Unpin for AsCompleted<F> {}
+
+/// Where a future stays from its first poll on. `None` once the future is gone.
+type Place<F> = Pin<Box<Option<F>>>;
+
+/// A future, and its position in the insertion order.
+struct Numbered<F> {
+    number: usize,
+    place: Place<F>,
 }
 
 impl<F: Future> Future for Numbered<F> {
     type Output = F::Output;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().future.poll(context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let future = self.place.as_mut().as_pin_mut();
+        future.expect("a pending future is there").poll(context)
     }
 }
 
@@ -172,8 +185,10 @@ impl<F> AsCompleted<F> {
     /// ```
     pub fn new() -> Self {
         Self {
+            new: VecDeque::new(),
             pending: FuturesUnordered::new(),
             total: 0,
+            spare_place: None,
         }
     }
 
@@ -206,10 +221,7 @@ impl<F> AsCompleted<F> {
     #[doc(alias = "spawn")]
     #[doc(alias = "submit")]
     pub fn push(&mut self, future: F) {
-        self.pending.push(Numbered {
-            number: self.total,
-            future,
-        });
+        self.new.push_back(future);
         self.total += 1;
     }
 
@@ -240,10 +252,11 @@ impl<F> AsCompleted<F> {
     {
         let mut pending: Vec<_> = self.pending.into_iter().collect();
         pending.sort_unstable_by_key(|future| future.number);
-        pending
+        let pending = pending
             .into_iter()
-            .map(|numbered| numbered.future)
-            .collect()
+            .filter_map(|numbered| *Pin::into_inner(numbered.place));
+        // Futures are polled first in insertion order, so all new ones come after the pending ones.
+        pending.chain(self.new).collect()
     }
 
     /// Returns the number of futures not yet yielded.
@@ -270,7 +283,7 @@ impl<F> AsCompleted<F> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pending.len()
+        self.new.len() + self.pending.len()
     }
 
     /// Returns whether all outputs were yielded.
@@ -280,7 +293,7 @@ impl<F> AsCompleted<F> {
     /// See [`len`](Self::len) for an example.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+        self.len() == 0
     }
 }
 
@@ -321,10 +334,11 @@ impl<F: WaitHandle> AsCompleted<F> {
     pub fn cancel_all(&self) -> usize {
         let mut pending: Vec<_> = self.pending.iter().collect();
         pending.sort_unstable_by_key(|numbered| Reverse(numbered.number));
-        let cancelled = pending
+        let pending = pending
             .into_iter()
-            .filter(|numbered| numbered.future.cancel_job());
-        cancelled.count()
+            .filter_map(|numbered| (*numbered.place).as_ref());
+        let last_first = self.new.iter().rev().chain(pending);
+        last_first.filter(|handle| handle.cancel_job()).count()
     }
 }
 
@@ -429,6 +443,33 @@ impl<F: Future> AsCompleted<F> {
         }
     }
 
+    /// Polls the new futures, each once, until one is ready. The pending ones are then no longer new.
+    fn poll_new(&mut self) -> Poll<F::Output> {
+        while let Some(future) = self.new.pop_front() {
+            let mut place = match self.spare_place.take() {
+                Some(mut place) => {
+                    place.set(Some(future));
+                    place
+                }
+                None => Box::pin(Some(future)),
+            };
+            let future = place.as_mut().as_pin_mut().expect("it was set above");
+            // No waker is needed: a future that is pending is polled again, with one.
+            match future.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(output) => {
+                    place.set(None);
+                    self.spare_place = Some(place);
+                    return Poll::Ready(output);
+                }
+                Poll::Pending => self.pending.push(Numbered {
+                    number: self.total - self.new.len() - 1,
+                    place,
+                }),
+            }
+        }
+        Poll::Pending
+    }
+
     /// Returns an output that is available now, after the deadline has elapsed.
     ///
     /// `FuturesUnordered` returns `Pending` now and then without having polled all woken futures,
@@ -470,7 +511,17 @@ impl<F: Future> Stream for AsCompleted<F> {
     type Item = F::Output;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        self.pending.poll_next_unpin(context)
+        loop {
+            // First, since what completed before a future was added is yielded before it.
+            match self.pending.poll_next_unpin(context) {
+                Poll::Ready(Some(output)) => return Poll::Ready(Some(output)),
+                poll if self.new.is_empty() => return poll,
+                _ => {}
+            }
+            if let Poll::Ready(output) = self.poll_new() {
+                return Poll::Ready(Some(output));
+            }
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -174,7 +174,8 @@ impl PollSpin {
         mut found: impl FnMut() -> bool,
     ) -> PollSpun {
         let task = waker.data().addr();
-        let is_same = self.last_task.replace(task) == task;
+        // A poll without a waker, such as `now_or_never`, has address 0 here and does not wait.
+        let is_same = self.last_task.replace(task) == task && task != 0;
         let successes = if is_same { self.successes.get() + 1 } else { 0 };
         self.successes.set(0);
         let spin = || spin_short(IN_POLL, &mut found);
@@ -312,6 +313,12 @@ mod tests {
         assert_eq!(poll_once(&spin, &first, true), (PollSpun::NotSeen, 0));
         assert_eq!(poll_once(&spin, &first.clone(), true), (PollSpun::Seen, 1));
         assert_eq!(spin.spin(&first, || false, || true), PollSpun::NotSeen);
+        for _ in 0..2 {
+            assert_eq!(
+                poll_once(&spin, Waker::noop(), true),
+                (PollSpun::NotSeen, 0)
+            );
+        }
     }
 
     #[test]

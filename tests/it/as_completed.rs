@@ -17,6 +17,8 @@ use futurepool::{
     TimedAsCompleted, TimeoutError, as_completed, block_on,
 };
 use futures::StreamExt;
+use futures::channel::oneshot;
+use futures::future::join;
 use futures::stream::{FusedStream, Stream};
 
 type Handles = AsCompleted<JoinHandle<usize>>;
@@ -171,6 +173,132 @@ fn a_push_between_two_polls_is_polled_without_a_wake_up() {
     assert_eq!(poll_once(&mut outputs.next()), Poll::Ready(Some(1)));
     outputs.push(ready(2));
     assert_eq!(poll_once(&mut outputs.next()), Poll::Ready(Some(2)));
+}
+
+#[test]
+fn one_wake_up_tells_of_all_jobs_that_end_before_the_next_poll() {
+    let held = Held::new();
+    let mut outputs = as_completed((0..3).map(|n| held.submit(move || n)));
+    let (count, waker) = CountingWaker::new();
+    for _ in 0..2 {
+        assert!(poll_with(&mut outputs.next(), &waker).is_pending());
+        let wakes = count.count();
+        held.run_all();
+        assert_eq!(count.count(), wakes + 1);
+        for n in 0..3 {
+            let output = poll_with(&mut outputs.next(), &waker);
+            assert!(matches!(output, Poll::Ready(Some(Ok(number))) if number == n));
+        }
+        outputs.extend((0..3).map(|n| held.submit(move || n)));
+    }
+}
+
+#[test]
+fn a_pushed_future_comes_after_those_that_were_complete_before() {
+    let held = Held::new();
+    let mut outputs = as_completed([held.submit(|| 1), held.submit(|| 2)]);
+    assert!(poll_once(&mut outputs.next()).is_pending());
+    held.run_all();
+    outputs.push(InlineExecutor.submit(|| 3));
+    assert!(outputs.into_iter().map(Result::unwrap).eq([1, 2, 3]));
+}
+
+#[test]
+fn a_handle_that_leaves_the_set_wakes_the_task_that_awaits_it_then() {
+    let held = Held::new();
+    let mut outputs = as_completed([held.submit(|| 1), held.submit(|| 2)]);
+    let (before, waker) = CountingWaker::new();
+    assert!(poll_with(&mut outputs.next(), &waker).is_pending());
+    let wakes = before.count();
+    let mut pending = outputs.into_pending();
+    drop(waker);
+    assert_eq!(Arc::strong_count(&before), 1, "the set's waker is kept");
+    let (after, waker) = CountingWaker::new();
+    assert!(poll_with(&mut pending[1], &waker).is_pending());
+    held.run_all();
+    assert_eq!((before.count(), after.count()), (wakes, 1));
+    assert!(matches!(poll_once(&mut pending[1]), Poll::Ready(Ok(2))));
+    // It can be in a set again.
+    let mut outputs = as_completed(pending.drain(..1));
+    assert!(matches!(
+        poll_once(&mut outputs.next()),
+        Poll::Ready(Some(Ok(1)))
+    ));
+}
+
+#[test]
+fn a_future_that_awaits_one_thing_after_another_is_polled_for_each() {
+    let held = Held::new();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| oneshot::channel()).unzip();
+    let steps = receivers.into_iter().enumerate().map(|(n, receiver)| {
+        let (first, second) = (held.submit(move || n), held.submit(|| 10));
+        async move {
+            // Both handles are polled, in whichever order they end.
+            let (first, second) = join(first, second).await;
+            let third: usize = receiver.await.unwrap();
+            first.unwrap() + second.unwrap() + third
+        }
+    });
+    let mut outputs = as_completed(steps);
+    let (count, waker) = CountingWaker::new();
+    let mut wakes = 0;
+    let mut poll = |outputs: &mut AsCompleted<_>, woken: bool| {
+        assert_eq!(count.count() > wakes, woken);
+        wakes = count.count();
+        poll_with(&mut outputs.next(), &waker)
+    };
+    assert!(poll(&mut outputs, false).is_pending());
+    held.run_all();
+    assert!(poll(&mut outputs, true).is_pending());
+    for (n, sender) in senders.into_iter().enumerate().rev() {
+        sender.send(100).unwrap();
+        assert_eq!(poll(&mut outputs, true), Poll::Ready(Some(n + 110)));
+        let rest = poll(&mut outputs, false);
+        assert_eq!(
+            rest,
+            if n == 0 {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        );
+    }
+}
+
+#[test]
+fn sets_inside_a_set_and_two_sets_of_one_task_yield_everything() {
+    within(LONG, "sets inside a set", || {
+        let pool = Arc::new(ThreadPool::new(2));
+        let sum = |n: usize| {
+            let pool = Arc::clone(&pool);
+            async move {
+                let squares = as_completed((0..n).map(|n| pool.submit(move || n * n)));
+                squares
+                    .map(Result::unwrap)
+                    .fold(0, async |a, b| a + b)
+                    .await
+            }
+        };
+        let sums = || as_completed((0..20).map(sum)).fold(0, async |a, b| a + b);
+        let expected: usize = (0..20).flat_map(|n| 0..n).map(|n| n * n).sum();
+        // Also in the only other worker of the pool, which may have to run the jobs itself.
+        assert_eq!(block_on(join(sums(), sums())), (expected, expected));
+        let one = ThreadPool::new(1);
+        let inner = Arc::new(one);
+        let outer = Arc::clone(&inner);
+        let total = outer.submit(move || {
+            let jobs = |from: u32| {
+                let pool = &inner;
+                as_completed((from..from + 10).map(move |n| pool.submit(move || n)))
+            };
+            let sum = |set: AsCompleted<JoinHandle<u32>>| {
+                set.map(Result::unwrap).fold(0, async |a, b| a + b)
+            };
+            let (a, b) = block_on(join(sum(jobs(0)), sum(jobs(10))));
+            a + b
+        });
+        assert_eq!(total.join().unwrap(), 190);
+    });
 }
 
 #[test]
