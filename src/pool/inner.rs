@@ -155,7 +155,7 @@ impl PoolInner {
         self.counters.demand().max(at_least)
     }
 
-    /// Returns whether a job can be seen in the queue, at the cost of two loads.
+    /// Returns whether a job can be seen in the queue, at the cost of a few loads.
     pub(crate) fn has_queued_hint(&self) -> bool {
         !self.queue.is_empty_hint()
     }
@@ -187,7 +187,8 @@ impl PoolInner {
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
         let mut idle_wakers = None;
-        // A worker that exits, or is in its initializer, keeps the order of its jobs, too.
+        // Also in its initializer, and when it exits: so its jobs are in order from the first to the last.
+        // Lanes are for any thread, and the other workers look at all of them.
         let lane = self.current_worker().map(|_| current_shard());
         let push = self.queue.push(job, lane, |job| {
             let accepted = accept(job);

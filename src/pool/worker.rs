@@ -103,7 +103,7 @@ fn next_job(
         }
         paused = true;
         // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
-        // under both locks, stays empty.
+        // under all locks, stays empty.
         if timed_out || pool.is_closed_and_empty() {
             if searching {
                 pool.idle().stop_searching();
