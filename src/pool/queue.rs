@@ -10,11 +10,13 @@
 //!
 //! # Which job is next
 //!
-//! A worker takes the first job of its own lane, else of the head, else of the other lanes. So it
-//! takes over the jobs of a worker that is busy. But a worker whose own lane is never empty must not
-//! leave the others waiting for ever. So once in [`TURNS`] jobs it looks at the head first, and once
-//! at one of the lanes, each in turn: see [`PopOrder`]. A job waits only for those before it in its
-//! FIFO, and for a bounded number of others each time that a worker takes a job.
+//! A worker takes the first job of its own lane, else of the head, else of another lane. So the jobs
+//! of a busy worker do not wait for it.
+//!
+//! A worker's own lane may never become empty. So once in [`TURNS`] times the worker looks at the head
+//! first, and once at one of the lanes, each lane in turn. A job at the head starts after at most
+//! `TURNS` starts of any worker that is free, a job at the front of a lane after at most `TURNS *
+//! LANES`.
 //!
 //! No job moves from one FIFO to another. Until a worker submits a job, no lane is looked at.
 //!
@@ -54,8 +56,8 @@ const LANES: usize = SHARDS;
 /// The head, the tail and the lanes.
 const SIDES: usize = 2 + LANES;
 
-/// Of this many jobs that a worker takes, it takes one from the head first, and one from a lane that
-/// need not be its own.
+/// Once in this many times a worker looks at the head first, and once at a lane that need not be its
+/// own.
 const TURNS: usize = 8;
 
 #[derive(Debug)]
