@@ -6,9 +6,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use futurepool::{JoinHandle, ThreadPool, as_completed};
+use futurepool::{JoinHandle, ThreadPool, as_completed, block_on};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
-use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, within};
+use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, poll_once, within};
 
 type Pool = Arc<ThreadPool>;
 
@@ -319,5 +321,24 @@ fn a_worker_that_waits_for_any_of_several_jobs_runs_the_one_submitted_first() {
         gate.open();
         first.end();
         second.end();
+    });
+}
+
+#[test]
+fn a_worker_that_gets_a_set_polled_elsewhere_runs_the_job_submitted_first() {
+    within(LONG, "polled elsewhere", || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let inside = Inside::new(&pool);
+        let log = Log::default();
+        let handles = (0..2).map(|n| match n {
+            0 => inside.submit(&log, n),
+            _ => log.submit(&pool, "inside", n),
+        });
+        let mut set: FuturesUnordered<_> = handles.collect();
+        // The worker polls none of the handles before it is woken.
+        assert!(poll_once(&mut set.next()).is_pending());
+        inside.run(|_| block_on(set.for_each(|ended| async { ended.unwrap() })));
+        assert_eq!(log.take(), [("inside", 0), ("inside", 1)]);
+        inside.end();
     });
 }
