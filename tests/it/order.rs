@@ -35,29 +35,31 @@ impl Log {
     }
 }
 
-/// A job of a worker that submits what the test tells it to.
+type Act = Box<dyn FnOnce(&Pool) + Send>;
+
+/// A job that does in its worker what the test tells it to.
 struct Inside {
-    orders: Sender<Box<dyn FnOnce(&Pool) + Send>>,
+    acts: Sender<Act>,
     ends: JoinHandle<()>,
 }
 
 impl Inside {
     fn new(pool: &Pool) -> Self {
-        let (orders, to_do) = channel::<Box<dyn FnOnce(&Pool) + Send>>();
+        let (acts, to_do) = channel::<Act>();
         let inner = Arc::clone(pool);
         let ends = pool.submit(move || {
-            while let Ok(order) = to_do.recv_timeout(LONG) {
-                order(&inner);
+            while let Ok(act) = to_do.recv_timeout(LONG) {
+                act(&inner);
             }
         });
-        Self { orders, ends }
+        Self { acts, ends }
     }
 
     /// Runs `act` in the job and returns its result.
     fn run<R: Send + 'static>(&self, act: impl FnOnce(&Pool) -> R + Send + 'static) -> R {
         let (done, result) = channel();
-        let order = move |pool: &Pool| done.send(act(pool)).unwrap();
-        self.orders.send(Box::new(order)).unwrap();
+        let act = move |pool: &Pool| done.send(act(pool)).unwrap();
+        self.acts.send(Box::new(act)).unwrap();
         result.recv_timeout(LONG).expect("the job runs")
     }
 
@@ -67,7 +69,7 @@ impl Inside {
     }
 
     fn end(self) {
-        drop(self.orders);
+        drop(self.acts);
         self.ends.join().unwrap();
     }
 }
@@ -305,11 +307,11 @@ fn a_worker_that_waits_for_any_of_several_jobs_runs_the_one_submitted_first() {
             move || gate.wait()
         });
         let (waits, until) = channel();
-        let order = move |_: &Pool| {
+        let act = move |_: &Pool| {
             waits.send(()).unwrap();
             slow.join().unwrap();
         };
-        second.orders.send(Box::new(order)).unwrap();
+        second.acts.send(Box::new(act)).unwrap();
         until.recv_timeout(LONG).unwrap();
         first.run(|_| {
             as_completed(handles)
