@@ -193,6 +193,8 @@ impl Queue {
             .or_else(|| others.find_map(|lane| self.pop_lane(lane)))
     }
 
+    // The way of each job of a pool whose workers submit none.
+    #[inline]
     fn pop_head(&self) -> Option<Job> {
         // While the head has jobs, no submitter is disturbed by a look at the tail.
         if self.head.is_empty_hint() && self.is_head_and_tail_empty_hint() {
@@ -398,6 +400,7 @@ impl Queue {
 
 impl Side {
     /// Takes the first job out, which may be a tombstone.
+    #[inline]
     fn pop_locked(&self, mut inner: MutexGuard<'_, Jobs>) -> Option<Job> {
         let jobs = &mut inner.jobs;
         let job = jobs.pop_front();
