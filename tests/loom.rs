@@ -537,6 +537,87 @@ fn wait_idle_and_two_jobs_that_end_at_once_the_wait_ends() {
 }
 
 #[test]
+fn submit_in_a_job_and_shutdown_the_job_runs_or_its_closure_comes_back() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let ran = Count::default();
+        let outer = pool.submit({
+            let (pool, ran) = (Arc::clone(&pool), ran.clone());
+            move || match pool.try_submit(move || ran.up()) {
+                Ok(handle) => drop(handle),
+                Err(refused) => refused.into_inner()(),
+            }
+        });
+        let other = beside(&pool, move |pool| pool.shutdown().join());
+        match outer.join() {
+            // The end of the pool leaves nothing in the lane.
+            Ok(()) => {
+                other.join().unwrap();
+                assert_eq!(ran.get(), 1);
+            }
+            Err(error) => {
+                assert!(error.is_shutdown());
+                other.join().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn submit_in_a_job_and_cancel_queued_the_job_runs_or_is_cancelled() {
+    check(AND_ANOTHER_THREAD, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let (ran, captured) = (Count::default(), Count::default());
+        let outer = pool.submit({
+            let (pool, ran) = (Arc::clone(&pool), ran.clone());
+            let capture = Dropped(captured.clone());
+            move || {
+                pool.submit(move || {
+                    drop(capture);
+                    ran.up();
+                })
+            }
+        });
+        let other = beside(&pool, move |pool| pool.cancel_queued());
+        let inner = outer.join().and_then(JoinHandle::join);
+        let cancelled = other.join().unwrap();
+        assert_eq!(captured.get(), 1);
+        match inner {
+            Ok(()) => assert_eq!((ran.get(), cancelled), (1, 0)),
+            Err(error) => {
+                assert!(error.is_cancelled());
+                assert_eq!((ran.get(), cancelled), (0, 1));
+            }
+        }
+    });
+}
+
+#[test]
+fn submit_in_a_job_and_keep_alive_expiry_the_other_worker_runs_the_job() {
+    check(OF_TWO_WORKERS, || {
+        let pool = ThreadPool::builder()
+            .max_workers(2)
+            .keep_alive(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        let pool = Arc::new(pool);
+        // Its worker expires, or takes one of the next two jobs.
+        pool.submit(|| ()).join().unwrap();
+        let outer = pool.submit({
+            let pool = Arc::clone(&pool);
+            move || {
+                let go = Arc::new(Notify::new());
+                let inner = Arc::clone(&go);
+                drop(pool.submit(move || inner.notify()));
+                // No `join`: this worker must not run it.
+                go.wait();
+            }
+        });
+        outer.join().unwrap();
+    });
+}
+
+#[test]
 fn last_owner_dropped_by_a_running_job_the_pool_ends() {
     check(OF_A_POOL, || {
         let pool = Arc::new(ThreadPool::new(1));

@@ -42,6 +42,17 @@
 //! head. When the head is empty, a worker swaps it with the tail. So the order is kept, and
 //! submitters and workers rarely contend.
 //!
+//! A job that is submitted in a worker goes to that worker's *lane*, a FIFO with a lock of its own. So
+//! workers that submit jobs rarely contend either. A worker takes its next job from:
+//!
+//! 1. its own lane,
+//! 2. the head of the queue,
+//! 3. the front of another lane. So a busy worker does not hold up the jobs that it has submitted.
+//!
+//! Of eight jobs that a worker takes, it looks for one at the head first, and for another one in a
+//! lane that changes each time. So no job waits for ever behind later ones. Jobs never move from one
+//! FIFO to another. The lanes belong to the queue, and outlive their workers.
+//!
 //! A bounded pool also has a semaphore with one permit per queued job:
 //!
 //! - `submit` blocks until it has a permit.

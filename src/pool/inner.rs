@@ -15,7 +15,7 @@ use crate::pool::blocked::BlockedWorkers;
 use crate::pool::builder::Config;
 use crate::pool::idle::Idle;
 use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
-use crate::pool::queue::{Push, Queue};
+use crate::pool::queue::{PopOrder, Push, Queue};
 use crate::pool::registry::Registry;
 use crate::pool::semaphore::Semaphore;
 use crate::pool::spawn::notify_work;
@@ -155,7 +155,7 @@ impl PoolInner {
         self.counters.demand().max(at_least)
     }
 
-    /// Returns whether a job can be seen in the queue, at the cost of two loads.
+    /// Returns whether a job can be seen in the queue, at the cost of a few loads.
     pub(crate) fn has_queued_hint(&self) -> bool {
         !self.queue.is_empty_hint()
     }
@@ -187,7 +187,10 @@ impl PoolInner {
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
         let mut idle_wakers = None;
-        let push = self.queue.push(job, |job| {
+        // Also in its initializer, and when it exits: so its jobs are in order from the first to the last.
+        // Lanes are for any thread, and the other workers look at all of them.
+        let lane = self.current_worker().map(|_| current_shard());
+        let push = self.queue.push(job, lane, |job| {
             let accepted = accept(job);
             if accepted {
                 // Before the job is counted: see `wait_idle.rs`.
@@ -196,7 +199,7 @@ impl PoolInner {
                 {
                     idle_wakers = Some(self.take_idle_wakers());
                 }
-                self.counters.submitted();
+                self.counters.submitted(lane);
             }
             accepted
         });
@@ -217,8 +220,8 @@ impl PoolInner {
     }
 
     /// Takes the next job out of the queue, which may be a tombstone.
-    pub(crate) fn pop(&self) -> Option<Job> {
-        let job = self.queue.pop()?;
+    pub(crate) fn pop(&self, order: &mut PopOrder) -> Option<Job> {
+        let job = self.queue.pop(order)?;
         self.blocked.cancel_probe();
         self.queue.compact_if_due();
         Some(job)
@@ -231,7 +234,7 @@ impl PoolInner {
 
     /// Takes the wakers of the futures that wait for the oldest queued jobs, up to `batch` of them.
     pub(crate) fn queued_wakers(&self, batch: usize) -> Vec<Waker> {
-        self.queue.oldest_wakers(batch)
+        (self.queue).oldest_wakers(batch, || self.counters.next_order())
     }
 
     /// A job has left the queue: its permit goes to the submitter that has waited longest.
@@ -307,7 +310,7 @@ impl PoolInner {
     /// Takes all jobs out of the queue. From here on they cannot start; the caller
     /// [refuses](refuse_marked) them.
     fn mark_queued(&self, error: &JoinError) -> Vec<Arc<dyn RawTask>> {
-        let drained = self.queue.drain();
+        let drained = self.queue.drain(|| self.counters.next_order());
         let len = drained.len();
         let mark = |job: Job| job.mark_refused(error);
         let marked: Vec<_> = drained.into_iter().filter_map(mark).collect();

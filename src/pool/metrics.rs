@@ -4,7 +4,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::task::context::ThreadId;
 use crate::util::fault::fault_or;
-use crate::util::sync::{AtomicU64, Ordering, fence};
+use crate::util::sync::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// The metrics of a pool: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
 ///
@@ -48,10 +48,19 @@ pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     shards: [CachePadded<Shard>; SHARDS],
-    /// Written before the job is visible in the queue, under the lock of the queue's tail.
-    submitted: CachePadded<Counter>,
+    submitted_outside: CachePadded<SubmittedOutside>,
+    /// One for each lane of the queue, written under its lock before the job is visible there.
+    submitted_by_workers: [CachePadded<Counter>; SHARDS],
     rejected: Counter,
     spawn_failures: Counter,
+}
+
+#[derive(Debug, Default)]
+struct SubmittedOutside {
+    /// Written before the job is visible in the queue, under the lock of the queue's tail.
+    jobs: Counter,
+    /// Whether a worker has ever submitted a job. Written before that is counted.
+    workers_submit: AtomicBool,
 }
 
 /// All but `unavailable` and `inlined` only grow.
@@ -108,11 +117,36 @@ impl Counters {
         &self.shards[current_shard()]
     }
 
-    /// Counts a job. The caller holds the lock of the queue's tail, so no two threads count at once,
-    /// and no read-modify-write is needed.
-    pub(crate) fn submitted(&self) {
-        let submitted = self.submitted.0.load(Ordering::Relaxed);
-        self.submitted.0.store(submitted + 1, Ordering::Release);
+    /// Counts a job that goes to a lane of the queue, or to its tail. The caller holds the lock of that,
+    /// so no two threads count at once, and no read-modify-write is needed.
+    pub(crate) fn submitted(&self, lane: Option<usize>) {
+        let outside = &self.submitted_outside;
+        let counter = match lane {
+            None => &outside.jobs,
+            Some(lane) => {
+                if !outside.workers_submit.load(Ordering::Relaxed) {
+                    // Ordering: before the job is counted. A thread that must see the count sees this.
+                    outside.workers_submit.store(true, Ordering::Release);
+                }
+                &self.submitted_by_workers[lane]
+            }
+        };
+        let submitted = counter.0.load(Ordering::Relaxed);
+        counter.0.store(submitted + 1, Ordering::Release);
+    }
+
+    /// Returns how many jobs were submitted.
+    ///
+    /// Each counter only grows. So if a job is submitted before another one, this is larger for the
+    /// second one, whichever threads submit them.
+    fn all_submitted(&self, order: Ordering) -> u64 {
+        let outside = self.submitted_outside.jobs.0.load(order);
+        // As long as only others submit, they read one cache line here.
+        if !self.submitted_outside.workers_submit.load(order) {
+            return outside;
+        }
+        let by_workers = self.submitted_by_workers.iter();
+        outside + by_workers.map(|lane| lane.0.load(order)).sum::<u64>()
     }
 
     pub(crate) fn rejected(&self) {
@@ -126,13 +160,13 @@ impl Counters {
     /// Returns the place of the next job in the order of submission, modulo 2³². Jobs that are
     /// submitted at the same time may get the same one.
     pub(crate) fn next_order(&self) -> u32 {
-        self.submitted.get() as u32
+        self.all_submitted(Ordering::Acquire) as u32
     }
 
     /// Returns the place in the order of submission without the modulo, if fewer than 2³² jobs were
     /// submitted since.
     pub(crate) fn full_order(&self, order: u32) -> u64 {
-        let next = self.submitted.get();
+        let next = self.all_submitted(Ordering::Acquire);
         next.saturating_sub(u64::from((next as u32).wrapping_sub(order)))
     }
 
@@ -152,7 +186,7 @@ impl Counters {
             + self.sum(|shard| &shard.never_started);
         let unavailable = self.sum(|shard| &shard.unavailable);
         let inlined = self.sum(|shard| &shard.inlined);
-        let submitted = self.submitted.get();
+        let submitted = self.all_submitted(Ordering::Acquire);
         submitted.saturating_sub(ended + inlined) + unavailable
     }
 
@@ -168,7 +202,7 @@ impl Counters {
         let never_started = self.sum(|shard| &shard.never_started);
         let inlined = self.sum(|shard| &shard.inlined);
         let started = self.sum(|shard| &shard.started);
-        let submitted = self.submitted.get();
+        let submitted = self.all_submitted(Ordering::Acquire);
         let workers = workers as u64;
         let running = started.saturating_sub(completed + panicked);
         let running = running.min(workers + inlined);
@@ -196,7 +230,7 @@ impl Counters {
             read(&shard.completed) + read(&shard.panicked) + read(&shard.cancelled)
         };
         let ended = self.shards.iter().map(ended_here).sum();
-        (ended, read(&self.submitted))
+        (ended, self.all_submitted(Ordering::SeqCst))
     }
 
     /// Returns whether no accepted job was unresolved at a moment of this call.
@@ -225,7 +259,7 @@ mod tests {
         let counters = Counters::default();
         let shard = counters.current();
         for _ in 0..4 {
-            counters.submitted();
+            counters.submitted(None);
         }
         assert_eq!(counters.demand(), 4);
         shard.started.increment();
@@ -245,11 +279,15 @@ mod tests {
     fn the_order_of_submission_survives_the_modulo() {
         let counters = Counters::default();
         let base = (1_u64 << 32) - 2;
-        counters.submitted.0.store(base, Ordering::Relaxed);
+        counters
+            .submitted_outside
+            .jobs
+            .0
+            .store(base, Ordering::Relaxed);
         let orders: Vec<_> = (0..4)
             .map(|_| {
                 let order = counters.next_order();
-                counters.submitted();
+                counters.submitted(None);
                 order
             })
             .collect();
@@ -262,7 +300,7 @@ mod tests {
         let counters = Counters::default();
         let shard = counters.current();
         for _ in 0..3 {
-            counters.submitted();
+            counters.submitted(None);
         }
         shard.started.increment();
         let metrics = counters.read(2, 1, None);

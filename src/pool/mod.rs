@@ -60,9 +60,14 @@ use crate::util::unwind::drop_catching;
 /// [`submit`](Self::submit) queues a job and returns its [`JoinHandle`], which async code awaits
 /// and sync code joins. Worker threads start on demand, up to a limit.
 ///
-/// Jobs that are submitted outside of the pool's workers start in the order of acceptance, and so do
-/// the jobs that one worker submits, among themselves. Between the two no order is promised, though at
-/// present all jobs share one queue. Jobs that a waiting worker runs are an exception: see [below](#waits-in-a-worker).
+/// # In which order jobs start
+///
+/// Jobs that are submitted outside of the pool's workers start in the order of acceptance. So do the
+/// jobs that one worker submits, among themselves. Between the two there is no order: a worker prefers
+/// the jobs that it has submitted itself. No job waits for ever behind later ones, because a
+/// worker regularly takes the oldest job of each of the others first.
+///
+/// Jobs that a waiting worker runs are an exception: see [below](#waits-in-a-worker).
 ///
 /// A pool is not `Clone`. Share it as `&ThreadPool` or `Arc<ThreadPool>`.
 ///
@@ -183,6 +188,9 @@ impl ThreadPool {
     ///
     /// In one of the pool's own workers, `submit` never blocks. If the queue is full, it exceeds
     /// the capacity by this job.
+    ///
+    /// Jobs start in the order of acceptance, but those that workers submit are apart from the others:
+    /// see [`ThreadPool`](Self#in-which-order-jobs-start).
     ///
     /// Dropping the handle detaches the job, which still runs.
     ///

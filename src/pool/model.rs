@@ -7,10 +7,15 @@ use loom::sync::mpsc::channel;
 use loom::thread;
 
 use crate::error::Closed;
+use crate::executor::Executor;
+use crate::executor::ext::ExecutorExt;
 use crate::pool::builder::Config;
 use crate::pool::inner::{PoolInner, PoolRefs};
+use crate::pool::queue::{PopOrder, Queue};
 use crate::pool::submit::enqueue;
 use crate::pool::worker::worker_loop;
+use crate::task::context::{WorkerId, WorkerPhase, set_current_worker};
+use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::util::sync::Arc;
 
@@ -31,7 +36,15 @@ fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
     let refs = PoolRefs::new(&pool);
     let workers = [(); 2].map(|()| {
         let pool = Arc::clone(&pool);
-        thread::spawn(move || worker_loop(&pool))
+        thread::spawn(move || {
+            // What it submits goes to its lane.
+            let (pool_id, phase) = (pool.id(), WorkerPhase::InLoop);
+            set_current_worker(WorkerId {
+                pool: pool_id,
+                phase,
+            });
+            worker_loop(&pool);
+        })
     });
     (pool, refs, workers)
 }
@@ -47,11 +60,15 @@ fn submit<T: Send + 'static>(
     handle
 }
 
-fn check(preemptions: usize, parked: usize) {
+fn builder(preemptions: Option<usize>) -> loom::model::Builder {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+    builder.preemption_bound = builder.preemption_bound.or(preemptions);
     builder.max_branches = 50_000;
-    builder.check(move || {
+    builder
+}
+
+fn check(preemptions: usize, parked: usize) {
+    builder(Some(preemptions)).check(move || {
         let (pool, refs, workers) = pool_of_two();
         while pool.idle().parked() < parked {
             thread::yield_now();
@@ -82,4 +99,89 @@ fn two_jobs_for_a_parked_worker_and_one_about_to_park_run_at_once() {
 #[test]
 fn two_jobs_for_workers_that_just_start_run_at_once() {
     check(1, 0);
+}
+
+/// The first worker submits a job that it cannot run itself. The second one must take it out of the
+/// first one's lane.
+fn check_lane(parked: usize) {
+    builder(Some(1)).check(move || {
+        let (pool, refs, workers) = pool_of_two();
+        while pool.idle().parked() < parked {
+            thread::yield_now();
+        }
+        let refs = Arc::new(refs);
+        let outer = submit((&pool, &refs), {
+            let (pool, refs) = (Arc::clone(&pool), Arc::clone(&refs));
+            move || {
+                let (go, wait) = channel::<()>();
+                drop(submit((&pool, &refs), move || go.send(()).unwrap()));
+                wait.recv().unwrap();
+            }
+        });
+        outer.join().unwrap();
+        pool.close(Closed::Shutdown);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_job_in_a_lane_and_a_parked_worker_it_runs() {
+    check_lane(2);
+}
+
+#[test]
+fn a_job_in_a_lane_and_a_worker_about_to_park_it_runs() {
+    check_lane(1);
+}
+
+/// An executor that keeps its job.
+#[derive(Default)]
+struct Kept(std::sync::Mutex<Option<Job>>);
+
+impl Executor for Kept {
+    fn execute(&self, job: Job) {
+        *self.0.lock().unwrap() = Some(job);
+    }
+}
+
+fn push(queue: &Queue, lane: Option<usize>) -> bool {
+    let kept = Kept::default();
+    drop(kept.submit(|| ()));
+    let job = kept.0.lock().unwrap().take().unwrap();
+    queue.push(job, lane, |_| true).is_ok()
+}
+
+#[test]
+fn two_workers_take_from_one_lane_each_job_comes_out_once() {
+    builder(None).check(|| {
+        let queue = Arc::new(Queue::new());
+        assert!(push(&queue, Some(0)) && push(&queue, Some(0)));
+        let pop =
+            |queue: Arc<Queue>| move || usize::from(queue.pop(&mut PopOrder::new(0)).is_some());
+        let other = thread::spawn(pop(Arc::clone(&queue)));
+        let popped = pop(Arc::clone(&queue))() + other.join().unwrap();
+        let left = queue.drain(|| 0).len();
+        // A hint may be too old for a worker to see the second job; its fence is in `idle.rs`.
+        assert_eq!(popped + left, 2);
+    });
+}
+
+#[test]
+fn close_and_push_to_a_lane_nothing_is_added_once_the_queue_is_closed_and_empty() {
+    builder(None).check(|| {
+        let queue = Arc::new(Queue::new());
+        let other = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || push(&queue, Some(0))
+        });
+        queue.close(Closed::Shutdown);
+        let was_empty = queue.is_closed_and_empty();
+        let left = queue.drain(|| 0).len();
+        let accepted = other.join().unwrap();
+        assert_eq!(left, usize::from(accepted));
+        assert_eq!(was_empty, !accepted);
+        assert!(queue.is_closed_and_empty());
+    });
 }

@@ -1,14 +1,37 @@
-//! A FIFO of jobs with two locks.
+//! The queue of a pool: a FIFO of jobs with two locks, and a FIFO for the jobs of each worker.
 //!
-//! Submitters lock the tail, workers the head. When the head is empty, it takes over all jobs of the
-//! tail in one exchange. So submitters and workers seldom meet, and jobs keep their order. A thread
-//! that holds both locks has the queue for itself.
+//! Submitters outside of the workers lock the tail, workers the head. When the head is empty, it takes
+//! over all jobs of the tail in one exchange. So submitters and workers seldom meet, and jobs keep
+//! their order.
+//!
+//! A job that is submitted in a worker goes to that worker's *lane*, which has a lock of its own.
+//! Workers that submit jobs for themselves seldom meet either. Lanes belong to the queue: a lane
+//! outlives its worker, and with many workers several share one.
+//!
+//! # Which job is next
+//!
+//! A worker takes the first job of its own lane, else of the head, else of another lane. So the jobs
+//! of a busy worker do not wait for it.
+//!
+//! A worker's own lane may never become empty. So once in [`TURNS`] times the worker looks at the head
+//! first, and once at one of the lanes, each lane in turn. A job at the head starts after at most
+//! `TURNS` starts of any worker that is free, a job at the front of a lane after at most `TURNS *
+//! LANES`.
+//!
+//! No job moves from one FIFO to another. Until a worker submits a job, no lane is looked at.
+//!
+//! # Tombstones, and the end
 //!
 //! A job that is cancelled, or run by a worker that waits for it, leaves a *tombstone*: its empty
 //! task. When there are more tombstones than jobs, they are compacted away.
 //!
+//! A thread that holds all locks has the queue for itself.
+//!
 //! Invariant: once the queue is closed no job is added, so a closed and empty queue stays empty.
 
+use std::array;
+use std::borrow::Borrow;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::mem;
 use std::task::Waker;
@@ -16,8 +39,10 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use crate::error::Closed;
+use crate::pool::metrics::SHARDS;
 use crate::task::job::Job;
-use crate::util::sync::{AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::util::fault::fault_or;
+use crate::util::sync::{AtomicBool, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// This many tombstones are tolerated regardless of the number of jobs.
 const MIN_TOMBSTONES: usize = 64;
@@ -25,29 +50,65 @@ const MIN_TOMBSTONES: usize = 64;
 /// The capacity that an empty side keeps. Capacity beyond this is freed.
 const RETAINED_CAPACITY: usize = 1024;
 
+/// A thread that counts in the shard `n` has the lane `n`.
+const LANES: usize = SHARDS;
+
+/// The head, the tail and the lanes.
+const SIDES: usize = 2 + LANES;
+
+/// Once in this many times a worker looks at the head first, and once at a lane that need not be its
+/// own.
+const TURNS: usize = 8;
+
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Lock order: the head before the tail.
-    head: CachePadded<Side<VecDeque<Job>>>,
-    tail: CachePadded<Side<Tail>>,
+    /// Lock order: the head, the tail, then the lanes from the first on.
+    head: CachePadded<Side>,
+    tail: CachePadded<Side>,
+    lanes: [CachePadded<Side>; LANES],
+    /// Seldom written, and read for each job.
+    flags: CachePadded<Flags>,
     /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped, or
     /// compacted away, before it is counted.
     tombstones: AtomicIsize,
 }
 
-/// One end of the queue.
+/// One end of the FIFO with two locks, or a lane.
 #[derive(Debug, Default)]
-struct Side<T> {
-    inner: Mutex<T>,
+struct Side {
+    inner: Mutex<Jobs>,
     /// The number of jobs in `inner`. Written under the lock, read without it.
     len: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Tail {
+struct Jobs {
     jobs: VecDeque<Job>,
-    /// Why the queue accepts no more jobs.
+    /// Why the queue accepts no more jobs. Written under the locks of all sides.
     closed: Option<Closed>,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    /// One bit for each lane that has ever held a job. Set under the lock of the lane.
+    used_lanes: AtomicUsize,
+    /// Whether the sides are closed. Written under all locks, read without.
+    closed: AtomicBool,
+}
+
+/// Where a worker looks for its next job.
+#[derive(Debug)]
+pub(crate) struct PopOrder {
+    /// The worker's own lane.
+    lane: usize,
+    /// How often the worker has looked.
+    turn: usize,
+}
+
+impl PopOrder {
+    pub(crate) fn new(lane: usize) -> Self {
+        Self { lane, turn: 0 }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,85 +124,143 @@ impl Queue {
         Self {
             head: CachePadded::default(),
             tail: CachePadded::default(),
+            lanes: array::from_fn(|_| CachePadded::default()),
+            flags: CachePadded::default(),
             tombstones: AtomicIsize::new(0),
         }
     }
 
-    fn lock_both(&self) -> (MutexGuard<'_, VecDeque<Job>>, MutexGuard<'_, Tail>) {
-        // Lock order: the head before the tail.
-        let head = self.head.inner.lock();
-        (head, self.tail.inner.lock())
+    /// Returns the sides, in the order in which they are locked.
+    fn sides(&self) -> [&Side; SIDES] {
+        array::from_fn(|side| match side {
+            0 => &*self.head,
+            1 => &*self.tail,
+            lane => &*self.lanes[lane - 2],
+        })
     }
 
-    /// Adds a job at the tail. The job comes back if the queue is closed.
+    fn lock_all(&self) -> [MutexGuard<'_, Jobs>; SIDES] {
+        // Lock order: `map` goes from the first to the last.
+        self.sides().map(|side| side.inner.lock())
+    }
+
+    /// Adds a job at the end of the lane, if there is one, or else at the tail. The job comes back if
+    /// the queue is closed.
     ///
     /// `accept` is called just before, under the lock, to count the job. It may decline a job that was
     /// made for any executor and cancelled before it got here.
     pub(crate) fn push(
         &self,
         job: Job,
+        lane: Option<usize>,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
-        let mut tail = self.tail.inner.lock();
-        if let Some(closed) = &tail.closed {
+        let side = lane.map_or(&self.tail, |lane| &self.lanes[lane]);
+        let mut inner = side.inner.lock();
+        if let Some(closed) = &inner.closed {
             let closed = closed.clone();
-            drop(tail);
+            drop(inner);
             return Err((job, closed));
         }
         if !accept(&job) {
-            drop(tail);
+            drop(inner);
             job.disarm();
             return Ok(Push::AlreadyCancelled);
         }
-        tail.jobs.push_back(job);
-        self.tail.set_len(tail.jobs.len());
+        inner.jobs.push_back(job);
+        side.set_len(inner.jobs.len());
+        if let Some(lane) = lane {
+            self.flags.mark_used(lane);
+        }
         Ok(Push::Accepted)
     }
 
-    /// Takes the job at the head out, which may be a tombstone.
-    pub(crate) fn pop(&self) -> Option<Job> {
-        // While the head has jobs, no submitter is disturbed by a look at the tail.
-        if self.head.is_empty_hint() && self.is_empty_hint() {
-            return None;
+    /// Takes the next job of a worker out, which may be a tombstone.
+    pub(crate) fn pop(&self, order: &mut PopOrder) -> Option<Job> {
+        if self.flags.used_lanes() == 0 {
+            return self.pop_head();
         }
-        let mut spent = VecDeque::new();
-        let mut jobs = self.head.inner.lock();
-        if jobs.is_empty() {
-            let mut tail = self.tail.inner.lock();
-            mem::swap(&mut *jobs, &mut tail.jobs);
-            // Ordering: the head's length is published before the tail's is cleared: see
-            // `is_empty_hint`.
-            self.head.set_len(jobs.len());
-            self.tail.set_len(0);
-        }
-        let job = jobs.pop_front();
-        self.head.set_len(jobs.len());
-        if jobs.is_empty() && jobs.capacity() > RETAINED_CAPACITY {
-            mem::swap(&mut *jobs, &mut spent);
-        }
-        // Freed outside the lock.
-        drop(jobs);
-        drop(spent);
-        job
+        order.turn = order.turn.wrapping_add(1);
+        let first = match order.turn % TURNS {
+            0 => self.pop_head(),
+            1 => self.pop_lane(order.turn / TURNS % LANES),
+            _ => None,
+        };
+        let mut others = (1..LANES).map(|distance| (order.lane + distance) % LANES);
+        first
+            .or_else(|| self.pop_lane(order.lane))
+            .or_else(|| self.pop_head())
+            .or_else(|| others.find_map(|lane| self.pop_lane(lane)))
     }
 
-    /// Returns whether no job can be seen, at the cost of two loads.
+    // The way of each job of a pool whose workers submit none.
+    #[inline]
+    fn pop_head(&self) -> Option<Job> {
+        // While the head has jobs, no submitter is disturbed by a look at the tail.
+        if self.head.is_empty_hint() && self.is_head_and_tail_empty_hint() {
+            return None;
+        }
+        let mut inner = self.head.inner.lock();
+        if inner.jobs.is_empty() {
+            let mut tail = self.tail.inner.lock();
+            mem::swap(&mut inner.jobs, &mut tail.jobs);
+            // Ordering: the head's length is published before the tail's is cleared: see
+            // `is_head_and_tail_empty_hint`.
+            self.head.set_len(inner.jobs.len());
+            self.tail.set_len(0);
+        }
+        self.head.pop_locked(inner)
+    }
+
+    fn pop_lane(&self, lane: usize) -> Option<Job> {
+        let lane = &self.lanes[lane];
+        if lane.is_empty_hint() {
+            return None;
+        }
+        lane.pop_locked(lane.inner.lock())
+    }
+
+    /// Returns whether no job can be seen, at the cost of three loads and one for each used lane.
     pub(crate) fn is_empty_hint(&self) -> bool {
+        // Ordering: no job moves between a lane and another side, so these can be read one after the
+        // other. A lane is marked as used before its first job is published to a thread that must not
+        // miss it.
+        self.is_head_and_tail_empty_hint()
+            && fault_or!("lanes_are_overlooked": true; self.are_lanes_empty_hint())
+    }
+
+    fn is_head_and_tail_empty_hint(&self) -> bool {
         // Ordering: jobs that move from the tail to the head are counted at the head before the tail
         // ceases to count them. The tail is read first, so they are seen in one of the two.
         self.tail.is_empty_hint() && self.head.is_empty_hint()
     }
 
-    /// Returns how many jobs can be seen, at the cost of two loads. A job that moves to the head
-    /// meanwhile may be counted twice.
+    /// Returns how many jobs can be seen, at the cost of three loads and one for each used lane. A job
+    /// that moves to the head meanwhile may be counted twice.
     pub(crate) fn len_hint(&self) -> usize {
-        self.tail.len_hint() + self.head.len_hint()
+        let lanes = self.used_lanes().map(|lane| self.lanes[lane].len_hint());
+        self.tail.len_hint() + self.head.len_hint() + lanes.sum::<usize>()
+    }
+
+    fn are_lanes_empty_hint(&self) -> bool {
+        self.used_lanes()
+            .all(|lane| self.lanes[lane].is_empty_hint())
+    }
+
+    /// Returns the numbers of the lanes that have ever held a job.
+    fn used_lanes(&self) -> impl Iterator<Item = usize> {
+        let mut lanes = self.flags.used_lanes();
+        std::iter::from_fn(move || {
+            let lane = lanes.trailing_zeros();
+            // Removes the lowest bit.
+            lanes &= lanes.checked_sub(1)?;
+            Some(lane as usize)
+        })
     }
 
     /// Returns whether there is no job, nor one that is just being added.
     pub(crate) fn is_empty(&self) -> bool {
-        let (head, tail) = self.lock_both();
-        head.is_empty() && tail.jobs.is_empty()
+        self.lock_all().iter().all(|side| side.jobs.is_empty())
     }
 
     /// Returns why the queue is closed, if it is.
@@ -151,39 +270,73 @@ impl Queue {
 
     /// Returns whether no job will ever come out again.
     pub(crate) fn is_closed_and_empty(&self) -> bool {
-        let (head, tail) = self.lock_both();
-        tail.closed.is_some() && head.is_empty() && tail.jobs.is_empty()
+        // Ordering: a worker that reads the old value parks, and sees there that the pool is closed:
+        // see `idle.rs`. Only then are all locks worth their price.
+        self.flags.closed.load(Ordering::Acquire) && self.is_empty()
     }
 
     /// Accepts no more jobs. A queue that was shut down can still break.
     pub(crate) fn close(&self, reason: Closed) {
-        let mut tail = self.tail.inner.lock();
-        let old = match (&tail.closed, &reason) {
-            (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => tail.closed.replace(reason),
-            _ => None,
-        };
-        drop(tail);
-        drop(old);
+        let mut sides = self.lock_all();
+        let closed = fault_or!("lanes_stay_open": &mut sides[..2]; &mut sides[..]);
+        for side in closed {
+            // What is replaced is no user data.
+            match (&side.closed, &reason) {
+                (None, _) | (Some(Closed::Shutdown), Closed::Broken(_)) => {
+                    side.closed = Some(reason.clone());
+                }
+                _ => {}
+            }
+        }
+        // Ordering: pairs with `is_closed_and_empty`.
+        self.flags.closed.store(true, Ordering::Release);
+        drop(sides);
     }
 
-    /// Takes all jobs out, oldest first, tombstones included.
-    pub(crate) fn drain(&self) -> Vec<Job> {
-        let (mut head, mut tail) = self.lock_both();
+    /// Takes all jobs out, tombstones included, oldest first. `next_order` returns the place that the
+    /// next job would get in the order of submission.
+    pub(crate) fn drain(&self, next_order: impl FnOnce() -> u32) -> Vec<Job> {
+        let mut sides = self.lock_all();
         // No state is touched under the locks: the caller marks the jobs.
-        let drained = [mem::take(&mut *head), mem::take(&mut tail.jobs)];
-        self.head.set_len(0);
-        self.tail.set_len(0);
-        drop((head, tail));
-        drained.into_iter().flatten().collect()
+        let drained = sides.each_mut().map(|side| mem::take(&mut side.jobs));
+        for side in self.sides() {
+            side.set_len(0);
+        }
+        drop(sides);
+        let drained = drained.into_iter().flatten();
+        self.oldest_first(drained, next_order)
     }
 
     /// Takes the wakers of the futures that wait for the oldest queued jobs, up to `batch` of them.
-    pub(crate) fn oldest_wakers(&self, batch: usize) -> Vec<Waker> {
-        let (head, tail) = self.lock_both();
-        let jobs = head.iter().chain(&tail.jobs);
-        jobs.filter_map(Job::take_future_waker)
+    /// `next_order` is as in [`drain`](Self::drain).
+    pub(crate) fn oldest_wakers(
+        &self,
+        batch: usize,
+        next_order: impl FnOnce() -> u32,
+    ) -> Vec<Waker> {
+        let sides = self.lock_all();
+        let jobs = self.oldest_first(sides.iter().flat_map(|side| &side.jobs), next_order);
+        jobs.into_iter()
+            .filter_map(Job::take_future_waker)
             .take(batch)
             .collect()
+    }
+
+    /// Brings jobs of all sides, side after side, into the order of submission.
+    fn oldest_first<J: Borrow<Job>>(
+        &self,
+        jobs: impl Iterator<Item = J>,
+        next_order: impl FnOnce() -> u32,
+    ) -> Vec<J> {
+        let mut jobs: Vec<_> = jobs.collect();
+        // Head and tail are in the order of acceptance already.
+        if self.used_lanes().next().is_some() {
+            let next = next_order();
+            // A tombstone has no place any longer, and needs none.
+            let age = |job: &J| job.borrow().order().map(|order| next.wrapping_sub(order));
+            jobs.sort_by_cached_key(|job| Reverse(age(job)));
+        }
+        jobs
     }
 
     /// Counts a job that became a tombstone, and compacts the queue if there are too many.
@@ -215,17 +368,16 @@ impl Queue {
         if !self.should_compact(|| self.len_hint()) {
             return;
         }
-        let (mut head, mut tail) = self.lock_both();
-        let sides = [&mut *head, &mut tail.jobs];
-        let len = sides.iter().map(|side| side.len()).sum();
+        let mut sides = self.lock_all();
+        let len = sides.iter().map(|side| side.jobs.len()).sum();
         // Another thread may have compacted while this one waited for the locks.
         if !self.should_compact(|| len) {
             return;
         }
         let mut tombstones = Vec::with_capacity(len);
-        let spent = sides.map(|side| {
-            let mut kept = VecDeque::with_capacity(side.len());
-            for job in side.drain(..) {
+        let spent = sides.each_mut().map(|side| {
+            let mut kept = VecDeque::with_capacity(side.jobs.len());
+            for job in side.jobs.drain(..) {
                 if job.is_tombstone() {
                     tombstones.push(job);
                 } else {
@@ -233,19 +385,34 @@ impl Queue {
                 }
             }
             kept.shrink_to_fit();
-            mem::replace(side, kept)
+            mem::replace(&mut side.jobs, kept)
         });
-        self.head.set_len(head.len());
-        self.tail.set_len(tail.jobs.len());
+        for (side, inner) in self.sides().iter().zip(&sides) {
+            side.set_len(inner.jobs.len());
+        }
         self.tombstones
             .fetch_sub(tombstones.len() as isize, Ordering::Relaxed);
-        drop((head, tail));
+        drop(sides);
         // The drop of a `Job` cancels it; of a tombstone it only frees the memory.
         drop((tombstones, spent));
     }
 }
 
-impl<T> Side<T> {
+impl Side {
+    /// Takes the first job out, which may be a tombstone.
+    #[inline]
+    fn pop_locked(&self, mut inner: MutexGuard<'_, Jobs>) -> Option<Job> {
+        let jobs = &mut inner.jobs;
+        let job = jobs.pop_front();
+        self.set_len(jobs.len());
+        let is_spent = jobs.is_empty() && jobs.capacity() > RETAINED_CAPACITY;
+        let spent = is_spent.then(|| mem::take(jobs));
+        // Freed outside the lock.
+        drop(inner);
+        drop(spent);
+        job
+    }
+
     fn set_len(&self, len: usize) {
         // Ordering: pairs with `len_hint`.
         self.len.store(len, Ordering::Release);
@@ -262,7 +429,24 @@ impl<T> Side<T> {
     }
 }
 
-impl std::fmt::Debug for Tail {
+impl Flags {
+    fn used_lanes(&self) -> usize {
+        // Ordering: as in `len_hint`.
+        self.used_lanes.load(Ordering::Acquire)
+    }
+
+    /// The caller holds the lock of `lane`.
+    fn mark_used(&self, lane: usize) {
+        let bit = 1 << lane;
+        // Ordering: only threads that hold the lock set this bit.
+        if self.used_lanes.load(Ordering::Relaxed) & bit == 0 {
+            // Ordering: pairs with `used_lanes`.
+            self.used_lanes.fetch_or(bit, Ordering::Release);
+        }
+    }
+}
+
+impl std::fmt::Debug for Jobs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.closed {
             None => "Open",
@@ -298,17 +482,37 @@ mod tests {
         (handle, job)
     }
 
-    fn push(queue: &Queue, value: u32) -> JoinHandle<u32> {
+    fn push_to(queue: &Queue, lane: Option<usize>, value: u32) -> JoinHandle<u32> {
         let (handle, job) = job(value);
-        assert_eq!(queue.push(job, |_| true).ok(), Some(Push::Accepted));
+        assert_eq!(queue.push(job, lane, |_| true).ok(), Some(Push::Accepted));
         handle
+    }
+
+    fn push(queue: &Queue, value: u32) -> JoinHandle<u32> {
+        push_to(queue, None, value)
+    }
+
+    /// Takes a job out as a worker does that has just started.
+    fn pop(queue: &Queue) -> Option<Job> {
+        queue.pop(&mut PopOrder::new(0))
+    }
+
+    fn drain(queue: &Queue) -> Vec<Job> {
+        queue.drain(|| 0)
+    }
+
+    /// Runs the next job of a worker and returns which one it was.
+    fn run_next(queue: &Queue, order: &mut PopOrder, handles: &mut Vec<JoinHandle<u32>>) -> u32 {
+        queue.pop(order).unwrap().run();
+        let position = handles.iter().position(JoinHandle::is_finished).unwrap();
+        handles.remove(position).join().unwrap()
     }
 
     #[test]
     fn jobs_come_out_in_the_order_they_went_in_across_both_sides() {
         let queue = Queue::new();
         let first = [push(&queue, 0), push(&queue, 1)];
-        queue.pop().unwrap().run();
+        pop(&queue).unwrap().run();
         // From here on the head holds one job, and the tail gets more.
         let second = [push(&queue, 2), push(&queue, 3)];
         let order: Vec<_> = first
@@ -316,13 +520,13 @@ mod tests {
             .chain(second)
             .map(|mut handle| {
                 if !handle.is_finished() {
-                    queue.pop().unwrap().run();
+                    pop(&queue).unwrap().run();
                 }
                 handle.try_join().unwrap().unwrap()
             })
             .collect();
         assert_eq!(order, [0, 1, 2, 3]);
-        assert!(queue.pop().is_none() && queue.is_empty() && queue.is_empty_hint());
+        assert!(pop(&queue).is_none() && queue.is_empty() && queue.is_empty_hint());
     }
 
     #[test]
@@ -331,9 +535,9 @@ mod tests {
         let _handle = push(&queue, 0);
         queue.close(Closed::Shutdown);
         let (_handle, late) = job(1);
-        assert!(queue.push(late, |_| true).is_err());
+        assert!(queue.push(late, None, |_| true).is_err());
         assert!(!queue.is_closed_and_empty());
-        assert!(queue.pop().is_some());
+        assert!(pop(&queue).is_some());
         assert!(queue.is_closed_and_empty());
     }
 
@@ -342,7 +546,7 @@ mod tests {
         let queue = Queue::new();
         let (_handle, declined) = job(0);
         assert_eq!(
-            queue.push(declined, |_| false).ok(),
+            queue.push(declined, None, |_| false).ok(),
             Some(Push::AlreadyCancelled)
         );
         assert!(queue.is_empty());
@@ -352,8 +556,8 @@ mod tests {
     fn drain_takes_all_oldest_first() {
         let queue = Queue::new();
         let handles: Vec<_> = (0..4).map(|value| push(&queue, value)).collect();
-        drop(queue.pop());
-        let drained = queue.drain();
+        drop(pop(&queue));
+        let drained = drain(&queue);
         assert_eq!(drained.len(), 3);
         assert!(queue.is_empty());
         drained.into_iter().for_each(Job::run);
@@ -365,15 +569,18 @@ mod tests {
     fn tombstones_are_compacted_when_they_outnumber_the_jobs() {
         let queue = Queue::new();
         let handles: Vec<_> = (0..1000).map(|value| push(&queue, value)).collect();
-        let len = || queue.len_hint();
         for handle in handles.iter().skip(10) {
             assert!(handle.cancel());
             queue.add_tombstone();
-            assert!(len() <= 1000);
+            assert!(queue.len_hint() <= 1000);
         }
-        assert!(len() <= 10 + 2 * MIN_TOMBSTONES + 1, "{}", len());
+        assert!(
+            queue.len_hint() <= 10 + 2 * MIN_TOMBSTONES + 1,
+            "{}",
+            queue.len_hint()
+        );
         for (value, mut handle) in handles.into_iter().take(10).enumerate() {
-            queue.pop().unwrap().run();
+            pop(&queue).unwrap().run();
             assert_eq!(handle.try_join().unwrap().unwrap(), value as u32);
         }
     }
@@ -386,16 +593,96 @@ mod tests {
 
         let queue = Queue::new();
         let mut handles: Vec<_> = (0..5).map(|value| push(&queue, value)).collect();
-        assert_eq!(queue.oldest_wakers(8).len(), 0, "nothing waits");
+        assert_eq!(queue.oldest_wakers(8, || 0).len(), 0, "nothing waits");
         for handle in &mut handles[1..4] {
             let poll = Pin::new(handle).poll(&mut Context::from_waker(Waker::noop()));
             assert!(poll.is_pending());
         }
-        assert_eq!(queue.oldest_wakers(2).len(), 2);
+        assert_eq!(queue.oldest_wakers(2, || 0).len(), 2);
         assert_eq!(
-            queue.oldest_wakers(2).len(),
+            queue.oldest_wakers(2, || 0).len(),
             1,
             "the others were woken already"
         );
+    }
+
+    #[test]
+    fn a_worker_takes_its_own_jobs_then_those_from_outside_then_those_of_other_workers() {
+        let queue = Queue::new();
+        let sides = [Some(2), None, Some(1), Some(2), None, Some(1)];
+        let values = 0..;
+        let mut handles: Vec<_> = sides
+            .into_iter()
+            .zip(values)
+            .map(|(lane, value)| push_to(&queue, lane, value))
+            .collect();
+        // Its first turn is for lane 0, which is empty.
+        let mut order = PopOrder::new(1);
+        let taken = [(); 6].map(|()| run_next(&queue, &mut order, &mut handles));
+        assert_eq!(taken, [2, 5, 1, 4, 0, 3]);
+        assert!(queue.is_empty() && queue.is_empty_hint() && queue.pop(&mut order).is_none());
+    }
+
+    #[test]
+    fn no_side_waits_for_ever_behind_the_own_lane_of_a_worker() {
+        // Another lane is looked at first each time that all lanes had their turn.
+        for (side, bound) in [(None, TURNS), (Some(5), TURNS * LANES)] {
+            let queue = Queue::new();
+            let mut order = PopOrder::new(0);
+            for round in 0..3 {
+                let waits = push_to(&queue, side, 1);
+                let mut starts = 0;
+                while !waits.is_finished() {
+                    starts += 1;
+                    assert!(starts <= bound, "{side:?} in round {round}");
+                    // The own lane never becomes empty.
+                    drop([(); 2].map(|()| push_to(&queue, Some(0), 0)));
+                    queue.pop(&mut order).unwrap().run();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn closing_draining_and_compacting_reach_all_lanes() {
+        let queue = Queue::new();
+        let sides = [None, Some(0), Some(7)];
+        let handles = sides.map(|lane| push_to(&queue, lane, 0));
+        queue.close(Closed::Shutdown);
+        for lane in sides {
+            let (_handle, late) = job(1);
+            assert!(queue.push(late, lane, |_| true).is_err());
+        }
+        assert!(!queue.is_closed_and_empty());
+        assert_eq!(drain(&queue).len(), 3);
+        assert!(queue.is_closed_and_empty() && queue.is_empty_hint());
+        assert!(handles.iter().all(JoinHandle::is_cancelled), "dropped");
+    }
+
+    #[test]
+    fn tombstones_in_lanes_are_compacted_and_the_order_is_kept() {
+        let queue = Queue::new();
+        let lane = |value| Some(value as usize % LANES);
+        let mut handles: Vec<_> = (0..1000)
+            .map(|value| push_to(&queue, lane(value), value))
+            .collect();
+        for handle in handles.drain(..960) {
+            assert!(handle.cancel());
+            queue.add_tombstone();
+        }
+        assert!(queue.len_hint() <= 40 + 2 * MIN_TOMBSTONES + 1);
+        let mut last = [None; LANES];
+        let mut order = PopOrder::new(3);
+        while let Some(job) = queue.pop(&mut order) {
+            if !job.run_if_queued() {
+                queue.remove_tombstone();
+                continue;
+            }
+            let position = handles.iter().position(JoinHandle::is_finished).unwrap();
+            let value = handles.remove(position).join().unwrap();
+            let last = &mut last[value as usize % LANES];
+            assert!(last.replace(value) < Some(value));
+        }
+        assert!(handles.is_empty());
     }
 }

@@ -20,7 +20,8 @@
 //! happened. Its job then counts as accepted before, and there was no idle moment.
 //!
 //! A check reads the ended jobs first and the submitted ones last. Both only grow, and no job ends
-//! before it is submitted. So if the two are equal, the pool was idle between the two reads. The check
+//! before it is submitted. So if the two are equal, the pool was idle between the two reads. (Each is a
+//! sum of counters that are read one after the other, which only grow, too.) The check
 //! is made again under the lock of the list, after all registrations in the list.
 
 use std::collections::BTreeMap;

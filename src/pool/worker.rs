@@ -2,6 +2,8 @@
 
 use crate::pool::idle::{SleepSlot, WakeReason};
 use crate::pool::inner::PoolInner;
+use crate::pool::metrics::current_shard;
+use crate::pool::queue::PopOrder;
 use crate::pool::registry::{WorkerSlot, join_all};
 use crate::pool::spawn::notify_work;
 use crate::task::context::{Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker};
@@ -51,8 +53,9 @@ fn set_phase(pool: &PoolInner, phase: WorkerPhase) {
 pub(crate) fn worker_loop(pool: &Arc<PoolInner>) {
     let slot = SleepSlot::new();
     let spin = AdaptiveSpin::new();
+    let mut order = PopOrder::new(current_shard());
     let mut after_pause = false;
-    while let Some(job) = next_job(pool, &slot, &spin, &mut after_pause) {
+    while let Some(job) = next_job(pool, &slot, &spin, &mut order, &mut after_pause) {
         // It may have been cancelled, or run by a waiter, while it was queued.
         if !job.run_if_queued() {
             pool.popped_tombstone();
@@ -69,6 +72,7 @@ fn next_job(
     pool: &Arc<PoolInner>,
     slot: &Arc<SleepSlot>,
     spin: &AdaptiveSpin,
+    order: &mut PopOrder,
     after_pause: &mut bool,
 ) -> Option<Job> {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
@@ -79,7 +83,7 @@ fn next_job(
     // If the end of the last job found the queue empty, that is a pause, too.
     let mut paused = searching;
     loop {
-        if let Some(job) = pool.pop() {
+        if let Some(job) = pool.pop(order) {
             if searching {
                 pool.idle().stop_searching();
                 // Rule 2 of `idle.rs`.
@@ -99,7 +103,7 @@ fn next_job(
         }
         paused = true;
         // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
-        // under both locks, stays empty.
+        // under all locks, stays empty.
         if timed_out || pool.is_closed_and_empty() {
             if searching {
                 pool.idle().stop_searching();

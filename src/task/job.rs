@@ -120,6 +120,11 @@ impl Job {
         self.task.as_ref()?.state(|state| state.take_future_waker())
     }
 
+    /// Returns the place in the order of submission, modulo 2³², if the job is queued.
+    pub(crate) fn order(&self) -> Option<u32> {
+        self.task.as_ref()?.state(|state| state.order())
+    }
+
     /// Returns whether the job is no longer queued: it was cancelled, or run by a waiter.
     pub(crate) fn is_tombstone(&self) -> bool {
         let task = self.task.as_ref();

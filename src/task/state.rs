@@ -191,6 +191,11 @@ impl State {
         Self::at(Stage::Queued(Mark::None), origin)
     }
 
+    /// Returns the place in the order of submission, if the task is queued.
+    pub(crate) fn order(&self) -> Option<u32> {
+        self.is_queued().then_some(self.order_or_thread)
+    }
+
     /// Sets the place in the order of submission.
     pub(crate) fn set_order(&mut self, order: u32) {
         if self.is_queued() {

@@ -21,6 +21,7 @@ mod handle;
 mod iterator_vs_stream;
 mod map;
 mod nested;
+mod order;
 mod promise;
 mod python;
 mod random_handles;
