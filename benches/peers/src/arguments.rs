@@ -14,7 +14,7 @@ Compares futurepool with other thread pools on the same workloads.
 
   --quick               run a tenth of the work, in at most a minute; a smoke test
   --workload NAME,…     run only these workloads
-  --peer NAME,…         run only these peers and futurepool
+  --peer NAME,…         run only these peers, futurepool and the floors
   --rounds N            run N rounds instead of as many as the time limit allows
   --json FILE           write the figures of every round as JSON
   --svg FILE            write a chart
@@ -145,7 +145,7 @@ mod tests {
         let error = parsed(&["--workload", "burst,brust"]).err().unwrap();
         assert!(error.starts_with("unknown workload \"brust\"; known workloads: burst, producers"));
         let error = parsed(&["--peer", "tokyo"]).err().unwrap();
-        assert!(error.ends_with("crossbeam, python"), "{error}");
+        assert!(error.ends_with("c++, bs_thread_pool"), "{error}");
         assert!(parsed(&["--rounds", "0"]).is_err());
         assert!(parsed(&["--slow"]).is_err());
     }
