@@ -21,7 +21,7 @@ const SLOW_ROUND: Duration = Duration::from_secs(4);
 const MIN_ROUNDS: usize = 3;
 const MAX_ROUNDS: usize = 11;
 /// No round starts after this time, except the first ones.
-const ENOUGH: Duration = Duration::from_secs(13);
+const ENOUGH: Duration = Duration::from_secs(12);
 
 /// The options that the parent passes to a child, besides the name of the workload.
 pub struct ChildOptions {

@@ -74,3 +74,21 @@ pub fn pin_worker() {
         core_affinity::set_for_current(processors.workers);
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn on_one_processor_all_threads_share_it() {
+        // In a thread of its own, so that other tests stay where they are.
+        let pinned = thread::spawn(|| {
+            pin_process(Placement::Same).expect("there is a processor");
+            let inherited = thread::spawn(core_affinity::get_core_ids).join();
+            inherited.expect("no panic").map(|cores| cores.len())
+        });
+        assert_eq!(pinned.join().expect("no panic"), Some(1));
+    }
+}

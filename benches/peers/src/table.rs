@@ -42,7 +42,7 @@ fn print_row(outcome: &Outcome, result: &PeerResult, figure: usize, unit: Unit) 
 /// Formats a figure with its unit.
 pub fn shown(value: f64, unit: Unit) -> String {
     let (value, unit) = match unit {
-        Unit::Nanos if value >= 1e7 => (value / 1e6, Unit::Millis),
+        Unit::Nanos if value >= 1e6 => (value / 1e6, Unit::Millis),
         Unit::Nanos if value >= 1e4 => (value / 1e3, Unit::Micros),
         unit => (value, unit),
     };
