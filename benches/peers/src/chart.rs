@@ -176,7 +176,8 @@ impl Chart {
 
 fn short(ratio: f64) -> String {
     match ratio {
-        ..10.0 => format!("{ratio:.2}"),
+        ..0.1 => format!("{ratio:.3}"),
+        0.1..10.0 => format!("{ratio:.2}"),
         10.0..100.0 => format!("{ratio:.1}"),
         _ => format!("{ratio:.0}"),
     }

@@ -51,6 +51,7 @@ pub fn shown(value: f64, unit: Unit) -> String {
         Unit::Micros => (1, " µs"),
         Unit::Millis => (2, " ms"),
         Unit::Seconds => (3, " s"),
+        Unit::Times if value < 0.1 => (3, "×"),
         Unit::Times => (2, "×"),
         Unit::Count => (2, ""),
         Unit::Bytes => (0, " B"),

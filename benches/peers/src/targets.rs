@@ -152,6 +152,10 @@ const GOALS: &[(&str, &[Goal])] = &[
         "map-1ns",
         &[
             goal("≤ 3× rayon", OfPeer("rayon", 3.0)),
+            goal(
+                "ahead of rayon's par_bridge",
+                OfPeer("rayon par_bridge", 1.0),
+            ),
             goal("with chunks ≤ 12 ns", AtMost(12.0)).of("chunk_size(1024)"),
             goal("with a buffer ≤ 12 ns", AtMost(12.0)).of("buffer_size(100k)"),
         ],

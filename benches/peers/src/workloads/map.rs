@@ -3,7 +3,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use futurepool::Map;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IntoParallelIterator, ParallelBridge, ParallelIterator};
 
 use super::{DEFAULT, Unit, WORKERS, Workload, figure, nanos_each, sum_below, timed};
 use crate::machine::status;
@@ -76,6 +76,7 @@ fn seconds_and_peak(elapsed: Duration, _items: u64) -> Sample {
     vec![Some(elapsed.as_secs_f64()), peak]
 }
 
+const BRIDGE: &str = "rayon par_bridge";
 const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Takes about a nanosecond, because the compiler must not work on several items at once.
@@ -102,7 +103,7 @@ where
     ]
 }
 
-/// Returns the pair, and futurepool with options: a fixed chunk, and a buffer of 20 chunks.
+/// Returns the pair, rayon with any iterator, and futurepool with a fixed chunk or a buffer.
 fn variants<F>(items: u64, function: fn() -> F, figures: Figures) -> Vec<Participant>
 where
     F: Fn(u64) -> u64 + Send + Sync + 'static,
@@ -110,6 +111,7 @@ where
     vec![
         ours(Futurepool::NAME, items, function, figures, |map| map),
         rayon(items, function, figures),
+        bridge(items, function, figures),
         ours("chunk_size(1024)", items, function, figures, |map| {
             map.chunk_size(1024)
         }),
@@ -129,18 +131,11 @@ fn ours<F>(
 where
     F: Fn(u64) -> u64 + Send + Sync + 'static,
 {
-    let pool = OnceLock::new();
-    Participant::new(name, move || {
-        let pool: &Futurepool = pool.get_or_init(started);
-        let function = function();
-        let (elapsed, sum) = timed(|| {
-            let results = options(pool.pool().map(0..items, function)).into_iter();
-            results.fold(0, |sum: u64, result| {
-                sum.wrapping_add(result.expect("the function returned"))
-            })
-        });
-        check(items, sum);
-        figures(elapsed, items)
+    participant::<Futurepool, F>(name, items, function, figures, move |pool, function| {
+        let results = options(pool.pool().map(0..items, function)).into_iter();
+        results.fold(0, |sum: u64, result| {
+            sum.wrapping_add(result.expect("the function returned"))
+        })
     })
 }
 
@@ -148,26 +143,49 @@ fn rayon<F>(items: u64, function: fn() -> F, figures: Figures) -> Participant
 where
     F: Fn(u64) -> u64 + Send + Sync + 'static,
 {
-    let pool = OnceLock::new();
-    Participant::new(Rayon::NAME, move || {
-        let pool: &Rayon = pool.get_or_init(started);
-        let function = function();
-        let (elapsed, sum) = timed(|| {
+    participant::<Rayon, F>(
+        Rayon::NAME,
+        items,
+        function,
+        figures,
+        move |pool, function| {
             let results = || (0..items).into_par_iter().map(function).collect();
             let results: Vec<u64> = pool.pool().install(results);
             results.into_iter().fold(0, u64::wrapping_add)
-        });
-        check(items, sum);
-        figures(elapsed, items)
+        },
+    )
+}
+
+/// Rayon as it takes any iterator, which `map` does, instead of a range that it can split.
+fn bridge<F>(items: u64, function: fn() -> F, figures: Figures) -> Participant
+where
+    F: Fn(u64) -> u64 + Send + Sync + 'static,
+{
+    participant::<Rayon, F>(BRIDGE, items, function, figures, move |pool, function| {
+        let results = || (0..items).par_bridge().map(function).collect();
+        let results: Vec<u64> = pool.pool().install(results);
+        results.into_iter().fold(0, u64::wrapping_add)
     })
 }
 
-fn started<P: Peer>() -> P {
-    let pool = P::new(WORKERS);
-    start_workers(&pool, WORKERS);
-    pool
-}
-
-fn check(items: u64, sum: u64) {
-    assert_eq!(sum, sum_below(items).wrapping_mul(FACTOR));
+/// Returns a participant whose `map` yields the sum of all results.
+fn participant<P: Peer, F: 'static>(
+    name: &str,
+    items: u64,
+    function: fn() -> F,
+    figures: Figures,
+    map: impl Fn(&P, F) -> u64 + Send + Sync + 'static,
+) -> Participant {
+    let pool = OnceLock::new();
+    Participant::new(name, move || {
+        let pool = pool.get_or_init(|| {
+            let pool = P::new(WORKERS);
+            start_workers(&pool, WORKERS);
+            pool
+        });
+        let function = function();
+        let (elapsed, sum) = timed(|| map(pool, function));
+        assert_eq!(sum, sum_below(items).wrapping_mul(FACTOR));
+        figures(elapsed, items)
+    })
 }
