@@ -18,6 +18,9 @@ pub enum Placement {
     Apart,
 }
 
+/// Why a process is not pinned, with this as its start.
+pub const NOT_PINNED: &str = "not pinned";
+
 struct Processors {
     callers: CoreId,
     workers: CoreId,

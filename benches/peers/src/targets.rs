@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use self::Test::{AtMost, OfBest, OfPeer, Works, Yes};
 use crate::peers::{Futurepool, NAMES, Peer};
+use crate::placement::NOT_PINNED;
 use crate::result::{Outcome, PeerResult};
 
 /// A goal, as a text and as a test.
@@ -208,7 +209,7 @@ impl Goal {
 #[derive(Serialize, Debug, PartialEq)]
 pub struct Verdict {
     pub goal: &'static str,
-    /// `None` if a participant that the test reads is missing from the run.
+    /// `None` if a participant that the test reads is missing from the run, or is not pinned.
     pub met: Option<bool>,
     /// The figure that decided the outcome.
     pub because: String,
@@ -222,14 +223,18 @@ pub fn evaluate(outcome: &Outcome) -> Vec<Verdict> {
 }
 
 fn verdict(goal: &Goal, outcome: &Outcome) -> Verdict {
-    let tested = outcome.of(goal.subject);
-    let tested = tested.and_then(|subject| measure(goal, subject, outcome));
+    let subject = outcome.of(goal.subject);
+    let note = subject.and_then(|subject| subject.note.as_deref());
+    let not_pinned = note.filter(|note| note.starts_with(NOT_PINNED));
+    let tested = match not_pinned {
+        Some(reason) => Err(reason),
+        None => subject
+            .and_then(|subject| measure(goal, subject, outcome))
+            .ok_or("a participant that the goal needs is missing"),
+    };
     let (met, because) = match tested {
-        Some((met, because)) => (Some(met), because),
-        None => (
-            None,
-            "a participant that the goal needs is missing".to_owned(),
-        ),
+        Ok((met, because)) => (Some(met), because),
+        Err(reason) => (None, reason.to_owned()),
     };
     Verdict {
         goal: goal.text,
@@ -344,5 +349,12 @@ mod tests {
         assert_eq!(met(OfBest(1.0), &alone), None);
         assert_eq!(met(OfPeer("tokio", 1.0), &alone), None);
         assert_eq!(met(AtMost(2.0), &outcome(&[])), None);
+    }
+
+    #[test]
+    fn a_goal_of_an_unpinned_workload_is_not_evaluated() {
+        let mut outcome = outcome(&[("futurepool", &[1.0])]);
+        outcome.peers[0].note = Some(format!("{NOT_PINNED}: too few processors"));
+        assert_eq!(met(AtMost(2.0), &outcome), None);
     }
 }
