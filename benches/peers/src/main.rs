@@ -138,7 +138,7 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
 fn list() {
     println!("workloads:");
     for workload in workloads::ALL {
-        println!("  {:<18}{}", workload.name, workload.about);
+        println!("  {:<24}{}", workload.name, workload.about);
     }
     println!("peers:\n  {}", peers::NAMES.join(", "));
 }
