@@ -13,8 +13,8 @@ pub const HELP: &str = "\
 Compares futurepool with other thread pools on the same workloads.
 
   --quick               run a tenth of the work, in at most a minute; a smoke test
-  --workload NAME,…     run only these workloads
-  --peer NAME,…         run only these peers and futurepool
+  --workload NAME,…     run only the workloads whose names start with one of these
+  --peer NAME,…         run only these peers, futurepool and the floors
   --rounds N            run N rounds instead of as many as the time limit allows
   --json FILE           write the figures of every round as JSON
   --svg FILE            write a chart
@@ -63,11 +63,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
                 comparison.rounds = Some(rounds);
             }
             Long("workload") => {
-                let names = list(&mut parser)?;
-                comparison.workloads = names
-                    .iter()
-                    .map(|name| workload(name))
-                    .collect::<Result<_, _>>()?;
+                comparison.workloads = starting_with(&list(&mut parser)?)?;
             }
             Long("peer") => {
                 comparison.peers = list(&mut parser)?;
@@ -81,7 +77,8 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
             Long("help") | Short('h') => return Ok(Action::Help),
             Long("child") => {
                 let name = parser.value()?.string()?;
-                child_of = Some((workload(&name)?, list(&mut parser)?));
+                let workload = workloads::named(&name).ok_or("--child: unknown workload")?;
+                child_of = Some((workload, list(&mut parser)?));
             }
             _ => return Err(argument.unexpected()),
         }
@@ -104,15 +101,24 @@ fn list(parser: &mut lexopt::Parser) -> Result<Vec<String>, lexopt::Error> {
     Ok(names.split(',').map(str::to_owned).collect())
 }
 
-fn workload(name: &str) -> Result<&'static Workload, lexopt::Error> {
-    workloads::named(name).ok_or_else(|| {
+/// Returns the workloads whose names start with one of `prefixes`.
+fn starting_with(prefixes: &[String]) -> Result<Vec<&'static Workload>, lexopt::Error> {
+    let all = workloads::ALL.into_iter();
+    let starts = |prefix: &String| {
+        all.clone()
+            .any(|workload| workload.name.starts_with(prefix))
+    };
+    if let Some(unknown) = prefixes.iter().find(|prefix| !starts(prefix)) {
         let names = workloads::ALL.map(|workload| workload.name);
-        format!(
-            "unknown workload {name:?}; known workloads: {}",
-            names.join(", ")
-        )
-        .into()
-    })
+        let known = names.join(", ");
+        return Err(format!("unknown workload {unknown:?}; known workloads: {known}").into());
+    }
+    let is_chosen = |workload: &&Workload| {
+        prefixes
+            .iter()
+            .any(|prefix| workload.name.starts_with(prefix))
+    };
+    Ok(all.filter(is_chosen).collect())
 }
 
 fn peer(name: &str) -> Result<(), lexopt::Error> {
@@ -141,11 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_selects_several_workloads() {
+        let comparison = parsed(&["--workload", "grain,burst"]).unwrap();
+        let names = comparison.workloads.iter().map(|workload| workload.name);
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            ["burst", "grain-1us", "grain-10us"]
+        );
+    }
+
+    #[test]
     fn an_unknown_name_lists_the_known_names() {
         let error = parsed(&["--workload", "burst,brust"]).err().unwrap();
         assert!(error.starts_with("unknown workload \"brust\"; known workloads: burst, producers"));
         let error = parsed(&["--peer", "tokyo"]).err().unwrap();
-        assert!(error.ends_with("crossbeam, python"), "{error}");
+        assert!(error.ends_with("c++, bs_thread_pool"), "{error}");
         assert!(parsed(&["--rounds", "0"]).is_err());
         assert!(parsed(&["--slow"]).is_err());
     }

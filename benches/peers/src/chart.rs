@@ -18,18 +18,20 @@ const RATIOS: [f64; 5] = [0.1, 1.0, 10.0, 100.0, 1_000.0];
 /// The workloads of the short chart: those that most programs resemble.
 const SHORT_WORKLOADS: [&str; 5] = [
     "burst",
-    "producers",
+    "round-trip-hot-apart",
+    "round-trip-async-apart",
     "as_completed",
-    "round-trip-hot",
-    "round-trip-async",
+    "map-1us",
 ];
-/// The peers of the short chart: those that the README compares.
-const SHORT_PEERS: [&str; 6] = [
+/// The peers of the short chart: the known ones and the fast ones.
+const SHORT_PEERS: [&str; 8] = [
     Futurepool::NAME,
     "tokio",
     "blocking",
+    "affinitypool",
     "rayon",
     "threadpool",
+    "rusty_pool",
     "crossbeam",
 ];
 
@@ -87,7 +89,7 @@ impl Chart {
         let floor: Vec<_> = machine.floor.iter().map(|f| format!("{f:.1}")).collect();
         let rounds = match run.quick {
             true => "a quick run, not representative",
-            false => "the minimum of all rounds",
+            false => "medians of all rounds",
         };
         let subtitle = format!(
             "{}, {} cores; a park/unpark round trip takes {} µs; {rounds}",
@@ -112,11 +114,11 @@ impl Chart {
         let title = format!("{}: {}", outcome.workload, outcome.about);
         text(body, "head", 12.0, *y, &title);
         let workload = workloads::named(outcome.workload).expect("the workload exists");
-        let unit = workload.figures[0].unit;
-        let ours = outcome.of(Futurepool::NAME).and_then(|ours| ours.min(0));
+        let figure = workload.figures[0];
         let is_shown = |result: &&PeerResult| (self.peers)(&result.peer);
         let peers: Vec<_> = outcome.peers.iter().filter(is_shown).collect();
         *y += ROW;
+        text(body, "name", NAMES_END, *y, figure.name);
         let (top, rows) = (*y + 6.0, peers.len() as f64);
         for &ratio in self.ratios {
             let (x, end) = (self.x_of(ratio), top + rows * ROW);
@@ -129,34 +131,38 @@ impl Chart {
         }
         for result in peers {
             *y += ROW;
-            self.row(body, *y, result, ours, unit);
+            let ratio = outcome.ratio(&result.peer, Futurepool::NAME, 0);
+            self.row(body, *y, result, ratio, figure.unit);
         }
     }
 
-    fn row(&self, body: &mut String, y: f64, result: &PeerResult, ours: Option<f64>, unit: Unit) {
+    fn row(&self, body: &mut String, y: f64, result: &PeerResult, ratio: Option<f64>, unit: Unit) {
         let is_ours = result.peer == Futurepool::NAME;
         let class = if is_ours { "name ours" } else { "name" };
         text(body, class, NAMES_END, y, &result.peer);
-        let Some(min) = result.min(0) else {
+        let Some(median) = result.median(0) else {
             let label = match result.failed {
                 Some(_) => "failed",
                 None => "no figure",
             };
             return text(body, "", self.x_of(1.0) + 6.0, y, label);
         };
-        // The lower bound avoids a division by zero.
-        let ratio = ours.map_or(1.0, |ours| min.max(1e-9) / ours.max(1e-9));
+        let ratio = ratio.unwrap_or(1.0);
         let (from, to) = (self.x_of(1.0), self.x_of(ratio));
         let (left, width) = (from.min(to), (to - from).abs());
-        let kind = if result.peer == "floor" { "floor" } else { "" };
+        let kind = if result.peer.ends_with("floor") {
+            "floor"
+        } else {
+            ""
+        };
         let _ = writeln!(
             body,
             "<rect class=\"{kind}\" x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"11\"/>",
             y - 10.0
         );
         let label = match is_ours {
-            true => shown(min, unit),
-            false => format!("{}× · {}", short(ratio), shown(min, unit)),
+            true => shown(median, unit),
+            false => format!("{}× · {}", short(ratio), shown(median, unit)),
         };
         let class = if is_ours { "ours" } else { "" };
         text(body, class, from.max(to) + 6.0, y, &label);
@@ -170,7 +176,8 @@ impl Chart {
 
 fn short(ratio: f64) -> String {
     match ratio {
-        ..10.0 => format!("{ratio:.2}"),
+        ..0.1 => format!("{ratio:.3}"),
+        0.1..10.0 => format!("{ratio:.2}"),
         10.0..100.0 => format!("{ratio:.1}"),
         _ => format!("{ratio:.0}"),
     }
@@ -188,6 +195,17 @@ fn text(body: &mut String, class: &str, x: f64, y: f64, content: &str) {
 mod tests {
     use super::*;
     use crate::peers::NAMES;
+
+    /// How many characters of a title fit into the width.
+    const TITLE: usize = 122;
+
+    #[test]
+    fn each_title_fits_into_the_width() {
+        for workload in workloads::ALL {
+            let title = format!("{}: {}", workload.name, workload.about);
+            assert!(title.chars().count() <= TITLE, "{title}");
+        }
+    }
 
     #[test]
     fn the_short_chart_names_workloads_and_peers_that_exist() {

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::participant::{Participant, Scale};
+use crate::placement::pin_process;
 use crate::result::{Event, Sample};
 use crate::workloads::Workload;
 
@@ -18,7 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// A peer whose round takes longer than this runs no further rounds.
 const SLOW_ROUND: Duration = Duration::from_secs(4);
 const MIN_ROUNDS: usize = 3;
-const MAX_ROUNDS: usize = 9;
+const MAX_ROUNDS: usize = 11;
+/// No round starts after this time, except the first ones.
+const ENOUGH: Duration = Duration::from_secs(12);
 
 /// The options that the parent passes to a child, besides the name of the workload.
 pub struct ChildOptions {
@@ -34,17 +37,21 @@ impl ChildOptions {
         match (self.rounds, self.scale.quick) {
             (Some(requested), _) => rounds >= requested,
             (None, true) => rounds >= 2 || elapsed > Duration::from_millis(700),
-            (None, false) => {
-                rounds >= MAX_ROUNDS || rounds >= MIN_ROUNDS && elapsed > Duration::from_secs(20)
-            }
+            (None, false) => rounds >= MAX_ROUNDS || rounds >= MIN_ROUNDS && elapsed > ENOUGH,
         }
     }
 }
 
 /// Runs all rounds, then exits the process without waiting for threads that hang.
 pub fn run(workload: &Workload, options: &ChildOptions) -> ! {
+    let pinned = pin_process(workload.placement);
     let mut participants = (workload.participants)(options.scale);
     participants.retain(|participant| options.names.contains(&participant.name));
+    for participant in &mut participants {
+        if let Err(reason) = pinned {
+            participant.note = Some(reason.to_owned());
+        }
+    }
     let start = Instant::now();
     for round in 1.. {
         participants.retain(|participant| {

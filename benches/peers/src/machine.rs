@@ -7,7 +7,7 @@ use std::thread;
 
 use serde::Serialize;
 
-use crate::floor;
+use crate::floor::{self, Wait};
 
 #[derive(Serialize)]
 pub struct Machine {
@@ -38,7 +38,7 @@ impl Machine {
 
     /// Measures the floor. Returns a text with its value and the load that the value suggests.
     pub fn measure_floor(&mut self) -> String {
-        let mut trips = floor::trips(5_000, None);
+        let mut trips = floor::trips(5_000, None, Wait::Park, Wait::Park);
         trips.sort_unstable();
         let floor = trips[trips.len() / 2].as_secs_f64() * 1e6;
         self.floor.push(floor);

@@ -10,20 +10,42 @@
 //!
 //! # How it measures
 //!
-//! Each workload runs in its own process. Within the process the pools alternate round by round
-//! (A B C A B C …), so a disturbance of the machine affects all pools alike. `idle` and
-//! `ten-thousand` start a process for each round of each pool instead. A row of a table shows:
+//! Each workload runs in its own process. Within the process the participants alternate round by
+//! round (A B C A B C …), so a disturbance of the machine affects all alike. `idle`,
+//! `ten-thousand` and `map-10-million` start a process for each round of each participant instead.
+//! A row of a table shows, for one figure:
 //!
-//! - the minimum and the median over the rounds of the first figure,
-//! - the ratio of this minimum to that of futurepool,
-//! - the minimum of every other figure.
+//! - the minimum and the median over the rounds,
+//! - how often the figure of futurepool goes into that of the participant: the median of the ratios
+//!   **within each round**, which a machine that changes its speed does not change.
 //!
-//! The lines below a table say whether futurepool met its targets **in this run**. Compare only
-//! ratios within one run, and do not draw conclusions from a single run.
+//! The lines below a table say whether futurepool met its goals **in this run**. A goal reads these
+//! ratios and medians, and `targets.rs` holds all goals. Compare only ratios within one run, and do
+//! not draw conclusions from a single run.
 //!
-//! The program measures a `park`/`unpark` round trip before and after the workloads. This *floor*
-//! shows how busy the machine is. On a quiet machine waking a core is expensive, so a pool that
-//! spins before it parks gains much.
+//! # Placement and floors
+//!
+//! To wake a processor that sleeps takes several times as long as to wake a thread on the waker's
+//! own processor. So the scheduler's placement decides a latency more than the code does. The
+//! workloads that measure a latency pin all threads instead, on Linux:
+//!
+//! - *same*: everything on one processor.
+//! - *apart*: the workers on one processor; the caller, or the threads of the async runtime, on
+//!   another.
+//!
+//! Elsewhere, or with too few processors, the rows say that they are not pinned. Nothing is compared
+//! across placements. Each placement has its own floors, measured in the same rounds:
+//!
+//! - *floor*: two bare threads that hand a flag back and forth with `park` and `unpark`.
+//! - *spinning floor*: the same with a caller that spins. In the hot workload both threads spin.
+//! - in the async workloads: a bare thread that calls the waker of the task, parked or spinning
+//!   between its calls.
+//! - in the grain workloads: two bare threads do the work, and a third works for 0.1 µs a job, as
+//!   the thread that awaits the handles does.
+//!
+//! The program also measures an unpinned floor before and after the workloads, which shows how busy
+//! the machine is. On a quiet machine waking a core is expensive, so a pool that spins before it
+//! parks gains much.
 //!
 //! If a peer panics, hangs or kills its process, it fails that workload and the run continues.
 //!
@@ -38,6 +60,10 @@
 //! no handles. Their adapters use a `oneshot` channel. `affinitypool` starts at most 512 threads,
 //! and the table says so where that matters. `blocking` has one pool per process, and an
 //! environment variable sets its size.
+//!
+//! The workload `languages` runs short programs in Python, Java, Go and C++. A row whose compiler or
+//! interpreter is missing says so, and stays empty. `BS::thread_pool` takes part if
+//! `BS_thread_pool.hpp` is on the include path (`CPLUS_INCLUDE_PATH`).
 
 use std::fs;
 use std::path::Path;
@@ -112,7 +138,7 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
 fn list() {
     println!("workloads:");
     for workload in workloads::ALL {
-        println!("  {:<18}{}", workload.name, workload.about);
+        println!("  {:<24}{}", workload.name, workload.about);
     }
     println!("peers:\n  {}", peers::NAMES.join(", "));
 }

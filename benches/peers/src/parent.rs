@@ -19,9 +19,6 @@ use crate::workloads::Workload;
 /// This must exceed the timeout of a measurement in the child.
 const CHILD_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The participants that run regardless of `--peer`.
-const ALWAYS: [&str; 2] = ["floor", "futurepool (2)"];
-
 pub fn run_workload(workload: &'static Workload, comparison: &Comparison) -> Outcome {
     let start = Instant::now();
     let mut outcome = Outcome {
@@ -33,13 +30,15 @@ pub fn run_workload(workload: &'static Workload, comparison: &Comparison) -> Out
         peers: Vec::new(),
         verdicts: Vec::new(),
     };
-    let chosen = NAMES
-        .into_iter()
-        .filter(|name| comparison.peers.iter().any(|peer| peer == name));
+    let participants = (workload.participants)(comparison.scale);
+    let mut names: Vec<_> = participants.into_iter().map(|one| one.name).collect();
+    // Floors and variants of futurepool are no peers, and always run.
+    let is_chosen = |name: &str| comparison.peers.iter().any(|peer| peer == name);
+    names.retain(|name| is_chosen(name) || !NAMES.contains(&name.as_str()));
+    let order = names.clone();
     match workload.own_process_rounds {
         None => {
             // A peer that kills the process has failed. The other peers start again without it.
-            let mut names: Vec<_> = chosen.chain(ALWAYS).collect();
             while let Some(culprit) = run_child(workload, comparison, &names, &mut outcome) {
                 names.retain(|name| *name != culprit);
                 outcome.peers.retain(|s| s.failed.is_some());
@@ -51,27 +50,20 @@ pub fn run_workload(workload: &'static Workload, comparison: &Comparison) -> Out
                 (None, true) => 1,
                 (None, false) => rounds,
             };
-            let names: Vec<_> = chosen.collect();
             for _ in 0..rounds {
-                for name in &names {
-                    let failed = outcome.of(name).is_some_and(|s| s.failed.is_some());
+                for name in names.chunks(1) {
+                    let failed = outcome.of(&name[0]).is_some_and(|s| s.failed.is_some());
                     if !failed {
-                        run_child(workload, comparison, &[name], &mut outcome);
+                        run_child(workload, comparison, name, &mut outcome);
                     }
                 }
             }
         }
     }
-    let order = |result: &PeerResult| {
-        let known = NAMES.iter().position(|name| *name == result.peer);
-        known.unwrap_or(NAMES.len())
-    };
-    outcome.peers.sort_by_key(order);
-    outcome.verdicts = workload
-        .goals
-        .iter()
-        .map(|goal| evaluate(goal, &outcome))
-        .collect();
+    outcome
+        .peers
+        .sort_by_key(|result| order.iter().position(|name| *name == result.peer));
+    outcome.verdicts = evaluate(&outcome);
     outcome.seconds = start.elapsed().as_secs_f64();
     outcome
 }
@@ -80,7 +72,7 @@ pub fn run_workload(workload: &'static Workload, comparison: &Comparison) -> Out
 fn run_child(
     workload: &Workload,
     comparison: &Comparison,
-    names: &[&str],
+    names: &[String],
     outcome: &mut Outcome,
 ) -> Option<String> {
     let mut child = match start(workload, comparison, names) {
@@ -121,7 +113,7 @@ fn run_child(
     running
 }
 
-fn start(workload: &Workload, comparison: &Comparison, names: &[&str]) -> io::Result<Child> {
+fn start(workload: &Workload, comparison: &Comparison, names: &[String]) -> io::Result<Child> {
     let mut command = Command::new(program(workload.program)?);
     command
         .args(["--child", workload.name, &names.join(",")])

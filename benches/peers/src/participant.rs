@@ -8,6 +8,7 @@ use crate::peers::{
     Affinitypool, Blocking, Crossbeam, Futurepool, Peer, Rayon, RustyPool, Threadfin, Threadpool,
     Tokio, start_workers,
 };
+use crate::placement::pin_caller;
 use crate::result::Sample;
 
 /// The amount of work: all of it, or a tenth.
@@ -84,6 +85,7 @@ pub fn one_peer<P: Peer, M: Benchmark>(workers: usize, benchmark: &M) -> Partici
         start_workers(pool, started);
         // Waits until the last worker has parked.
         thread::sleep(Duration::from_millis(20) + Duration::from_micros(50) * started as u32);
+        pin_caller();
         benchmark.run(pool)
     });
     Participant {

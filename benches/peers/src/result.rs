@@ -57,23 +57,41 @@ pub struct PeerResult {
 
 impl PeerResult {
     pub fn min(&self, figure: usize) -> Option<f64> {
-        self.sorted(figure).first().copied()
+        sorted(self.values(figure)).first().copied()
     }
 
     pub fn median(&self, figure: usize) -> Option<f64> {
-        let sorted = self.sorted(figure);
-        sorted.get(sorted.len() / 2).copied()
+        median(sorted(self.values(figure)))
     }
 
-    fn sorted(&self, figure: usize) -> Vec<f64> {
-        let mut values: Vec<_> = self.rounds.iter().filter_map(|r| r[figure]).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        values
+    fn values(&self, figure: usize) -> impl Iterator<Item = f64> {
+        self.rounds.iter().filter_map(move |round| round[figure])
     }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values
+}
+
+fn median(sorted: Vec<f64>) -> Option<f64> {
+    sorted.get(sorted.len() / 2).copied()
 }
 
 impl Outcome {
     pub fn of(&self, peer: &str) -> Option<&PeerResult> {
         self.peers.iter().find(|result| result.peer == peer)
+    }
+
+    /// Returns how often the figure of `base` goes into that of `peer`.
+    ///
+    /// This is the median of the ratios within each round. The participants alternate, so a machine
+    /// that changes its speed between two rounds does not change the ratio.
+    pub fn ratio(&self, peer: &str, base: &str, figure: usize) -> Option<f64> {
+        let rounds = self.of(peer)?.rounds.iter().zip(&self.of(base)?.rounds);
+        let ratio = |(peer, base): (&Sample, &Sample)| Some(peer[figure]? / base[figure]?);
+        let ratios = rounds.filter_map(ratio).filter(|ratio| ratio.is_finite());
+        median(sorted(ratios))
     }
 }

@@ -6,18 +6,18 @@ use crate::workloads::{Unit, Workload};
 
 pub fn print(workload: &Workload, outcome: &Outcome) {
     println!("\n{}: {}", workload.name, workload.about);
-    let (first, more) = workload
-        .figures
-        .split_first()
-        .expect("a workload has a figure");
-    print!("  {:<16}{:>11}{:>11}", first.name, "min", "median");
-    print!("{:>9}{:>8}", "× ours", "rounds");
-    more.iter()
-        .for_each(|figure| print!("  {:>width$}", figure.name, width = width(figure.name)));
-    println!();
-    let ours = outcome.of(Futurepool::NAME).and_then(|ours| ours.min(0));
+    for (index, figure) in workload.figures.iter().enumerate() {
+        print!("  {:<18}{:>11}{:>11}", figure.name, "min", "median");
+        println!("{:>9}{:>8}", "× ours", "rounds");
+        for result in &outcome.peers {
+            print_row(outcome, result, index, figure.unit);
+        }
+    }
     for result in &outcome.peers {
-        print_one(workload, result, ours);
+        let failed = result.failed.as_ref().map(|why| format!("failed: {why}"));
+        for remark in failed.iter().chain(&result.note) {
+            println!("  {}: {remark}", result.peer);
+        }
     }
     for verdict in &outcome.verdicts {
         let met = match verdict.met {
@@ -25,50 +25,38 @@ pub fn print(workload: &Workload, outcome: &Outcome) {
             Some(false) => "MISSED",
             None => "not evaluated",
         };
-        println!("  target: {}: {met} ({})", verdict.goal, verdict.because);
+        println!("  goal: {}: {met} ({})", verdict.goal, verdict.because);
     }
 }
 
-fn print_one(workload: &Workload, result: &PeerResult, ours: Option<f64>) {
+fn print_row(outcome: &Outcome, result: &PeerResult, figure: usize, unit: Unit) {
     let cell =
         |value: Option<f64>, unit| value.map_or("–".to_owned(), |value| shown(value, unit));
-    print!("  {:<16}", result.peer);
-    if !result.rounds.is_empty() {
-        let unit = workload.figures[0].unit;
-        let (min, median) = (result.min(0), result.median(0));
-        let ratio = min.zip(ours).map(|(min, ours)| min / ours);
-        let ratio = ratio.filter(|ratio| ratio.is_finite());
-        print!("{:>11}{:>11}", cell(min, unit), cell(median, unit));
-        print!("{:>9}{:>8}", cell(ratio, Unit::Times), result.rounds.len());
-        for (index, figure) in workload.figures.iter().enumerate().skip(1) {
-            let value = cell(result.min(index), figure.unit);
-            print!("  {value:>width$}", width = width(figure.name));
-        }
-    }
-    if let Some(reason) = &result.failed {
-        print!("  failed: {reason}");
-    }
-    if let Some(note) = &result.note {
-        print!("  ({note})");
-    }
-    println!();
-}
-
-fn width(name: &str) -> usize {
-    name.chars().count().max(10)
+    print!("  {:<18}", result.peer);
+    print!("{:>11}", cell(result.min(figure), unit));
+    print!("{:>11}", cell(result.median(figure), unit));
+    let ratio = outcome.ratio(&result.peer, Futurepool::NAME, figure);
+    println!("{:>9}{:>8}", cell(ratio, Unit::Times), result.rounds.len());
 }
 
 /// Formats a figure with its unit.
 pub fn shown(value: f64, unit: Unit) -> String {
+    let (value, unit) = match unit {
+        Unit::Nanos if value >= 1e6 => (value / 1e6, Unit::Millis),
+        Unit::Nanos if value >= 1e4 => (value / 1e3, Unit::Micros),
+        unit => (value, unit),
+    };
     let (digits, suffix) = match unit {
         Unit::Nanos => (0, " ns"),
-        Unit::Micros => (2, " µs"),
+        Unit::Micros => (1, " µs"),
         Unit::Millis => (2, " ms"),
         Unit::Seconds => (3, " s"),
+        Unit::Times if value < 0.1 => (3, "×"),
         Unit::Times => (2, "×"),
         Unit::Count => (2, ""),
         Unit::Bytes => (0, " B"),
         Unit::Kibibytes => (1, " KiB"),
+        Unit::Megabytes => (0, " MB"),
         Unit::YesNo if value == 1.0 => return "yes".to_owned(),
         Unit::YesNo => return "no".to_owned(),
     };

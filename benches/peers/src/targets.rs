@@ -1,100 +1,283 @@
-//! Evaluates whether futurepool met its targets in a run.
+//! The goals of futurepool, and whether it met them in a run.
 
 use serde::Serialize;
 
+use self::Test::{AtMost, OfBest, OfPeer, Works, Yes};
 use crate::peers::{Futurepool, NAMES, Peer};
+use crate::placement::NOT_PINNED;
 use crate::result::{Outcome, PeerResult};
 
-/// A target of futurepool, as a text and as a test.
-pub struct Goal(pub &'static str, pub Test);
+/// A goal, as a text and as a test.
+pub struct Goal {
+    text: &'static str,
+    /// The participant that has to meet the goal.
+    subject: &'static str,
+    /// The index of the figure that the test reads.
+    figure: usize,
+    test: Test,
+}
 
-/// The condition of a target.
+/// The condition of a goal.
 ///
-/// A test reads the minimum over the rounds, except `MedianAtMost` and `Works`. A test without the
-/// index of a figure reads the first figure.
-pub enum Test {
-    /// The figure is at most that of the best other pool.
-    Ahead,
-    /// The figure is at most this multiple of the named peer's.
+/// A test of a value reads the median over the rounds. A test of a ratio reads
+/// [`Outcome::ratio`], the median of the ratios within each round.
+enum Test {
+    /// The figure is at most this value.
+    AtMost(f64),
+    /// The figure is at most this multiple of the named participant's.
     OfPeer(&'static str, f64),
-    /// The same for the figure with this index.
-    OfPeerIn(usize, &'static str, f64),
-    /// The figure with this index is at most this value.
-    AtMost(usize, f64),
-    /// The median of the figure with this index is at most this value.
-    MedianAtMost(usize, f64),
-    /// The figure with this index is "yes" in every round.
-    Yes(usize),
+    /// The figure is at most this multiple of that of the best other pool.
+    OfBest(f64),
+    /// The figure is "yes" in every round.
+    Yes,
     /// The workload completes without a failure.
     Works,
+}
+
+/// The goals of each workload.
+///
+/// A difference below 15 % is noise, so a goal of "level with" allows for it.
+const GOALS: &[(&str, &[Goal])] = &[
+    (
+        "burst",
+        &[
+            goal("≥ 2× every peer", OfBest(1.0 / 2.0)),
+            goal("≥ 4× tokio", OfPeer("tokio", 1.0 / 4.0)),
+        ],
+    ),
+    (
+        "producers",
+        &[
+            goal("ahead of every peer", OfBest(1.0)),
+            goal("≥ 2.5× tokio", OfPeer("tokio", 1.0 / 2.5)),
+        ],
+    ),
+    ("nested", &[goal("ahead of every peer", OfBest(1.0))]),
+    (
+        "as_completed",
+        &[
+            goal("≥ 1.3× every peer", OfBest(1.0 / 1.3)),
+            goal("≥ 4× tokio", OfPeer("tokio", 1.0 / 4.0)),
+        ],
+    ),
+    (
+        "round-trip-hot-apart",
+        &[
+            goal("≤ 500 ns", AtMost(500.0)),
+            goal("≥ 2× every peer", OfBest(1.0 / 2.0)),
+            goal("≥ 20× tokio", OfPeer("tokio", 1.0 / 20.0)),
+        ],
+    ),
+    (
+        "round-trip-hot-same",
+        &[goal("level with the best peer (within 15 %)", OfBest(1.15))],
+    ),
+    (
+        "round-trip-cold-apart",
+        &[goal(
+            "≤ 1.1× the spinning floor",
+            OfPeer("spinning floor", 1.1),
+        )],
+    ),
+    (
+        "round-trip-cold-same",
+        &[goal("≤ 1.2× the floor", OfPeer("floor", 1.2))],
+    ),
+    (
+        "round-trip-async-apart",
+        &[
+            goal("≤ 2,000 ns", AtMost(2_000.0)),
+            goal("≥ 6× every peer", OfBest(1.0 / 6.0)),
+        ],
+    ),
+    (
+        "round-trip-async-same",
+        &[goal("level with the best peer (within 15 %)", OfBest(1.15))],
+    ),
+    (
+        "round-trip-async-8",
+        &[goal("not slower than any peer", OfBest(1.0))],
+    ),
+    (
+        "round-trip-async-64",
+        &[goal("not slower than any peer", OfBest(1.0))],
+    ),
+    (
+        "round-trip-async-smol",
+        &[goal("≥ 6× every peer", OfBest(1.0 / 6.0))],
+    ),
+    (
+        "grain-1us",
+        &[goal("≤ 1.25× the floor", OfPeer("floor", 1.25))],
+    ),
+    (
+        "grain-10us",
+        &[goal("≤ 1.25× the floor", OfPeer("floor", 1.25))],
+    ),
+    (
+        "crowd",
+        &[goal(
+            "≤ 1.2× ours with 2 workers",
+            OfPeer("futurepool (2)", 1.2),
+        )],
+    ),
+    (
+        "sleepers",
+        &[goal("level with the best peer (within 15 %)", OfBest(1.15))],
+    ),
+    (
+        "many-idle",
+        &[
+            goal("hot ≤ 1.1×", AtMost(1.1)).of_figure(2),
+            goal("cold ≤ 1.1×", AtMost(1.1)).of_figure(3),
+        ],
+    ),
+    ("ten-thousand", &[goal("works", Works)]),
+    (
+        "heap",
+        &[
+            goal("1.00 allocations", AtMost(1.0049)).of_figure(1),
+            goal("≤ 96 bytes", AtMost(96.0)),
+        ],
+    ),
+    (
+        "cancel",
+        &[
+            goal("≤ 100 ns", AtMost(100.0)),
+            goal("captures freed at once", Yes).of_figure(1),
+        ],
+    ),
+    // The clock and the thread that reads it use some microseconds.
+    ("idle", &[goal("0 (below 0.5 ms)", AtMost(0.5))]),
+    (
+        "map-1ns",
+        &[
+            goal("≤ 3× rayon", OfPeer("rayon", 3.0)),
+            goal(
+                "ahead of rayon's par_bridge",
+                OfPeer("rayon par_bridge", 1.0),
+            ),
+            goal("with chunks ≤ 12 ns", AtMost(12.0)).of("chunk_size(1024)"),
+            goal("with a buffer ≤ 12 ns", AtMost(12.0)).of("buffer_size(100k)"),
+        ],
+    ),
+    ("map-100ns", &[goal("≤ 1.2× rayon", OfPeer("rayon", 1.2))]),
+    ("map-1us", &[goal("≤ 1.1× rayon", OfPeer("rayon", 1.1))]),
+    ("map-10us", &[goal("≤ 1.1× rayon", OfPeer("rayon", 1.1))]),
+    ("map-1ms", &[goal("≤ 1.02× rayon", OfPeer("rayon", 1.02))]),
+    (
+        "map-10-million",
+        &[
+            goal("≤ 0.3 s", AtMost(0.3)),
+            goal("≤ 200 MB", AtMost(200.0)).of_figure(1),
+        ],
+    ),
+    (
+        "languages",
+        &[
+            goal("burst ≥ 50× Python", OfPeer("python", 1.0 / 50.0)),
+            goal("burst ahead of C++", OfPeer("c++", 1.0)),
+            goal("round trip ≥ 50× Python", OfPeer("python", 1.0 / 50.0)).of_figure(1),
+            goal("round trip ahead of Java", OfPeer("java", 1.0)).of_figure(1),
+            goal("round trip ahead of C++", OfPeer("c++", 1.0)).of_figure(1),
+            goal("as_completed ≥ 25× Python", OfPeer("python", 1.0 / 25.0)).of_figure(2),
+        ],
+    ),
+];
+
+const fn goal(text: &'static str, test: Test) -> Goal {
+    Goal {
+        text,
+        subject: Futurepool::NAME,
+        figure: 0,
+        test,
+    }
+}
+
+impl Goal {
+    const fn of(mut self, subject: &'static str) -> Self {
+        self.subject = subject;
+        self
+    }
+
+    const fn of_figure(mut self, figure: usize) -> Self {
+        self.figure = figure;
+        self
+    }
 }
 
 #[derive(Serialize, Debug, PartialEq)]
 pub struct Verdict {
     pub goal: &'static str,
-    /// `None` if a peer that the test reads is missing from the run.
+    /// `None` if a participant that the test reads is missing from the run, or is not pinned.
     pub met: Option<bool>,
     /// The figure that decided the outcome.
     pub because: String,
 }
 
-pub fn evaluate(goal: &Goal, outcome: &Outcome) -> Verdict {
-    let tested = outcome.of(Futurepool::NAME);
-    let tested = tested.and_then(|ours| measure(&goal.1, ours, outcome));
+/// Evaluates all goals of the workload.
+pub fn evaluate(outcome: &Outcome) -> Vec<Verdict> {
+    let goals = GOALS.iter().find(|(name, _)| *name == outcome.workload);
+    let goals = goals.map_or(&[][..], |(_, goals)| goals);
+    goals.iter().map(|goal| verdict(goal, outcome)).collect()
+}
+
+fn verdict(goal: &Goal, outcome: &Outcome) -> Verdict {
+    let subject = outcome.of(goal.subject);
+    let note = subject.and_then(|subject| subject.note.as_deref());
+    let not_pinned = note.filter(|note| note.starts_with(NOT_PINNED));
+    let tested = match not_pinned {
+        Some(reason) => Err(reason),
+        None => subject
+            .and_then(|subject| measure(goal, subject, outcome))
+            .ok_or("a participant that the goal needs is missing"),
+    };
     let (met, because) = match tested {
-        Some((met, because)) => (Some(met), because),
-        None => (
-            None,
-            "a participant that the target needs is missing".to_owned(),
-        ),
+        Ok((met, because)) => (Some(met), because),
+        Err(reason) => (None, reason.to_owned()),
     };
     Verdict {
-        goal: goal.0,
+        goal: goal.text,
         met,
         because,
     }
 }
 
-fn measure(test: &Test, ours: &PeerResult, outcome: &Outcome) -> Option<(bool, String)> {
-    let of_peer = |figure, name: &str, limit| {
-        let ratio = ours.min(figure)? / outcome.of(name)?.min(figure)?;
+fn measure(goal: &Goal, subject: &PeerResult, outcome: &Outcome) -> Option<(bool, String)> {
+    let of_peer = |name: &str, limit| {
+        let ratio = 1.0 / outcome.ratio(name, goal.subject, goal.figure)?;
         let times = match ratio < 1.0 {
             true => format!("{:.2}× faster than {name}", 1.0 / ratio),
             false => format!("{ratio:.2}× {name}"),
         };
         Some((ratio <= limit, times))
     };
-    match *test {
-        Test::Ahead => of_peer(0, best(outcome)?, 1.0),
-        Test::OfPeer(name, limit) => of_peer(0, name, limit),
-        Test::OfPeerIn(figure, name, limit) => of_peer(figure, name, limit),
-        Test::AtMost(figure, limit) => {
-            let value = ours.min(figure)?;
+    match goal.test {
+        AtMost(limit) => {
+            let value = subject.median(goal.figure)?;
             Some((value <= limit, format!("{value:.2}")))
         }
-        Test::MedianAtMost(figure, limit) => {
-            let value = ours.median(figure)?;
-            Some((value <= limit, format!("median {value:.2}")))
-        }
-        Test::Yes(figure) => {
-            let yes = ours.min(figure)? == 1.0;
+        OfPeer(name, limit) => of_peer(name, limit),
+        OfBest(limit) => of_peer(best(outcome, goal.figure)?, limit),
+        Yes => {
+            let yes = subject.min(goal.figure)? == 1.0;
             Some((yes, if yes { "yes" } else { "no" }.to_owned()))
         }
-        Test::Works => {
-            let failed = ours.failed.clone();
+        Works => {
+            let failed = subject.failed.clone();
             Some((failed.is_none(), failed.unwrap_or("no failure".to_owned())))
         }
     }
 }
 
-/// Returns the fastest pool except futurepool. The floor is not a pool.
-fn best(outcome: &Outcome) -> Option<&str> {
+/// Returns the fastest pool except futurepool. A floor is not a pool.
+fn best(outcome: &Outcome, figure: usize) -> Option<&str> {
     let others = outcome
         .peers
         .iter()
         .filter(|result| result.peer != Futurepool::NAME && NAMES.contains(&result.peer.as_str()));
     others
-        .filter_map(|result| Some((result.min(0)?, result.peer.as_str())))
+        .filter_map(|result| Some((result.median(figure)?, result.peer.as_str())))
         .min_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }
@@ -102,6 +285,7 @@ fn best(outcome: &Outcome) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workloads;
 
     fn outcome(peers: &[(&str, &[f64])]) -> Outcome {
         let result = |(name, rounds): &(&str, &[f64])| PeerResult {
@@ -121,35 +305,56 @@ mod tests {
     }
 
     fn met(test: Test, outcome: &Outcome) -> Option<bool> {
-        evaluate(&Goal("", test), outcome).met
+        verdict(&goal("", test), outcome).met
     }
 
     #[test]
-    fn the_minimum_over_the_rounds_decides() {
-        let outcome = outcome(&[("futurepool", &[300.0, 100.0]), ("tokio", &[310.0, 900.0])]);
-        assert_eq!(met(Test::OfPeer("tokio", 1.0 / 3.0), &outcome), Some(true));
-        assert_eq!(met(Test::OfPeer("tokio", 1.0 / 4.0), &outcome), Some(false));
-        assert_eq!(met(Test::MedianAtMost(0, 200.0), &outcome), Some(false));
+    fn each_goal_is_one_of_a_workload_and_of_a_figure_that_exists() {
+        for (name, goals) in GOALS {
+            let workload = workloads::named(name).expect("the workload exists");
+            assert!(goals.iter().all(|g| g.figure < workload.figures.len()));
+        }
+        assert_eq!(GOALS.len(), workloads::ALL.len());
     }
 
     #[test]
-    fn the_floor_is_not_a_peer() {
+    fn a_ratio_is_one_within_a_round() {
+        // The machine is slow in the second round, and becomes slow within the third.
+        let outcome = outcome(&[
+            ("futurepool", &[90.0, 400.0, 100.0]),
+            ("tokio", &[300.0, 1_200.0, 1_200.0]),
+        ]);
+        assert_eq!(met(OfPeer("tokio", 1.0 / 3.3), &outcome), Some(true));
+        assert_eq!(met(OfPeer("tokio", 1.0 / 3.4), &outcome), Some(false));
+        assert_eq!(met(AtMost(99.0), &outcome), Some(false));
+        assert_eq!(met(AtMost(100.0), &outcome), Some(true));
+    }
+
+    #[test]
+    fn a_floor_is_not_a_peer() {
         let outcome = outcome(&[
             ("futurepool", &[2.0]),
             ("floor", &[1.0]),
             ("rayon", &[3.0]),
             ("tokio", &[4.0]),
         ]);
-        let verdict = evaluate(&Goal("", Test::Ahead), &outcome);
+        let verdict = verdict(&goal("", OfBest(1.0)), &outcome);
         assert_eq!(verdict.met, Some(true));
         assert_eq!(verdict.because, "1.50× faster than rayon");
     }
 
     #[test]
-    fn a_target_with_a_missing_peer_is_not_evaluated() {
+    fn a_goal_with_a_missing_peer_is_not_evaluated() {
         let alone = outcome(&[("futurepool", &[1.0])]);
-        assert_eq!(met(Test::Ahead, &alone), None);
-        assert_eq!(met(Test::OfPeer("tokio", 1.0), &alone), None);
-        assert_eq!(met(Test::AtMost(0, 2.0), &outcome(&[])), None);
+        assert_eq!(met(OfBest(1.0), &alone), None);
+        assert_eq!(met(OfPeer("tokio", 1.0), &alone), None);
+        assert_eq!(met(AtMost(2.0), &outcome(&[])), None);
+    }
+
+    #[test]
+    fn a_goal_of_an_unpinned_workload_is_not_evaluated() {
+        let mut outcome = outcome(&[("futurepool", &[1.0])]);
+        outcome.peers[0].note = Some(format!("{NOT_PINNED}: too few processors"));
+        assert_eq!(met(AtMost(2.0), &outcome), None);
     }
 }

@@ -19,6 +19,8 @@ use std::task::{Context, Poll, ready};
 
 use futures::stream::{FuturesUnordered, Stream};
 
+use crate::placement::pin_worker;
+
 pub use self::affinitypool::Affinitypool;
 pub use self::blocking::Blocking;
 pub use self::crossbeam::Crossbeam;
@@ -29,8 +31,8 @@ pub use self::threadfin::Threadfin;
 pub use self::threadpool::Threadpool;
 pub use self::tokio::{Tokio, runtime};
 
-/// The names that `--peer` accepts, futurepool first. `python` is a script, not an adapter.
-pub const NAMES: [&str; 10] = [
+/// The names that `--peer` accepts, futurepool first. The last ones are programs, not adapters.
+pub const NAMES: [&str; 14] = [
     Futurepool::NAME,
     Tokio::NAME,
     Blocking::NAME,
@@ -41,6 +43,10 @@ pub const NAMES: [&str; 10] = [
     Threadfin::NAME,
     Crossbeam::NAME,
     "python",
+    "java",
+    "go",
+    "c++",
+    "bs_thread_pool",
 ];
 
 /// A pool that accepts jobs from any thread, including its own workers.
@@ -91,7 +97,7 @@ impl<T, E: Debug, F: Future<Output = Result<T, E>> + Unpin> Future for Unwrapped
     }
 }
 
-/// Starts all workers by running `workers` jobs at once.
+/// Starts and pins all workers by running `workers` jobs at once.
 ///
 /// The workers are about to become idle when this function returns.
 ///
@@ -105,6 +111,7 @@ pub fn start_workers<P: Peer>(pool: &P, workers: usize) {
         .map(|_| {
             let (arrived, gate) = (arrived.clone(), Arc::clone(&gate));
             pool.submit(move || {
+                pin_worker();
                 arrived.send(()).expect("the caller receives");
                 gate.wait();
             })

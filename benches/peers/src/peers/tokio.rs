@@ -4,6 +4,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
 use super::{Cancels, Peer, Unwrapped};
+use crate::placement::pin_caller;
 
 /// Calls `spawn_blocking` of the current runtime. Outside a runtime, it builds its own.
 #[derive(Clone)]
@@ -17,6 +18,8 @@ pub fn runtime(workers: usize) -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(workers)
+        // Its blocking threads are pinned as workers later, in a job.
+        .on_thread_start(pin_caller)
         .build()
         .expect("tokio builds the runtime")
 }

@@ -8,16 +8,11 @@ use super::{DEFAULT, Unit, Workload, figure, nanos_each, sum_below, timed};
 use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "as_completed",
     about: "200,000 no-op jobs; one stream yields the results in completion order",
     figures: &[figure("a handle", Unit::Nanos)],
-    goals: &[
-        Goal("≥ 4× tokio", Test::OfPeer("tokio", 1.0 / 4.0)),
-        Goal("ahead of every peer", Test::Ahead),
-    ],
     participants: |scale| {
         let jobs = scale.of(200_000);
         all_peers(super::WORKERS, AsCompleted { jobs })

@@ -4,7 +4,6 @@ use super::{DEFAULT, Unit, Workload, figure, nanos_each, sum, sum_below, timed};
 use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "burst",
@@ -12,10 +11,6 @@ pub(super) const WORKLOAD: Workload = Workload {
     figures: &[
         figure("a job", Unit::Nanos),
         figure("of it submitting", Unit::Nanos),
-    ],
-    goals: &[
-        Goal("≥ 3× tokio", Test::OfPeer("tokio", 1.0 / 3.0)),
-        Goal("ahead of every peer", Test::Ahead),
     ],
     participants: |scale| {
         let jobs = scale.of(200_000);

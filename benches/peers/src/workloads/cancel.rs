@@ -7,7 +7,6 @@ use super::{DEFAULT, Unit, WORKERS, Workload, figure, nanos_each, timed};
 use crate::participant::Participant;
 use crate::peers::{Affinitypool, Blocking, Cancels, Futurepool, Tokio, start_workers};
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "cancel",
@@ -15,10 +14,6 @@ pub(super) const WORKLOAD: Workload = Workload {
     figures: &[
         figure("a cancel", Unit::Nanos),
         figure("captures freed at once", Unit::YesNo),
-    ],
-    goals: &[
-        Goal("≤ 200 ns", Test::AtMost(0, 200.0)),
-        Goal("captures freed at once", Test::Yes(1)),
     ],
     participants: |scale| {
         let jobs = scale.of(100_000);

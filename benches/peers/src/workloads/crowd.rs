@@ -2,16 +2,11 @@ use super::{DEFAULT, WORKERS, Workload, burst::Burst};
 use crate::participant::{Benchmark, Participant, all_peers, one_peer};
 use crate::peers::{Futurepool, Peer};
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "crowd",
     about: "a burst of 50,000 jobs, with 1,000 workers that are idle at the start",
     workers: 1_000,
-    goals: &[Goal(
-        "≤ 1.2× ours with 2 workers",
-        Test::OfPeer("futurepool (2)", 1.2),
-    )],
     participants: |scale| {
         let jobs = scale.of(50_000);
         let mut all = all_peers(1_000, Crowd { jobs });

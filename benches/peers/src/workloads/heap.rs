@@ -5,7 +5,6 @@ use super::{DEFAULT, Unit, Workload, figure};
 use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 /// The binary `heap` provides the counting allocator.
 pub(super) const WORKLOAD: Workload = Workload {
@@ -14,10 +13,6 @@ pub(super) const WORKLOAD: Workload = Workload {
     figures: &[
         figure("bytes", Unit::Bytes),
         figure("allocations", Unit::Count),
-    ],
-    goals: &[
-        Goal("1.00 allocations", Test::AtMost(1, 1.0049)),
-        Goal("≤ 96 + 8 bytes", Test::AtMost(0, 104.0)),
     ],
     participants: |_| all_peers(super::WORKERS, Heap),
     program: "heap",

@@ -1,4 +1,4 @@
-//! The workloads, one per file, each with its figures and the targets of futurepool.
+//! The workloads, each with its figures. `targets` holds the goals.
 
 mod as_completed;
 mod burst;
@@ -7,11 +7,11 @@ mod crowd;
 mod grain;
 mod heap;
 mod idle;
+mod languages;
 mod many_idle;
 mod map;
 mod nested;
 mod producers;
-mod python;
 mod round_trip;
 mod round_trip_async;
 mod sleepers;
@@ -20,7 +20,7 @@ mod ten_thousand;
 use std::time::{Duration, Instant};
 
 use crate::participant::{Participant, Scale};
-use crate::targets::Goal;
+use crate::placement::Placement;
 
 /// The number of workers in most workloads.
 const WORKERS: usize = 2;
@@ -31,8 +31,9 @@ pub struct Workload {
     pub workers: usize,
     /// The first figure is the one that ranks the peers.
     pub figures: &'static [Figure],
-    pub goals: &'static [Goal],
+    /// Returns the participants. Building a pool is left to the first round of each.
     pub participants: fn(Scale) -> Vec<Participant>,
+    pub placement: Placement,
     /// If `Some(rounds)`, each peer runs each of its rounds in its own process. Otherwise all
     /// peers share one process.
     pub own_process_rounds: Option<usize>,
@@ -57,6 +58,7 @@ pub enum Unit {
     Count,
     Bytes,
     Kibibytes,
+    Megabytes,
     YesNo,
 }
 
@@ -70,22 +72,34 @@ const DEFAULT: Workload = Workload {
     about: "",
     workers: WORKERS,
     figures: &[figure("a job", Unit::Nanos)],
-    goals: &[],
     participants: |_| Vec::new(),
+    placement: Placement::Free,
     own_process_rounds: None,
     program: "peers",
 };
 
-pub const ALL: [&Workload; 18] = [
+pub const ALL: [&Workload; 29] = [
     &burst::WORKLOAD,
     &producers::WORKLOAD,
     &nested::WORKLOAD,
     &as_completed::WORKLOAD,
-    &round_trip::HOT,
-    &round_trip::COLD,
-    &round_trip_async::WORKLOAD,
+    &round_trip::HOT_APART,
+    &round_trip::HOT_SAME,
+    &round_trip::COLD_APART,
+    &round_trip::COLD_SAME,
+    &round_trip_async::APART,
+    &round_trip_async::SAME,
+    &round_trip_async::EIGHT_TASKS,
+    &round_trip_async::MANY_TASKS,
+    &round_trip_async::SMOL,
     &grain::ONE_MICRO,
     &grain::TEN_MICROS,
+    &map::ONE_NANO,
+    &map::HUNDRED_NANOS,
+    &map::ONE_MICRO,
+    &map::TEN_MICROS,
+    &map::ONE_MILLI,
+    &map::TEN_MILLION,
     &crowd::WORKLOAD,
     &sleepers::WORKLOAD,
     &many_idle::WORKLOAD,
@@ -93,8 +107,7 @@ pub const ALL: [&Workload; 18] = [
     &heap::WORKLOAD,
     &cancel::WORKLOAD,
     &idle::WORKLOAD,
-    &map::WORKLOAD,
-    &python::WORKLOAD,
+    &languages::WORKLOAD,
 ];
 
 pub fn named(name: &str) -> Option<&'static Workload> {

@@ -4,12 +4,10 @@ use super::{DEFAULT, Workload, nanos_each, sum, timed};
 use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "nested",
     about: "10,000 jobs submit 10 no-op jobs each, and return the handles; the main thread awaits them",
-    goals: &[Goal("ahead of every peer", Test::Ahead)],
     participants: |scale| {
         let outer = scale.of(10_000);
         all_peers(super::WORKERS, Nested { outer })

@@ -4,15 +4,10 @@ use super::{DEFAULT, Workload, burst::burst, nanos_each, timed};
 use crate::participant::{Benchmark, all_peers};
 use crate::peers::Peer;
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "producers",
     about: "4 threads submit 50,000 no-op jobs each; each thread awaits its own jobs",
-    goals: &[
-        Goal("≥ 2× tokio", Test::OfPeer("tokio", 1.0 / 2.0)),
-        Goal("ahead of every peer", Test::Ahead),
-    ],
     participants: |scale| {
         let each = scale.of(50_000);
         all_peers(super::WORKERS, Producers { each })

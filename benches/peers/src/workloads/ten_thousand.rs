@@ -12,7 +12,6 @@ use crate::peers::{
     Tokio,
 };
 use crate::result::Sample;
-use crate::targets::{Goal, Test};
 
 pub(super) const WORKLOAD: Workload = Workload {
     name: "ten-thousand",
@@ -23,7 +22,6 @@ pub(super) const WORKLOAD: Workload = Workload {
         figure("release, end", Unit::Seconds),
         figure("resident a worker", Unit::Kibibytes),
     ],
-    goals: &[Goal("works", Test::Works)],
     participants: |scale| {
         vec![
             participant::<Futurepool>(scale),
