@@ -1,15 +1,8 @@
 //! `as_completed`: the outputs of many futures, in completion order.
 //!
-//! [`AsCompleted`] is a `FuturesUnordered` with a blocking iterator and with numbers, by which the
-//! futures that are not yet yielded are returned in insertion order. [`TimedAsCompleted`] adds a
+//! [`AsCompleted`] is a [`FutureSet`] with a blocking iterator. [`TimedAsCompleted`] adds a
 //! [`Deadline`].
-//!
-//! `FuturesUnordered` allocates a node for each future. Many jobs have finished when their handle is
-//! polled first, and need none. So a new future is first polled on its own, without a waker, and only
-//! if it is pending the `FuturesUnordered` gets it, and polls it again with a waker.
 
-use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::iter::FusedIterator;
@@ -18,8 +11,9 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
+use futures::stream::{FusedStream, Stream, StreamExt};
 
+use crate::combine::future_set::FutureSet;
 use crate::combine::handle::{Inner, WaitHandle};
 use crate::error::TimeoutError;
 use crate::park::block_on::{block_on, block_on_until};
@@ -136,36 +130,10 @@ where
 #[doc(alias = "ExecutorCompletionService")]
 #[must_use = "outputs are yielded only if the set is polled or iterated"]
 pub struct AsCompleted<F> {
-    /// The futures that were never polled, in insertion order. `push` adds one, and a poll takes them
-    /// out.
-    new: VecDeque<F>,
-    /// The futures that were pending at their first poll. A later poll removes the one that it yields.
-    pending: FuturesUnordered<Numbered<F>>,
+    /// The futures not yet yielded. `push` adds one, and a poll removes the one that it yields.
+    pending: FutureSet<F>,
     /// Counts the futures that were ever added. Changed by `push`.
     total: usize,
-    /// The place of a future that was ready at its first poll, for the next new one.
-    spare_place: Option<Place<F>>,
-}
-
-// A new future was never polled, so it is not pinned. The others are in pinned places.
-impl<F> Unpin for AsCompleted<F> {}
-
-/// Where a future stays from its first poll on. `None` once the future is gone.
-type Place<F> = Pin<Box<Option<F>>>;
-
-/// A future, and its position in the insertion order.
-struct Numbered<F> {
-    number: usize,
-    place: Place<F>,
-}
-
-impl<F: Future> Future for Numbered<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let future = self.place.as_mut().as_pin_mut();
-        future.expect("a pending future is there").poll(context)
-    }
 }
 
 impl<F> AsCompleted<F> {
@@ -185,10 +153,8 @@ impl<F> AsCompleted<F> {
     /// ```
     pub fn new() -> Self {
         Self {
-            new: VecDeque::new(),
-            pending: FuturesUnordered::new(),
+            pending: FutureSet::new(),
             total: 0,
-            spare_place: None,
         }
     }
 
@@ -221,7 +187,7 @@ impl<F> AsCompleted<F> {
     #[doc(alias = "spawn")]
     #[doc(alias = "submit")]
     pub fn push(&mut self, future: F) {
-        self.new.push_back(future);
+        self.pending.push(future);
         self.total += 1;
     }
 
@@ -250,13 +216,7 @@ impl<F> AsCompleted<F> {
     where
         F: Unpin,
     {
-        let mut pending: Vec<_> = self.pending.into_iter().collect();
-        pending.sort_unstable_by_key(|future| future.number);
-        let pending = pending
-            .into_iter()
-            .filter_map(|numbered| *Pin::into_inner(numbered.place));
-        // Futures are polled first in insertion order, so all new ones come after the pending ones.
-        pending.chain(self.new).collect()
+        self.pending.into_futures()
     }
 
     /// Returns the number of futures not yet yielded.
@@ -283,7 +243,7 @@ impl<F> AsCompleted<F> {
     /// ```
     #[must_use]
     pub fn len(&self) -> usize {
-        self.new.len() + self.pending.len()
+        self.pending.len()
     }
 
     /// Returns whether all outputs were yielded.
@@ -293,7 +253,7 @@ impl<F> AsCompleted<F> {
     /// See [`len`](Self::len) for an example.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.pending.len() == 0
     }
 }
 
@@ -332,12 +292,7 @@ impl<F: WaitHandle> AsCompleted<F> {
     /// ```
     #[doc(alias = "abort_all")]
     pub fn cancel_all(&self) -> usize {
-        let mut pending: Vec<_> = self.pending.iter().collect();
-        pending.sort_unstable_by_key(|numbered| Reverse(numbered.number));
-        let pending = pending
-            .into_iter()
-            .filter_map(|numbered| (*numbered.place).as_ref());
-        let last_first = self.new.iter().rev().chain(pending);
+        let last_first = self.pending.in_order().rev();
         last_first.filter(|handle| handle.cancel_job()).count()
     }
 }
@@ -443,37 +398,10 @@ impl<F: Future> AsCompleted<F> {
         }
     }
 
-    /// Polls the new futures, each once, until one is ready. The pending ones are then no longer new.
-    fn poll_new(&mut self) -> Poll<F::Output> {
-        while let Some(future) = self.new.pop_front() {
-            let mut place = match self.spare_place.take() {
-                Some(mut place) => {
-                    place.set(Some(future));
-                    place
-                }
-                None => Box::pin(Some(future)),
-            };
-            let future = place.as_mut().as_pin_mut().expect("it was set above");
-            // No waker is needed: a future that is pending is polled again, with one.
-            match future.poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(output) => {
-                    place.set(None);
-                    self.spare_place = Some(place);
-                    return Poll::Ready(output);
-                }
-                Poll::Pending => self.pending.push(Numbered {
-                    number: self.total - self.new.len() - 1,
-                    place,
-                }),
-            }
-        }
-        Poll::Pending
-    }
-
     /// Returns an output that is available now, after the deadline has elapsed.
     ///
-    /// `FuturesUnordered` returns `Pending` now and then without having polled all woken futures,
-    /// and wakes its task to be polled again. So one poll does not suffice: this method polls again
+    /// A [`FutureSet`] returns `Pending` now and then without having polled all woken futures, and
+    /// wakes its task to be polled again. So one poll does not suffice: this method polls again
     /// while its waker is called.
     fn poll_last(&mut self) -> Option<F::Output> {
         // The thread no longer waits for these futures.
@@ -511,17 +439,7 @@ impl<F: Future> Stream for AsCompleted<F> {
     type Item = F::Output;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<F::Output>> {
-        loop {
-            // First, since what completed before a future was added is yielded before it.
-            match self.pending.poll_next_unpin(context) {
-                Poll::Ready(Some(output)) => return Poll::Ready(Some(output)),
-                poll if self.new.is_empty() => return poll,
-                _ => {}
-            }
-            if let Poll::Ready(output) = self.poll_new() {
-                return Poll::Ready(Some(output));
-            }
-        }
+        self.pending.poll_next(context)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -544,7 +462,10 @@ impl<F> Default for AsCompleted<F> {
 
 impl<F> Extend<F> for AsCompleted<F> {
     fn extend<I: IntoIterator<Item = F>>(&mut self, futures: I) {
-        futures.into_iter().for_each(|future| self.push(future));
+        let futures = futures.into_iter();
+        let (at_least, _) = futures.size_hint();
+        self.pending.reserve(at_least);
+        futures.for_each(|future| self.push(future));
     }
 }
 

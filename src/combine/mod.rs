@@ -9,14 +9,16 @@
 //! that runs the same poll in `block_on_until`. Their timeouts are `Deadline`s: polls wait for the
 //! timer thread, and blocking forms park with a timeout.
 //!
-//! Two modules below them are shared:
+//! Three modules below them are shared:
 //!
 //! - [`handle`]: which handles they accept, and what they do with a handle.
 //! - [`any_of`]: the handles of a wait that one job can end, for `wait` and `first_ok`.
+//! - [`future_set`]: futures that are polled as they are woken, for `as_completed`.
 
 pub(crate) mod any_of;
 pub(crate) mod as_completed;
 pub(crate) mod first_ok;
+pub(crate) mod future_set;
 pub(crate) mod handle;
 pub(crate) mod map;
 pub(crate) mod wait;

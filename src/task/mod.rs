@@ -41,6 +41,7 @@
 //! | – sleepers | `pool/idle.rs` | which workers are parked |
 //! | – idle waiters | `pool/wait_idle.rs` | what waits for an idle pool |
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
+//! | – woken futures | `combine/future_set.rs` | which futures of a set were woken; what polls the set |
 //! | – timer | `util/timer.rs` | deadlines |
 //! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |
 //! | – value, outbox, items, room | `unblock/` | what an `Unblock` shares with its job |
