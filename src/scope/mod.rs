@@ -30,7 +30,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::future::FusedFuture;
 
-use crate::combine::map::{Map, MapUnordered, Submitter};
+use crate::combine::map::{JobKind, Map, MapUnordered, Submitter};
 use crate::error::{Closed, JoinError};
 use crate::pool::{Acquire, PoolSubmitter, ThreadPool};
 use crate::scope::erased::{ResultSlot, ScopeJobs, with_scope};
@@ -254,12 +254,16 @@ impl<'scope> Scope<'scope, '_> {
         closure: F,
         origin: Origin,
         span: Option<Span>,
+        kind: JobKind,
     ) -> Result<ScopedJoinHandle<'scope, T>, (Closed, RefusedJob)>
     where
         F: FnOnce(&ItemFailures) -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        let number = self.data.next_number();
+        let number = match kind {
+            JobKind::Items => self.data.next_number(),
+            JobKind::Helper => self.data.next_helper_number(),
+        };
         let failures = ItemFailures::new(Arc::clone(&self.data), number);
         let (erased, result) = (self.jobs).erase(move || closure(&failures), number, origin);
         match pool.enqueue(move || erased.run(), origin, span) {

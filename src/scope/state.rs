@@ -41,6 +41,10 @@ use crate::util::unwind::{drop_catching, drop_payload, emit, panic_message};
 /// The lists of jobs and handles are pruned no earlier than at this length.
 const MIN_PRUNE: usize = 64;
 
+/// Marks the number of a job that may be skipped. Failures of its items are reported after those of
+/// all other jobs.
+const HELPER: u64 = 1 << 63;
+
 /// What a scope, its handles and its jobs share.
 pub(super) struct ScopeData {
     /// Whether the scope was opened in a job or on a worker. Then its end may run jobs itself, and
@@ -148,6 +152,11 @@ impl ScopeData {
         self.submitted.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Returns the number of the next job that may be skipped: nothing is lost if it does not run.
+    pub(super) fn next_helper_number(&self) -> u64 {
+        self.next_number() | HELPER
+    }
+
     /// Adds a submitted job to those that the end of the scope may run and waits for.
     pub(super) fn track(&self, handle: &JoinHandle<()>) {
         if !self.tracks_jobs {
@@ -196,6 +205,9 @@ impl ScopeData {
 
     /// Records that a job will never run.
     pub(super) fn record_unrun(&self, number: u64, origin: Origin) {
+        if number & HELPER != 0 {
+            return;
+        }
         self.record((number, 0), Failure::NotRun(origin));
     }
 
@@ -431,6 +443,7 @@ impl Drop for DetachOnDrop {
 ///
 /// The errors are here and not among the results, so that they come out of the scope if the results
 /// are dropped or leaked.
+#[derive(Clone)]
 pub(crate) struct ItemFailures {
     data: Arc<ScopeData>,
     /// The number of the job.

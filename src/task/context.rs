@@ -260,8 +260,12 @@ fn is_cancel_requested(job: &dyn RawTask) -> bool {
 #[doc(alias = "CancellationToken")]
 #[must_use]
 pub fn current_job() -> Option<JobContext> {
-    let innermost = Context::with(|context| context.running.borrow().last().cloned()).flatten();
-    innermost.map(|task| JobContext { task })
+    current_task().map(|task| JobContext { task })
+}
+
+/// Returns the innermost job that this thread runs.
+pub(crate) fn current_task() -> Option<Arc<dyn RawTask>> {
+    Context::with(|context| context.running.borrow().last().cloned()).flatten()
 }
 
 /// A running job, as seen from inside: see [`current_job`].

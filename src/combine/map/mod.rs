@@ -14,6 +14,8 @@
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 
+mod chunk;
+mod pace;
 mod rest;
 mod route;
 mod submitter;
@@ -31,11 +33,13 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
+pub(crate) use self::route::JobKind;
 pub(crate) use self::submitter::Submitter;
-use self::submitter::{Batch, Results};
+use self::submitter::{Batch, Ready, Results};
 use crate::error::JoinError;
 use crate::park::block_on::block_on_until;
 use crate::pool::{GlobalPool, ThreadPool};
+use crate::util::sync::Instant;
 use crate::util::timer::Deadline;
 use crate::util::unwind::{catch_panic, drop_catching};
 
@@ -604,6 +608,9 @@ pub(crate) struct AnyMap<'a, U> {
     /// Results that the driver has handed over, so that a step need not call it. Refilled by
     /// `refill`, emptied by `wait_next` and `poll_next`.
     ready: Results<U>,
+    /// How many of these can be yielded before there is anything to submit. The others go back to
+    /// the driver then.
+    budget: usize,
     options: Options,
     /// Guards the options. Set by `begin`.
     started: bool,
@@ -619,7 +626,8 @@ impl<U> Unpin for AnyMap<'_, U> {}
 pub(crate) struct Options {
     /// The limit on items that were taken and not yielded. `None` means no limit.
     buffer_size: Option<usize>,
-    chunk_size: usize,
+    /// `None` means that the map chooses it.
+    chunk_size: Option<usize>,
     timeout: Option<Duration>,
 }
 
@@ -635,9 +643,10 @@ impl<'a, U> AnyMap<'a, U> {
         Self {
             driver: Box::new(MapState::<'a, 'job, U, P>::new(submitter)),
             ready: Results::empty(),
+            budget: 0,
             options: Options {
                 buffer_size: None,
-                chunk_size: 1,
+                chunk_size: None,
                 timeout: None,
             },
             started: false,
@@ -656,7 +665,7 @@ impl<'a, U> AnyMap<'a, U> {
     fn set_chunk_size(&mut self, items: usize) {
         self.assert_not_started("chunk_size");
         assert!(items > 0, "`chunk_size` must be at least 1");
-        self.options.chunk_size = items;
+        self.options.chunk_size = Some(items);
     }
 
     #[track_caller]
@@ -695,10 +704,21 @@ impl<'a, U> AnyMap<'a, U> {
 
     #[inline]
     fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-        match self.ready.next() {
+        match self.next_ready() {
             Some(result) => Some(result),
             None => self.wait_for_next(),
         }
+    }
+
+    /// Yields a result without asking the driver.
+    #[inline]
+    fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
+        if self.budget == 0 {
+            return None;
+        }
+        let result = self.ready.next();
+        self.budget -= usize::from(result.is_some());
+        result
     }
 
     /// Apart, so that the step to a result that is ready is inlined.
@@ -706,26 +726,38 @@ impl<'a, U> AnyMap<'a, U> {
     fn wait_for_next(&mut self) -> Option<Result<U, JoinError>> {
         self.begin();
         self.asked = true;
+        self.give_back();
         let result = self.driver.wait_next();
         self.refill();
         result
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
-        if let Some(result) = self.ready.next() {
+        if let Some(result) = self.next_ready() {
             return Poll::Ready(Some(result));
         }
         self.begin();
         self.asked = true;
+        self.give_back();
         let result = self.driver.poll_next(context);
         self.refill();
         result
     }
 
-    /// Takes over the results of the batch that is being yielded, if no step has to submit.
+    /// Takes over the results of the batch that is being yielded, unless the next step has to
+    /// submit.
     fn refill(&mut self) {
-        if let Some(ready) = self.driver.take_ready() {
+        if let Some((ready, budget)) = self.driver.take_ready() {
             self.ready = ready;
+            self.budget = budget;
+        }
+    }
+
+    /// Gives the results back that are left: the next step has to submit.
+    fn give_back(&mut self) {
+        if self.ready.len() > 0 {
+            let ready = mem::replace(&mut self.ready, Results::empty());
+            self.driver.give_back(ready);
         }
     }
 
@@ -815,8 +847,11 @@ trait Drive<U> {
     fn wait_next(&mut self) -> Option<Result<U, JoinError>>;
     /// Polls for the next result, and for the deadline.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>>;
-    /// Hands over the results that are ready, unless the next step has to submit first.
-    fn take_ready(&mut self) -> Option<Results<U>>;
+    /// Hands over the results that are ready, unless the next step has to submit first. Also returns
+    /// how many of them can be yielded before a step has to submit.
+    fn take_ready(&mut self) -> Option<(Results<U>, usize)>;
+    /// Takes back results that were handed over and not yielded.
+    fn give_back(&mut self, ready: Results<U>);
     /// Ends the map: cancels its jobs, and drops its input and its results.
     fn end(&mut self);
     /// Ends the map, and lets its jobs run, those of items not yet submitted included.
@@ -826,6 +861,20 @@ trait Drive<U> {
     /// Counts the items that were submitted and not yielded.
     fn outstanding(&self) -> usize;
     fn size_hint(&self) -> (usize, Option<usize>);
+}
+
+/// A map that has waited so long for a result asks running chunks for the results that they have.
+///
+/// Until then it waits for the end of a chunk, because a wake-up for each result would cost more than
+/// the items.
+const STALL: Duration = Duration::from_millis(1);
+
+/// Whether the wait of a task is a stall.
+enum Stall {
+    /// It does not wait, or no poll has asked for the time.
+    None,
+    After(Deadline),
+    Over,
 }
 
 /// What [`Map`] and [`MapUnordered`] have in common: all but the order.
@@ -841,6 +890,10 @@ struct MapState<'a, 'job, U, P> {
     /// Whether the deadline elapsed before the input ended. Set by `poll_result`: the map then ends
     /// with a timeout, even if all submitted items complete.
     timed_out: bool,
+    /// Whether any batch is a chunk whose results may become available one by one.
+    has_chunks: bool,
+    /// Whether a task waits long for a result.
+    stall: Stall,
     /// Whether the map has ended and yields nothing more. Set by `poll_result`, `end` and `detach`.
     done: bool,
 }
@@ -853,6 +906,8 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
             ready: Results::empty(),
             deadline: None,
             timed_out: false,
+            has_chunks: false,
+            stall: Stall::None,
             done: false,
         }
     }
@@ -919,9 +974,24 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
 
     /// Submits what the buffer and the pool permit: see [`Submitter::submit_ready`].
     fn submit_ready(&mut self, context: Option<&mut Context<'_>>, yielding: usize) {
-        let in_flight = &mut self.in_flight;
-        self.submitter
-            .submit_ready(context, yielding, |batch| in_flight.add(batch));
+        let (in_flight, has_chunks) = (&mut self.in_flight, &mut self.has_chunks);
+        self.submitter.submit_ready(context, yielding, |batch| {
+            *has_chunks |= batch.is_shared();
+            in_flight.add(batch);
+        });
+    }
+
+    /// Polls until the wait for a result has become a stall, which it does once.
+    fn poll_stall(&mut self, context: &Context<'_>) -> Poll<()> {
+        if let Stall::None = self.stall {
+            self.stall = Stall::After(Deadline::after(STALL));
+        }
+        let Stall::After(deadline) = &mut self.stall else {
+            return Poll::Pending;
+        };
+        ready!(deadline.poll(context));
+        self.stall = Stall::Over;
+        Poll::Ready(())
     }
 
     fn next_ready(&mut self) -> Option<Result<U, JoinError>> {
@@ -949,15 +1019,22 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
     }
 
     fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-        if !self.submitter.has_source() {
-            // Nothing is left to submit, so a result that is ready needs neither poll nor waker.
-            if let Some(result) = self.next_ready() {
-                return Some(result);
-            }
+        if self.ready.len() > 0 && self.submitter.yields_until_submit(1) > 0 {
+            // Nothing has to be submitted, so a result that is ready needs neither poll nor waker.
+            return self.next_ready();
         }
         let deadline = self.deadline.as_ref().and_then(Deadline::instant);
         // A job cannot be interrupted, so a wait with a deadline runs none.
         let help = deadline.is_none();
+        if self.has_chunks {
+            let stalls = Instant::now() + STALL;
+            let until = deadline.map_or(stalls, |deadline| deadline.min(stalls));
+            let next = std::future::poll_fn(|context| self.poll_result(context, help));
+            if let Some(result) = block_on_until(pin!(next), Some(until)) {
+                return result;
+            }
+            self.in_flight.make_eager();
+        }
         let next = std::future::poll_fn(|context| self.poll_result(context, help));
         match block_on_until(pin!(next), deadline) {
             Some(result) => result,
@@ -967,7 +1044,13 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>> {
         // A poll must not block its thread, so it helps with no job.
-        let result = self.poll_result(context, false);
+        let mut result = self.poll_result(context, false);
+        if result.is_ready() {
+            self.stall = Stall::None;
+        } else if self.has_chunks && self.poll_stall(context).is_ready() {
+            self.in_flight.make_eager();
+            result = self.poll_result(context, false);
+        }
         match &mut self.deadline {
             Some(deadline) if result.is_pending() => {
                 ready!(deadline.poll(context));
@@ -977,19 +1060,29 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
         }
     }
 
-    fn take_ready(&mut self) -> Option<Results<U>> {
+    fn take_ready(&mut self) -> Option<(Results<U>, usize)> {
         let ready = self.ready.len();
-        if ready == 0 || self.submitter.has_source() {
+        if ready == 0 {
+            return None;
+        }
+        let budget = self.submitter.yields_until_submit(1);
+        if budget == 0 {
             return None;
         }
         self.submitter.results_yielded(ready);
-        Some(mem::replace(&mut self.ready, Results::empty()))
+        Some((mem::replace(&mut self.ready, Results::empty()), budget))
+    }
+
+    fn give_back(&mut self, ready: Results<U>) {
+        self.submitter.results_returned(ready.len());
+        self.ready = ready;
     }
 
     fn end(&mut self) {
         self.done = true;
-        self.in_flight.cancel_all();
+        // First the flag: see `chunk::burst`.
         self.submitter.end();
+        self.in_flight.cancel_all();
         self.ready.clear();
     }
 
@@ -1027,6 +1120,8 @@ trait InFlight<'job, U>: Default {
     /// Removes the next batch once it is complete, and returns its results. Returns `Ready(None)`
     /// if no batch is in flight.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>>;
+    /// Makes the results of a chunk that is next available as soon as they are there.
+    fn make_eager(&mut self);
     fn cancel_all(&mut self);
 }
 
@@ -1043,12 +1138,28 @@ impl<'job, U> InFlight<'job, U> for VecDeque<Batch<'job, U>> {
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>> {
-        let Some(front) = self.front_mut() else {
-            return Poll::Ready(None);
-        };
-        let results = ready!(Pin::new(front).poll(context));
-        self.pop_front();
-        Poll::Ready(Some(results))
+        loop {
+            let Some(front) = self.front_mut() else {
+                return Poll::Ready(None);
+            };
+            let ready = ready!(Pin::new(front).poll(context));
+            let Ready {
+                results,
+                more,
+                behind,
+            } = ready;
+            self.pop_front();
+            for batch in more.into_iter().chain(behind).rev() {
+                self.push_front(batch);
+            }
+            if results.len() > 0 {
+                return Poll::Ready(Some(results));
+            }
+        }
+    }
+
+    fn make_eager(&mut self) {
+        self.iter().take(1).for_each(Batch::make_eager);
     }
 
     fn cancel_all(&mut self) {
@@ -1067,7 +1178,19 @@ impl<'job, U> InFlight<'job, U> for FuturesUnordered<Batch<'job, U>> {
     fn help_next(&self) {}
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>> {
-        self.poll_next_unpin(context)
+        loop {
+            let Some(ready) = ready!(self.poll_next_unpin(context)) else {
+                return Poll::Ready(None);
+            };
+            self.extend(ready.more.into_iter().chain(ready.behind));
+            if ready.results.len() > 0 {
+                return Poll::Ready(Some(ready.results));
+            }
+        }
+    }
+
+    fn make_eager(&mut self) {
+        self.iter().for_each(Batch::make_eager);
     }
 
     fn cancel_all(&mut self) {

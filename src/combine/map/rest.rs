@@ -21,7 +21,8 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::route::{Availability, Route};
+use super::chunk::{Adaptive, ChunkItems, SharedChunk, ensure_helper, help, run_shared};
+use super::route::{Availability, JobKind, Route};
 use crate::error::JoinError;
 use crate::scope::ItemFailures;
 use crate::task::cell::catch;
@@ -30,9 +31,11 @@ use crate::task::state::Origin;
 use crate::util::sync::{Arc, AtomicBool, Mutex};
 use crate::util::unwind::{DropEach, drop_catching};
 
-/// What all jobs of a map share. `A` is an item, and `R` the route of the jobs.
-pub(super) struct Shared<A, F, R> {
+/// What all jobs of a map share. `A` is an item, `U` a result, and `R` the route of the jobs.
+pub(super) struct Shared<'job, A, F, R, U> {
     pub(super) function: F,
+    /// How many items a job has, unless the map chooses that itself. Set at the start.
+    pub(super) chunk_size: usize,
     /// Asks running chunks to skip their remaining items. Set at the end of a map that is not
     /// detached.
     pub(super) stop: Arc<AtomicBool>,
@@ -42,15 +45,15 @@ pub(super) struct Shared<A, F, R> {
     pub(super) span: Option<Span>,
     /// Only for a map that may have a rest. Set at the start, before the first job.
     pub(super) tracker: Option<Tracker<A, R>>,
+    /// Only for a map that chooses the chunk size itself. Set at the start, before the first job.
+    pub(super) adaptive: Option<Adaptive<'job, A, R, U>>,
 }
 
 /// Counts the jobs of a map, and keeps its rest.
 pub(super) struct Tracker<A, R> {
     route: R,
-    /// How many items a ticket takes.
-    chunk_size: usize,
-    /// The limit on jobs in flight.
-    max_jobs: usize,
+    /// The limit on jobs in flight, in items.
+    buffer_size: Option<usize>,
     // Lock order: the permits of the pool may be locked under this one. No user code runs under it.
     progress: Mutex<Progress<A>>,
 }
@@ -85,7 +88,15 @@ pub(super) enum Caller<'a> {
     Owner,
 }
 
-impl<A, F, R> Shared<A, F, R> {
+impl<A, F, R, U> Shared<'_, A, F, R, U> {
+    /// Returns how many items the next job should have.
+    pub(super) fn chunk_size(&self) -> usize {
+        match &self.adaptive {
+            Some(adaptive) => adaptive.pace.chunk_size(),
+            None => self.chunk_size,
+        }
+    }
+
     /// Returns whether a job of the map has not ended. Only for maps that may have a rest.
     pub(super) fn has_jobs_in_flight(&self) -> bool {
         let tracker = self.tracker.as_ref();
@@ -94,11 +105,10 @@ impl<A, F, R> Shared<A, F, R> {
 }
 
 impl<A, R> Tracker<A, R> {
-    pub(super) fn new(route: R, chunk_size: usize, max_jobs: usize) -> Self {
+    pub(super) fn new(route: R, buffer_size: Option<usize>) -> Self {
         Self {
             route,
-            chunk_size,
-            max_jobs,
+            buffer_size,
             progress: Mutex::new(Progress {
                 in_flight: 0,
                 tickets: 0,
@@ -112,7 +122,12 @@ impl<A, R> Tracker<A, R> {
         self.progress.lock().rest = Some(rest);
     }
 
-    fn next_step<'job>(&self, route: &impl Route<'job>, caller: Caller<'_>) -> Step<A> {
+    fn next_step<'job>(
+        &self,
+        route: &impl Route<'job>,
+        chunk_size: usize,
+        caller: Caller<'_>,
+    ) -> Step<A> {
         // Locks the pool's queue, so it comes first.
         let availability = route.availability();
         let mut progress = self.progress.lock();
@@ -124,8 +139,9 @@ impl<A, R> Tracker<A, R> {
         else {
             return Step::Done;
         };
-        let claimed = tickets.saturating_mul(self.chunk_size);
-        if rest.len() <= claimed || *in_flight >= self.max_jobs {
+        let claimed = tickets.saturating_mul(chunk_size);
+        let max_jobs = (self.buffer_size).map_or(usize::MAX, |buffer| (buffer / chunk_size).max(1));
+        if rest.len() <= claimed || *in_flight >= max_jobs {
             return Step::Done;
         }
         match (availability, caller) {
@@ -143,7 +159,7 @@ impl<A, R> Tracker<A, R> {
             }
             (Availability::JobsOnly, Caller::Job(_)) => {
                 *in_flight += 1;
-                Step::Run(take_chunk(rest, self.chunk_size))
+                Step::Run(take_chunk(rest, chunk_size))
             }
             (Availability::JobsOnly, Caller::Owner) if *in_flight > 0 => Step::Done,
             (Availability::JobsOnly | Availability::Closed, _) => {
@@ -164,11 +180,11 @@ impl<A, R> Tracker<A, R> {
     }
 
     /// Takes the items of a ticket that starts.
-    fn redeem(&self) -> Vec<A> {
+    fn redeem(&self, chunk_size: usize) -> Vec<A> {
         let mut progress = self.progress.lock();
         progress.tickets -= 1;
         match &mut progress.rest {
-            Some(rest) => take_chunk(rest, self.chunk_size),
+            Some(rest) => take_chunk(rest, chunk_size),
             None => Vec::new(),
         }
     }
@@ -191,7 +207,7 @@ pub(super) fn drop_items<A>(items: impl Iterator<Item = A>) {
 
 /// Submits the rest of a detached map, as far as its limits permit, by `route`.
 pub(super) fn drive<'job, A, F, R, U>(
-    shared: &Arc<Shared<A, F, R>>,
+    shared: &Arc<Shared<'job, A, F, R, U>>,
     route: &impl Route<'job>,
     caller: Caller<'_>,
 ) where
@@ -204,7 +220,7 @@ pub(super) fn drive<'job, A, F, R, U>(
         return;
     };
     loop {
-        match tracker.next_step(route, caller) {
+        match tracker.next_step(route, shared.chunk_size(), caller) {
             Step::Done => return,
             Step::Submit => submit_ticket(shared, tracker, route),
             Step::Run(items) => {
@@ -212,7 +228,7 @@ pub(super) fn drive<'job, A, F, R, U>(
                     Caller::Job(failures) => failures,
                     Caller::Owner => None,
                 };
-                run_detached(items, shared, failures);
+                run_rest(items, shared, failures);
                 tracker.end_job();
             }
             Step::Abandon(rest) => {
@@ -226,7 +242,7 @@ pub(super) fn drive<'job, A, F, R, U>(
 }
 
 fn submit_ticket<'job, A, F, R, U>(
-    shared: &Arc<Shared<A, F, R>>,
+    shared: &Arc<Shared<'job, A, F, R, U>>,
     tracker: &Tracker<A, R>,
     route: &impl Route<'job>,
 ) where
@@ -236,12 +252,17 @@ fn submit_ticket<'job, A, F, R, U>(
     U: Send + 'job,
 {
     let submission = Arc::new(Submission::new());
+    if let Some(adaptive) = &shared.adaptive {
+        adaptive.count_queued();
+    }
     let ticket = MapJob {
         shared: Some(Arc::clone(shared)),
         ticket: Some(Arc::clone(&submission)),
+        kind: JobKind::Items,
     };
     let run = chunk_job(ticket, Chunk::Ticket);
-    match route.submit(run, shared.origin, span::clone(&shared.span)) {
+    let span = span::clone(&shared.span);
+    match route.submit(run, shared.origin, span, JobKind::Items) {
         // Detached.
         Ok(handle) => {
             drop(handle);
@@ -287,30 +308,44 @@ impl Submission {
 }
 
 /// A job of a map, or a ticket. A [`Tracker`] counts it, if there is one. Dropping it unrun counts it
-/// out, and drops the rest.
-pub(super) struct MapJob<A, F, R> {
+/// out, and drops the rest. A helper is not counted, and is no reason to drop the rest.
+pub(super) struct MapJob<'job, A, F, R, U> {
     /// `None` once it runs.
-    shared: Option<Arc<Shared<A, F, R>>>,
+    shared: Option<Arc<Shared<'job, A, F, R, U>>>,
     ticket: Option<Arc<Submission>>,
+    kind: JobKind,
 }
 
-impl<A, F, R> MapJob<A, F, R> {
+impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
     /// Counts a new job, which has its items.
-    pub(super) fn new(shared: &Arc<Shared<A, F, R>>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<'job, A, F, R, U>>) -> Self {
         if let Some(tracker) = &shared.tracker {
             tracker.progress.lock().in_flight += 1;
+        }
+        if let Some(adaptive) = &shared.adaptive {
+            adaptive.count_queued();
         }
         Self {
             shared: Some(Arc::clone(shared)),
             ticket: None,
+            kind: JobKind::Items,
+        }
+    }
+
+    /// Makes a helper.
+    pub(super) fn helper(shared: &Arc<Shared<'job, A, F, R, U>>) -> Self {
+        Self {
+            shared: Some(Arc::clone(shared)),
+            ticket: None,
+            kind: JobKind::Helper,
         }
     }
 
     /// Runs the job. Before and after it, submits what is left of a detached map and finds room.
-    pub(super) fn run<'job, U, T>(
+    pub(super) fn run<T>(
         mut self,
         failures: Option<&ItemFailures>,
-        work: impl FnOnce(&Shared<A, F, R>) -> T,
+        work: impl FnOnce(&Arc<Shared<'job, A, F, R, U>>) -> T,
     ) -> T
     where
         A: Send + 'job,
@@ -320,6 +355,18 @@ impl<A, F, R> MapJob<A, F, R> {
     {
         // This disarms the destructor.
         let shared = self.shared.take().expect("it was not run");
+        if let Some(adaptive) = &shared.adaptive {
+            match self.kind {
+                JobKind::Helper => {
+                    adaptive.clear_helper();
+                    let run = catch_unwind(AssertUnwindSafe(|| work(&shared)));
+                    drop_catching("the destructor of map's function", shared);
+                    return run.unwrap_or_else(|payload| resume_unwind(payload));
+                }
+                JobKind::Items if adaptive.count_started() => ensure_helper(&shared),
+                JobKind::Items => {}
+            }
+        }
         if let Some(tracker) = &shared.tracker {
             // The permit of this job is free now, so more of the rest may find room.
             if tracker.has_rest() {
@@ -333,20 +380,24 @@ impl<A, F, R> MapJob<A, F, R> {
 }
 
 /// What a job with several items runs.
-pub(super) enum Chunk<A> {
+pub(super) enum Chunk<'job, A, U> {
     /// Items whose results are requested.
     Items(DropEach<A>),
     /// Items of a detached map, whose results are dropped at once.
     Detached(DropEach<A>),
     /// Items of a detached map, which the job takes from the rest when it starts.
     Ticket,
+    /// Items of a map that chooses the chunk size itself.
+    Shared(ChunkItems<'job, A, U>),
+    /// Items that are taken from a running chunk.
+    Helper,
 }
 
 /// Returns the closure of a job with several items. There is one type of closure for all kinds of
 /// chunks, because each type costs every program that calls `map` much code.
 pub(super) fn chunk_job<'job, A, F, R, U>(
-    job: MapJob<A, F, R>,
-    chunk: Chunk<A>,
+    job: MapJob<'job, A, F, R, U>,
+    chunk: Chunk<'job, A, U>,
 ) -> impl FnOnce(Option<&ItemFailures>) -> DropEach<Result<U, JoinError>> + Send + 'job
 where
     A: Send + 'job,
@@ -355,23 +406,35 @@ where
     U: Send + 'job,
 {
     move |failures| {
+        // Invariant: a chunk is registered before its job counts as started.
+        if let (Chunk::Shared(items), Some(shared)) = (&chunk, &job.shared) {
+            start_chunk(items, shared);
+        }
         job.run(failures, |shared| {
-            let detached = match chunk {
+            match chunk {
                 Chunk::Items(items) => return run_chunk(items, shared, failures),
-                Chunk::Detached(mut items) => items.take(),
-                Chunk::Ticket => shared.tracker.as_ref().map_or(Vec::new(), Tracker::redeem),
-            };
-            run_detached(detached, shared, failures);
+                Chunk::Detached(mut items) => run_detached(items.take(), shared, failures),
+                Chunk::Ticket => run_ticket(shared, failures),
+                Chunk::Shared(items) => run_shared(items, shared, failures),
+                Chunk::Helper => help(shared, failures),
+            }
             DropEach::new(Vec::new())
         })
     }
 }
 
-impl<A, F, R> Drop for MapJob<A, F, R> {
+impl<A, F, R, U> Drop for MapJob<'_, A, F, R, U> {
     fn drop(&mut self) {
         let Some(shared) = self.shared.take() else {
             return;
         };
+        if let Some(adaptive) = &shared.adaptive {
+            if self.kind == JobKind::Helper {
+                adaptive.clear_helper();
+                return drop_catching("the destructor of map's function", shared);
+            }
+            adaptive.count_started();
+        }
         if let Some(tracker) = &shared.tracker {
             let mut progress = tracker.progress.lock();
             progress.in_flight -= 1;
@@ -386,7 +449,7 @@ impl<A, F, R> Drop for MapJob<A, F, R> {
     }
 }
 
-fn end_job<'job, A, F, R, U>(shared: Arc<Shared<A, F, R>>, failures: Option<&ItemFailures>)
+fn end_job<'job, A, F, R, U>(shared: Arc<Shared<'job, A, F, R, U>>, failures: Option<&ItemFailures>)
 where
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
@@ -402,10 +465,58 @@ where
     drop_catching("the destructor of map's function", shared);
 }
 
+fn start_chunk<'job, A, F, R, U>(
+    items: &ChunkItems<'job, A, U>,
+    shared: &Shared<'job, A, F, R, U>,
+) {
+    if let Some(adaptive) = &shared.adaptive {
+        adaptive.start_chunk(items);
+    }
+}
+
+/// Takes items from the rest, and runs them.
+fn run_ticket<'job, A, F, R, U>(
+    shared: &Arc<Shared<'job, A, F, R, U>>,
+    failures: Option<&ItemFailures>,
+) where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job> + 'job,
+    U: Send + 'job,
+{
+    let Some(tracker) = &shared.tracker else {
+        return;
+    };
+    let items = tracker.redeem(shared.chunk_size());
+    run_rest(items, shared, failures);
+}
+
+/// Runs items of the rest.
+fn run_rest<'job, A, F, R, U>(
+    items: Vec<A>,
+    shared: &Arc<Shared<'job, A, F, R, U>>,
+    failures: Option<&ItemFailures>,
+) where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job> + 'job,
+    U: Send + 'job,
+{
+    let Some(adaptive) = &shared.adaptive else {
+        return run_detached(items, shared, failures);
+    };
+    adaptive.pace.count_job();
+    let chunk = Arc::new(SharedChunk::new(items.into(), true));
+    let items = ChunkItems::new(&chunk);
+    adaptive.start_chunk(&items);
+    ensure_helper(shared);
+    run_shared(items, shared, failures);
+}
+
 /// Calls the function for each item, and drops the results.
 pub(super) fn run_detached<A, F, R, U>(
     items: Vec<A>,
-    shared: &Shared<A, F, R>,
+    shared: &Shared<'_, A, F, R, U>,
     failures: Option<&ItemFailures>,
 ) where
     F: Fn(A) -> U,
@@ -424,7 +535,7 @@ pub(super) fn run_detached<A, F, R, U>(
 /// Calls the function for each item. A panic costs only the item that caused it.
 fn run_chunk<A, F, R, U>(
     mut items: DropEach<A>,
-    shared: &Shared<A, F, R>,
+    shared: &Shared<'_, A, F, R, U>,
     failures: Option<&ItemFailures>,
 ) -> DropEach<Result<U, JoinError>>
 where

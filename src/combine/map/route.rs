@@ -39,6 +39,11 @@ pub(crate) trait Route<'job>: Send + Sync {
         }
     }
 
+    /// Returns whether running jobs are asked to end.
+    fn is_stopping(&self) -> bool {
+        self.pool().is_some_and(PoolSubmitter::is_stopping)
+    }
+
     /// Returns whether a job would be accepted now.
     fn availability(&self) -> Availability {
         self.pool().map_or(Availability::Open, availability_of)
@@ -51,6 +56,7 @@ pub(crate) trait Route<'job>: Send + Sync {
         closure: C,
         origin: Origin,
         span: Option<Span>,
+        kind: JobKind,
     ) -> Result<Handle<'job, T>, Refused>
     where
         C: FnOnce(Option<&ItemFailures>) -> T + Send + 'job,
@@ -66,6 +72,15 @@ pub(crate) trait Route<'job>: Send + Sync {
             );
         });
     }
+}
+
+/// What a job of a map does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobKind {
+    /// It has items, or takes them when it starts.
+    Items,
+    /// It takes items of a running job. If it does not run, that job runs them, so nothing is lost.
+    Helper,
 }
 
 /// What happens to a job that is submitted now.
@@ -182,6 +197,7 @@ impl Route<'static> for PoolRoute {
         closure: C,
         origin: Origin,
         span: Option<Span>,
+        _: JobKind,
     ) -> Result<Handle<'static, T>, Refused>
     where
         C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
@@ -219,6 +235,7 @@ impl<E: Executor + ?Sized> Route<'static> for ExecutorRoute<'_, E> {
         closure: C,
         origin: Origin,
         span: Option<Span>,
+        _: JobKind,
     ) -> Result<Handle<'static, T>, Refused>
     where
         C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
@@ -252,6 +269,7 @@ impl Route<'static> for NoRoute {
         closure: C,
         _: Origin,
         _: Option<Span>,
+        _: JobKind,
     ) -> Result<Handle<'static, T>, Refused>
     where
         C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
@@ -290,13 +308,14 @@ impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
         closure: C,
         origin: Origin,
         span: Option<Span>,
+        kind: JobKind,
     ) -> Result<Handle<'scope, T>, Refused>
     where
         C: FnOnce(Option<&ItemFailures>) -> T + Send + 'scope,
         T: Send + 'scope,
     {
         let closure = move |failures: &ItemFailures| closure(Some(failures));
-        match (self.scope).submit_acquired(&self.pool, closure, origin, span) {
+        match (self.scope).submit_acquired(&self.pool, closure, origin, span, kind) {
             Ok(handle) => Ok(Handle::Scoped(Box::new(handle))),
             Err((closed, job)) => Err(Refused {
                 error: closed.into(),

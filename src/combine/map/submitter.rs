@@ -7,15 +7,18 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::marker::PhantomData;
+use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
 
 use super::Options;
+use super::chunk::{Adaptive, ChunkItems, ChunkView, SharedChunk, ensure_helper};
 use super::rest::{Caller, Chunk, MapJob, Shared, Tracker, chunk_job, drive, drop_items};
-use super::route::{Availability, ExecutorRoute, Handle, PoolRoute, Refused, Route, ScopeRoute};
+use super::route::{
+    Availability, ExecutorRoute, Handle, JobKind, PoolRoute, Refused, Route, ScopeRoute,
+};
 use crate::error::JoinError;
 use crate::executor::Executor;
 use crate::pool::{Acquire, ThreadPool};
@@ -33,8 +36,9 @@ pub(crate) struct Submitter<'a, 'job, U> {
     source: Option<Box<dyn Source<'job, U> + Send + 'a>>,
     /// The limit on items that were taken and not yielded. `None` means no limit.
     buffer_size: Option<usize>,
-    /// How many items a batch has. The last batch may have fewer. Never larger than the buffer.
-    chunk_size: usize,
+    /// How many items a batch has. The last batch may have fewer. Never larger than the buffer. `None`
+    /// if the source chooses it for each batch.
+    chunk_size: Option<usize>,
     /// Counts the items that were submitted and not yielded. Increased here by each submitted
     /// batch, decreased by [`results_yielded`](Self::results_yielded).
     outstanding: usize,
@@ -101,6 +105,8 @@ impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
             permits,
             input,
             exhausted: false,
+            promised: 0,
+            submitting: false,
             staged: DropEach::new(Vec::new()),
             shared: Arc::new(Shared {
                 function,
@@ -108,13 +114,14 @@ impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
                 origin,
                 span: span::current(),
                 tracker: None,
+                adaptive: None,
+                chunk_size: 1,
             }),
-            job: PhantomData,
         };
         Self {
             source: Some(Box::new(source)),
             buffer_size: None,
-            chunk_size: 1,
+            chunk_size: Some(1),
             outstanding: 0,
             closed: None,
             stop,
@@ -128,10 +135,26 @@ impl<'job, U> Submitter<'_, 'job, U> {
     pub(super) fn begin(&mut self, options: &Options) {
         self.buffer_size = options.buffer_size;
         let buffer = self.buffer_size.unwrap_or(usize::MAX);
-        self.chunk_size = options.chunk_size.min(buffer);
+        self.chunk_size = options.chunk_size.map(|items| items.min(buffer));
         if let Some(source) = &mut self.source {
             source.begin(self.buffer_size, self.chunk_size);
         }
+    }
+
+    /// Returns how many results can be yielded, `yielding` of them now, before there is anything to
+    /// submit.
+    pub(super) fn yields_until_submit(&self, yielding: usize) -> usize {
+        let Some(source) = &self.source else {
+            return usize::MAX;
+        };
+        let Some(buffer) = self.buffer_size else {
+            return 0;
+        };
+        let chunk = self.chunk_size.unwrap_or_else(|| source.chunk_size());
+        // See `submit_ready`.
+        let staged = source.staged_len();
+        let room = buffer - (self.outstanding + staged - yielding);
+        chunk.saturating_sub(staged.saturating_add(room))
     }
 
     /// Submits as many batches as the buffer and the pool permit, and passes each to `add`.
@@ -141,12 +164,27 @@ impl<'job, U> Submitter<'_, 'job, U> {
     /// more.
     pub(super) fn submit_ready(
         &mut self,
+        context: Option<&mut Context<'_>>,
+        yielding: usize,
+        add: impl FnMut(Batch<'job, U>),
+    ) {
+        if let Some(source) = &mut self.source {
+            source.begin_submitting();
+        }
+        self.submit_all(context, yielding, add);
+        if let Some(source) = &mut self.source {
+            source.end_submitting();
+        }
+    }
+
+    fn submit_all(
+        &mut self,
         mut context: Option<&mut Context<'_>>,
         yielding: usize,
         mut add: impl FnMut(Batch<'job, U>),
     ) {
-        let chunk = self.chunk_size;
         while let Some(source) = &mut self.source {
+            let chunk = self.chunk_size.unwrap_or_else(|| source.chunk_size());
             let staged = source.staged_len();
             if staged < chunk {
                 // Invariant: `outstanding + staged - yielding <= buffer`, because items are staged
@@ -192,6 +230,11 @@ impl<'job, U> Submitter<'_, 'job, U> {
         self.outstanding -= results;
     }
 
+    /// Counts results that come back.
+    pub(super) fn results_returned(&mut self, results: usize) {
+        self.outstanding += results;
+    }
+
     pub(super) fn outstanding(&self) -> usize {
         self.outstanding
     }
@@ -208,6 +251,9 @@ impl<'job, U> Submitter<'_, 'job, U> {
 
     /// Drops the input and, unless running jobs share it, the function. Nothing more is submitted.
     pub(super) fn drop_source(&mut self) {
+        if let Some(source) = &mut self.source {
+            source.end_submitting();
+        }
         drop_catching(
             "the destructor of map's input or function",
             self.source.take(),
@@ -224,8 +270,9 @@ impl<'job, U> Submitter<'_, 'job, U> {
 
     /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
     pub(super) fn detach(&mut self) {
-        if let Some(source) = self.source.take() {
-            source.detach(self.chunk_size);
+        if let Some(mut source) = self.source.take() {
+            source.end_submitting();
+            source.detach();
         }
         // No result will be requested, so the error would be lost.
         if let Some(closed) = self.closed.take() {
@@ -247,7 +294,12 @@ impl<'job, U> Submitter<'_, 'job, U> {
 /// `'job`.
 trait Source<'job, U> {
     /// Prepares for the first submission.
-    fn begin(&mut self, buffer_size: Option<usize>, chunk_size: usize);
+    fn begin(&mut self, buffer_size: Option<usize>, chunk_size: Option<usize>);
+    /// Returns how many items the next batch should have.
+    fn chunk_size(&self) -> usize;
+    /// More jobs will be queued, until [`end_submitting`](Self::end_submitting) or the drop.
+    fn begin_submitting(&mut self);
+    fn end_submitting(&mut self);
     /// Returns how many items were taken from the input and not submitted.
     fn staged_len(&self) -> usize;
     /// Takes up to `items` more items from the input. May panic if the input does.
@@ -261,41 +313,75 @@ trait Source<'job, U> {
     /// Gives up the position in the queue for permits.
     fn stop_waiting(&mut self);
     /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
-    fn detach(self: Box<Self>, chunk_size: usize);
+    fn detach(self: Box<Self>);
     /// Returns an upper bound of the items left in the input.
     fn upper_bound(&self) -> Option<usize>;
 }
 
 /// The only [`Source`].
-struct Items<'job, I: Iterator, F, R: Route<'job>> {
+struct Items<'job, I: Iterator, F, R: Route<'job>, U> {
     route: R,
     /// Waits for the permits of a thread pool, whose queue may be bounded.
     permits: Option<Acquire>,
     input: I,
     /// Whether the input has returned `None` or panicked. It is not asked again then.
     exhausted: bool,
+    /// The lower bound of the items left in the input. Set by `stage`.
+    promised: usize,
+    /// Whether this thread counts as a job that is queued: it will queue some.
+    submitting: bool,
     /// Items taken from the input for the next batch. Filled by `stage`, emptied by `poll_submit`.
     staged: DropEach<I::Item>,
-    shared: Arc<Shared<I::Item, F, R::OfJobs>>,
-    job: PhantomData<&'job ()>,
+    shared: Arc<Shared<'job, I::Item, F, R::OfJobs, U>>,
 }
 
-impl<'job, I, F, R, U> Source<'job, U> for Items<'job, I, F, R>
+impl<'job, I, F, R, U> Source<'job, U> for Items<'job, I, F, R, U>
 where
     I: Iterator<Item: Send + 'job>,
     F: Fn(I::Item) -> U + Send + Sync + 'job,
     U: Send + 'job,
     R: Route<'job>,
 {
-    fn begin(&mut self, buffer_size: Option<usize>, chunk_size: usize) {
-        // Without a limit, the start submits everything, so that no job need be counted.
-        if buffer_size.is_none() && !self.route.is_bounded() {
-            return;
-        }
-        let max_jobs = buffer_size.map_or(usize::MAX, |buffer| buffer / chunk_size);
-        let tracker = Tracker::new(self.route.of_jobs(), chunk_size, max_jobs);
+    fn begin(&mut self, buffer_size: Option<usize>, chunk_size: Option<usize>) {
+        let route = &self.route;
         let shared = Arc::get_mut(&mut self.shared).expect("no job was submitted");
-        shared.tracker = Some(tracker);
+        match chunk_size {
+            Some(items) => shared.chunk_size = items,
+            // The jobs of another executor cannot submit a helper, and no item may hold back another.
+            None if route.pool().is_none() => {}
+            None => shared.adaptive = Some(Adaptive::new(route.of_jobs(), buffer_size)),
+        }
+        // Without a limit, the start submits everything, so that no job need be counted.
+        if buffer_size.is_some() || route.is_bounded() {
+            shared.tracker = Some(Tracker::new(route.of_jobs(), buffer_size));
+        }
+    }
+
+    fn chunk_size(&self) -> usize {
+        if self.shared.adaptive.is_none() {
+            return self.shared.chunk_size;
+        }
+        // An input that does not promise an item may wait for one, and must not keep others from running
+        // meanwhile.
+        let promised = self.promised.saturating_add(self.staged.len());
+        self.shared.chunk_size().min(promised.max(1))
+    }
+
+    fn begin_submitting(&mut self) {
+        if let Some(adaptive) = &self.shared.adaptive {
+            // It is set after a panic of the input.
+            if !mem::replace(&mut self.submitting, true) {
+                adaptive.count_queued();
+            }
+        }
+    }
+
+    fn end_submitting(&mut self) {
+        if let Some(adaptive) = &self.shared.adaptive {
+            if mem::replace(&mut self.submitting, false) && adaptive.count_started() {
+                ensure_helper(&self.shared);
+            }
+        }
     }
 
     fn staged_len(&self) -> usize {
@@ -311,6 +397,7 @@ where
         // set and the items staged so far are kept.
         self.exhausted = true;
         self.staged.extend(self.input.by_ref().take(items));
+        self.promised = self.input.size_hint().0;
         self.exhausted = self.staged.len() < wanted;
     }
 
@@ -335,7 +422,7 @@ where
         }
     }
 
-    fn detach(mut self: Box<Self>, chunk_size: usize) {
+    fn detach(mut self: Box<Self>) {
         let mut rest: VecDeque<_> = self.staged.take().into();
         // No job will run what is left, so the input stays where it is.
         let is_too_late = match self.route.availability() {
@@ -386,7 +473,7 @@ where
         } else {
             // An executor of the user's may panic.
             catch_panic("an executor", || {
-                submit_all(rest, &shared, &route, chunk_size);
+                submit_all(rest, &shared, &route);
             });
         }
         drop_catching("the destructor of map's function", shared);
@@ -400,7 +487,7 @@ where
     }
 }
 
-impl<'job, I, F, R, U> Items<'job, I, F, R>
+impl<'job, I, F, R, U> Items<'job, I, F, R, U>
 where
     I: Iterator<Item: Send + 'job>,
     F: Fn(I::Item) -> U + Send + Sync + 'job,
@@ -410,19 +497,31 @@ where
     /// Submits all staged items as one job, which has its permit.
     fn submit_staged(&mut self) -> Result<Batch<'job, U>, Refused> {
         let items = self.staged.len();
+        if let Some(adaptive) = &self.shared.adaptive {
+            adaptive.pace.count_job();
+        }
         let job = MapJob::new(&self.shared);
-        let handle = if items == 1 {
+        if items == 1 {
             let item = self.staged.pop().expect("one item is staged");
             let run = move |failures: Option<&ItemFailures>| {
-                job.run(failures, |shared| (shared.function)(item))
+                job.run(failures, |shared| match &shared.adaptive {
+                    None => (shared.function)(item),
+                    Some(adaptive) => adaptive.pace.measure(|| (shared.function)(item)),
+                })
             };
-            self.submit(run).map(BatchHandle::One)
-        } else {
-            let staged = DropEach::new(self.staged.take());
+            let handle = BatchHandle::One(self.submit(run)?);
+            return Ok(Batch { handle, items });
+        }
+        let mut staged = DropEach::new(self.staged.take());
+        if self.shared.adaptive.is_none() {
             let run = chunk_job(job, Chunk::Items(staged));
-            self.submit(run).map(BatchHandle::Chunk)
-        };
-        handle.map(|handle| Batch { handle, items })
+            let handle = BatchHandle::Chunk(self.submit(run)?);
+            return Ok(Batch { handle, items });
+        }
+        let chunk = Arc::new(SharedChunk::new(staged.take().into(), false));
+        let run = chunk_job(job, Chunk::Shared(ChunkItems::new(&chunk)));
+        let handle = self.submit(run)?;
+        Ok(Batch::of_chunk(Some(handle), chunk))
     }
 
     fn submit<C, T>(&self, closure: C) -> Result<Handle<'job, T>, Refused>
@@ -431,7 +530,7 @@ where
         T: Send + 'job,
     {
         let span = span::clone(&self.shared.span);
-        self.route.submit(closure, self.shared.origin, span)
+        (self.route).submit(closure, self.shared.origin, span, JobKind::Items)
     }
 }
 
@@ -439,9 +538,8 @@ where
 /// been submitted before.
 fn submit_all<'job, A, F, R, U>(
     rest: VecDeque<A>,
-    shared: &Arc<Shared<A, F, R::OfJobs>>,
+    shared: &Arc<Shared<'job, A, F, R::OfJobs, U>>,
     route: &R,
-    chunk_size: usize,
 ) where
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
@@ -450,9 +548,10 @@ fn submit_all<'job, A, F, R, U>(
 {
     let mut rest = rest.into_iter();
     while rest.len() > 0 {
-        let chunk: Vec<_> = rest.by_ref().take(chunk_size).collect();
+        let chunk: Vec<_> = rest.by_ref().take(shared.chunk_size()).collect();
         let run = chunk_job(MapJob::new(shared), Chunk::Detached(DropEach::new(chunk)));
-        if let Err(refused) = route.submit(run, shared.origin, span::clone(&shared.span)) {
+        let span = span::clone(&shared.span);
+        if let Err(refused) = route.submit(run, shared.origin, span, JobKind::Items) {
             drop_catching("the destructor of an error", refused.into_error());
             route.report_unrun(rest.len() + 1, shared.origin);
             break;
@@ -471,7 +570,20 @@ pub(crate) struct Batch<'job, U> {
 enum BatchHandle<'job, U> {
     /// A job of one item, whose result needs no vector.
     One(Handle<'job, U>),
-    Chunk(Handle<'job, DropEach<Result<U, JoinError>>>),
+    Chunk(ChunkHandle<'job, U>),
+    /// Boxed, because most batches have one item.
+    Shared(Box<SharedBatch<'job, U>>),
+    /// The batch was polled to its end.
+    Done,
+}
+
+pub(super) type ChunkHandle<'job, U> = Handle<'job, DropEach<Result<U, JoinError>>>;
+
+/// A chunk of a map that chooses the chunk size itself. Dropping it abandons the results.
+struct SharedBatch<'job, U> {
+    /// `None` once it was ready, and for a chunk that was split off and runs in a helper.
+    handle: Option<ChunkHandle<'job, U>>,
+    chunk: Arc<dyn ChunkView<'job, U> + 'job>,
 }
 
 const _: () = assert!(
@@ -479,11 +591,30 @@ const _: () = assert!(
     "a map may have many batches in flight"
 );
 
-impl<U> Batch<'_, U> {
+impl<'job, U> Batch<'job, U> {
+    pub(super) fn of_chunk(
+        handle: Option<ChunkHandle<'job, U>>,
+        chunk: Arc<dyn ChunkView<'job, U> + 'job>,
+    ) -> Self {
+        let batch = Box::new(SharedBatch { handle, chunk });
+        Self {
+            handle: BatchHandle::Shared(batch),
+            // Unused: items may be split off.
+            items: 0,
+        }
+    }
+
     pub(super) fn cancel(&self) {
         match &self.handle {
             BatchHandle::One(handle) => handle.cancel(),
             BatchHandle::Chunk(handle) => handle.cancel(),
+            BatchHandle::Shared(batch) => {
+                if let Some(handle) = &batch.handle {
+                    handle.cancel();
+                }
+                batch.chunk.cancel();
+            }
+            BatchHandle::Done => {}
         }
     }
 
@@ -492,30 +623,113 @@ impl<U> Batch<'_, U> {
         match &self.handle {
             BatchHandle::One(handle) => handle.help(),
             BatchHandle::Chunk(handle) => handle.help(),
+            BatchHandle::Shared(batch) => {
+                if let Some(handle) = &batch.handle {
+                    handle.help();
+                }
+            }
+            BatchHandle::Done => {}
+        }
+    }
+
+    /// Returns whether results may become available one by one, instead of all together.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.handle, BatchHandle::Shared(_))
+    }
+
+    /// Makes results available as soon as they are there.
+    pub(super) fn make_eager(&self) {
+        if let BatchHandle::Shared(batch) = &self.handle {
+            batch.chunk.make_eager();
         }
     }
 }
 
-impl<U> Future for Batch<'_, U> {
-    type Output = Results<U>;
+impl<U> Drop for SharedBatch<'_, U> {
+    fn drop(&mut self) {
+        self.chunk.abandon();
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Results<U>> {
+/// What a batch has for its map.
+pub(crate) struct Ready<'job, U> {
+    pub(super) results: Results<U>,
+    /// The batch itself, if it has more results to come.
+    pub(super) more: Option<Batch<'job, U>>,
+    /// Batches that come after this one, in input order.
+    pub(super) behind: Vec<Batch<'job, U>>,
+}
+
+impl<U> Ready<'_, U> {
+    fn all(results: Results<U>) -> Self {
+        Self {
+            results,
+            more: None,
+            behind: Vec::new(),
+        }
+    }
+}
+
+impl<'job, U> SharedBatch<'job, U> {
+    /// Returns results, whether they are the last ones, and the batches behind this one.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Results<U>, bool, Vec<Batch<'job, U>>)> {
+        let outcome = match &mut self.handle {
+            Some(handle) => Pin::new(handle).poll(context),
+            None => Poll::Pending,
+        };
+        let available = match outcome {
+            Poll::Ready(Ok(_)) => self.chunk.take_all(),
+            // The job did not run: each item gets the error.
+            Poll::Ready(Err(error)) => {
+                let others = 1..self.chunk.unrun();
+                let others = others.map(|_| Err(error.replicate())).collect();
+                let results = Results::new(Some(Err(error)), others, None);
+                return Poll::Ready((results, true, Vec::new()));
+            }
+            Poll::Pending => match self.chunk.take(context.waker()) {
+                Some(available) => available,
+                None => return Poll::Pending,
+            },
+        };
+        let mut results = Results::new(None, available.results, available.failures);
+        results.items += available.first;
+        Poll::Ready((results, available.ended, available.behind))
+    }
+}
+
+impl<'job, U> Future for Batch<'job, U> {
+    type Output = Ready<'job, U>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Ready<'job, U>> {
         let items = self.items;
         Poll::Ready(match &mut self.handle {
             BatchHandle::One(handle) => {
                 let result = ready!(Pin::new(handle).poll(context));
-                Results::new(Some(result), Vec::new(), None)
+                Ready::all(Results::new(Some(result), Vec::new(), None))
             }
             BatchHandle::Chunk(handle) => {
                 match ready!(Pin::new(&mut *handle).poll(context)) {
-                    Ok(mut results) => Results::new(None, results.take(), handle.item_failures()),
+                    Ok(mut results) => {
+                        Ready::all(Results::new(None, results.take(), handle.item_failures()))
+                    }
                     // `run_chunk` catches panics, so the job did not run: each item gets the error.
                     Err(error) => {
                         let others = (1..items).map(|_| Err(error.replicate())).collect();
-                        Results::new(Some(Err(error)), others, None)
+                        Ready::all(Results::new(Some(Err(error)), others, None))
                     }
                 }
             }
+            BatchHandle::Shared(batch) => {
+                let (results, is_done, behind) = ready!(batch.poll(context));
+                let handle = mem::replace(&mut self.handle, BatchHandle::Done);
+                let more = (!is_done).then_some(Batch { handle, items });
+                Ready {
+                    results,
+                    more,
+                    behind,
+                }
+            }
+            BatchHandle::Done => unreachable!("a batch is polled until it is ready"),
         })
     }
 }
