@@ -49,6 +49,9 @@ pub trait ExecutorExt: Executor {
 
     /// Applies `f` to each item, and yields the results in the order of the items: see
     /// [`ThreadPool::map`](crate::ThreadPool::map).
+    ///
+    /// On an executor that is no thread pool of this crate, each item is a job of its own unless
+    /// [`chunk_size`](Map::chunk_size) is set.
     #[track_caller]
     fn map<'a, I, F, U>(&'a self, items: I, f: F) -> Map<'a, U>
     where

@@ -35,6 +35,8 @@
 //! | candidates | `pool/blocked.rs` | queued jobs that workers have polled |
 //! | task | `task/cell.rs` | one task |
 //! | map's rest | `combine/map/rest.rs` | the items left of a detached map |
+//! | map's chunks | `combine/map/chunk.rs` | the chunks of a map that run |
+//! | chunk | `combine/map/chunk.rs` | items and results of one chunk |
 //! | leaves | | no other lock is taken under these |
 //! | – semaphore | `pool/semaphore.rs` | permits and their waiters |
 //! | – registry | `pool/registry.rs` | the threads of a pool |

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adaptive_map;
 mod any_of;
 mod as_completed;
 mod bounded;

@@ -1328,7 +1328,8 @@ both!(a_join_future_dropped_half_way_cancels_the_rest, |map| {
 
 both!(a_join_lets_other_tasks_run_now_and_then, |map| {
     let pool = ThreadPool::new(1);
-    let mut future = IntoFuture::into_future(map!(pool, 0..10_000, |n: usize| n).start());
+    let lazy = map!(pool, 0..10_000, |n: usize| n).chunk_size(1);
+    let mut future = IntoFuture::into_future(lazy.start());
     eventually("all are done", || pool.metrics().completed == 10_000);
     let (count, waker) = CountingWaker::new();
     let mut context = Context::from_waker(&waker);

@@ -282,9 +282,9 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         Some((half, waker))
     }
 
-    /// Stores the result of the item before, and takes the next one.
+    /// Stores the result of the item before, and takes the next one unless the map is stopped.
     #[inline]
-    fn next(&self, result: &mut Option<Result<U, JoinError>>) -> Option<A> {
+    fn next(&self, result: &mut Option<Result<U, JoinError>>, is_stopped: bool) -> Option<A> {
         let mut state = self.state.lock();
         let (mut unwanted, mut waker) = (None, None);
         if let Some(result) = result.take() {
@@ -298,15 +298,18 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
             }
         }
         state.begun = true;
-        let item = state.items.pop_front();
+        let item = match is_stopped {
+            false => state.items.pop_front(),
+            true => None,
+        };
         drop(state);
         drop_catching("the destructor of a result", unwanted);
         wake_all(waker);
         item
     }
 
-    /// The job starts to run the chunk.
-    fn begin(&self, start: Instant, failures: Option<&ItemFailures>) {
+    /// The job starts to run the chunk. Returns whether no map wants the results.
+    fn begin(&self, start: Instant, failures: Option<&ItemFailures>) -> bool {
         let mut state = self.state.lock();
         state.started = Some(start);
         let items = state.items.len();
@@ -318,6 +321,7 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         if !state.abandoned {
             state.results.reserve(items);
         }
+        state.abandoned
     }
 
     /// The job has run the items. Those that are left were cancelled.
@@ -548,10 +552,10 @@ fn run_items<'job, A, F, R, U>(
     R: Route<'job> + 'job,
     U: Send + 'job,
 {
-    // Relaxed: see `Submitter::end`.
+    // Relaxed: see `Submitter::stop`.
     let is_stopped = || shared.stop.load(Ordering::Relaxed) || adaptive.route.is_stopping();
     let start = Instant::now();
-    chunk.begin(start, failures);
+    let is_detached = chunk.begin(start, failures);
     let mut look = Look::new();
     let mut started = 0;
     let mut result = None;
@@ -559,8 +563,7 @@ fn run_items<'job, A, F, R, U>(
         // One `catch` serves all items up to the next panic.
         let run = catch(shared.origin, || {
             loop {
-                let item = chunk.next(&mut result);
-                let Some(item) = item.filter(|_| !is_stopped()) else {
+                let Some(item) = chunk.next(&mut result, is_stopped()) else {
                     return;
                 };
                 started += 1;
@@ -583,7 +586,11 @@ fn run_items<'job, A, F, R, U>(
         // Invariant: one result for each item started. The item that panicked has none yet.
         result = Some(Err(match failures {
             Some(failures) => {
-                failures.record(started - 1, error, shared.origin);
+                match is_detached {
+                    // A job may run several chunks of the rest.
+                    true => failures.record_detached(error, shared.origin),
+                    false => failures.record(started - 1, error, shared.origin),
+                }
                 // `Results` replaces this error by the recorded one.
                 JoinError::cancelled()
             }

@@ -1,16 +1,20 @@
-//! `map` and `map_unordered`: a function over many items, one job for each item or chunk.
+//! `map` and `map_unordered`: a function over many items, in jobs of one item or of a chunk.
 //!
 //! ```text
 //!   Map, MapUnordered ─► AnyMap ─► MapState ─► Submitter ─► Source ─► Route: a pool, an executor, …
 //!                                     │                       │
 //!                                     │                       └─► rest: what a detached map has
 //!                                     └─► InFlight ─► Batch ─► Results        not submitted
+//!                                                        └─► chunk: items that jobs share
 //! ```
 //!
 //! - [`AnyMap`] has the options, and knows what its drop must do.
 //! - [`MapState`] submits, then yields results until the end or the deadline.
 //! - [`Submitter`] takes items from the input and submits them in batches. `Source` hides the types of
 //!   items, function and route, so that only little code is compiled for each call of `map`.
+//! - [`Pace`](pace::Pace) chooses the size of the batches from what the items take, unless the user
+//!   does. The items of such a batch are in a [`SharedChunk`](chunk::SharedChunk), so that no item waits
+//!   for another one of its batch.
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 
@@ -44,7 +48,7 @@ use crate::util::timer::Deadline;
 use crate::util::unwind::{catch_panic, drop_catching};
 
 impl ThreadPool {
-    /// Calls `f` on each item in a job of its own, and yields the results in input order.
+    /// Calls `f` on each item in the workers, and yields the results in input order.
     ///
     /// The returned [`Map`] is **lazy**: it takes no item and submits no job until it is asked for
     /// a result or [started](Map::start). (Python's `map` starts at the call.) Use it in one of
@@ -58,7 +62,25 @@ impl ThreadPool {
     ///
     /// Once started, the map submits all items, as far as a bounded pool has room.
     /// [`buffer_size`](Map::buffer_size) limits how many items are taken ahead, so that the input
-    /// can be endless. [`chunk_size`](Map::chunk_size) puts several items into a job.
+    /// can be endless.
+    ///
+    /// # Items and jobs
+    ///
+    /// The first 128 items of a map are one job each. From then on the map measures what the items
+    /// take. It puts items that take microseconds together, so that a job takes some 50 µs. An item
+    /// that takes longer is a job of its own.
+    ///
+    /// An item that takes long among tiny ones holds back no other. The items behind it move to
+    /// further jobs, which start as soon as a worker is free. The results before it are yielded.
+    ///
+    /// So [`metrics`](Self::metrics) count jobs, not items. How many jobs a long input takes differs
+    /// from run to run. [`chunk_size`](Map::chunk_size) sets the number of items per job instead:
+    /// `chunk_size(1)` makes each item a job of its own.
+    ///
+    /// Only items that the input promises by its `size_hint` are put together. An input that may wait
+    /// for its next item, such as a channel, makes no such promise. Each of its items is a job.
+    ///
+    /// # Panics and errors of items
     ///
     /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues.
     /// If `f` returns a `Result` itself, iterate with `item??`, or gather with
@@ -115,7 +137,7 @@ impl ThreadPool {
         Map::new(Submitter::on_pool(self, items.into_iter(), f))
     }
 
-    /// Calls `f` on each item in a job of its own, and yields the results in completion order.
+    /// Calls `f` on each item in the workers, and yields the results in completion order.
     ///
     /// A result does not tell which item it belongs to: return the item from `f` if that matters.
     /// In every other way this method behaves like [`map`](Self::map).
@@ -145,7 +167,7 @@ impl ThreadPool {
 }
 
 impl GlobalPool {
-    /// Calls `f` on each item in a job of its own, and yields the results in input order: see
+    /// Calls `f` on each item in the workers, and yields the results in input order: see
     /// [`ThreadPool::map`].
     #[track_caller]
     pub fn map<'a, I, F, U>(&self, items: I, f: F) -> Map<'a, U>
@@ -158,7 +180,7 @@ impl GlobalPool {
         self.pool.map(items, f)
     }
 
-    /// Calls `f` on each item in a job of its own, and yields the results in completion order: see
+    /// Calls `f` on each item in the workers, and yields the results in completion order: see
     /// [`ThreadPool::map_unordered`].
     #[track_caller]
     pub fn map_unordered<'a, I, F, U>(&self, items: I, f: F) -> MapUnordered<'a, U>
@@ -198,6 +220,10 @@ macro_rules! map_type {
             /// With this limit the input can be endless, or larger than memory. By default, the map
             /// takes all items at the start, or as a bounded pool has room.
             ///
+            /// A job never has more items than this limit. If the map chooses the [chunk
+            /// size](Self::chunk_size) itself, a job has at most an eighth of it. So a buffer of
+            /// some thousand items suits items that take microseconds.
+            ///
             /// # Panics
             ///
             /// Panics if `items` is 0, or if the map is started.
@@ -214,11 +240,15 @@ macro_rules! map_type {
                 self
             }
 
-            /// Puts `items` items into each job. The default is 1.
+            /// Puts `items` items into each job.
             ///
-            /// Chunks pay off for items that take microseconds. A chunk is never larger than the
-            /// [buffer](Self::buffer_size). An item that panics does not affect the other items of
-            /// its chunk.
+            /// By default, the map finds a size by itself, and items that take long are jobs of their
+            /// own: see [`ThreadPool::map`](crate::ThreadPool::map#items-and-jobs). With this option
+            /// all jobs have `items` items, and a job runs its items one after the other. So an item
+            /// that takes long holds back the others of its chunk, and their results.
+            ///
+            /// A chunk is never larger than the [buffer](Self::buffer_size). An item that panics does
+            /// not affect the other items of its chunk.
             ///
             /// # Panics
             ///
@@ -1019,8 +1049,9 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
     }
 
     fn wait_next(&mut self) -> Option<Result<U, JoinError>> {
-        if self.ready.len() > 0 && self.submitter.yields_until_submit(1) > 0 {
-            // Nothing has to be submitted, so a result that is ready needs neither poll nor waker.
+        if self.ready.len() > 0 && (self.deadline.is_none() || !self.submitter.has_source()) {
+            // A result that is ready needs neither poll nor waker.
+            self.submit_ready(None, 1);
             return self.next_ready();
         }
         let deadline = self.deadline.as_ref().and_then(Deadline::instant);
@@ -1081,8 +1112,9 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
     fn end(&mut self) {
         self.done = true;
         // First the flag: see `chunk::burst`.
-        self.submitter.end();
+        self.submitter.stop();
         self.in_flight.cancel_all();
+        self.submitter.end();
         self.ready.clear();
     }
 

@@ -359,6 +359,8 @@ impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
             match self.kind {
                 JobKind::Helper => {
                     adaptive.clear_helper();
+                    // The permit of the helper is free now, and the other jobs may all be blocked.
+                    submit_rest(&shared);
                     let run = catch_unwind(AssertUnwindSafe(|| work(&shared)));
                     drop_catching("the destructor of map's function", shared);
                     return run.unwrap_or_else(|payload| resume_unwind(payload));
@@ -367,15 +369,26 @@ impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
                 JobKind::Items => {}
             }
         }
-        if let Some(tracker) = &shared.tracker {
-            // The permit of this job is free now, so more of the rest may find room.
-            if tracker.has_rest() {
-                drive(&shared, &tracker.route, Caller::Owner);
-            }
-        }
+        // The permit of this job is free now, so more of the rest may find room.
+        submit_rest(&shared);
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&shared)));
         end_job(shared, failures);
         outcome.unwrap_or_else(|payload| resume_unwind(payload))
+    }
+}
+
+/// Submits what is left of a detached map, at the start of a job.
+fn submit_rest<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>)
+where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job> + 'job,
+    U: Send + 'job,
+{
+    if let Some(tracker) = &shared.tracker {
+        if tracker.has_rest() {
+            drive(shared, &tracker.route, Caller::Owner);
+        }
     }
 }
 
@@ -541,7 +554,7 @@ fn run_chunk<A, F, R, U>(
 where
     F: Fn(A) -> U,
 {
-    // Relaxed: see `Submitter::end`.
+    // Relaxed: see `Submitter::stop`.
     let is_stopped = || shared.stop.load(Ordering::Relaxed);
     let mut results = Vec::with_capacity(items.len());
     let mut items = items.take().into_iter();

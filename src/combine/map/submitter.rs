@@ -45,7 +45,7 @@ pub(crate) struct Submitter<'a, 'job, U> {
     /// Why the pool accepts no more jobs. Set by the submission that fails, and taken by the
     /// consumer after the other results.
     closed: Option<Refused>,
-    /// Asks running batches to skip their remaining items. Set by [`end`](Self::end).
+    /// Asks running batches to skip their remaining items. Set by [`stop`](Self::stop).
     stop: Arc<AtomicBool>,
     /// Where `map` was called.
     origin: Origin,
@@ -260,12 +260,16 @@ impl<'job, U> Submitter<'_, 'job, U> {
         );
     }
 
-    /// Stops submitting, and asks running batches to skip their remaining items.
+    /// Asks running batches to skip their remaining items.
+    pub(super) fn stop(&mut self) {
+        // Relaxed: the flag publishes nothing. A batch that reads it late runs one item more.
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops submitting.
     pub(super) fn end(&mut self) {
         self.drop_source();
         self.closed = None;
-        // Relaxed: the flag publishes nothing. A batch that reads it late runs one item more.
-        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Takes the input to its end, and leaves the items that were not submitted to the jobs.
