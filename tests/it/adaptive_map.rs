@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, noop_context, within};
+use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, within};
 use crate::map::{both, counted};
 use futurepool::{JoinError, ThreadPool, block_on};
 use futures::StreamExt;

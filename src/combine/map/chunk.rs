@@ -28,14 +28,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::pace::Pace;
-use super::rest::{Chunk, MapJob, Shared, chunk_job, drop_items};
-use super::route::{Availability, JobKind, Route};
+use super::rest::{Chunk, MapJob, Shared, drop_items, submit_chunk_job};
+use super::route::{Availability, Route};
 use super::submitter::Batch;
 use crate::error::JoinError;
 use crate::scope::ItemFailures;
 use crate::task::cell::{RawTask, cancel, catch};
 use crate::task::context::current_task;
-use crate::task::span;
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering};
 use crate::util::unwind::{DropEach, drop_catching, drop_waker, wake};
 
@@ -701,9 +700,8 @@ where
 {
     let chunk = Arc::new(SharedChunk::new(items, abandoned));
     chunk.keep_items();
-    let job = chunk_job(MapJob::new(shared), Chunk::Shared(ChunkItems::new(&chunk)));
-    let span = span::clone(&shared.span);
-    match route.submit(job, shared.origin, span, JobKind::Items) {
+    let items = Chunk::Shared(ChunkItems::new(&chunk));
+    match submit_chunk_job(shared, route, MapJob::new(shared), items) {
         Ok(handle) => {
             chunk.accepted();
             Ok(Batch::of_chunk(Some(handle), chunk as _))
@@ -743,12 +741,8 @@ where
         // No other job of the map will come by, so one job more than the capacity is queued.
         adaptive.route.force_acquire();
     }
-    let job = chunk_job(MapJob::helper(shared), Chunk::Helper);
-    let span = span::clone(&shared.span);
-    match adaptive
-        .route
-        .submit(job, shared.origin, span, JobKind::Helper)
-    {
+    let job = MapJob::helper(shared);
+    match submit_chunk_job(shared, &adaptive.route, job, Chunk::Helper) {
         Ok(handle) => drop(handle),
         Err(refused) => drop_catching("the destructor of an error", refused.into_error()),
     }

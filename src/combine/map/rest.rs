@@ -22,7 +22,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::chunk::{Adaptive, ChunkItems, SharedChunk, ensure_helper, help, run_shared};
-use super::route::{Availability, JobKind, Route};
+use super::route::{Availability, JobKind, Refused, Route};
+use super::submitter::ChunkHandle;
 use crate::error::JoinError;
 use crate::scope::ItemFailures;
 use crate::task::cell::catch;
@@ -95,6 +96,11 @@ impl<A, F, R, U> Shared<'_, A, F, R, U> {
             Some(adaptive) => adaptive.pace.chunk_size(),
             None => self.chunk_size,
         }
+    }
+
+    /// Returns how many items the user puts into a job: 1 if the map chooses that itself.
+    pub(super) fn fixed_chunk_size(&self) -> usize {
+        self.chunk_size
     }
 
     /// Returns whether a job of the map has not ended. Only for maps that may have a rest.
@@ -260,9 +266,7 @@ fn submit_ticket<'job, A, F, R, U>(
         ticket: Some(Arc::clone(&submission)),
         kind: JobKind::Items,
     };
-    let run = chunk_job(ticket, Chunk::Ticket);
-    let span = span::clone(&shared.span);
-    match route.submit(run, shared.origin, span, JobKind::Items) {
+    match submit_chunk_job(shared, route, ticket, Chunk::Ticket) {
         // Detached.
         Ok(handle) => {
             drop(handle);
@@ -406,9 +410,31 @@ pub(super) enum Chunk<'job, A, U> {
     Helper,
 }
 
+/// Submits a job with several items, which has its permit.
+///
+/// This is the only function that does, because each type of job and each place that submits it costs every
+/// program that calls `map` much code.
+#[inline(never)]
+pub(super) fn submit_chunk_job<'job, A, F, R, U>(
+    shared: &Shared<'job, A, F, R, U>,
+    route: &impl Route<'job>,
+    job: MapJob<'job, A, F, R, U>,
+    chunk: Chunk<'job, A, U>,
+) -> Result<ChunkHandle<'job, U>, Refused>
+where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job> + 'job,
+    U: Send + 'job,
+{
+    let kind = job.kind;
+    let span = span::clone(&shared.span);
+    route.submit(chunk_job(job, chunk), shared.origin, span, kind)
+}
+
 /// Returns the closure of a job with several items. There is one type of closure for all kinds of
-/// chunks, because each type costs every program that calls `map` much code.
-pub(super) fn chunk_job<'job, A, F, R, U>(
+/// chunks.
+fn chunk_job<'job, A, F, R, U>(
     job: MapJob<'job, A, F, R, U>,
     chunk: Chunk<'job, A, U>,
 ) -> impl FnOnce(Option<&ItemFailures>) -> DropEach<Result<U, JoinError>> + Send + 'job

@@ -15,7 +15,7 @@ use std::vec;
 
 use super::Options;
 use super::chunk::{Adaptive, ChunkItems, ChunkView, SharedChunk, ensure_helper};
-use super::rest::{Caller, Chunk, MapJob, Shared, Tracker, chunk_job, drive, drop_items};
+use super::rest::{Caller, Chunk, MapJob, Shared, Tracker, drive, drop_items, submit_chunk_job};
 use super::route::{
     Availability, ExecutorRoute, Handle, JobKind, PoolRoute, Refused, Route, ScopeRoute,
 };
@@ -517,15 +517,22 @@ where
             return Ok(Batch { handle, items });
         }
         let mut staged = DropEach::new(self.staged.take());
-        if self.shared.adaptive.is_none() {
-            let run = chunk_job(job, Chunk::Items(staged));
-            let handle = BatchHandle::Chunk(self.submit(run)?);
-            return Ok(Batch { handle, items });
-        }
-        let chunk = Arc::new(SharedChunk::new(staged.take().into(), false));
-        let run = chunk_job(job, Chunk::Shared(ChunkItems::new(&chunk)));
-        let handle = self.submit(run)?;
-        Ok(Batch::of_chunk(Some(handle), chunk))
+        let mut shared_chunk = None;
+        let chunk = match self.shared.adaptive {
+            None => Chunk::Items(staged),
+            Some(_) => {
+                let chunk = Arc::new(SharedChunk::new(staged.take().into(), false));
+                Chunk::Shared(ChunkItems::new(shared_chunk.insert(chunk)))
+            }
+        };
+        let handle = submit_chunk_job(&self.shared, &self.route, job, chunk)?;
+        Ok(match shared_chunk {
+            None => Batch {
+                handle: BatchHandle::Chunk(handle),
+                items,
+            },
+            Some(chunk) => Batch::of_chunk(Some(handle), chunk),
+        })
     }
 
     fn submit<C, T>(&self, closure: C) -> Result<Handle<'job, T>, Refused>
@@ -551,11 +558,12 @@ fn submit_all<'job, A, F, R, U>(
     U: Send + 'job,
 {
     let mut rest = rest.into_iter();
+    // The items of such a chunk run one after the other, so only the user may put them together.
+    let chunk_size = shared.fixed_chunk_size();
     while rest.len() > 0 {
-        let chunk: Vec<_> = rest.by_ref().take(shared.chunk_size()).collect();
-        let run = chunk_job(MapJob::new(shared), Chunk::Detached(DropEach::new(chunk)));
-        let span = span::clone(&shared.span);
-        if let Err(refused) = route.submit(run, shared.origin, span, JobKind::Items) {
+        let chunk: Vec<_> = rest.by_ref().take(chunk_size).collect();
+        let chunk = Chunk::Detached(DropEach::new(chunk));
+        if let Err(refused) = submit_chunk_job(shared, route, MapJob::new(shared), chunk) {
             drop_catching("the destructor of an error", refused.into_error());
             route.report_unrun(rest.len() + 1, shared.origin);
             break;
