@@ -320,14 +320,17 @@ both!(the_buffer_is_never_exceeded, |map| {
 
 both!(a_buffer_is_refilled_before_it_is_empty, |map| {
     let pool = ThreadPool::new(1);
-    for chunk in [1, 10, 50] {
+    for (chunk, buffer) in [(1, 100), (10, 100), (10, 105), (50, 120)] {
         let (pulls, items) = counted(0..);
-        let lazy = map!(pool, items, |n: usize| n).buffer_size(100);
+        let lazy = map!(pool, items, |n: usize| n).buffer_size(buffer);
         let mut results = lazy.chunk_size(chunk).start();
         for consumed in 1..500 {
             results.wait_next().unwrap().unwrap();
             let ahead = pulls.load(SeqCst) - consumed;
-            assert!(ahead > 100 - 2 * chunk && ahead <= 100, "{ahead}, {chunk}");
+            assert!(
+                ahead > buffer - chunk && ahead <= buffer,
+                "{ahead} of {buffer}, {chunk}"
+            );
         }
     }
 });
@@ -562,14 +565,15 @@ both!(scoped_items_borrow_and_panics_come_out, |map| {
 both!(a_helper_that_does_not_run_is_no_failure_of_a_scope, |map| {
     let pool = ThreadPool::new(2);
     let blocked = block_workers(&pool, 1);
-    let one = OneLong::new(MANY / 2);
+    // The item is in the last chunk, so a helper is queued behind it.
+    let one = OneLong::new(MANY - 3);
     pool.scope(|scope| {
         let results = map!(scope, 0..MANY, one.function()).start();
-        eventually("the long item runs", || one.ran.load(SeqCst) == MANY / 2);
+        eventually("the long item runs", || one.ran.load(SeqCst) == MANY - 3);
         drop(pool.shutdown_now());
         one.gate.open();
         let ok = results.into_iter().filter(Result::is_ok).count();
-        assert_eq!(ok, MANY / 2 + 1);
+        assert_eq!(ok, MANY - 2);
     });
     drop(blocked);
     check_metrics(&pool);
@@ -595,3 +599,64 @@ fn a_task_is_woken_for_each_part_of_a_map() {
         assert_eq!(sum, 20 * MANY * (20 * MANY - 1) / 2);
     });
 }
+
+both!(random_maps_lose_no_item, |map| {
+    for seed in 0..60 {
+        let mut random = Rng::new(seed);
+        let workers = 1 + random.below(4);
+        let pool = match random.below(3) {
+            0 => ThreadPool::new(workers),
+            1 => bounded_pool(workers, 1),
+            _ => bounded_pool(workers, 5),
+        };
+        let items = random.below(3_000);
+        let ran: Arc<Vec<AtomicUsize>> = Arc::new((0..items).map(|_| AtomicUsize::new(0)).collect());
+        let (count, long, bad) = (
+            Arc::clone(&ran),
+            10 + random.below(500),
+            10 + random.below(500),
+        );
+        let mut lazy = map!(pool, 0..items, move |n: usize| {
+            count[n].fetch_add(1, SeqCst);
+            if n % long == 9 {
+                thread::sleep(Duration::from_micros(200));
+            }
+            assert!(n % bad != 9, "bad item");
+            n
+        });
+        if random.below(2) == 0 {
+            lazy = lazy.buffer_size(1 + random.below(2_000));
+        }
+        let is_complete = match random.below(5) {
+            0 => {
+                lazy.detach();
+                true
+            }
+            1 => {
+                drop(lazy.start());
+                true
+            }
+            2 => {
+                let some = random.below(items + 1);
+                lazy.into_iter().take(some).for_each(drop);
+                some == 0
+            }
+            way => {
+                let results = match way {
+                    3 => lazy.into_iter().collect(),
+                    _ => block_on(lazy.collect::<Vec<_>>()),
+                };
+                let (ok, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+                let good = (0..items).filter(|n| n % bad != 9);
+                assert!(sorted(ok).into_iter().eq(good), "seed {seed}");
+                assert!(errors.into_iter().all(|error| error.unwrap_err().is_panic()));
+                true
+            }
+        };
+        check_metrics(&pool);
+        let most = ran.iter().map(|times| times.load(SeqCst)).max();
+        assert!(most.unwrap_or(1) <= 1, "seed {seed}: an item ran twice");
+        let total: usize = ran.iter().map(|times| times.load(SeqCst)).sum();
+        assert!(!is_complete || total == items, "seed {seed}: {total} of {items} ran");
+    }
+});
