@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, within};
+use crate::common::{Gate, LONG, Random, block_workers, bounded_pool, eventually, within};
 use crate::map::{both, counted};
 use futurepool::{JoinError, ThreadPool, block_on};
 use futures::StreamExt;
@@ -602,7 +602,7 @@ fn a_task_is_woken_for_each_part_of_a_map() {
 
 both!(random_maps_lose_no_item, |map| {
     for seed in 0..60 {
-        let mut random = Rng::new(seed);
+        let mut random = Random(seed);
         let workers = 1 + random.below(4);
         let pool = match random.below(3) {
             0 => ThreadPool::new(workers),
@@ -610,7 +610,8 @@ both!(random_maps_lose_no_item, |map| {
             _ => bounded_pool(workers, 5),
         };
         let items = random.below(3_000);
-        let ran: Arc<Vec<AtomicUsize>> = Arc::new((0..items).map(|_| AtomicUsize::new(0)).collect());
+        let ran: Arc<Vec<AtomicUsize>> =
+            Arc::new((0..items).map(|_| AtomicUsize::new(0)).collect());
         let (count, long, bad) = (
             Arc::clone(&ran),
             10 + random.below(500),
@@ -649,7 +650,11 @@ both!(random_maps_lose_no_item, |map| {
                 let (ok, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
                 let good = (0..items).filter(|n| n % bad != 9);
                 assert!(sorted(ok).into_iter().eq(good), "seed {seed}");
-                assert!(errors.into_iter().all(|error| error.unwrap_err().is_panic()));
+                assert!(
+                    errors
+                        .into_iter()
+                        .all(|error| error.unwrap_err().is_panic())
+                );
                 true
             }
         };
@@ -657,6 +662,9 @@ both!(random_maps_lose_no_item, |map| {
         let most = ran.iter().map(|times| times.load(SeqCst)).max();
         assert!(most.unwrap_or(1) <= 1, "seed {seed}: an item ran twice");
         let total: usize = ran.iter().map(|times| times.load(SeqCst)).sum();
-        assert!(!is_complete || total == items, "seed {seed}: {total} of {items} ran");
+        assert!(
+            !is_complete || total == items,
+            "seed {seed}: {total} of {items} ran"
+        );
     }
 });
