@@ -3,7 +3,7 @@
 //! - [`as_completed`]: the outputs of many futures, in completion order.
 //! - [`wait`]: waits for several handles and leaves their results in them.
 //! - [`first_ok`]: the first job that succeeds, and a cancel for the others.
-//! - [`map`]: a function over many items, in one job for each item or chunk.
+//! - [`map`]: a function over many items, in jobs of one item or of a chunk.
 //!
 //! These modules do not use each other. Each has a poll for async code, and a blocking form
 //! that runs the same poll in `block_on_until`. Their timeouts are `Deadline`s: polls wait for the

@@ -11,7 +11,7 @@ use crate::util::sync::{AtomicBool, AtomicU64, Ordering, fence};
 /// The pool keeps working while the fields are read one after the other, so they can be slightly
 /// out of step. At any quiet moment `submitted == completed + panicked + cancelled`.
 ///
-/// The metrics count jobs. A job of a [`map`](crate::ThreadPool::map#items-and-jobs) can have many
+/// The metrics count jobs. A job of a [`map`](crate::ThreadPool::map) can have many
 /// items, and counts as completed even if some of them panicked.
 #[doc(alias = "RuntimeMetrics")]
 #[doc(alias = "stats")]

@@ -27,7 +27,7 @@ use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::pace::Pace;
+use super::pace::{Pace, since};
 use super::rest::{Chunk, MapJob, Shared, drop_items, submit_chunk_job};
 use super::route::{Availability, Route};
 use super::submitter::Batch;
@@ -251,7 +251,7 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
     /// Returns whether the job has run the chunk for long.
     fn is_long(&self) -> bool {
         let started = self.state.lock().started;
-        started.is_some_and(|started| started.elapsed() > LONG)
+        started.is_some_and(|started| since(started) > LONG)
     }
 
     /// Splits the back half off, and leaves a batch for it. Also returns the waker of the map.
@@ -568,7 +568,7 @@ fn run_items<'job, A, F, R, U>(
                 started += 1;
                 result = Some(Ok((shared.function)(item)));
                 if look.is_due() {
-                    let (items, elapsed) = look.look(start.elapsed());
+                    let (items, elapsed) = look.look(since(start));
                     if look.is_long() {
                         adaptive.pace.record(items, elapsed);
                         // One item that takes long is no reason, if the others do not.
@@ -597,7 +597,7 @@ fn run_items<'job, A, F, R, U>(
         }));
     }
     if !look.is_long() {
-        adaptive.pace.record(started, start.elapsed());
+        adaptive.pace.record(started, since(start));
     }
 }
 
@@ -665,20 +665,26 @@ fn burst<'job, A, F, R, U>(
     let mut batches = Vec::new();
     while !items.is_empty() && route.try_acquire() {
         let single = items.drain(..1).collect();
-        match submit_chunk(single, shared, route, false) {
+        match submit_chunk(single, shared, route) {
             Ok(batch) => batches.push(batch),
             Err(single) => {
                 // The pool was shut down just now.
-                single
-                    .into_iter()
-                    .rev()
-                    .for_each(|item| items.push_front(item));
+                items = single.into_iter().chain(items).collect();
                 break;
             }
         }
     }
+    let is_stopped = || shared.stop.load(Ordering::Relaxed);
+    if is_stopped() {
+        batches.iter().rev().for_each(Batch::cancel);
+    }
+    let has_items = !items.is_empty();
     chunk.put_back(items, batches);
-    if shared.stop.load(Ordering::Relaxed) {
+    if has_items {
+        // A helper that started meanwhile has found none.
+        ensure_helper(shared);
+    }
+    if is_stopped() {
         // Ordering: the map sets the flag before it cancels its batches, under the lock of each. It
         // has found these behind the chunk, or the flag is set here.
         ChunkView::cancel(&**chunk);
@@ -690,7 +696,6 @@ fn submit_chunk<'job, A, F, R, U>(
     items: VecDeque<A>,
     shared: &Arc<Shared<'job, A, F, R, U>>,
     route: &R,
-    abandoned: bool,
 ) -> Result<Batch<'job, U>, VecDeque<A>>
 where
     A: Send + 'job,
@@ -698,7 +703,7 @@ where
     R: Route<'job> + 'job,
     U: Send + 'job,
 {
-    let chunk = Arc::new(SharedChunk::new(items, abandoned));
+    let chunk = Arc::new(SharedChunk::new(items, false));
     chunk.keep_items();
     let items = Chunk::Shared(ChunkItems::new(&chunk));
     match submit_chunk_job(shared, route, MapJob::new(shared), items) {

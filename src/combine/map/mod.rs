@@ -243,7 +243,7 @@ macro_rules! map_type {
             /// Puts `items` items into each job.
             ///
             /// By default, the map finds a size by itself, and items that take long are jobs of their
-            /// own: see [`ThreadPool::map`](crate::ThreadPool::map#items-and-jobs). With this option
+            /// own: see [`ThreadPool::map`](crate::ThreadPool::map). With this option
             /// all jobs have `items` items, and a job runs its items one after the other. So an item
             /// that takes long holds back the others of its chunk, and their results.
             ///
@@ -969,10 +969,15 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
         if self.done {
             return Poll::Ready(None);
         }
-        if self.submitter.has_source() && self.deadline.as_ref().is_some_and(Deadline::is_elapsed) {
-            // Complete results are still yielded, but nothing more is submitted.
-            self.submitter.drop_source();
-            self.timed_out = true;
+        let has_work = self.submitter.has_source() || self.has_chunks;
+        if has_work && self.deadline.as_ref().is_some_and(Deadline::is_elapsed) {
+            // Complete results are still yielded, those of running chunks included, but nothing more is
+            // submitted.
+            self.in_flight.make_eager();
+            if self.submitter.has_source() {
+                self.submitter.drop_source();
+                self.timed_out = true;
+            }
         }
         loop {
             let yielding = usize::from(self.ready.len() > 0);

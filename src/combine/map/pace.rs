@@ -18,6 +18,11 @@ const JOBS_PER_STEP: usize = 64;
 
 const MOST_UNPACED: usize = 1_024;
 
+/// Returns the time that has passed since `start`.
+pub(super) fn since(start: Instant) -> Duration {
+    Instant::now().saturating_duration_since(start)
+}
+
 /// Estimates the time per item from finished jobs.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -63,7 +68,7 @@ impl Pace {
     pub(super) fn measure<T>(&self, f: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = f();
-        self.record(1, start.elapsed());
+        self.record(1, since(start));
         result
     }
 
