@@ -11,8 +11,8 @@
 //!                          └─────────────────────────────────┘
 //! ```
 //!
-//! - A chunk that takes longer than [`LONG`] *bursts*, unless the items left are expected to take
-//!   little: each of them gets a job of its own. These jobs take the chunk's place in the order.
+//! - A chunk that takes longer than [`LONG`] *bursts* if its items take longer than [`WORTH_A_JOB`]:
+//!   each item that is left gets a job of its own. These jobs take the chunk's place in the order.
 //! - A *helper* is a job that starts once a worker is free. It takes the back half of a chunk. So
 //!   it also rescues the items behind one that blocks.
 //!
@@ -38,8 +38,11 @@ use crate::task::context::current_task;
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering};
 use crate::util::unwind::{DropEach, drop_catching, drop_waker, wake};
 
-/// A chunk that takes longer bursts.
+/// A chunk that takes longer may burst.
 const LONG: Duration = Duration::from_micros(100);
+
+/// Only items that take longer get jobs of their own in a burst. For others the jobs would cost more.
+const WORTH_A_JOB: Duration = Duration::from_micros(25);
 
 /// Items that take less together are not split off, unless their chunk takes long.
 const WORTH_SPLITTING: Duration = Duration::from_micros(25);
@@ -572,7 +575,7 @@ fn run_items<'job, A, F, R, U>(
                     if look.is_long() {
                         adaptive.pace.record(items, elapsed);
                         // One item that takes long is no reason, if the others do not.
-                        if adaptive.pace.estimate(chunk.waiting_items()) > LONG {
+                        if adaptive.pace.estimate(1) > WORTH_A_JOB {
                             burst(chunk, shared, adaptive);
                         }
                     }
