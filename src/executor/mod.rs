@@ -216,8 +216,8 @@ impl Scheduler for DeferredScheduler {
         self.0.get().is_some_and(|pool| pool.is_stopping())
     }
 
-    fn is_backlog_short(&self) -> bool {
-        self.0.get().is_some_and(|pool| pool.is_backlog_short())
+    fn has_backlog(&self) -> bool {
+        self.0.get().is_some_and(|pool| pool.has_backlog())
     }
 
     fn role(&self) -> Role {

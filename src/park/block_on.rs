@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::park::helping::{Frame, PollGuard, help_if_probed};
 use crate::park::parker::Parker;
+use crate::task::context::take_backlog;
 use crate::util::spin::spin_before_park;
 use crate::util::sync::Instant;
 
@@ -77,7 +78,9 @@ pub(crate) fn block_on_until<F: Future>(
     loop {
         // Entered anew for each poll: what runs between two polls is not polled by this wait.
         let guard = PollGuard::enter(frame);
+        take_backlog();
         let poll = future.as_mut().poll(&mut context);
+        let has_backlog = take_backlog();
         let offered = guard.leave();
         if let Poll::Ready(output) = poll {
             return Some(output);
@@ -91,7 +94,7 @@ pub(crate) fn block_on_until<F: Future>(
             help_if_probed(task);
         }
         is_first_poll = false;
-        spin_before_park(deadline, || parker.is_notified());
+        spin_before_park(deadline, has_backlog, || parker.is_notified());
         // The future may have become ready just before the deadline: one more poll.
         let notified = parker.park(deadline);
         elapsed = !notified || deadline.is_some_and(|deadline| Instant::now() >= deadline);

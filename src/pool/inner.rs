@@ -160,9 +160,9 @@ impl PoolInner {
         !self.queue.is_empty_hint()
     }
 
-    /// Returns whether at most one job can be seen in the queue, at the cost of two loads.
-    pub(crate) fn is_backlog_short(&self) -> bool {
-        self.queue.len_hint() <= 1
+    /// Returns whether more than one job can be seen in the queue, at the cost of a few loads.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.queue.len_hint() > 1
     }
 
     /// Returns whether a job is in the queue, or is just being added.
@@ -451,8 +451,8 @@ impl Scheduler for PoolRef {
         PoolInner::is_stopping(&self.0)
     }
 
-    fn is_backlog_short(&self) -> bool {
-        PoolInner::is_backlog_short(&self.0)
+    fn has_backlog(&self) -> bool {
+        PoolInner::has_backlog(&self.0)
     }
 
     fn role(&self) -> Role {

@@ -100,8 +100,8 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn is_stopping(&self) -> bool;
     /// Returns this thread's relation to the pool.
     fn role(&self) -> Role;
-    /// Returns whether the pool has at most one job queued, as far as can be seen without a lock.
-    fn is_backlog_short(&self) -> bool {
+    /// Returns whether the pool has more than one job queued, as far as can be seen without a lock.
+    fn has_backlog(&self) -> bool {
         false
     }
     /// A task made for any executor has reached a pool. Called under the task's lock.

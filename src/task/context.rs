@@ -29,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) parkers: ParkerCache,
     /// Whether this thread's joins spin before they park.
     pub(crate) join_spin: AdaptiveSpin,
+    /// Whether the last poll of a `block_on` has met a job of a pool that has more jobs queued.
+    has_backlog: Cell<bool>,
     /// Whether polls on this thread spin before they register a waker.
     pub(crate) poll_spin: PollSpin,
     /// Whether this worker is the one that searches: see `pool/idle.rs`.
@@ -49,6 +51,7 @@ impl Context {
             block_on: BlockOnFrame::new(),
             parkers: ParkerCache::new(),
             join_spin: AdaptiveSpin::new(),
+            has_backlog: Cell::new(false),
             poll_spin: PollSpin::new(),
             searching: Cell::new(false),
             after_pause: Cell::new(false),
@@ -114,6 +117,16 @@ pub(crate) fn set_current_worker(worker: WorkerId) {
 /// Returns the pool that this thread is a worker of, while it is in its loop or its initializer.
 pub(crate) fn current_pool() -> Option<Arc<PoolInner>> {
     Context::with(|context| context.pool.borrow().clone()).flatten()
+}
+
+/// Notes that a poll waits for a job of a pool that has more jobs queued.
+pub(crate) fn note_backlog() {
+    Context::with(|context| context.has_backlog.set(true));
+}
+
+/// Returns whether such a poll was noted since the last call.
+pub(crate) fn take_backlog() -> bool {
+    Context::with(|context| context.has_backlog.take()).unwrap_or(false)
 }
 
 pub(crate) fn set_current_pool(pool: Option<Arc<PoolInner>>) {

@@ -18,7 +18,7 @@ use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
 use crate::task::cancel_handle::CancelHandle;
 use crate::task::cancel_on_drop::CancelOnDrop;
 use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, state_of};
-use crate::task::context::{ThreadId, may_be_waited_for};
+use crate::task::context::{ThreadId, may_be_waited_for, note_backlog};
 use crate::task::state::{Cancel, OutcomeKind, Poller, Register, Stage, Waiter};
 use crate::task::tagged::Tagged;
 use crate::util::fault::fault_or;
@@ -274,7 +274,8 @@ impl<T> JoinHandle<T> {
             }
         }
         // Without the task's lock, which the thread that ends the task needs.
-        if spin_before_park(deadline, || self.task().is_resolved()) {
+        let has_backlog = self.task().scheduler().has_backlog();
+        if spin_before_park(deadline, has_backlog, || self.task().is_resolved()) {
             if let Some(outcome) = self.take() {
                 return outcome;
             }
@@ -417,7 +418,7 @@ impl<T> JoinHandle<T> {
             let scheduler = task.scheduler();
             // A worker may have to run the job itself. And a handle that is polled again with the same
             // waker was not polled for its own sake.
-            scheduler.is_backlog_short()
+            !scheduler.has_backlog()
                 && scheduler.role() == Role::Outside
                 && !state_of(&**task, |state| state.will_wake(waker))
         };
@@ -450,6 +451,9 @@ impl<T> JoinHandle<T> {
                     return false;
                 }
             }
+        }
+        if task.scheduler().has_backlog() {
+            note_backlog();
         }
         // After the registration: a probe that comes from here on finds the waker.
         if poller == Poller::BlockOn {

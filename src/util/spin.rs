@@ -4,7 +4,8 @@
 //! First comes a short spin, about as long as parking takes, then a timed one, about as long as it
 //! takes to wake a processor that sleeps deeply. Whether they pay depends on the load and on the
 //! machine. So each thread finds that out for itself: what did not pay is tried less often
-//! ([`SpinBudget`]).
+//! ([`SpinBudget`]). While a pool has jobs queued, its workers need the CPU time, so a thread that waits
+//! for them makes only the short spin.
 //!
 //! A poll of a handle spins, too, for less than a microsecond: what comes meanwhile saves the executor
 //! a sleep and a wake-up ([`PollSpin`]).
@@ -56,12 +57,14 @@ impl AdaptiveSpin {
     }
 
     /// Spins until `found` returns true or the time for it is over. Returns whether it did.
-    pub(crate) fn spin(&self, mut found: impl FnMut() -> bool) -> bool {
+    ///
+    /// `is_short`: only the short spin is made.
+    pub(crate) fn spin(&self, is_short: bool, mut found: impl FnMut() -> bool) -> bool {
         if cfg!(loom) {
             return found();
         }
         self.short.attempt(|| spin_short(SHORT, &mut found))
-            || self.timed.attempt(|| spin_timed(&mut found))
+            || !is_short && self.timed.attempt(|| spin_timed(&mut found))
             || found()
     }
 }
@@ -215,7 +218,14 @@ process_wide! {
 /// Spins before a thread parks in a wait until `deadline`, or without one. One thread of the process
 /// does so at a time: a second one would take CPU time from what both wait for. If the deadline is
 /// near, `found` is called once.
-pub(crate) fn spin_before_park(deadline: Option<Instant>, mut found: impl FnMut() -> bool) -> bool {
+///
+/// `has_backlog`: the pool has jobs for all of its workers. They need the CPU time that a long spin
+/// takes, so there is only a short one.
+pub(crate) fn spin_before_park(
+    deadline: Option<Instant>,
+    has_backlog: bool,
+    mut found: impl FnMut() -> bool,
+) -> bool {
     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left < 10 * LONG) {
         return found();
@@ -224,7 +234,7 @@ pub(crate) fn spin_before_park(deadline: Option<Instant>, mut found: impl FnMut(
     if cfg!(loom) || JOINER_SPINS.swap(true, Ordering::Acquire) {
         return found();
     }
-    let seen = Context::with(|context| context.join_spin.spin(&mut found));
+    let seen = Context::with(|context| context.join_spin.spin(has_backlog, &mut found));
     JOINER_SPINS.store(false, Ordering::Release);
     seen.unwrap_or_else(found)
 }
@@ -272,10 +282,28 @@ mod tests {
         let start = Instant::now();
         let spin = AdaptiveSpin::new();
         // Its first timed spin.
-        assert!(spin.spin(|| start.elapsed() > Duration::from_micros(10)));
+        assert!(spin.spin(false, || start.elapsed() > Duration::from_micros(10)));
         for _ in 0..1000 {
-            assert!(!spin.spin(|| false));
+            assert!(!spin.spin(false, || false));
         }
+    }
+
+    #[test]
+    fn beside_a_backlog_a_spin_is_short() {
+        let mut checks = 0;
+        let mut count = || {
+            checks += 1;
+            false
+        };
+        let spin = AdaptiveSpin::new();
+        assert!(!spin.spin(true, &mut count));
+        assert!(checks <= SHORT + 2, "{checks}");
+        let spin = AdaptiveSpin::new();
+        assert!(!spin.spin(false, || {
+            checks += 1;
+            false
+        }));
+        assert!(checks > 3 * SHORT, "{checks}");
     }
 
     struct Task;
@@ -349,7 +377,7 @@ mod tests {
     /// Returns how often a joiner checks, if it sees nothing.
     fn checks_of_a_joiner(deadline: Option<Instant>) -> u32 {
         let mut checks = 0;
-        let seen = spin_before_park(deadline, || {
+        let seen = spin_before_park(deadline, false, || {
             checks += 1;
             false
         });
@@ -364,7 +392,7 @@ mod tests {
         assert_eq!(checks_of_a_joiner(Some(now)), 1);
         assert_eq!(checks_of_a_joiner(Some(now + LONG)), 1);
         assert!(checks_of_a_joiner(None) > SHORT);
-        spin_before_park(None, || {
+        spin_before_park(None, false, || {
             assert_eq!(checks_of_a_joiner(None), 1);
             true
         });

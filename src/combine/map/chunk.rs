@@ -39,13 +39,15 @@ use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Instant, Mutex, Ordering};
 use crate::util::unwind::{DropEach, drop_catching, drop_waker, wake};
 
 /// A chunk that takes longer may burst.
-const LONG: Duration = Duration::from_micros(100);
+const LONG: Duration = Duration::from_micros(400);
 
 /// Only items that take longer get jobs of their own in a burst. For others the jobs would cost more.
 const WORTH_A_JOB: Duration = Duration::from_micros(25);
 
-/// Items that take less together are not split off, unless their chunk takes long.
+/// Items that take less together are not split off, unless their chunk has run for [`SPLIT_AFTER`].
 const WORTH_SPLITTING: Duration = Duration::from_micros(25);
+
+const SPLIT_AFTER: Duration = Duration::from_micros(100);
 
 /// How long a helper spins between two looks at the chunks.
 const SPINS_PER_LOOK: u32 = 64;
@@ -251,10 +253,10 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         self.state.lock().waiting_items()
     }
 
-    /// Returns whether the job has run the chunk for long.
+    /// Returns whether the job has run the chunk for [`SPLIT_AFTER`].
     fn is_long(&self) -> bool {
         let started = self.state.lock().started;
-        started.is_some_and(|started| since(started) > LONG)
+        started.is_some_and(|started| since(started) > SPLIT_AFTER)
     }
 
     /// Splits the back half off, and leaves a batch for it. Also returns the waker of the map.
@@ -780,7 +782,7 @@ pub(super) fn help<'job, A, F, R, U>(
                 drop_catching("the destructor of a result", half);
                 break;
             }
-            // This ends after `LONG`. Until then the worker may have another job of the map.
+            // This ends after `SPLIT_AFTER`. Until then the worker may have another job of the map.
             Split::Later => (0..SPINS_PER_LOOK).for_each(|_| spin_loop()),
             Split::None => break,
         }

@@ -67,7 +67,7 @@ impl ThreadPool {
     /// # Items and jobs
     ///
     /// The first 128 items of a map are one job each. From then on the map measures what the items
-    /// take. It puts items that take microseconds together, so that a job takes some 50 µs. An item
+    /// take. It puts items that take microseconds together, so that a job takes some 200 µs. An item
     /// that takes longer is a job of its own.
     ///
     /// An item that takes long among tiny ones holds back no other. The items behind it move to
