@@ -70,7 +70,7 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 /// because a result that comes meanwhile saves the executor a sleep and a wake-up. It spins only if
 /// all of these hold:
 ///
-/// - The thread has polled no handle for another task since it last polled one for this task.
+/// - The last eight polls of handles on this thread were for this task.
 /// - The pool's queue holds at most one job.
 /// - Spinning has succeeded lately. Otherwise only one poll in nine spins.
 ///

@@ -27,6 +27,9 @@ const SHORT: u32 = 64;
 /// How often a spin in a poll checks: some 0.7 µs. Meanwhile the executor's thread runs no other task,
 /// so this is the shortest spin that meets a job which does next to nothing.
 const IN_POLL: u32 = 32;
+/// After so many polls in a row a task counts as the only one of its thread. Fewer may be chance: the
+/// others wait, too, and one of several tasks that spins keeps the others from submitting.
+const ALONE: u32 = 8;
 /// After so many successes in a row, a poll lets the executor run other tasks: a task that awaits one
 /// short job after the other would never give way.
 const MAX_SUCCESSES: u32 = 64;
@@ -144,8 +147,9 @@ pub(crate) struct PollSpin {
     budget: SpinBudget,
     /// The task that was polled last, by the address of its waker's data. Only compared.
     last_task: Cell<usize>,
-    /// How many spins of that task have succeeded in a row.
-    successes: Cell<u32>,
+    /// How many polls of that task there were in a row, from [`ALONE`] on without those that registered
+    /// the waker.
+    in_a_row: Cell<u32>,
 }
 
 /// The answer to [`spin_in_poll`].
@@ -164,12 +168,12 @@ impl PollSpin {
         Self {
             budget: SpinBudget::new(32),
             last_task: Cell::new(0),
-            successes: Cell::new(0),
+            in_a_row: Cell::new(0),
         }
     }
 
-    /// It does not spin if the thread has polled another task since the last poll of this one: then
-    /// the thread had better go on with those. Nor does it if `may_pay` returns false.
+    /// It does not spin if the thread has polled another task lately: then the thread had better go on
+    /// with those. Nor does it if `may_pay` returns false.
     fn spin(
         &self,
         waker: &Waker,
@@ -179,16 +183,16 @@ impl PollSpin {
         let task = waker.data().addr();
         // A poll without a waker, such as `now_or_never`, has address 0 here and does not wait.
         let is_same = self.last_task.replace(task) == task && task != 0;
-        let successes = if is_same { self.successes.get() + 1 } else { 0 };
-        self.successes.set(0);
+        let in_a_row = if is_same { self.in_a_row.get() + 1 } else { 0 };
+        self.in_a_row.set(in_a_row.min(ALONE));
         let spin = || spin_short(IN_POLL, &mut found);
-        if !is_same || !may_pay() || !self.budget.attempt(spin) {
+        if in_a_row < ALONE || !may_pay() || !self.budget.attempt(spin) {
             return PollSpun::NotSeen;
         }
-        if successes == MAX_SUCCESSES {
+        if in_a_row == ALONE + MAX_SUCCESSES {
             return PollSpun::MustYield;
         }
-        self.successes.set(successes);
+        self.in_a_row.set(in_a_row);
         PollSpun::Seen
     }
 }
@@ -332,14 +336,16 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_spins_only_for_the_task_that_was_polled_last() {
+    fn a_poll_spins_only_for_a_task_that_is_alone_on_its_thread() {
         let spin = PollSpin::new();
         let [first, second] = [waker(), waker()];
-        assert_eq!(poll_once(&spin, &first, true), (PollSpun::NotSeen, 0));
-        assert_eq!(poll_once(&spin, &first, true), (PollSpun::Seen, 1));
-        assert_eq!(poll_once(&spin, &second, true), (PollSpun::NotSeen, 0));
-        assert_eq!(poll_once(&spin, &first, true), (PollSpun::NotSeen, 0));
-        assert_eq!(poll_once(&spin, &first.clone(), true), (PollSpun::Seen, 1));
+        for _ in 0..2 {
+            for _ in 0..ALONE {
+                assert_eq!(poll_once(&spin, &first, true), (PollSpun::NotSeen, 0));
+            }
+            assert_eq!(poll_once(&spin, &first.clone(), true), (PollSpun::Seen, 1));
+            assert_eq!(poll_once(&spin, &second, true), (PollSpun::NotSeen, 0));
+        }
         assert_eq!(spin.spin(&first, || false, || true), PollSpun::NotSeen);
         for _ in 0..2 {
             assert_eq!(

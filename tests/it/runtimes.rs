@@ -243,10 +243,11 @@ fn polls_that_meet_the_end_of_their_job_return_pending_from_time_to_time() {
 #[test]
 fn a_poll_of_a_running_job_returns_in_microseconds() {
     within(LONG, "polls", || {
-        // In a new thread each time, which has not learned yet that spinning is in vain.
-        let second_poll = || {
+        // In a new thread each time, which has not learned yet that spinning is in vain. From the
+        // ninth poll on, the task counts as the only one of the thread.
+        let slowest_poll = || {
             let (_, waker) = CountingWaker::new();
-            let [first, second] = [(); 2].map(|()| {
+            let polls = (0..10).map(|_| {
                 let pool = ThreadPool::new(1);
                 let blocked = block_workers(&pool, 1);
                 let mut queued = pool.submit(|| ());
@@ -256,14 +257,14 @@ fn a_poll_of_a_running_job_returns_in_microseconds() {
                 blocked.release();
                 took
             });
-            println!("{first:?}, then {second:?}");
-            second
+            polls.max().unwrap()
         };
-        let mut times: Vec<_> = (0..101)
-            .map(|_| thread::spawn(second_poll).join().unwrap())
+        let mut times: Vec<_> = (0..51)
+            .map(|_| thread::spawn(slowest_poll).join().unwrap())
             .collect();
         times.sort_unstable();
         // The bound leaves room for a slow machine.
-        assert!(times[50] < Duration::from_micros(100), "{:?}", times[50]);
+        println!("{times:?}");
+        assert!(times[25] < Duration::from_micros(200), "{:?}", times[25]);
     });
 }
