@@ -106,8 +106,8 @@
 //! - For work that waits (files, network, a database), use as many workers as the other side can
 //!   serve at once. A database with ten connections wants ten workers.
 //! - For work that computes, use the number of processors. Give each job a piece that takes
-//!   milliseconds, or set a [`chunk_size`](Map::chunk_size). For computing over large collections,
-//!   rayon is faster: it splits a range without making jobs.
+//!   milliseconds, or use [`map`](ThreadPool::map), which puts small items together. For computing over
+//!   large collections, rayon is faster: it splits a range without touching its items.
 //! - The [default](ThreadPool::default), `min(32, processors + 4)`, suits a mixture.
 //!
 //! Give workloads that must not delay each other a pool each. An idle pool uses no CPU time; with

@@ -60,6 +60,9 @@
 //! # Ok::<(), futurepool::JoinError>(())
 //! ```
 //!
+//! - Python's `chunksize` is for processes, and is 1 by default. Here the map finds the size by itself:
+//!   items that take microseconds share a job, and one that takes longer is a job of its own.
+//!   [`chunk_size(1)`](crate::Map::chunk_size) makes each item a job.
 //! - Several inputs are [zipped](std::iter::zip) into one. Three inputs are `zip(xs, zip(ys, zs))`
 //!   and `|(x, (y, z))|`.
 //! - Items move into jobs, so they must be owned: `words` or `words.iter().cloned()`, not
