@@ -74,8 +74,8 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 /// - The pool's queue holds at most one job.
 /// - Spinning has succeeded lately. Otherwise only one poll in nine spins.
 ///
-/// After 64 such successes in a row a poll returns `Pending` and wakes its task at once. So a loop
-/// that awaits one short job after the other lets other tasks of its thread run.
+/// After some 64 such successes in a row a poll returns `Pending` and wakes its task at once, so that
+/// other tasks of the thread can run. A result that is there before the poll is returned in any case.
 ///
 /// # Cancel safety
 ///
@@ -774,5 +774,88 @@ impl<T> fmt::Debug for JoinHandle<T> {
             Stage::Consumed(kind) => write!(f, "Finished: {kind:?}, taken")?,
         }
         f.write_str(")")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::Location;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{OnceLock, Weak};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::task::cell::{JobPlace, Runner, Scheduler, TaskCell};
+
+    /// Runs its task in the middle of a poll: after the first look at the task, before the spin.
+    #[derive(Default)]
+    struct EndsInPoll(OnceLock<Weak<dyn RawTask>>);
+
+    impl Scheduler for Arc<EndsInPoll> {
+        fn on_start(&self, _: Runner) {}
+        fn on_dequeue(&self, _: Runner) {}
+        fn on_finish(&self, _: Runner, _: bool, _: bool) {}
+        fn on_woken(&self, _: Runner) {}
+        fn on_cancelling(&self) {}
+        fn on_closure_dropped(&self, _: JobPlace) {}
+        fn on_not_run(&self) {}
+        fn is_stopping(&self) -> bool {
+            false
+        }
+        fn role(&self) -> Role {
+            Role::Outside
+        }
+        fn has_backlog(&self) -> bool {
+            if let Some(task) = self.0.get().and_then(Weak::upgrade) {
+                task.run(Runner::Executor);
+            }
+            false
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_task_whose_polls_never_wait_is_woken_when_it_must_give_way() {
+        let wakes = Arc::<Wakes>::default();
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut context = Context::from_waker(&waker);
+        let mut ready_in_a_row = 0;
+        let mut gave_way = Vec::new();
+        for poll in 0..1_000 {
+            let scheduler = Arc::<EndsInPoll>::default();
+            let closure: fn() = || ();
+            let origin = Location::caller();
+            let task = TaskCell::queued(closure, origin, None, 0, Arc::clone(&scheduler));
+            let task: Arc<TaskCell<_, (), _>> = Arc::new(task);
+            let raw: Arc<dyn RawTask> = Arc::clone(&task) as _;
+            let _ = scheduler.0.set(Arc::downgrade(&raw));
+            let mut handle = JoinHandle::new(task);
+            let before = wakes.0.load(Ordering::Relaxed);
+            if Pin::new(&mut handle).poll(&mut context).is_ready() {
+                ready_in_a_row += 1;
+                continue;
+            }
+            let now = wakes.0.load(Ordering::Relaxed);
+            // `register` looks for a backlog, too, and so the first jobs have ended after all.
+            assert!(handle.is_finished());
+            assert_eq!(now, before + 1, "nothing else will wake the task");
+            if poll >= 8 {
+                gave_way.push(std::mem::take(&mut ready_in_a_row));
+            }
+        }
+        assert_eq!(gave_way.len(), 15);
+        // The first series may be one longer: a poll that gave way counts for the next one.
+        assert!(
+            gave_way.iter().all(|ready| (63..=64).contains(ready)),
+            "{gave_way:?}"
+        );
     }
 }

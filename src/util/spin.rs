@@ -377,7 +377,7 @@ mod tests {
         let yields = (0..polls)
             .filter(|_| poll_once(&spin, &waker, true).0 == PollSpun::MustYield)
             .count();
-        assert_eq!(yields, 9, "each is followed by a series of full length");
+        assert_eq!(yields, 9, "the first {ALONE} polls do not spin");
     }
 
     /// Returns how often a joiner checks, if it sees nothing.
