@@ -360,6 +360,11 @@ impl<T> ScopedJoinHandle<'_, T> {
         )
     }
 
+    /// Cancels a job that may be skipped, if it is queued.
+    pub(crate) fn cancel_if_queued(&self) {
+        self.handle.get().cancel_if_queued();
+    }
+
     /// Runs the job here if it is queued in a pool of which this thread is a worker.
     pub(crate) fn help(&self) {
         self.handle.get().help();

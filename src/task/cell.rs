@@ -150,7 +150,9 @@ pub(crate) trait RawTask: Send + Sync {
     fn run(self: Arc<Self>, runner: Runner) -> bool;
     /// Cancels a queued task up to the drop of its closure; the caller then
     /// [publishes](publish) the error.
-    fn begin_cancel(&self) -> Cancel;
+    ///
+    /// `only_queued`: sets no cancel request if it runs, and returns `Finished` then.
+    fn begin_cancel(&self, only_queued: bool) -> Cancel;
     /// Drops the closure of a task that this thread is cancelling.
     fn drop_closure(&self, place: JobPlace);
     /// Makes the error visible. Returns the waker to wake, and whether there are callbacks to run.
@@ -458,8 +460,11 @@ where
         true
     }
 
-    fn begin_cancel(&self) -> Cancel {
+    fn begin_cancel(&self, only_queued: bool) -> Cancel {
         let mut inner = self.inner.lock();
+        if only_queued && !inner.state.is_queued() {
+            return Cancel::Finished;
+        }
         let cancel = inner.state.cancel(ThreadId::current());
         if cancel != Cancel::DropClosure {
             return cancel;
@@ -626,7 +631,16 @@ impl<F, T, S> TaskCell<F, T, S> {
 
 /// Cancels a task for its handle. Returns the result of the attempt.
 pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
-    let cancel = task.begin_cancel();
+    cancel_if(task, false)
+}
+
+/// Cancels a task if it is queued. A running one gets no cancel request.
+pub(crate) fn cancel_if_queued<K: RawTask + ?Sized>(task: &K) {
+    let _ = cancel_if(task, true);
+}
+
+fn cancel_if<K: RawTask + ?Sized>(task: &K, only_queued: bool) -> Cancel {
+    let cancel = task.begin_cancel(only_queued);
     match cancel {
         Cancel::DropClosure => {
             publish(task, &JoinError::cancelled());

@@ -21,6 +21,7 @@ mod guarantees;
 mod handle;
 mod iterator_vs_stream;
 mod map;
+mod map_bursts;
 mod nested;
 mod order;
 mod promise;

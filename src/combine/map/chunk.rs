@@ -28,9 +28,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::pace::{Pace, since};
-use super::rest::{Chunk, MapJob, Shared, drop_items, submit_chunk_job};
+use super::rest::{Chunk, MapJob, Shared, Submission, drop_items, submit_chunk_job};
 use super::route::{Availability, Route};
-use super::submitter::Batch;
+use super::submitter::{Batch, ChunkHandle};
 use crate::error::JoinError;
 use crate::scope::ItemFailures;
 use crate::task::cell::{RawTask, cancel, catch};
@@ -67,6 +67,9 @@ pub(super) struct Adaptive<'job, A, R, U> {
     // Lock order: the lock of a chunk is taken under this one. No user code runs under either.
     /// The chunks that are running.
     running: Mutex<Vec<Arc<SharedChunk<'job, A, U>>>>,
+    // Lock order: no other lock is taken under this one.
+    /// The latest helper, to cancel it once there is nothing to help with.
+    latest_helper: Mutex<Option<ChunkHandle<'job, U>>>,
 }
 
 impl<'job, A, R, U> Adaptive<'job, A, R, U> {
@@ -77,6 +80,7 @@ impl<'job, A, R, U> Adaptive<'job, A, R, U> {
             queued: AtomicUsize::new(0),
             helper: AtomicBool::new(false),
             running: Mutex::new(Vec::new()),
+            latest_helper: Mutex::new(None),
         }
     }
 
@@ -405,7 +409,8 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         let results = mem::take(&mut state.results);
         let first = state.taken;
         state.taken += results.len();
-        state.eager = false;
+        // A map that was woken for another reason still waits for a result.
+        state.eager &= results.is_empty();
         Available {
             results,
             first,
@@ -538,6 +543,7 @@ pub(super) fn run_shared<'job, A, F, R, U>(
     };
     run_items(&chunk, shared, adaptive, failures);
     adaptive.deregister(&chunk);
+    cancel_idle_helper(shared, adaptive);
     chunk.end();
     // It may have results of the user's, if the map is gone.
     drop_catching("the destructor of a result", chunk);
@@ -668,17 +674,19 @@ fn burst<'job, A, F, R, U>(
     }
     let mut items = chunk.take_items();
     let mut batches = Vec::new();
+    // Invariant: the batches come after the items that are left, so the last item is submitted first.
     while !items.is_empty() && route.try_acquire() {
-        let single = items.drain(..1).collect();
+        let single = items.split_off(items.len() - 1);
         match submit_chunk(single, shared, route) {
             Ok(batch) => batches.push(batch),
             Err(single) => {
                 // The pool was shut down just now.
-                items = single.into_iter().chain(items).collect();
+                items.extend(single);
                 break;
             }
         }
     }
+    batches.reverse();
     let is_stopped = || shared.stop.load(Ordering::Relaxed);
     if is_stopped() {
         batches.iter().rev().for_each(Batch::cancel);
@@ -711,8 +719,11 @@ where
     let chunk = Arc::new(SharedChunk::new(items, false));
     chunk.keep_items();
     let items = Chunk::Shared(ChunkItems::new(&chunk));
-    match submit_chunk_job(shared, route, MapJob::new(shared), items) {
+    let submission = Arc::new(Submission::new());
+    let job = MapJob::in_burst(shared, &submission);
+    match submit_chunk_job(shared, route, job, items) {
         Ok(handle) => {
+            submission.accepted_by(shared);
             chunk.accepted();
             Ok(Batch::of_chunk(Some(handle), chunk as _))
         }
@@ -753,8 +764,37 @@ where
     }
     let job = MapJob::helper(shared);
     match submit_chunk_job(shared, &adaptive.route, job, Chunk::Helper) {
-        Ok(handle) => drop(handle),
+        Ok(handle) => {
+            let old = adaptive.latest_helper.lock().replace(handle);
+            drop(old);
+            // The last chunk may have ended before the handle was there.
+            cancel_idle_helper(shared, adaptive);
+        }
         Err(refused) => drop_catching("the destructor of an error", refused.into_error()),
+    }
+}
+
+/// Cancels the helper that is queued, if there is nothing to help with. It would keep a permit and the
+/// map's function until a worker reaches it.
+fn cancel_idle_helper<'job, A, F, R, U>(
+    shared: &Arc<Shared<'job, A, F, R, U>>,
+    adaptive: &Adaptive<'job, A, R, U>,
+) where
+    A: Send + 'job,
+    F: Fn(A) -> U + Send + Sync + 'job,
+    R: Route<'job> + 'job,
+    U: Send + 'job,
+{
+    if adaptive.queued.load(Ordering::Acquire) > 0 || adaptive.has_waiting_items() {
+        return;
+    }
+    let helper = adaptive.latest_helper.lock().take();
+    if let Some(helper) = helper {
+        // One that runs may have items by now, which must not see a cancel request.
+        helper.cancel_if_queued();
+        drop(helper);
+        // A chunk that has started meanwhile may have counted on the helper.
+        ensure_helper(shared);
     }
 }
 

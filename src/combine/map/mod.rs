@@ -43,6 +43,7 @@ use self::submitter::{Batch, Ready, Results};
 use crate::error::JoinError;
 use crate::park::block_on::block_on_until;
 use crate::pool::{GlobalPool, ThreadPool};
+use crate::task::context::current_worker;
 use crate::util::sync::Instant;
 use crate::util::timer::Deadline;
 use crate::util::unwind::{catch_panic, drop_catching};
@@ -1062,7 +1063,8 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
         let deadline = self.deadline.as_ref().and_then(Deadline::instant);
         // A job cannot be interrupted, so a wait with a deadline runs none.
         let help = deadline.is_none();
-        if self.has_chunks {
+        // A worker of a pool does not wait for a stall: a wait with a timeout would run no jobs.
+        if self.has_chunks && current_worker().is_none() {
             let stalls = Instant::now() + STALL;
             let until = deadline.map_or(stalls, |deadline| deadline.min(stalls));
             let next = std::future::poll_fn(|context| self.poll_result(context, help));
@@ -1071,7 +1073,14 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
             }
             self.in_flight.make_eager();
         }
-        let next = std::future::poll_fn(|context| self.poll_result(context, help));
+        let next = std::future::poll_fn(|context| {
+            let result = self.poll_result(context, help);
+            if result.is_pending() && self.has_chunks {
+                // Other chunks may be next by now. This wakes the thread if one has results.
+                self.in_flight.make_eager();
+            }
+            result
+        });
         match block_on_until(pin!(next), deadline) {
             Some(result) => result,
             None => Some(Err(self.end_by_timeout())),
@@ -1083,9 +1092,15 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
         let mut result = self.poll_result(context, false);
         if result.is_ready() {
             self.stall = Stall::None;
-        } else if self.has_chunks && self.poll_stall(context).is_ready() {
-            self.in_flight.make_eager();
-            result = self.poll_result(context, false);
+        } else if self.has_chunks {
+            if self.poll_stall(context).is_ready() {
+                self.in_flight.make_eager();
+                result = self.poll_result(context, false);
+            }
+            if result.is_pending() && matches!(self.stall, Stall::Over) {
+                // Other chunks may be next by now. This wakes the task if one has results.
+                self.in_flight.make_eager();
+            }
         }
         match &mut self.deadline {
             Some(deadline) if result.is_pending() => {

@@ -132,6 +132,7 @@ impl<A, R> Tracker<A, R> {
         &self,
         route: &impl Route<'job>,
         chunk_size: usize,
+        fixed_size: usize,
         caller: Caller<'_>,
     ) -> Step<A> {
         // Locks the pool's queue, so it comes first.
@@ -165,7 +166,8 @@ impl<A, R> Tracker<A, R> {
             }
             (Availability::JobsOnly, Caller::Job(_)) => {
                 *in_flight += 1;
-                Step::Run(take_chunk(rest, chunk_size))
+                // Nothing can take the other items of a chunk: no helper is accepted.
+                Step::Run(take_chunk(rest, fixed_size))
             }
             (Availability::JobsOnly, Caller::Owner) if *in_flight > 0 => Step::Done,
             (Availability::JobsOnly | Availability::Closed, _) => {
@@ -226,9 +228,14 @@ pub(super) fn drive<'job, A, F, R, U>(
         return;
     };
     loop {
-        match tracker.next_step(route, shared.chunk_size(), caller) {
+        match tracker.next_step(
+            route,
+            shared.chunk_size(),
+            shared.fixed_chunk_size(),
+            caller,
+        ) {
             Step::Done => return,
-            Step::Submit => submit_ticket(shared, tracker, route),
+            Step::Submit => submit_ticket(shared, route),
             Step::Run(items) => {
                 let failures = match caller {
                     Caller::Job(failures) => failures,
@@ -247,11 +254,8 @@ pub(super) fn drive<'job, A, F, R, U>(
     }
 }
 
-fn submit_ticket<'job, A, F, R, U>(
-    shared: &Arc<Shared<'job, A, F, R, U>>,
-    tracker: &Tracker<A, R>,
-    route: &impl Route<'job>,
-) where
+fn submit_ticket<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>, route: &impl Route<'job>)
+where
     A: Send + 'job,
     F: Fn(A) -> U + Send + Sync + 'job,
     R: Route<'job> + 'job,
@@ -263,16 +267,15 @@ fn submit_ticket<'job, A, F, R, U>(
     }
     let ticket = MapJob {
         shared: Some(Arc::clone(shared)),
-        ticket: Some(Arc::clone(&submission)),
+        is_ticket: true,
+        submission: Some(Arc::clone(&submission)),
         kind: JobKind::Items,
     };
     match submit_chunk_job(shared, route, ticket, Chunk::Ticket) {
         // Detached.
         Ok(handle) => {
             drop(handle);
-            if submission.accepted() == WasDropped(true) {
-                tracker.drop_rest();
-            }
+            submission.accepted_by(shared);
         }
         // The next step finds the pool closed, and decides what becomes of the rest.
         Err(refused) => {
@@ -284,7 +287,7 @@ fn submit_ticket<'job, A, F, R, U>(
 
 /// Tells a ticket that was cancelled from one that was never accepted. A cancelled one takes the
 /// rest with it.
-struct Submission(AtomicU8);
+pub(super) struct Submission(AtomicU8);
 
 const SUBMITTING: u8 = 0;
 const ACCEPTED: u8 = 1;
@@ -295,7 +298,7 @@ const DROPPED: u8 = 2;
 struct WasDropped(bool);
 
 impl Submission {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(AtomicU8::new(SUBMITTING))
     }
 
@@ -303,6 +306,15 @@ impl Submission {
     fn accepted(&self) -> WasDropped {
         // Relaxed: the state publishes nothing, and each of the two swaps sees the other or is seen.
         WasDropped(self.0.swap(ACCEPTED, Ordering::Relaxed) == DROPPED)
+    }
+
+    /// The job was accepted. If it was dropped unrun since, so is the rest.
+    pub(super) fn accepted_by<A, F, R, U>(&self, shared: &Shared<'_, A, F, R, U>) {
+        if self.accepted() == WasDropped(true) {
+            if let Some(tracker) = &shared.tracker {
+                tracker.drop_rest();
+            }
+        }
     }
 
     /// The ticket is dropped unrun. Returns whether it was accepted before.
@@ -316,7 +328,9 @@ impl Submission {
 pub(super) struct MapJob<'job, A, F, R, U> {
     /// `None` once it runs.
     shared: Option<Arc<Shared<'job, A, F, R, U>>>,
-    ticket: Option<Arc<Submission>>,
+    is_ticket: bool,
+    /// Only for a job that may be refused without harm to the rest.
+    submission: Option<Arc<Submission>>,
     kind: JobKind,
 }
 
@@ -331,16 +345,28 @@ impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
         }
         Self {
             shared: Some(Arc::clone(shared)),
-            ticket: None,
+            is_ticket: false,
+            submission: None,
             kind: JobKind::Items,
         }
+    }
+
+    /// Counts a new job of a burst. If it is refused, its chunk runs the item.
+    pub(super) fn in_burst(
+        shared: &Arc<Shared<'job, A, F, R, U>>,
+        submission: &Arc<Submission>,
+    ) -> Self {
+        let mut job = Self::new(shared);
+        job.submission = Some(Arc::clone(submission));
+        job
     }
 
     /// Makes a helper.
     pub(super) fn helper(shared: &Arc<Shared<'job, A, F, R, U>>) -> Self {
         Self {
             shared: Some(Arc::clone(shared)),
-            ticket: None,
+            is_ticket: false,
+            submission: None,
             kind: JobKind::Helper,
         }
     }
@@ -477,10 +503,10 @@ impl<A, F, R, U> Drop for MapJob<'_, A, F, R, U> {
         if let Some(tracker) = &shared.tracker {
             let mut progress = tracker.progress.lock();
             progress.in_flight -= 1;
-            progress.tickets -= usize::from(self.ticket.is_some());
+            progress.tickets -= usize::from(self.is_ticket);
             drop(progress);
             // A ticket that was never accepted is no reason to lose the rest: its submitter decides.
-            if self.ticket.as_ref().is_none_or(|ticket| ticket.dropped()) {
+            if self.submission.as_ref().is_none_or(|job| job.dropped()) {
                 tracker.drop_rest();
             }
         }
@@ -526,7 +552,10 @@ fn run_ticket<'job, A, F, R, U>(
     let Some(tracker) = &shared.tracker else {
         return;
     };
-    let items = tracker.redeem(shared.chunk_size());
+    let items = tracker.redeem(match tracker.route.availability() {
+        Availability::Open => shared.chunk_size(),
+        _ => shared.fixed_chunk_size(),
+    });
     run_rest(items, shared, failures);
 }
 

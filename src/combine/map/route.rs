@@ -140,6 +140,14 @@ impl<T> Handle<'_, T> {
         };
     }
 
+    /// Cancels the job if it is queued. A running one gets no cancel request.
+    pub(super) fn cancel_if_queued(&self) {
+        match self {
+            Self::Plain(handle) => handle.cancel_if_queued(),
+            Self::Scoped(handle) => handle.cancel_if_queued(),
+        }
+    }
+
     /// Runs the job here if it is queued in a pool of which this thread is a worker.
     pub(super) fn help(&self) {
         match self {

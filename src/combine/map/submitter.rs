@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::vec;
@@ -171,10 +171,12 @@ impl<'job, U> Submitter<'_, 'job, U> {
         if let Some(source) = &mut self.source {
             source.begin_submitting();
         }
-        self.submit_all(context, yielding, add);
+        // The input may panic.
+        let submitted = catch_unwind(AssertUnwindSafe(|| self.submit_all(context, yielding, add)));
         if let Some(source) = &mut self.source {
             source.end_submitting();
         }
+        submitted.unwrap_or_else(|payload| resume_unwind(payload));
     }
 
     fn submit_all(
@@ -400,7 +402,12 @@ where
         // Invariant: `exhausted` is set while the input runs. If the input panics, the flag stays
         // set and the items staged so far are kept.
         self.exhausted = true;
+        if self.promised == 0 {
+            // The input may wait. Meanwhile this thread queues no job.
+            self.end_submitting();
+        }
         self.staged.extend(self.input.by_ref().take(items));
+        self.begin_submitting();
         self.promised = self.input.size_hint().0;
         self.exhausted = self.staged.len() < wanted;
     }
