@@ -81,6 +81,13 @@ impl ThreadPool {
     /// Only items that the input promises by its `size_hint` are put together. An input that may wait
     /// for its next item, such as a channel, makes no such promise. Each of its items is a job.
     ///
+    /// **Two kinds of maps need `chunk_size(1)`.** Otherwise they can wait forever:
+    ///
+    /// - The input promises items, and takes something for each that `f` gives back, such as a buffer.
+    ///   An item then waits for others that are not submitted yet.
+    /// - Items wait for later ones, and the pool is shut down meanwhile. The pool then accepts no
+    ///   further jobs for the items behind one that waits.
+    ///
     /// # Panics and errors of items
     ///
     /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues.
