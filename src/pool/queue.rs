@@ -176,6 +176,7 @@ impl Queue {
     }
 
     /// Takes the next job of a worker out, which may be a tombstone.
+    #[allow(clippy::modulo_one, reason = "the model checker has one lane")]
     pub(crate) fn pop(&self, order: &mut PopOrder) -> Option<Job> {
         if self.flags.used_lanes() == 0 {
             return self.pop_head();
