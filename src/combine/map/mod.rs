@@ -901,7 +901,7 @@ trait Drive<U> {
     fn size_hint(&self) -> (usize, Option<usize>);
 }
 
-/// A map that has waited so long for a result asks running chunks for the results that they have.
+/// A map that has waited this long for a result asks the running chunks for the results that they have.
 ///
 /// Until then it waits for the end of a chunk, because a wake-up for each result would cost more than
 /// the items.
