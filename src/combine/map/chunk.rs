@@ -358,8 +358,9 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         mem::take(&mut self.state.lock().items)
     }
 
-    /// Leaves batches that were split off, and puts the other items back.
-    fn put_back(&self, items: VecDeque<A>, batches: Vec<Batch<'job, U>>) {
+    /// Leaves batches that were split off, and puts the other items back. The batches come back if no map
+    /// wants their results.
+    fn put_back(&self, items: VecDeque<A>, batches: Vec<Batch<'job, U>>) -> Vec<Batch<'job, U>> {
         let mut state = self.state.lock();
         // Only the chunk's own job bursts it, and helpers find no items meanwhile.
         debug_assert!(state.items.is_empty());
@@ -372,8 +373,8 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
             waker = state.waker.take();
         }
         drop(state);
-        drop(unwanted);
         wake_all(waker);
+        unwanted
     }
 
     /// The job is about to be submitted, and may be refused.
@@ -692,12 +693,13 @@ fn burst<'job, A, F, R, U>(
         batches.iter().rev().for_each(Batch::cancel);
     }
     let has_items = !items.is_empty();
-    chunk.put_back(items, batches);
+    let unwanted = chunk.put_back(items, batches);
     if has_items {
         // A helper that started meanwhile has found none.
         ensure_helper(shared);
     }
     if is_stopped() {
+        unwanted.iter().rev().for_each(Batch::cancel);
         // Ordering: the map sets the flag before it cancels its batches, under the lock of each. It
         // has found these behind the chunk, or the flag is set here.
         ChunkView::cancel(&**chunk);
