@@ -607,7 +607,7 @@ mod tests {
 
     #[test]
     fn futures_that_wake_themselves_let_other_tasks_run() {
-        // Only these are polled at their turn: the others wait for nothing that comes.
+        // Nothing wakes the pending futures, so only the busy ones are polled again.
         let busy = || {
             poll_fn(|context| {
                 context.waker().wake_by_ref();

@@ -272,7 +272,7 @@ impl Queue {
     /// Returns whether no job will ever come out again.
     pub(crate) fn is_closed_and_empty(&self) -> bool {
         // Ordering: a worker that reads the old value parks, and sees there that the pool is closed:
-        // see `idle.rs`. Only then are all locks worth their price.
+        // see `idle.rs`. All locks are taken only if the flag is set.
         self.flags.closed.load(Ordering::Acquire) && self.is_empty()
     }
 

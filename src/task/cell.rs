@@ -69,23 +69,34 @@ impl<T> Default for Extras<T> {
     }
 }
 
-/// The pool of a task, which counts what happens to the task, and knows its own workers.
+/// The pool of a task, which counts what happens to the task, and knows its own workers. By default
+/// nothing is counted.
 pub(crate) trait Scheduler: Send + Sync + 'static {
     /// The task is about to be visible as running. Called under the task's lock: only counts.
-    fn on_start(&self, runner: Runner);
+    fn on_start(&self, runner: Runner) {
+        let _ = runner;
+    }
     /// The task has left the queue, or leaves a tombstone in it.
-    fn on_dequeue(&self, runner: Runner);
+    fn on_dequeue(&self, runner: Runner) {
+        let _ = runner;
+    }
     /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. Called
     /// under the task's lock: counts, and may make the worker the one that searches.
-    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool);
+    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool) {
+        let _ = (runner, panicked, wakes);
+    }
     /// The user's waker has returned.
-    fn on_woken(&self, runner: Runner);
+    fn on_woken(&self, runner: Runner) {
+        let _ = runner;
+    }
     /// The task will never start. Called under the task's lock: only counts.
-    fn on_cancelling(&self);
+    fn on_cancelling(&self) {}
     /// Its closure is dropped.
-    fn on_closure_dropped(&self, place: JobPlace);
+    fn on_closure_dropped(&self, place: JobPlace) {
+        let _ = place;
+    }
     /// The error is about to be visible. Called under the task's lock: only counts.
-    fn on_not_run(&self);
+    fn on_not_run(&self) {}
     /// The handle has cancelled the task: its error is visible, or its cancel request is set.
     /// Returns the answer for the handle. May run user code.
     fn on_cancel(&self, cancel: Cancel) -> Cancel {

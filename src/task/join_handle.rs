@@ -792,20 +792,14 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
-    use crate::task::cell::{JobPlace, Runner, Scheduler, TaskCell};
+    use crate::task::cell::{Runner, Scheduler, TaskCell};
+    use crate::task::context::take_backlog;
 
     /// Runs its task in the middle of a poll: after the first look at the task, before the spin.
     #[derive(Default)]
     struct EndsInPoll(OnceLock<Weak<dyn RawTask>>);
 
     impl Scheduler for Arc<EndsInPoll> {
-        fn on_start(&self, _: Runner) {}
-        fn on_dequeue(&self, _: Runner) {}
-        fn on_finish(&self, _: Runner, _: bool, _: bool) {}
-        fn on_woken(&self, _: Runner) {}
-        fn on_cancelling(&self) {}
-        fn on_closure_dropped(&self, _: JobPlace) {}
-        fn on_not_run(&self) {}
         fn is_stopping(&self) -> bool {
             false
         }
@@ -864,5 +858,31 @@ mod tests {
             gave_way.iter().all(|ready| (63..=64).contains(ready)),
             "{gave_way:?}"
         );
+    }
+
+    /// A pool that has more jobs queued.
+    struct Busy;
+
+    impl Scheduler for Busy {
+        fn is_stopping(&self) -> bool {
+            false
+        }
+        fn role(&self) -> Role {
+            Role::Outside
+        }
+        fn has_backlog(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_poll_that_waits_for_a_busy_pool_says_so() {
+        let closure: fn() = || ();
+        let task = TaskCell::queued(closure, Location::caller(), None, 0, Busy);
+        let mut handle = JoinHandle::new(Arc::new(task));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(!take_backlog());
+        assert!(Pin::new(&mut handle).poll(&mut context).is_pending());
+        assert!(take_backlog() && !take_backlog());
     }
 }

@@ -5,22 +5,13 @@ use std::panic::Location;
 use loom::thread;
 
 use crate::error::JoinError;
-use crate::task::cell::{
-    JobPlace, JoinTask, RawTask, Role, Runner, Scheduler, Taken, TaskCell, refuse,
-};
+use crate::task::cell::{JoinTask, RawTask, Role, Runner, Scheduler, Taken, TaskCell, refuse};
 use crate::util::sync::Arc;
 
 /// The scheduler of a task that no pool counts.
 struct NoPool;
 
 impl Scheduler for NoPool {
-    fn on_start(&self, _: Runner) {}
-    fn on_dequeue(&self, _: Runner) {}
-    fn on_finish(&self, _: Runner, _: bool, _: bool) {}
-    fn on_woken(&self, _: Runner) {}
-    fn on_cancelling(&self) {}
-    fn on_closure_dropped(&self, _: JobPlace) {}
-    fn on_not_run(&self) {}
     fn is_stopping(&self) -> bool {
         false
     }

@@ -5,7 +5,7 @@ use std::mem;
 use std::panic::Location;
 
 use crate::error::JoinError;
-use crate::task::cell::{JobPlace, NoClosure, Role, Runner, Scheduler, TaskCell, refuse, state_of};
+use crate::task::cell::{NoClosure, Role, Runner, Scheduler, TaskCell, refuse, state_of};
 use crate::task::join_handle::JoinHandle;
 use crate::task::state::{Cancel, OutcomeKind, Stage};
 use crate::util::sync::{Arc, Mutex};
@@ -321,12 +321,4 @@ impl Scheduler for PromiseScheduler {
     fn is_stopping(&self) -> bool {
         false
     }
-
-    fn on_start(&self, _: Runner) {}
-    fn on_dequeue(&self, _: Runner) {}
-    fn on_finish(&self, _: Runner, _: bool, _: bool) {}
-    fn on_woken(&self, _: Runner) {}
-    fn on_cancelling(&self) {}
-    fn on_closure_dropped(&self, _: JobPlace) {}
-    fn on_not_run(&self) {}
 }

@@ -243,8 +243,8 @@ fn polls_that_meet_the_end_of_their_job_return_pending_from_time_to_time() {
 #[test]
 fn a_poll_of_a_running_job_returns_in_microseconds() {
     within(LONG, "polls", || {
-        // In a new thread each time, which has not learned yet that spinning is in vain. From the
-        // ninth poll on, the task counts as the only one of the thread.
+        // Each round has a new thread, whose budget for spinning is full. From the ninth poll on, the
+        // task counts as the only one of the thread.
         let slowest_poll = || {
             let (_, waker) = CountingWaker::new();
             let polls = (0..10).map(|_| {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Waker};
 
-use futurepool::{ExecutorExt, InlineExecutor, JoinHandle, ThreadPool, as_completed};
+use futurepool::{ExecutorExt, InlineExecutor, JoinError, JoinHandle, ThreadPool, as_completed};
 use futures::stream::Stream;
 
 type Workload = (&'static str, fn(u64));
@@ -154,24 +154,22 @@ fn nested(jobs: u64) {
     assert_eq!(join_all(parents), jobs / CHILDREN * sum_below(CHILDREN));
 }
 
-/// A stream registers with all handles, then the jobs end, then it yields them.
 fn completed(jobs: u64) {
     let gated = Gated::new();
-    let mut stream = pin!(as_completed(gated.queue(jobs)));
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(stream.as_mut().poll_next(&mut context).is_pending());
-    gated.open();
-    let mut sum = 0;
-    while let Poll::Ready(Some(result)) = stream.as_mut().poll_next(&mut context) {
-        sum += result.expect("the job returned");
-    }
-    assert_eq!(sum, sum_below(jobs));
+    let stream = as_completed(gated.queue(jobs));
+    yield_all(gated, stream, jobs);
 }
 
 /// Maps items, with nothing set.
 fn map(jobs: u64) {
     let gated = Gated::new();
-    let mut stream = pin!(gated.pool.map(0..jobs, |number| number));
+    let stream = gated.pool.map(0..jobs, |number| number);
+    yield_all(gated, stream, jobs);
+}
+
+/// A stream registers with all jobs, then the jobs end, then it yields their results.
+fn yield_all(gated: Gated, stream: impl Stream<Item = Result<u64, JoinError>>, jobs: u64) {
+    let mut stream = pin!(stream);
     let mut context = Context::from_waker(Waker::noop());
     assert!(stream.as_mut().poll_next(&mut context).is_pending());
     gated.open();

@@ -137,8 +137,8 @@ impl<'job, A, R, U> Adaptive<'job, A, R, U> {
         };
         running.push(Arc::clone(&half));
         drop(running);
-        // An unordered map has to learn of the new batch.
-        wake_all(waker);
+        // An unordered map must poll the new batch.
+        wake_if_any(waker);
         Split::Half(half)
     }
 }
@@ -213,8 +213,8 @@ pub(super) struct Available<'job, U> {
 
 /// The map's view of a [`SharedChunk`], which hides the type of the items.
 pub(super) trait ChunkView<'job, U>: Send + Sync {
-    /// Takes what is available. If the chunk is neither finished nor eager, that is nothing, and the
-    /// chunk keeps `waker`.
+    /// Takes what is available. Otherwise returns `None`, and the chunk keeps `waker`. The results of a
+    /// chunk that is neither finished nor eager are not available.
     fn take(&self, waker: &Waker) -> Option<Available<'job, U>>;
     /// Takes everything: the job has ended.
     fn take_all(&self) -> Available<'job, U>;
@@ -312,7 +312,7 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         };
         drop(state);
         drop_catching("the destructor of a result", unwanted);
-        wake_all(waker);
+        wake_if_any(waker);
         item
     }
 
@@ -323,7 +323,7 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         let items = state.items.len();
         state.failures = failures.cloned();
         if state.waker.is_some() {
-            // The map has waited since the chunk was queued. It takes care of itself from then on.
+            // The map already waits for this chunk, so it wants each result.
             state.eager = true;
         }
         if !state.abandoned {
@@ -348,7 +348,7 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         drop_items(items.into_iter());
         drop(runner);
         match is_split {
-            true => wake_all(waker),
+            true => wake_if_any(waker),
             // The end of the job wakes the map, after it was counted.
             false => drop_waker(waker),
         }
@@ -373,7 +373,7 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
             waker = state.waker.take();
         }
         drop(state);
-        wake_all(waker);
+        wake_if_any(waker);
         unwanted
     }
 
@@ -466,7 +466,7 @@ impl<'job, A: Send, U: Send> ChunkView<'job, U> for SharedChunk<'job, A, U> {
             waker = state.waker.take();
         }
         drop(state);
-        wake_all(waker);
+        wake_if_any(waker);
     }
 
     fn abandon(&self) {
@@ -501,7 +501,7 @@ impl<'job, A: Send, U: Send> ChunkView<'job, U> for SharedChunk<'job, A, U> {
     }
 }
 
-fn wake_all(waker: Option<Waker>) {
+fn wake_if_any(waker: Option<Waker>) {
     if let Some(waker) = waker {
         wake(waker);
     }
@@ -761,7 +761,7 @@ where
         return;
     }
     if !adaptive.route.try_acquire() {
-        // No other job of the map will come by, so one job more than the capacity is queued.
+        // No other job of the map is queued that could help, so this one exceeds the capacity.
         adaptive.route.force_acquire();
     }
     let job = MapJob::helper(shared);

@@ -438,8 +438,8 @@ pub(super) enum Chunk<'job, A, U> {
 
 /// Submits a job with several items, which has its permit.
 ///
-/// This is the only function that does, because each type of job and each place that submits it costs every
-/// program that calls `map` much code.
+/// All such jobs go through this function. Each further type of job, or place that submits one, would
+/// add much code to every program that calls `map`.
 #[inline(never)]
 pub(super) fn submit_chunk_job<'job, A, F, R, U>(
     shared: &Shared<'job, A, F, R, U>,
