@@ -1,11 +1,14 @@
 //! The errors of the crate.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{Location, resume_unwind};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::util::unwind::panic_message;
 
@@ -70,6 +73,108 @@ enum Kind {
     SpawnFailed(Arc<io::Error>),
     Timeout(Option<Origin>),
     Deadlock(Box<Cycle>),
+    #[cfg_attr(not(feature = "task"), allow(dead_code))]
+    Failed(Box<Failure>),
+}
+
+/// A job that was accepted and has no result, for a reason that only tasks have.
+#[derive(Clone)]
+#[cfg_attr(not(feature = "process"), allow(dead_code))]
+pub(crate) struct Failure {
+    pub(crate) cause: FailureCause,
+    /// The name of the task, if the error is about a task.
+    pub(crate) task: Option<Box<str>>,
+    /// The worker process that the job was sent to.
+    pub(crate) worker: Option<u32>,
+    /// How that process ended.
+    pub(crate) status: Option<ExitStatus>,
+    /// The last lines that it has written to stderr.
+    pub(crate) output: Option<Box<str>>,
+    pub(crate) may_have_run: bool,
+    pub(crate) origin: Option<Origin>,
+}
+
+#[derive(Clone)]
+#[cfg_attr(not(feature = "process"), allow(dead_code))]
+pub(crate) enum FailureCause {
+    /// The worker ended by itself. The text says how.
+    Crashed(Box<str>),
+    /// The job was cancelled while it ran, and its worker was killed.
+    Killed,
+    TimeLimit(Duration),
+    MemoryLimit {
+        limit: u64,
+        seen: u64,
+    },
+    Codec(Box<str>),
+    UnknownTask(Box<str>),
+    Refused(Box<str>),
+    Expired,
+}
+
+impl Failure {
+    #[cfg_attr(not(feature = "task"), allow(dead_code))]
+    pub(crate) fn new(cause: FailureCause) -> Self {
+        Self {
+            cause,
+            task: None,
+            worker: None,
+            status: None,
+            output: None,
+            may_have_run: false,
+            origin: None,
+        }
+    }
+
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(task) = &self.task {
+            write!(f, "task {task}: ")?;
+        }
+        let worker = Worker(self.worker);
+        match &self.cause {
+            FailureCause::Crashed(how) => write!(f, "{worker} {how}")?,
+            FailureCause::Killed => {
+                write!(
+                    f,
+                    "the job was cancelled while it ran, and {worker} was killed"
+                )?;
+            }
+            FailureCause::TimeLimit(limit) => {
+                write!(
+                    f,
+                    "{worker} was killed: the job exceeded its time limit of {limit:?}"
+                )?;
+            }
+            FailureCause::MemoryLimit { limit, seen } => write!(
+                f,
+                "{worker} was killed: the job exceeded the memory limit of {limit} bytes \
+                 ({seen} bytes were resident)"
+            )?,
+            FailureCause::Codec(text)
+            | FailureCause::UnknownTask(text)
+            | FailureCause::Refused(text) => f.write_str(text)?,
+            FailureCause::Expired => f.write_str("the deadline passed before the job started")?,
+        }
+        if let Some(origin) = self.origin {
+            write!(f, " (submitted at {origin})")?;
+        }
+        match self.output.as_deref().map(str::trim_end) {
+            None | Some("") => Ok(()),
+            Some(output) => write!(f, "; its last output: {output}"),
+        }
+    }
+}
+
+/// Names a worker process in a message.
+struct Worker(Option<u32>);
+
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "worker {pid}"),
+            None => f.write_str("its worker"),
+        }
+    }
 }
 
 /// The place where the job was submitted.
@@ -81,6 +186,20 @@ struct Panic {
     /// The payload's text, if it is a `&str` or a `String`.
     message: Option<Box<str>>,
     origin: Origin,
+    /// Only for a panic in a worker process.
+    remote: Option<Box<RemotePanic>>,
+}
+
+/// What is known of a panic in a worker process.
+#[cfg_attr(not(feature = "process"), allow(dead_code))]
+pub(crate) struct RemotePanic {
+    /// The file, line and column of the panic.
+    pub(crate) location: Option<Box<str>>,
+    pub(crate) task: Box<str>,
+    pub(crate) worker: u32,
+    /// How the process ended. `None` if it lives on.
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) output: Option<Box<str>>,
 }
 
 impl JoinError {
@@ -89,7 +208,74 @@ impl JoinError {
             message: panic_message(&*payload).map(Box::from),
             payload: Mutex::new(payload),
             origin,
+            remote: None,
         })))
+    }
+
+    /// Creates the error of a job that panicked in a worker process. The payload is a `String`.
+    #[cfg(feature = "process")]
+    pub(crate) fn panicked_in_worker(message: String, origin: Origin, remote: RemotePanic) -> Self {
+        let mut error = Self::panicked(Box::new(message), origin);
+        if let Kind::Panic(panic) = &mut error.0 {
+            panic.remote = Some(Box::new(remote));
+        }
+        error
+    }
+
+    #[cfg(feature = "task")]
+    pub(crate) fn failed(failure: Failure) -> Self {
+        Self(Kind::Failed(Box::new(failure)))
+    }
+
+    /// Creates the error of a job whose arguments or result could not be encoded or decoded.
+    #[cfg(feature = "task")]
+    pub(crate) fn codec(task: &str, text: impl Into<Box<str>>, may_have_run: bool) -> Self {
+        Self::failed(Failure {
+            task: Some(task.into()),
+            may_have_run,
+            ..Failure::new(FailureCause::Codec(text.into()))
+        })
+    }
+
+    /// Creates the error of a job that its executor cannot run.
+    #[cfg(feature = "task")]
+    pub(crate) fn refused(task: &str, text: impl Into<Box<str>>) -> Self {
+        Self::failed(Failure {
+            task: Some(task.into()),
+            ..Failure::new(FailureCause::Refused(text.into()))
+        })
+    }
+
+    /// Creates the error of a job whose deadline passed before it started.
+    #[cfg(feature = "task")]
+    pub(crate) fn expired(task: &str) -> Self {
+        Self::failed(Failure {
+            task: Some(task.into()),
+            ..Failure::new(FailureCause::Expired)
+        })
+    }
+
+    /// Returns whether the job has no result for a reason that only tasks have.
+    pub(crate) fn is_failure(&self) -> bool {
+        self.failure().is_some()
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        match &self.0 {
+            Kind::Failed(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
+    fn cause(&self) -> Option<&FailureCause> {
+        self.failure().map(|failure| &failure.cause)
+    }
+
+    fn remote_panic(&self) -> Option<&RemotePanic> {
+        match &self.0 {
+            Kind::Panic(panic) => panic.remote.as_deref(),
+            _ => None,
+        }
     }
 
     pub(crate) fn broken_by(cause: Cause) -> Self {
@@ -109,6 +295,9 @@ impl JoinError {
         match &mut self.0 {
             Kind::Cancelled(at) | Kind::Shutdown(at) | Kind::Timeout(at) => {
                 at.get_or_insert(origin);
+            }
+            Kind::Failed(failure) => {
+                failure.origin.get_or_insert(origin);
             }
             Kind::Panic(_) | Kind::Broken(_) | Kind::SpawnFailed(_) | Kind::Deadlock(_) => {}
         }
@@ -133,13 +322,17 @@ impl JoinError {
             Kind::SpawnFailed(error) => Kind::SpawnFailed(Arc::clone(error)),
             Kind::Timeout(_) => Kind::Timeout(None),
             Kind::Deadlock(cycle) => Kind::Deadlock(cycle.clone()),
+            Kind::Failed(failure) => Kind::Failed(Box::new(Failure {
+                origin: None,
+                ..Failure::clone(failure)
+            })),
             Kind::Cancelled(_) | Kind::Panic(_) => Kind::Cancelled(None),
         })
     }
 
-    /// Returns `true` if the job was cancelled before it started.
+    /// Returns `true` if the job was cancelled before it started, or killed by a cancel.
     ///
-    /// A job is cancelled by:
+    /// Only executors with worker processes kill running jobs. A job is cancelled by:
     ///
     /// - its handle,
     /// - [`cancel_queued`](crate::ThreadPool::cancel_queued) or
@@ -151,7 +344,7 @@ impl JoinError {
     #[doc(alias = "CancelledError")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, Kind::Cancelled(_))
+        matches!(self.0, Kind::Cancelled(_)) || matches!(self.cause(), Some(FailureCause::Killed))
     }
 
     /// Returns `true` if the job panicked.
@@ -234,6 +427,110 @@ impl JoinError {
     #[must_use]
     pub fn is_deadlock(&self) -> bool {
         matches!(self.0, Kind::Deadlock(_))
+    }
+
+    /// Returns `true` if the worker process of the job ended before the job did.
+    ///
+    /// The job has ended it: by a signal, such as that of an invalid memory access, by an abort or by
+    /// an exit. Or something else has killed it. [`exit_status`](Self::exit_status) and
+    /// [`worker_output`](Self::worker_output) tell more, as does `Display`. The pool lives on.
+    #[doc(alias = "BrokenProcessPool")]
+    #[doc(alias = "ProcessExpired")]
+    #[doc(alias = "TerminatedWorkerError")]
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::Crashed(_)))
+    }
+
+    /// Returns `true` if the job exceeded its time limit, and its worker process was killed.
+    ///
+    /// Unlike [`is_timeout`](Self::is_timeout), this describes the job, not a wait for it.
+    #[doc(alias = "TimeoutError")]
+    #[must_use]
+    pub fn is_time_limit(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::TimeLimit(_)))
+    }
+
+    /// Returns `true` if the job exceeded the memory limit, and its worker process was killed.
+    #[doc(alias = "MemoryError")]
+    #[must_use]
+    pub fn is_memory_limit(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::MemoryLimit { .. }))
+    }
+
+    /// Returns `true` if the arguments or the result could not be encoded or decoded.
+    ///
+    /// If the result is what failed, [`may_have_run`](Self::may_have_run) returns `true`.
+    #[doc(alias = "PicklingError")]
+    #[must_use]
+    pub fn is_codec(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::Codec(_)))
+    }
+
+    /// Returns `true` if the worker process does not have the task, or has another version of it.
+    #[doc(alias = "AttributeError")]
+    #[must_use]
+    pub fn is_unknown_task(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::UnknownTask(_)))
+    }
+
+    /// Returns `true` if the executor cannot do what the call asks for.
+    ///
+    /// An example is a time limit in a thread, which cannot be killed.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::Refused(_)))
+    }
+
+    /// Returns `true` if the deadline of the job passed before the job started.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::Expired))
+    }
+
+    /// Returns how the worker process of the job ended, if it ended and its status is known.
+    #[doc(alias = "exitcode")]
+    #[must_use]
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        match self.remote_panic() {
+            Some(remote) => remote.status,
+            None => self.failure()?.status,
+        }
+    }
+
+    /// Returns the last lines that the worker process wrote to its stderr before it ended.
+    ///
+    /// `None` if the process did not end, or if its stderr is not read by the pool.
+    #[must_use]
+    pub fn worker_output(&self) -> Option<&str> {
+        match self.remote_panic() {
+            Some(remote) => remote.output.as_deref(),
+            None => self.failure()?.output.as_deref(),
+        }
+    }
+
+    /// Returns the file, line and column of a panic in a worker process.
+    ///
+    /// [`location`](Self::location) stays the place where the job was submitted. For a panic in a
+    /// thread this returns `None`: the panic hook has printed the place.
+    #[must_use]
+    pub fn panic_location(&self) -> Option<&str> {
+        self.remote_panic()?.location.as_deref()
+    }
+
+    /// Returns whether the job may have run, wholly or in part.
+    ///
+    /// `false` is certain: the job never started, so running it again does nothing twice. The errors of
+    /// a wait, such as [`is_timeout`](Self::is_timeout), return `true`: the job can still run.
+    #[must_use]
+    pub fn may_have_run(&self) -> bool {
+        match &self.0 {
+            Kind::Cancelled(_) | Kind::Shutdown(_) | Kind::Broken(_) | Kind::SpawnFailed(_) => {
+                false
+            }
+            Kind::Panic(_) | Kind::Timeout(_) | Kind::Deadlock(_) => true,
+            Kind::Failed(failure) => failure.may_have_run,
+        }
     }
 
     /// Returns the panic payload of the job.
@@ -348,6 +645,7 @@ impl JoinError {
         match &self.0 {
             Kind::Cancelled(at) | Kind::Shutdown(at) | Kind::Timeout(at) => *at,
             Kind::Panic(panic) => Some(panic.origin),
+            Kind::Failed(failure) => failure.origin,
             Kind::Broken(_) | Kind::SpawnFailed(_) | Kind::Deadlock(_) => None,
         }
     }
@@ -401,12 +699,22 @@ impl fmt::Display for JoinError {
         match &self.0 {
             Kind::Cancelled(_) => f.write_str("the job was cancelled before it started"),
             Kind::Panic(panic) => {
-                match &panic.message {
-                    Some(message) => write!(f, "the job panicked: {message}")?,
+                match &panic.remote {
                     None => f.write_str("the job panicked")?,
+                    Some(remote) => {
+                        let RemotePanic { task, worker, .. } = &**remote;
+                        write!(f, "task {task}: the job panicked in worker {worker}")?;
+                        if let Some(location) = &remote.location {
+                            write!(f, " at {location}")?;
+                        }
+                    }
+                }
+                if let Some(message) = &panic.message {
+                    write!(f, ": {message}")?;
                 }
                 write!(f, " (submitted at {})", panic.origin)
             }
+            Kind::Failed(failure) => failure.fmt(f),
             Kind::Shutdown(_) => f.write_str("the pool is shut down and accepts no more jobs"),
             Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
             Kind::SpawnFailed(error) => write!(f, "failed to spawn a worker thread: {error}"),
@@ -440,6 +748,16 @@ impl fmt::Debug for JoinError {
             Kind::SpawnFailed(_) => "SpawnFailed",
             Kind::Timeout(_) => "Timeout",
             Kind::Deadlock(_) => "Deadlock",
+            Kind::Failed(ref failure) => match failure.cause {
+                FailureCause::Crashed(_) => "Crashed",
+                FailureCause::Killed => "Cancelled",
+                FailureCause::TimeLimit(_) => "TimeLimit",
+                FailureCause::MemoryLimit { .. } => "MemoryLimit",
+                FailureCause::Codec(_) => "Codec",
+                FailureCause::UnknownTask(_) => "UnknownTask",
+                FailureCause::Refused(_) => "Refused",
+                FailureCause::Expired => "Expired",
+            },
         };
         write!(f, "JoinError::{kind}({:?})", self.to_string())
     }
@@ -460,6 +778,13 @@ impl From<JoinError> for io::Error {
         let kind = match &error.0 {
             Kind::Timeout(_) => io::ErrorKind::TimedOut,
             Kind::Deadlock(_) => io::ErrorKind::Deadlock,
+            Kind::Failed(failure) => match failure.cause {
+                FailureCause::TimeLimit(_) | FailureCause::Expired => io::ErrorKind::TimedOut,
+                FailureCause::MemoryLimit { .. } => io::ErrorKind::OutOfMemory,
+                FailureCause::Codec(_) => io::ErrorKind::InvalidData,
+                FailureCause::Refused(_) => io::ErrorKind::Unsupported,
+                _ => io::ErrorKind::Other,
+            },
             _ => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
@@ -508,6 +833,9 @@ pub struct SubmitError<F> {
 pub(crate) enum Refusal {
     Full,
     Closed(Closed),
+    /// The executor cannot do what a call asks for: an error that `is_refused` or `is_expired`.
+    #[cfg_attr(not(feature = "task"), allow(dead_code))]
+    Unable(Box<JoinError>),
 }
 
 impl<F> SubmitError<F> {
@@ -542,7 +870,20 @@ impl<F> SubmitError<F> {
         matches!(self.reason, Refusal::Closed(Closed::Broken(_)))
     }
 
-    /// Returns the closure that was not accepted.
+    /// Returns `true` if the executor cannot do what the call asks for: see
+    /// [`JoinError::is_refused`].
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(&self.reason, Refusal::Unable(error) if error.is_refused())
+    }
+
+    /// Returns `true` if the deadline of the call has passed: see [`JoinError::is_expired`].
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        matches!(&self.reason, Refusal::Unable(error) if error.is_expired())
+    }
+
+    /// Returns the closure, or the call, that was not accepted.
     #[must_use]
     pub fn into_inner(self) -> F {
         self.job
@@ -556,6 +897,7 @@ impl<F> fmt::Display for SubmitError<F> {
         match &self.reason {
             Refusal::Full => f.write_str("the pool's queue is full"),
             Refusal::Closed(closed) => JoinError::from(closed.clone()).fmt(f),
+            Refusal::Unable(error) => error.fmt(f),
         }
     }
 }
@@ -566,6 +908,8 @@ impl<F> fmt::Debug for SubmitError<F> {
             Refusal::Full => "Full",
             Refusal::Closed(Closed::Shutdown) => "Shutdown",
             Refusal::Closed(Closed::Broken(_)) => "Broken",
+            Refusal::Unable(_) if self.is_expired() => "Expired",
+            Refusal::Unable(_) => "Refused",
         };
         write!(f, "SubmitError::{kind}({:?})", self.to_string())
     }
@@ -596,11 +940,12 @@ impl<F> Error for SubmitError<F> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildError {
     field: &'static str,
-    problem: &'static str,
+    problem: Cow<'static, str>,
 }
 
 impl BuildError {
-    pub(crate) fn new(field: &'static str, problem: &'static str) -> Self {
+    pub(crate) fn new(field: &'static str, problem: impl Into<Cow<'static, str>>) -> Self {
+        let problem = problem.into();
         Self { field, problem }
     }
 

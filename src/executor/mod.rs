@@ -9,7 +9,7 @@ mod tokio;
 use std::sync::OnceLock;
 
 use crate::pool::{GlobalPool, ThreadPool};
-use crate::task::cell::{JobPlace, Role, Runner, Scheduler, TaskCell};
+use crate::task::cell::{Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::Span;
@@ -171,57 +171,9 @@ where
 #[derive(Default)]
 struct DeferredScheduler(OnceLock<Arc<dyn Scheduler>>);
 
-impl DeferredScheduler {
-    fn if_attached(&self, f: impl FnOnce(&dyn Scheduler)) {
-        if let Some(scheduler) = self.0.get() {
-            f(&**scheduler);
-        }
-    }
-}
-
 impl Scheduler for DeferredScheduler {
-    fn on_start(&self, runner: Runner) {
-        self.if_attached(|pool| pool.on_start(runner));
-    }
-
-    fn on_dequeue(&self, runner: Runner) {
-        self.if_attached(|pool| pool.on_dequeue(runner));
-    }
-
-    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool) {
-        self.if_attached(|pool| pool.on_finish(runner, panicked, wakes));
-    }
-
-    fn on_woken(&self, runner: Runner) {
-        self.if_attached(|pool| pool.on_woken(runner));
-    }
-
-    fn on_cancelling(&self) {
-        self.if_attached(|pool| pool.on_cancelling());
-    }
-
-    fn on_closure_dropped(&self, place: JobPlace) {
-        self.if_attached(|pool| pool.on_closure_dropped(place));
-    }
-
-    fn on_not_run(&self) {
-        self.if_attached(|pool| pool.on_not_run());
-    }
-
-    fn on_published(&self, runner: Option<Runner>) {
-        self.if_attached(|pool| pool.on_published(runner));
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.0.get().is_some_and(|pool| pool.is_stopping())
-    }
-
-    fn has_backlog(&self) -> bool {
-        self.0.get().is_some_and(|pool| pool.has_backlog())
-    }
-
-    fn role(&self) -> Role {
-        self.0.get().map_or(Role::Outside, |pool| pool.role())
+    fn inner(&self) -> Option<&dyn Scheduler> {
+        self.0.get().map(|pool| &**pool)
     }
 
     fn attach(&self, scheduler: Arc<dyn Scheduler>) {

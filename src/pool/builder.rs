@@ -8,6 +8,8 @@ use std::time::Duration;
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
 use crate::pool::inner::{PoolInner, PoolRefs, next_id};
+#[cfg(feature = "process")]
+use crate::pool::worker::WorkerHooks;
 use crate::util::sealed::{PRIVATE, Private};
 use crate::util::sync::{Arc, thread};
 use crate::util::unwind::{drop_catching, drop_payload, emit, panic_message};
@@ -45,6 +47,8 @@ pub struct ThreadPoolBuilder {
     keep_alive: Option<Duration>,
     initializer: Option<Initializer>,
     on_exit: Option<OnExit>,
+    #[cfg(feature = "process")]
+    hooks: Option<Arc<dyn WorkerHooks>>,
     #[cfg(feature = "tokio")]
     runtime: Runtime,
 }
@@ -75,6 +79,8 @@ impl ThreadPoolBuilder {
             keep_alive: None,
             initializer: None,
             on_exit: None,
+            #[cfg(feature = "process")]
+            hooks: None,
             #[cfg(feature = "tokio")]
             runtime: Runtime::Current,
         }
@@ -345,6 +351,13 @@ impl ThreadPoolBuilder {
         self
     }
 
+    /// Sets what the workers do besides running jobs.
+    #[cfg(feature = "process")]
+    pub(crate) fn hooks(mut self, hooks: Arc<dyn WorkerHooks>) -> Self {
+        self.hooks = Some(hooks);
+        self
+    }
+
     /// Sets the prefix if none was set.
     pub(super) fn default_prefix(mut self, prefix: &str) -> Self {
         self.thread_name_prefix
@@ -396,6 +409,8 @@ impl ThreadPoolBuilder {
             keep_alive: self.keep_alive,
             initializer: self.initializer,
             on_exit: self.on_exit,
+            #[cfg(feature = "process")]
+            hooks: self.hooks,
             #[cfg(feature = "tokio")]
             runtime: match self.runtime {
                 Runtime::Current => tokio::runtime::Handle::try_current().ok(),
@@ -447,6 +462,8 @@ pub(crate) struct Config {
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) on_exit: Option<OnExit>,
+    #[cfg(feature = "process")]
+    pub(crate) hooks: Option<Arc<dyn WorkerHooks>>,
     #[cfg(feature = "tokio")]
     pub(crate) runtime: Option<tokio::runtime::Handle>,
 }

@@ -25,6 +25,7 @@ use crate::task::context::{
     CancellingFrame, Context, WorkerId, WorkerPhase, current_worker, running_jobs,
 };
 use crate::task::job::Job;
+use crate::task::state::OutcomeKind;
 use crate::util::fault::fault_or;
 use crate::util::sync::{Arc, AtomicBool, Ordering, fence};
 use crate::util::unwind::{drop_catching, emit, wake, wake_all};
@@ -364,7 +365,7 @@ impl Scheduler for PoolRef {
         }
     }
 
-    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool) {
+    fn on_finish(&self, runner: Runner, kind: OutcomeKind, wakes: bool) {
         let pool = &**self.0;
         let shard = pool.counters.current();
         match runner {
@@ -379,10 +380,11 @@ impl Scheduler for PoolRef {
             Runner::Executor if wakes => shard.unavailable.increment(),
             Runner::Executor => {}
         }
-        if panicked {
-            shard.panicked.increment_end();
-        } else {
-            shard.completed.increment_end();
+        match kind {
+            OutcomeKind::Returned => shard.completed.increment_end(),
+            OutcomeKind::Panicked => shard.panicked.increment_end(),
+            OutcomeKind::Cancelled => shard.killed.increment_end(),
+            OutcomeKind::NotRun | OutcomeKind::Failed => shard.failed.increment_end(),
         }
         // A thread that sees the result and submits the next job finds this worker searching: rule 4
         // of `idle.rs`.

@@ -9,7 +9,7 @@ use crate::util::sync::{AtomicBool, AtomicU64, Ordering, fence};
 /// The metrics of a pool: see [`ThreadPool::metrics`](crate::ThreadPool::metrics).
 ///
 /// The pool keeps working while the fields are read one after the other, so they can be slightly
-/// out of step. At any quiet moment `submitted == completed + panicked + cancelled`.
+/// out of step. At any quiet moment `submitted == completed + panicked + cancelled + failed`.
 ///
 /// The metrics count jobs. A job of a [`map`](crate::ThreadPool::map) can have many
 /// items, and counts as completed even if some of them panicked.
@@ -35,8 +35,11 @@ pub struct Metrics {
     /// Jobs that panicked.
     pub panicked: u64,
     /// Accepted jobs that never ran for any reason: a cancellation, a broken pool or a spawn
-    /// failure.
+    /// failure. Running jobs that a cancel has killed count, too: see `ProcessPool`.
     pub cancelled: u64,
+    /// Jobs of worker processes that have no result for any other reason: a crash, a limit, or
+    /// arguments that could not be encoded. Always 0 for a pool of threads.
+    pub failed: u64,
     /// Submissions that were refused because the pool was full, shut down or broken.
     pub rejected: u64,
     /// Failed attempts to spawn a worker thread.
@@ -73,15 +76,19 @@ pub(crate) struct Shard {
     pub(crate) started: Counter,
     /// Jobs that will never start. Written before that is visible.
     pub(crate) never_started: Counter,
-    /// These three are written before the outcome is visible.
+    /// These five are written before the outcome is visible.
     pub(crate) completed: Counter,
     pub(crate) panicked: Counter,
     pub(crate) cancelled: Counter,
+    /// Jobs that started, and have no result: see [`Metrics::failed`].
+    pub(crate) failed: Counter,
+    /// Jobs that started, and were killed by a cancel.
+    pub(crate) killed: Counter,
     /// Workers that have ended a job and now run a user's waker. The same thread increments and
     /// decrements.
     pub(crate) unavailable: Counter,
     /// Jobs that run inside of a job that waits for them. Incremented after `started`, decremented
-    /// before `completed` and `panicked`, by the same thread.
+    /// before the counter of its end, by the same thread.
     pub(crate) inlined: Counter,
 }
 
@@ -186,6 +193,8 @@ impl Counters {
         // difference can only be too large.
         let ended = self.sum(|shard| &shard.completed)
             + self.sum(|shard| &shard.panicked)
+            + self.sum(|shard| &shard.failed)
+            + self.sum(|shard| &shard.killed)
             + self.sum(|shard| &shard.never_started);
         let unavailable = self.sum(|shard| &shard.unavailable);
         let inlined = self.sum(|shard| &shard.inlined);
@@ -201,13 +210,15 @@ impl Counters {
     pub(crate) fn read(&self, workers: usize, starting: usize, queued: Option<usize>) -> Metrics {
         let completed = self.sum(|shard| &shard.completed);
         let panicked = self.sum(|shard| &shard.panicked);
+        let failed = self.sum(|shard| &shard.failed);
+        let killed = self.sum(|shard| &shard.killed);
         let cancelled = self.sum(|shard| &shard.cancelled);
         let never_started = self.sum(|shard| &shard.never_started);
         let inlined = self.sum(|shard| &shard.inlined);
         let started = self.sum(|shard| &shard.started);
         let submitted = self.all_submitted(Ordering::Acquire);
         let workers = workers as u64;
-        let running = started.saturating_sub(completed + panicked);
+        let running = started.saturating_sub(completed + panicked + failed + killed);
         let running = running.min(workers + inlined);
         let waiting = submitted.saturating_sub(started + never_started);
         Metrics {
@@ -218,7 +229,8 @@ impl Counters {
             submitted,
             completed,
             panicked,
-            cancelled,
+            cancelled: cancelled + killed,
+            failed,
             rejected: self.rejected.get(),
             spawn_failures: self.spawn_failures.get(),
         }
@@ -230,7 +242,11 @@ impl Counters {
         // are read first, so a job that is counted as ended is counted as submitted.
         let read = |counter: &Counter| counter.0.load(Ordering::SeqCst);
         let ended_here = |shard: &CachePadded<Shard>| {
-            read(&shard.completed) + read(&shard.panicked) + read(&shard.cancelled)
+            read(&shard.completed)
+                + read(&shard.panicked)
+                + read(&shard.cancelled)
+                + read(&shard.failed)
+                + read(&shard.killed)
         };
         let ended = self.shards.iter().map(ended_here).sum();
         (ended, self.all_submitted(Ordering::SeqCst))

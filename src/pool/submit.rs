@@ -15,7 +15,7 @@ use crate::pool::inner::{PoolInner, PoolRefs};
 use crate::pool::queue::Push;
 use crate::pool::semaphore::{Semaphore, Ticket};
 use crate::pool::spawn::notify_work;
-use crate::task::cell::TaskCell;
+use crate::task::cell::{JobClosure, Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
@@ -36,9 +36,25 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
+    enqueue_with(pool, refs.get(), closure, origin, span)
+}
+
+/// Queues a job with a scheduler of its own: see [`enqueue`].
+pub(crate) fn enqueue_with<S, F, T>(
+    pool: &Arc<PoolInner>,
+    scheduler: S,
+    closure: F,
+    origin: Origin,
+    span: Option<Span>,
+) -> Result<JoinHandle<T>, (Closed, F)>
+where
+    S: Scheduler,
+    F: JobClosure<T>,
+    T: Send + 'static,
+{
     // Approximate: it only ranks the candidates of a probe. The queue has its own order.
     let order = pool.counters().next_order();
-    let task = Arc::new(TaskCell::queued(closure, origin, span, order, refs.get()));
+    let task = Arc::new(TaskCell::queued(closure, origin, span, order, scheduler));
     match enqueue_new(pool, Job::new(Arc::clone(&task) as _)) {
         Ok(()) => Ok(JoinHandle::new(task)),
         Err(closed) => {

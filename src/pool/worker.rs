@@ -14,6 +14,24 @@ use crate::util::sync::{Arc, Instant, Ordering, fence};
 use crate::util::timer;
 use crate::util::unwind::{catch_panic, emit};
 
+/// What the workers of a pool do besides running jobs: each may own something that the jobs use.
+#[cfg(feature = "process")]
+pub(crate) trait WorkerHooks: Send + Sync {
+    /// Runs before the first job.
+    fn started(&self, pool: &Arc<PoolInner>);
+    /// Runs after each job. The worker counts as idle.
+    fn between_jobs(&self, pool: &Arc<PoolInner>);
+    /// Runs after the last job, while the worker still counts.
+    fn ending(&self, pool: &Arc<PoolInner>);
+}
+
+#[cfg(feature = "process")]
+fn call_hook(pool: &PoolInner, hook: impl FnOnce(&dyn WorkerHooks)) {
+    if let Some(hooks) = &pool.config().hooks {
+        catch_panic("a hook of a worker", || hook(&**hooks));
+    }
+}
+
 /// The life of a worker.
 pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     let index = slot.name_index;
@@ -30,7 +48,11 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     match initialized {
         Ok(()) => {
             set_phase(pool, WorkerPhase::InLoop);
+            #[cfg(feature = "process")]
+            call_hook(pool, |hooks| hooks.started(pool));
             worker_loop(pool);
+            #[cfg(feature = "process")]
+            call_hook(pool, |hooks| hooks.ending(pool));
             on_exit = pool.config().on_exit.as_ref();
         }
         // Not in its loop: destructors of refused jobs must not run other jobs on this thread.
@@ -60,6 +82,8 @@ pub(crate) fn worker_loop(pool: &Arc<PoolInner>) {
         if !job.run_if_queued() {
             pool.popped_tombstone();
         }
+        #[cfg(feature = "process")]
+        call_hook(pool, |hooks| hooks.between_jobs(pool));
     }
 }
 

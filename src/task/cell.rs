@@ -70,33 +70,43 @@ impl<T> Default for Extras<T> {
 }
 
 /// The pool of a task, which counts what happens to the task, and knows its own workers. By default
-/// nothing is counted.
+/// everything is passed on to an [inner](Self::inner) scheduler, and without that nothing is counted.
 pub(crate) trait Scheduler: Send + Sync + 'static {
+    /// Returns the scheduler that the default methods pass on to.
+    fn inner(&self) -> Option<&dyn Scheduler> {
+        None
+    }
     /// The task is about to be visible as running. Called under the task's lock: only counts.
     fn on_start(&self, runner: Runner) {
-        let _ = runner;
+        self.inner().inspect(|inner| inner.on_start(runner));
     }
     /// The task has left the queue, or leaves a tombstone in it.
     fn on_dequeue(&self, runner: Runner) {
-        let _ = runner;
+        self.inner().inspect(|inner| inner.on_dequeue(runner));
     }
     /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. Called
     /// under the task's lock: counts, and may make the worker the one that searches.
-    fn on_finish(&self, runner: Runner, panicked: bool, wakes: bool) {
-        let _ = (runner, panicked, wakes);
+    fn on_finish(&self, runner: Runner, kind: OutcomeKind, wakes: bool) {
+        self.inner()
+            .inspect(|inner| inner.on_finish(runner, kind, wakes));
     }
     /// The user's waker has returned.
     fn on_woken(&self, runner: Runner) {
-        let _ = runner;
+        self.inner().inspect(|inner| inner.on_woken(runner));
     }
     /// The task will never start. Called under the task's lock: only counts.
-    fn on_cancelling(&self) {}
+    fn on_cancelling(&self) {
+        self.inner().inspect(|inner| inner.on_cancelling());
+    }
     /// Its closure is dropped.
     fn on_closure_dropped(&self, place: JobPlace) {
-        let _ = place;
+        self.inner()
+            .inspect(|inner| inner.on_closure_dropped(place));
     }
     /// The error is about to be visible. Called under the task's lock: only counts.
-    fn on_not_run(&self) {}
+    fn on_not_run(&self) {
+        self.inner().inspect(|inner| inner.on_not_run());
+    }
     /// The handle has cancelled the task: its error is visible, or its cancel request is set.
     /// Returns the answer for the handle. May run user code.
     fn on_cancel(&self, cancel: Cancel) -> Cancel {
@@ -105,15 +115,19 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     /// The outcome is visible, of a task that `runner` has run or that did not run. Wakes what waits
     /// for an idle pool, so no lock may be held.
     fn on_published(&self, runner: Option<Runner>) {
-        let _ = runner;
+        self.inner().inspect(|inner| inner.on_published(runner));
     }
     /// Returns whether all running jobs are asked to end.
-    fn is_stopping(&self) -> bool;
+    fn is_stopping(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.is_stopping())
+    }
     /// Returns this thread's relation to the pool.
-    fn role(&self) -> Role;
+    fn role(&self) -> Role {
+        self.inner().map_or(Role::Outside, |inner| inner.role())
+    }
     /// Returns whether the pool has more than one job queued, as far as can be seen without a lock.
     fn has_backlog(&self) -> bool {
-        false
+        self.inner().is_some_and(|inner| inner.has_backlog())
     }
     /// A task made for any executor has reached a pool. Called under the task's lock.
     fn attach(&self, scheduler: Arc<dyn Scheduler>) {
@@ -284,7 +298,6 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
     /// counters; the outcome is visible; the waiter is woken.
     pub(crate) fn resolve(&self, outcome: Result<T, JoinError>, runner: Runner) {
         let kind = OutcomeKind::of(&outcome);
-        let panicked = kind == OutcomeKind::Panicked;
         if fault_or!("a_task_seems_resolved_too_early": true; false) {
             self.resolved.store(true, Ordering::Release);
         }
@@ -306,7 +319,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             // Invariant: counted under the lock under which the end becomes visible. So a thread that
             // finds the pool idle sees each of its jobs as finished, by any reference.
             let mut inner = self.inner.lock();
-            self.scheduler.on_finish(runner, panicked, false);
+            self.scheduler.on_finish(runner, kind, false);
             // The handle is gone, so no callback and no waker can arrive.
             let waker = inner.state.finish(kind);
             drop(inner);
@@ -319,7 +332,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         let wakes = inner.state.wakes_user_code();
         // Invariant: a job is counted as ended before its outcome is visible. From then on its worker
         // counts as idle, unless it must run a user's waker, or waits for the job itself.
-        self.scheduler.on_finish(runner, panicked, wakes);
+        self.scheduler.on_finish(runner, kind, wakes);
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);
         self.release(inner);
@@ -397,6 +410,8 @@ impl OutcomeKind {
             Self::Cancelled
         } else if error.is_panic() {
             Self::Panicked
+        } else if error.is_failure() {
+            Self::Failed
         } else {
             Self::NotRun
         }
@@ -415,6 +430,21 @@ fn drop_span(span: Option<Span>) {
     }
 }
 
+/// What a job does.
+pub(crate) trait JobClosure<T>: Send + 'static {
+    /// Runs the job, which was submitted at `origin`. Never unwinds.
+    fn call(self, origin: Origin) -> Result<T, JoinError>;
+}
+
+impl<F, T> JobClosure<T> for F
+where
+    F: FnOnce() -> T + Send + 'static,
+{
+    fn call(self, origin: Origin) -> Result<T, JoinError> {
+        catch(origin, self)
+    }
+}
+
 /// Runs a job's closure. A panic in it becomes an error, and an event.
 pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T, JoinError> {
     catch_unwind(AssertUnwindSafe(closure)).map_err(|payload| panicked(payload, origin))
@@ -430,7 +460,7 @@ fn panicked(payload: Box<dyn std::any::Any + Send>, origin: Origin) -> JoinError
 
 impl<F, T, S> RawTask for TaskCell<F, T, S>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: JobClosure<T>,
     T: Send + 'static,
     S: Scheduler,
 {
@@ -464,7 +494,7 @@ where
         // Until the waker has returned: callbacks and wakers are part of the job, too.
         let frame = RunningFrame::enter(Arc::clone(&self) as _);
         let entered = EnteredSpan::enter(span);
-        let outcome = catch(origin, closure);
+        let outcome = closure.call(origin);
         drop(entered);
         self.resolve(outcome, runner);
         drop(frame);
@@ -550,7 +580,7 @@ where
 
 impl<F, T, S> JoinTask<T> for TaskCell<F, T, S>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: JobClosure<T>,
     T: Send + 'static,
     S: Scheduler,
 {

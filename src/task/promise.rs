@@ -5,7 +5,7 @@ use std::mem;
 use std::panic::Location;
 
 use crate::error::JoinError;
-use crate::task::cell::{NoClosure, Role, Runner, Scheduler, TaskCell, refuse, state_of};
+use crate::task::cell::{NoClosure, Runner, Scheduler, TaskCell, refuse, state_of};
 use crate::task::join_handle::JoinHandle;
 use crate::task::state::{Cancel, OutcomeKind, Stage};
 use crate::util::sync::{Arc, Mutex};
@@ -312,13 +312,5 @@ impl Scheduler for PromiseScheduler {
             Cancel::Requested if hooks.stopping => Cancel::Stopping,
             _ => cancel,
         }
-    }
-
-    fn role(&self) -> Role {
-        Role::Outside
-    }
-
-    fn is_stopping(&self) -> bool {
-        false
     }
 }

@@ -74,6 +74,10 @@ pub(crate) enum OutcomeKind {
     /// It did not run, for another reason than a cancel: the pool was shut down or broken, or no
     /// thread could be started.
     NotRun,
+    /// It has no result, for a reason that only tasks have: see [`FailureCause`].
+    ///
+    /// [`FailureCause`]: crate::error::FailureCause
+    Failed,
 }
 
 /// What a registered waker wakes.
