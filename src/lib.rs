@@ -260,6 +260,9 @@
 // Maintainers: begin with `guide/how_it_works.rs`, then `task/mod.rs` (the lock order is there) and
 // `pool/mod.rs`.
 
+/// Functions that run in any executor, in this process or in another one.
+#[cfg(feature = "task")]
+mod call;
 /// Many handles: `as_completed`, `wait`, `map`.
 mod combine;
 mod error;
@@ -280,6 +283,14 @@ mod unblock;
 /// Locks (std's or loom's), unwinding, spinning, the timer, injected faults.
 mod util;
 
+#[cfg(feature = "task")]
+pub use call::bytes::Bytes;
+#[cfg(feature = "task")]
+pub use call::codec::Payload;
+#[cfg(feature = "task")]
+pub use call::registry::Tasks;
+#[cfg(feature = "task")]
+pub use call::{Call, Task};
 pub use combine::as_completed::{
     AsCompleted, AsCompletedIter, TimedAsCompleted, TimedAsCompletedIter, as_completed,
 };
@@ -290,6 +301,8 @@ pub use combine::wait::{ReturnWhen, Wait, Waited, wait, wait_results};
 pub use error::{BuildError, InitError, JoinError, SubmitError, TimeoutError};
 pub use executor::ext::ExecutorExt;
 pub use executor::{Executor, InlineExecutor};
+#[cfg(feature = "task")]
+pub use futurepool_macros::task;
 pub use park::block_on::block_on;
 pub use pool::{
     GlobalPool, InitializerOutput, Metrics, Shutdown, SubmitAsync, ThreadPool, ThreadPoolBuilder,
@@ -304,6 +317,31 @@ pub use task::join_handle::JoinHandle;
 pub use task::promise::{Promise, promise};
 pub use task::tagged::Tagged;
 pub use unblock::Unblock;
+
+/// What the code that `#[task]` and `tasks!` write needs. Not public: it changes without notice.
+#[cfg(feature = "task")]
+#[doc(hidden)]
+pub mod __private {
+    pub use inventory;
+    pub use serde;
+
+    pub use crate::call::codec::{CodecError, Slot, decode, encode};
+    pub use crate::call::registry::{RunError, TaskEntry};
+
+    /// Fails to compile if a parameter of a task has a type that cannot be sent.
+    pub const fn assert_argument<T>()
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+    }
+
+    /// Fails to compile if the output of a task has a type that cannot be sent.
+    pub const fn assert_output<T>()
+    where
+        T: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+    }
+}
 
 // The README's examples are tests.
 #[cfg(all(doctest, feature = "tokio"))]

@@ -36,6 +36,8 @@ mod scope_map;
 mod shutdown;
 mod spans;
 mod spurious_unparks;
+#[cfg(feature = "task")]
+mod tasks;
 #[cfg(feature = "tokio")]
 mod tokio_traps;
 mod unblock;

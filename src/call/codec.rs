@@ -1,0 +1,164 @@
+//! How arguments and outputs become bytes: MessagePack with the names of fields.
+//!
+//! Serializers are user code: they may fail, panic, or run other jobs that encode.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, IgnoredAny};
+use serde::ser::{Serialize, Serializer};
+
+use crate::call::bytes::{Bytes, collect_lanes, with_lanes};
+use crate::util::unwind::{drop_payload, panic_message};
+
+/// The encoded arguments or the encoded output of a task.
+///
+/// An executor outside this crate sends it to where the task runs: see [`TaskJob`](crate::TaskJob).
+/// It consists of a body, in MessagePack with the names of fields, and of lanes. A lane is a large
+/// [`Bytes`] buffer, which the body only refers to, so that it is never copied.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::{Bytes, Payload};
+///
+/// let payload = Payload::from_parts(vec![0xc0], vec![Bytes::from(vec![0; 5000])]);
+/// assert_eq!(payload.body(), [0xc0]);
+/// assert_eq!(payload.lanes()[0].len(), 5000);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Payload {
+    pub(crate) body: Vec<u8>,
+    pub(crate) lanes: Vec<Bytes>,
+}
+
+impl Payload {
+    /// Creates a payload of what [`into_parts`](Self::into_parts) has returned elsewhere.
+    #[must_use]
+    pub fn from_parts(body: Vec<u8>, lanes: Vec<Bytes>) -> Self {
+        Self { body, lanes }
+    }
+
+    /// Returns the body and the lanes.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<u8>, Vec<Bytes>) {
+        (self.body, self.lanes)
+    }
+
+    /// Returns the encoded text, without the buffers in lanes.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Returns the buffers that travel beside the body. Their order matters.
+    #[must_use]
+    pub fn lanes(&self) -> &[Bytes] {
+        &self.lanes
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload")
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .field("lanes", &self.lanes)
+            .finish()
+    }
+}
+
+/// An `Option` that is encoded as a list of none or one.
+///
+/// MessagePack encodes `Some(None)` and `Some(())` like `None`. This tells them apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot<T>(pub Option<T>);
+
+impl<T: Serialize> Serialize for Slot<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Slot<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut list = Vec::<T>::deserialize(deserializer)?;
+        match list.len() {
+            0 | 1 => Ok(Self(list.pop())),
+            n => Err(D::Error::invalid_length(n, &"at most one")),
+        }
+    }
+}
+
+/// Why a value could not be encoded or decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodecError {
+    text: String,
+}
+
+impl CodecError {
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Encodes a value.
+///
+/// # Errors
+///
+/// Returns the error, or the panic, of the value's `Serialize`.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, CodecError> {
+    contained("`Serialize`", || {
+        let mut body = Vec::new();
+        let mut serializer = rmp_serde::Serializer::new(&mut body).with_struct_map();
+        let (encoded, lanes) = collect_lanes(|| value.serialize(&mut serializer));
+        match encoded {
+            Ok(()) => Ok(Payload { body, lanes }),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+/// Decodes a value.
+///
+/// # Errors
+///
+/// Returns the error, or the panic, of the type's `Deserialize`. Bytes behind the value are an
+/// error, too.
+pub fn decode<T: DeserializeOwned>(payload: Payload) -> Result<T, CodecError> {
+    let Payload { body, lanes } = payload;
+    contained("`Deserialize`", || {
+        with_lanes(lanes, || {
+            let mut deserializer = rmp_serde::Deserializer::from_read_ref(&body);
+            let value = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+            match IgnoredAny::deserialize(&mut deserializer) {
+                Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),
+                _ => Err("there is more behind the value".to_owned()),
+            }
+        })
+    })
+}
+
+/// Calls `user_code`, and turns a panic of it into an error. `what` is what panics.
+pub(crate) fn contained<R>(
+    what: &str,
+    user_code: impl FnOnce() -> Result<R, String>,
+) -> Result<R, CodecError> {
+    let result = catch_unwind(AssertUnwindSafe(user_code));
+    let text = match result {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(text)) => text,
+        Err(payload) => {
+            let message = panic_message(&*payload).unwrap_or("(no text)");
+            let text = format!("{what} panicked: {message}");
+            drop_payload(payload);
+            text
+        }
+    };
+    Err(CodecError { text })
+}

@@ -1,0 +1,1 @@
+//! Stand-ins for constructors of [`JoinError`] that `error.rs` does not have yet.
