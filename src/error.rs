@@ -214,8 +214,11 @@ impl JoinError {
 
     /// Creates the error of a job that panicked in a worker process. The payload is a `String`.
     #[cfg(feature = "process")]
-    pub(crate) fn panicked_in_worker(message: String, origin: Origin, remote: RemotePanic) -> Self {
-        let mut error = Self::panicked(Box::new(message), origin);
+    ///
+    /// [`submitted_at`](Self::submitted_at) sets the place.
+    #[track_caller]
+    pub(crate) fn panicked_in_worker(message: String, remote: RemotePanic) -> Self {
+        let mut error = Self::panicked(Box::new(message), Location::caller());
         if let Kind::Panic(panic) = &mut error.0 {
             panic.remote = Some(Box::new(remote));
         }
@@ -299,6 +302,7 @@ impl JoinError {
             Kind::Failed(failure) => {
                 failure.origin.get_or_insert(origin);
             }
+            Kind::Panic(panic) if panic.remote.is_some() => panic.origin = origin,
             Kind::Panic(_) | Kind::Broken(_) | Kind::SpawnFailed(_) | Kind::Deadlock(_) => {}
         }
         self

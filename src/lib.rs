@@ -274,6 +274,9 @@ pub mod guide;
 mod park;
 /// Where jobs wait and threads run them.
 mod pool;
+/// Worker processes.
+#[cfg(feature = "process")]
+pub mod process;
 /// Jobs that borrow.
 mod scope;
 /// One job: its state, its closure and outcome, its two handles.
@@ -308,6 +311,8 @@ pub use pool::{
     GlobalPool, InitializerOutput, Metrics, Shutdown, SubmitAsync, ThreadPool, ThreadPoolBuilder,
     WaitIdle, global, submit,
 };
+#[cfg(feature = "process")]
+pub use process::{ProcessPool, ProcessPoolBuilder};
 pub use scope::{Scope, ScopedJoinHandle};
 pub use task::cancel_handle::CancelHandle;
 pub use task::cancel_on_drop::CancelOnDrop;
@@ -327,6 +332,8 @@ pub mod __private {
 
     pub use crate::call::codec::{CodecError, Slot, decode, encode};
     pub use crate::call::registry::{RunError, TaskEntry};
+    #[cfg(feature = "process")]
+    pub use crate::process::TestEntry;
 
     /// Fails to compile if a parameter of a task has a type that cannot be sent.
     pub const fn assert_argument<T>()

@@ -321,6 +321,22 @@ impl PoolInner {
         marked
     }
 
+    /// Calls `f` on a worker that has ended a job. Meanwhile nothing may count on this worker.
+    pub(crate) fn while_unavailable(self: &Arc<Self>, f: impl FnOnce()) {
+        let unavailable = &self.counters.current().unavailable;
+        unavailable.increment();
+        if Context::with(|context| context.searching.take()).unwrap_or(false) {
+            self.idle.stop_searching();
+        }
+        // A job that came since the last one was counted as ended may have been left to this worker.
+        fence(Ordering::SeqCst);
+        if self.has_queued_hint() {
+            notify_work(self);
+        }
+        f();
+        unavailable.decrement();
+    }
+
     /// Wakes what waits for the termination, if that has come.
     pub(crate) fn check_termination(&self) {
         wake_all(self.registry.check_termination(self.is_closed_and_empty()));
@@ -434,19 +450,8 @@ impl Scheduler for PoolRef {
         if runner != Some(Runner::Executor) {
             return wake_all(wakers);
         }
-        // The wakers are user code and may take their time. Meanwhile nothing may count on this worker.
-        let unavailable = &pool.counters.current().unavailable;
-        unavailable.increment();
-        if Context::with(|context| context.searching.take()).unwrap_or(false) {
-            pool.idle.stop_searching();
-        }
-        // A job that came since this one was counted as ended may have been left to this worker.
-        fence(Ordering::SeqCst);
-        if pool.has_queued_hint() {
-            notify_work(pool);
-        }
-        wake_all(wakers);
-        unavailable.decrement();
+        // The wakers are user code and may take their time.
+        pool.while_unavailable(|| wake_all(wakers));
     }
 
     fn is_stopping(&self) -> bool {

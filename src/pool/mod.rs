@@ -37,15 +37,21 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 pub use self::builder::{InitializerOutput, ThreadPoolBuilder};
 pub use self::global::{GlobalPool, global, submit};
 pub(crate) use self::inner::PoolInner;
+#[cfg(feature = "process")]
+pub(crate) use self::inner::PoolRef;
 use self::inner::PoolRefs;
 pub use self::metrics::Metrics;
 pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
 use self::spawn::prestart;
 pub use self::submit::SubmitAsync;
+#[cfg(feature = "process")]
+pub(crate) use self::submit::enqueue_with;
 pub(crate) use self::submit::{Acquire, PoolSubmitter};
 use self::submit::{acquire_blocking, enqueue, enqueue_job};
 pub use self::wait_idle::WaitIdle;
+#[cfg(feature = "process")]
+pub(crate) use self::worker::WorkerHooks;
 use crate::error::{JoinError, Refusal, SubmitError};
 use crate::task::cell::TaskCell;
 use crate::task::job::Job;
@@ -250,13 +256,39 @@ impl ThreadPool {
     }
 
     /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does.
-    fn acquire_permit(&self) {
+    pub(crate) fn acquire_permit(&self) {
         if let Some(semaphore) = self.inner.semaphore() {
             match self.inner.current_worker() {
                 Some(_) => semaphore.force_acquire(),
                 None => acquire_blocking(semaphore),
             }
         }
+    }
+
+    /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does.
+    pub(crate) fn try_acquire_permit(&self) -> Result<(), Refusal> {
+        let semaphore = self.inner.semaphore();
+        if semaphore.is_some_and(|semaphore| !semaphore.try_acquire()) {
+            self.inner.counters().rejected();
+            let closed = self.inner.closed();
+            return Err(closed.map_or(Refusal::Full, Refusal::Closed));
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn inner(&self) -> Arc<PoolInner> {
+        Arc::clone(&self.inner)
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn pool_ref(&self) -> PoolRef {
+        self.refs.get()
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.inner.is_forked()
     }
 
     /// Queues a job that was made for any executor, as [`submit`](Self::submit) does.
@@ -297,12 +329,8 @@ impl ThreadPool {
         T: Send + 'static,
     {
         let origin = Location::caller();
-        let semaphore = self.inner.semaphore();
-        if semaphore.is_some_and(|semaphore| !semaphore.try_acquire()) {
-            self.inner.counters().rejected();
-            let closed = self.inner.closed();
-            let reason = closed.map_or(Refusal::Full, Refusal::Closed);
-            return Err(SubmitError::new(reason, closure));
+        if let Err(refusal) = self.try_acquire_permit() {
+            return Err(SubmitError::new(refusal, closure));
         }
         enqueue(&self.inner, &self.refs, closure, origin, span::current())
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))

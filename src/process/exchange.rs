@@ -1,0 +1,774 @@
+//! One thread of the pool and its worker process: the thread sends calls, and reads the results.
+//!
+//! ```text
+//!   job ─► Link::run ─► a worker that is ready: ready, booting, or new
+//!              │
+//!              ├─► RUN ──► worker ──► RESULTS, in parts ──► the sink
+//!              └─► the worker ended: why?  running call: an error; later calls: the next worker
+//! ```
+//!
+//! A call has *begun* if its frame was wholly written, and the worker was allowed to begin it: see the
+//! window in `wire.rs`. It is sent to no other worker then, unless its task says that it may be.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::call::CallInfo;
+use crate::call::codec::Payload;
+use crate::error::{Cause, Failure, FailureCause, JoinError, RemotePanic};
+use crate::pool::PoolInner;
+use crate::process::builder::Config;
+use crate::process::events::{self, EventRecord};
+use crate::process::frame::{FrameError, Head, NoSigpipe, payload_size, write_frame};
+use crate::process::output::Output;
+use crate::process::spawn::{Ready, StartError, Starting};
+use crate::process::supervisor::Supervisor;
+use crate::process::wire::{self, RunHead, Status};
+use crate::process::worker::{Control, Ended, KillReason, SAMPLE_EVERY, Worker};
+use crate::task::state::Origin;
+
+/// After so many failed starts in a row the pool is broken.
+const MAX_FAILED_STARTS: u32 = 3;
+
+/// How long a worker that has closed its socket may take to end.
+const END_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a killed process may take to end.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the threads of a pool share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    // Dropped first, as it waits for the workers to end.
+    pub(crate) supervisor: Supervisor,
+    pub(crate) output: Output,
+    next_generation: AtomicU32,
+    next_job: AtomicU64,
+    failed_starts: AtomicU32,
+    /// Held by the thread that starts the first worker. Until it is known that the program can be a
+    /// worker, no other one is started.
+    first_start: Mutex<FirstStart>,
+}
+
+#[derive(Debug, Default)]
+struct FirstStart {
+    succeeded: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            supervisor: Supervisor::new(config.memory_limit),
+            output: Output::new(),
+            config,
+            next_generation: AtomicU32::new(1),
+            next_job: AtomicU64::new(1),
+            failed_starts: AtomicU32::new(0),
+            first_start: Mutex::default(),
+        }
+    }
+
+    fn begin_start(&self) -> Result<Starting, StartError> {
+        let generation = self.next_generation.fetch_add(1, Ordering::Relaxed);
+        Starting::begin(&self.config, &self.supervisor, &self.output, generation)
+    }
+}
+
+/// A thread's side of a worker process.
+#[derive(Debug)]
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    ready: Option<Ready>,
+    /// A replacement that boots.
+    next: Option<Starting>,
+    /// Why the last start failed, to be told to the next job.
+    failed: Option<StartError>,
+    scratch: Vec<u8>,
+    /// How many calls the worker may begin at once, of the task that ran last.
+    window: Option<(&'static str, u32)>,
+}
+
+/// What becomes of one call.
+pub(crate) type Outcome = Result<Payload, JoinError>;
+
+/// What is left to do of a job.
+struct Left {
+    calls: VecDeque<(usize, Payload)>,
+    /// How often the first of them was begun.
+    starts: u32,
+    /// How often a worker was gone before it had begun anything.
+    losses: u32,
+}
+
+/// Why the exchange with a worker stopped.
+enum Stop {
+    /// All results are there.
+    Done,
+    /// The worker cannot be used any more. `announced`: how many of the calls that are left may have
+    /// begun. `panic`: the first of them panicked, which ended the worker.
+    Gone {
+        announced: usize,
+        panic: Option<Payload>,
+    },
+}
+
+impl Link {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            ready: None,
+            next: None,
+            failed: None,
+            scratch: Vec::new(),
+            window: None,
+        }
+    }
+
+    /// Ensures that a worker is ready, if the pool goes on. An error is kept for the next job.
+    pub(crate) fn prepare(&mut self) {
+        if self.failed.is_none() {
+            self.failed = self.worker().err();
+        }
+    }
+
+    /// Returns whether [`prepare`](Self::prepare) has something to do.
+    pub(crate) fn needs_worker(&self) -> bool {
+        self.failed.is_none()
+            && !self
+                .ready
+                .as_ref()
+                .is_some_and(|ready| ready.worker.is_usable())
+    }
+
+    /// Returns a worker that is ready. Starts one if need be.
+    fn worker(&mut self) -> Result<Arc<Worker>, StartError> {
+        if let Some(ready) = self.ready.take_if(|ready| !ready.worker.is_usable()) {
+            drop(ready);
+        }
+        if self.ready.is_none() {
+            let started = self.start();
+            let shared = &self.shared;
+            match started {
+                Ok(ready) => {
+                    shared.failed_starts.store(0, Ordering::Release);
+                    self.ready = Some(ready);
+                }
+                Err(error) => {
+                    shared.failed_starts.fetch_add(1, Ordering::AcqRel);
+                    return Err(error);
+                }
+            }
+        }
+        let ready = self.ready.as_ref().expect("it was just set");
+        Ok(Arc::clone(&ready.worker))
+    }
+
+    fn start(&mut self) -> Result<Ready, StartError> {
+        let shared = Arc::clone(&self.shared);
+        if let Some(starting) = self.next.take() {
+            let finished = starting.finish(&shared.config);
+            if let Ok(ready) = finished {
+                return self.initialize(ready);
+            }
+        }
+        // One after the other, until it is known that the program can be a worker.
+        let mut first = shared
+            .first_start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if first.succeeded {
+            drop(first);
+            let ready = shared.begin_start()?.finish(&shared.config)?;
+            return self.initialize(ready);
+        }
+        let ready = shared.begin_start()?.finish(&shared.config)?;
+        first.succeeded = true;
+        drop(first);
+        self.initialize(ready)
+    }
+
+    /// Runs the initializer in a new worker.
+    fn initialize(&mut self, ready: Ready) -> Result<Ready, StartError> {
+        let Some(initializer) = &self.shared.config.initializer else {
+            return Ok(ready);
+        };
+        let info = initializer.info.clone();
+        let call = initializer.call.clone();
+        let check = initializer.check;
+        let timeout = self.shared.config.start_timeout;
+        let worker = Arc::clone(&ready.worker);
+        self.ready = Some(ready);
+        // The start has a limit of its own.
+        let info = CallInfo {
+            time_limit: Some(info.time_limit.map_or(timeout, |limit| limit.min(timeout))),
+            deadline: None,
+            ..info
+        };
+        let control = Arc::default();
+        let mut outcome = None;
+        let mut left = Left {
+            calls: VecDeque::from([(0, call)]),
+            starts: 0,
+            losses: 0,
+        };
+        let stop = self.exchange(&worker, &info, &control, &mut left, &mut |_, result| {
+            outcome = Some(result);
+        });
+        let ready = self.ready.take().expect("the exchange leaves it");
+        let problem = match (stop, outcome) {
+            (Ok(Stop::Done), Some(Ok(payload))) => match check(payload) {
+                Ok(()) => return Ok(ready),
+                Err(text) => text,
+            },
+            (Ok(Stop::Done), Some(Err(error))) => error.to_string(),
+            (Ok(Stop::Gone { panic, .. }), _) => self.end_of(&worker, &info, panic).to_string(),
+            (Ok(Stop::Done), None) => "it gave no result".to_owned(),
+            (Err(()), _) => "its worker ended before it began".to_owned(),
+        };
+        worker.kill(KillReason::Leaving);
+        Err(StartError {
+            text: format!("the initializer failed: {problem}"),
+            kind: None,
+        })
+    }
+
+    /// Sends calls of one task to a worker, and hands each result to `sink`, which gets the number of the
+    /// call.
+    ///
+    /// `control` decides between a cancel and the outcome. The caller asks it before it uses the result.
+    pub(crate) fn run(
+        &mut self,
+        info: &CallInfo,
+        calls: Vec<(usize, Payload)>,
+        control: &Arc<Control>,
+        pool: Option<&Arc<PoolInner>>,
+        origin: Origin,
+        sink: &mut dyn FnMut(usize, Outcome),
+    ) {
+        let mut sink = |call: usize, outcome: Outcome| {
+            sink(call, outcome.map_err(|error| error.submitted_at(origin)));
+        };
+        let mut left = Left {
+            calls: calls.into(),
+            starts: 0,
+            losses: 0,
+        };
+        while !left.calls.is_empty() {
+            if control.is_cancelled() {
+                return fail_all(&mut left, &mut sink, &JoinError::cancelled());
+            }
+            let worker = match self.failed.take().map_or_else(|| self.worker(), Err) {
+                Ok(worker) => worker,
+                Err(error) => {
+                    let error = self.start_failed(error, pool);
+                    return fail_all(&mut left, &mut sink, &error);
+                }
+            };
+            if let Some(error) = self.unable(info) {
+                return fail_all(&mut left, &mut sink, &error);
+            }
+            match self.exchange(&worker, info, control, &mut left, &mut sink) {
+                Ok(Stop::Done) => {}
+                Ok(Stop::Gone { announced, panic }) => {
+                    let error = self.end_of(&worker, info, panic);
+                    self.ready = None;
+                    left.starts += 1;
+                    let retries = self.shared.config.retry_on_crash;
+                    let max_starts = info.attempts.min(retries.saturating_add(1));
+                    let may_retry =
+                        info.idempotent && error.is_crashed() && left.starts < max_starts;
+                    let was_cancelled = control.is_cancelled();
+                    if may_retry && !was_cancelled && control.take_back() {
+                        continue;
+                    }
+                    left.starts = 0;
+                    // Those that may have begun, the running one first.
+                    for _ in 0..announced.max(1) {
+                        if let Some((call, _)) = left.calls.pop_front() {
+                            sink(call, Err(error.replicate()));
+                        }
+                    }
+                    if !was_cancelled {
+                        control.take_back();
+                    }
+                }
+                // Nothing has begun.
+                Err(()) => {
+                    self.ready = None;
+                    left.losses += 1;
+                    if left.losses >= MAX_FAILED_STARTS {
+                        let text = "several workers in a row ended before they could begin the job";
+                        let error = JoinError::failed(Failure {
+                            task: Some(info.name.into()),
+                            ..Failure::new(FailureCause::Crashed(text.into()))
+                        });
+                        return fail_all(&mut left, &mut sink, &error);
+                    }
+                    control.take_back();
+                }
+            }
+        }
+    }
+
+    /// Returns why the worker cannot run the task, or why it need not.
+    fn unable(&self, info: &CallInfo) -> Option<JoinError> {
+        if info
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            return Some(JoinError::expired(info.name));
+        }
+        let tasks = &self.ready.as_ref()?.tasks;
+        let mut versions = Vec::new();
+        for (_, version, signature) in tasks.iter().filter(|(name, ..)| name == info.name) {
+            if *version == info.version {
+                if *signature == 0 || info.signature == 0 || *signature == info.signature {
+                    return None;
+                }
+                return Some(unknown_task(
+                    info,
+                    "the worker's program has the task with other parameters or another result; build \
+                     both programs from the same source, or give the task a new `version`"
+                        .to_owned(),
+                ));
+            }
+            versions.push(version.to_string());
+        }
+        let text = if versions.is_empty() {
+            "the worker's program does not have this task; link it into the program, or add it to the \
+             list of `process::init_tasks`"
+                .to_owned()
+        } else {
+            format!(
+                "the worker's program has the task in version {}, not {}; update that program",
+                versions.join(", "),
+                info.version
+            )
+        };
+        Some(unknown_task(info, text))
+    }
+
+    fn start_failed(&self, error: StartError, pool: Option<&Arc<PoolInner>>) -> JoinError {
+        let is_initializer = error.text.starts_with("the initializer failed");
+        let failures = self.shared.failed_starts.load(Ordering::Acquire);
+        let is_broken = is_initializer || failures >= MAX_FAILED_STARTS;
+        match pool {
+            Some(pool) if is_broken => {
+                let cause: Cause = Arc::new(error.into_io().into());
+                pool.mark_broken(Arc::clone(&cause));
+                JoinError::broken_by(cause)
+            }
+            _ => JoinError::spawn_failed(Arc::new(error.into_io())),
+        }
+    }
+
+    /// Sends what is left, and reads results until all are there or the worker is gone. `Err` if nothing
+    /// has begun.
+    fn exchange(
+        &mut self,
+        worker: &Arc<Worker>,
+        info: &CallInfo,
+        control: &Arc<Control>,
+        left: &mut Left,
+        sink: &mut dyn FnMut(usize, Outcome),
+    ) -> Result<Stop, ()> {
+        let shared = Arc::clone(&self.shared);
+        let config = &shared.config;
+        let job = shared.next_job.fetch_add(1, Ordering::Relaxed);
+        if !worker.begin_job(job, info, control) {
+            return Err(());
+        }
+        if !control.send(worker) {
+            // It was cancelled, which `run` sees.
+            worker.end_job(0);
+            return Ok(Stop::Done);
+        }
+        self.prepare_replacement(worker);
+        let limit = earlier_limit(config.time_limit, info.time_limit);
+        let window = match self.window {
+            Some((task, window)) if std::ptr::eq(task, info.name) => window,
+            _ => 1,
+        };
+        let sent = left.calls.len();
+        set_limits(&shared, worker, limit);
+        if !self.send(worker, job, info, window, left, sink) {
+            // A frame that was not wholly written begins nothing.
+            worker.end_job(0);
+            worker.kill(KillReason::Leaving);
+            worker.wait_for_end(KILL_PATIENCE);
+            return if left.calls.len() < sent {
+                Ok(Stop::Done)
+            } else {
+                Err(())
+            };
+        }
+        let mut announced = (window as usize).min(left.calls.len());
+        let ready = self.ready.as_mut().expect("the worker is ready");
+        let stop = loop {
+            if left.calls.is_empty() {
+                break Stop::Done;
+            }
+            let frame = match ready.reader.read(&mut &*worker.socket()) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    protocol_error(worker, error);
+                    break Stop::Gone {
+                        announced,
+                        panic: None,
+                    };
+                }
+            };
+            if frame.head.generation != worker.generation() {
+                worker.kill(KillReason::Protocol(
+                    "it sent a message of another worker".into(),
+                ));
+                break Stop::Gone {
+                    announced,
+                    panic: None,
+                };
+            }
+            if frame.head.kind == wire::EVENT {
+                if let Some(record) = EventRecord::decode(&frame.payload.body) {
+                    events::replay(&record, info.name, worker.pid());
+                }
+                continue;
+            }
+            let results = match frame.head {
+                Head {
+                    kind: wire::RESULTS,
+                    job: of,
+                    ..
+                } if of == job => wire::decode_results(frame.payload),
+                _ => None,
+            };
+            let results = results.filter(|results| results.results.len() <= left.calls.len());
+            let Some(results) = results else {
+                worker.kill(KillReason::Protocol(
+                    "it sent something that is no result".into(),
+                ));
+                break Stop::Gone {
+                    announced,
+                    panic: None,
+                };
+            };
+            let mut aborts = None;
+            for (status, payload) in results.results {
+                if status == Status::PanickedAndAborts {
+                    aborts = Some(payload);
+                    break;
+                }
+                let (call, _) = left.calls.pop_front().expect("it was counted");
+                sink(call, outcome(status, payload, worker, info));
+            }
+            announced = (results.window as usize).min(left.calls.len());
+            if let Some(panic) = aborts {
+                break Stop::Gone {
+                    announced: 1,
+                    panic: Some(panic),
+                };
+            }
+            self.window = Some((info.name, results.window.clamp(1, 1024)));
+            if !left.calls.is_empty() {
+                set_limits(&shared, worker, limit);
+            }
+        };
+        if matches!(stop, Stop::Done) {
+            worker.end_job(1);
+            self.recycle(worker);
+        }
+        Ok(stop)
+    }
+
+    /// Writes the calls. Those that are too large get an error, and are no longer left. Returns false if
+    /// the frame was not wholly written, or if nothing is left to send.
+    fn send(
+        &mut self,
+        worker: &Worker,
+        job: u64,
+        info: &CallInfo,
+        window: u32,
+        left: &mut Left,
+        sink: &mut dyn FnMut(usize, Outcome),
+    ) -> bool {
+        let max = self.shared.config.max_payload;
+        let too_large =
+            |payload: &Payload| payload_size(&[&payload.body], &payload.lanes) > max / 2;
+        let mut kept = VecDeque::with_capacity(left.calls.len());
+        for (call, payload) in left.calls.drain(..) {
+            if too_large(&payload) && payload_size(&[&payload.body], &payload.lanes) > max {
+                let text = format!("the arguments are larger than `max_payload`, {max} bytes");
+                sink(call, Err(JoinError::codec(info.name, text, false)));
+            } else {
+                kept.push_back((call, payload));
+            }
+        }
+        left.calls = kept;
+        if left.calls.is_empty() {
+            return false;
+        }
+        let payloads: Vec<&Payload> = left.calls.iter().map(|(_, payload)| payload).collect();
+        let head = RunHead {
+            task: info.name,
+            version: info.version,
+            window,
+            level: events::current_level(),
+        };
+        let head = wire::encode_run(&head, &payloads);
+        let mut body = vec![&head[..]];
+        let mut lanes = Vec::new();
+        for payload in &payloads {
+            body.push(&payload.body);
+            lanes.extend(payload.lanes.iter().cloned());
+        }
+        let frame = Head {
+            kind: wire::RUN,
+            generation: worker.generation(),
+            job,
+        };
+        let mut out = NoSigpipe(worker.socket());
+        write_frame(&mut out, &mut self.scratch, frame, &body, &lanes).is_ok()
+    }
+
+    /// If this is the last job of the worker, starts the next worker, which boots meanwhile.
+    fn prepare_replacement(&mut self, worker: &Worker) {
+        let max = self.shared.config.max_jobs_per_worker;
+        let is_last = max.is_some_and(|max| worker.jobs_done() + 1 >= max);
+        if is_last && self.next.is_none() {
+            // If it fails, the next job tries again, and reports it.
+            self.next = self.shared.begin_start().ok();
+        }
+    }
+
+    /// Lets a worker go that has done enough, or has grown too large.
+    fn recycle(&mut self, worker: &Worker) {
+        let config = &self.shared.config;
+        let is_old = config
+            .max_jobs_per_worker
+            .is_some_and(|max| worker.jobs_done() >= max);
+        let is_large = (config.recycle_above).is_some_and(|limit| worker.sample(false) > limit);
+        if is_large && self.next.is_none() {
+            self.next = self.shared.begin_start().ok();
+        }
+        if is_old || is_large {
+            self.let_go();
+        }
+    }
+
+    /// Asks the worker to leave.
+    fn let_go(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            if let Some(at) = ready.worker.leave(Duration::from_secs(1)) {
+                self.shared.supervisor.look_at(at);
+            }
+        }
+    }
+
+    /// Ends this side: the worker leaves. `wait`: until it has left.
+    pub(crate) fn close(&mut self, wait: bool) {
+        let starting = self.next.take().map(|next| Arc::clone(next.worker()));
+        let ready = self.ready.take().map(|ready| ready.worker);
+        for worker in starting.into_iter().chain(ready) {
+            if let Some(at) = worker.leave(Duration::from_secs(1)) {
+                self.shared.supervisor.look_at(at);
+            }
+            if wait && worker.wait_for_end(Duration::from_secs(2)).is_none() {
+                worker.kill(KillReason::Leaving);
+                worker.wait_for_end(KILL_PATIENCE);
+            }
+        }
+    }
+
+    /// Waits for the end of a worker that is gone in the middle of a job, and returns the error of the
+    /// call that ran.
+    fn end_of(&self, worker: &Worker, info: &CallInfo, panic: Option<Payload>) -> JoinError {
+        let ended = worker.wait_for_end(END_PATIENCE).or_else(|| {
+            let text = "it closed its connection and did not end";
+            worker.kill(KillReason::Protocol(text.into()));
+            worker.wait_for_end(KILL_PATIENCE)
+        });
+        worker.end_job(1);
+        let status = ended.and_then(|ended| ended.status);
+        let output = last_output(worker).map(Box::from);
+        if let Some(panic) = panic {
+            return remote_panic(&panic, worker, info, status, output);
+        }
+        let cause = match worker.kill_reason() {
+            Some(KillReason::Cancelled) => FailureCause::Killed,
+            Some(KillReason::TimeLimit(limit)) => FailureCause::TimeLimit(limit),
+            Some(KillReason::MemoryLimit { limit, seen }) => {
+                FailureCause::MemoryLimit { limit, seen }
+            }
+            Some(KillReason::Protocol(text)) => {
+                FailureCause::Crashed(format!("was killed: {text}").into())
+            }
+            Some(KillReason::Leaving) => FailureCause::Crashed("was killed with its pool".into()),
+            None => FailureCause::Crashed(match ended {
+                Some(ended) => describe_end(ended).into(),
+                None => "was killed, and did not end in time".into(),
+            }),
+        };
+        JoinError::failed(Failure {
+            task: Some(info.name.into()),
+            worker: Some(worker.pid()),
+            status,
+            output,
+            may_have_run: true,
+            ..Failure::new(cause)
+        })
+    }
+}
+
+fn fail_all(left: &mut Left, sink: &mut dyn FnMut(usize, Outcome), error: &JoinError) {
+    for (call, _) in left.calls.drain(..) {
+        sink(call, Err(error.replicate()));
+    }
+}
+
+fn unknown_task(info: &CallInfo, text: String) -> JoinError {
+    JoinError::failed(Failure {
+        task: Some(info.name.into()),
+        ..Failure::new(FailureCause::UnknownTask(text.into()))
+    })
+}
+
+fn earlier_limit(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Starts the clocks of the call that begins now.
+fn set_limits(shared: &Shared, worker: &Worker, limit: Option<Duration>) {
+    let now = Instant::now();
+    if let Some((limit, at)) = limit.and_then(|limit| Some((limit, now.checked_add(limit)?))) {
+        worker.set_time_limit(at, limit);
+        shared.supervisor.look_at(at);
+    }
+    if shared.config.memory_limit.is_some() {
+        let at = now + SAMPLE_EVERY;
+        worker.set_next_sample(Some(at));
+        shared.supervisor.look_at(at);
+    }
+}
+
+/// Kills a worker that does not keep to the protocol. One that has ended is left alone.
+fn protocol_error(worker: &Worker, error: FrameError) {
+    let text = match error {
+        FrameError::End | FrameError::Truncated => return,
+        FrameError::Io(error) => {
+            // The other end is gone.
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ) {
+                return;
+            }
+            format!("its socket failed: {error}")
+        }
+        other => format!("it sent something that is no message: {other}"),
+    };
+    worker.kill(KillReason::Protocol(text.into()));
+}
+
+fn outcome(status: Status, payload: Payload, worker: &Worker, info: &CallInfo) -> Outcome {
+    let text = || String::from_utf8_lossy(&payload.body).into_owned();
+    match status {
+        Status::Returned => Ok(payload),
+        Status::Panicked | Status::PanickedAndAborts => {
+            Err(remote_panic(&payload, worker, info, None, None))
+        }
+        Status::BadArguments => {
+            let text = format!("the worker could not decode the arguments: {}", text());
+            Err(JoinError::codec(info.name, text, false))
+        }
+        Status::BadOutput => {
+            let text = format!("the worker could not encode the result: {}", text());
+            Err(JoinError::codec(info.name, text, true))
+        }
+        Status::UnknownTask => Err(unknown_task(info, text())),
+    }
+}
+
+fn remote_panic(
+    payload: &Payload,
+    worker: &Worker,
+    info: &CallInfo,
+    status: Option<std::process::ExitStatus>,
+    output: Option<Box<str>>,
+) -> JoinError {
+    let (message, location) = wire::decode_panic(payload).unwrap_or(("(no text)", ""));
+    let remote = RemotePanic {
+        location: Some(location)
+            .filter(|place| !place.is_empty())
+            .map(Box::from),
+        task: info.name.into(),
+        worker: worker.pid(),
+        status,
+        output,
+    };
+    JoinError::panicked_in_worker(message.to_owned(), remote)
+}
+
+/// Returns the last lines that a worker has written to its stderr, as far as they were read.
+pub(crate) fn last_output(worker: &Worker) -> Option<String> {
+    let output = worker.output.as_ref()?;
+    output.drain(Duration::from_millis(100));
+    Some(output.tail())
+}
+
+/// Says how a process ended: what follows its name in a message.
+pub(crate) fn describe_end(ended: Ended) -> String {
+    let Some(status) = ended.status else {
+        return "ended in an unknown way: another part of this program has reaped it".to_owned();
+    };
+    if let Some(code) = status.code() {
+        return format!("exited with code {code}");
+    }
+    let Some(signal) = status.signal() else {
+        return format!("ended with {status}");
+    };
+    let name = signal_name(signal).map_or(String::new(), |name| format!(" ({name})"));
+    let core = if status.core_dumped() {
+        ", core dumped"
+    } else {
+        ""
+    };
+    let hint = if signal == rustix::process::Signal::KILL.as_raw() {
+        ", not by its pool: perhaps by the system's out-of-memory killer"
+    } else {
+        ""
+    };
+    format!("was killed by signal {signal}{name}{core}{hint}")
+}
+
+fn signal_name(number: i32) -> Option<&'static str> {
+    use rustix::process::Signal;
+    let names = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    let named = names.iter().find(|(signal, _)| signal.as_raw() == number);
+    named.map(|(_, name)| *name)
+}

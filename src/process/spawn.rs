@@ -1,0 +1,361 @@
+//! Starting a worker process: the command, and the handshake.
+//!
+//! ```text
+//!   begin: socket pair, spawn, SETUP ──► boots ──► finish: HELLO, then the initializer
+//! ```
+//!
+//! A replacement begins while the old worker still runs a job, so that nothing waits for it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use crate::process::builder::{Config, Program, StdioKind};
+use crate::process::child::own_build;
+use crate::process::exchange::{describe_end, last_output};
+use crate::process::frame::{FrameError, FrameReader, Head, NoSigpipe, write_frame};
+use crate::process::init::{Entry, worker_name};
+use crate::process::output::{JobName, Output, OutputStream, Sink};
+use crate::process::supervisor::Supervisor;
+use crate::process::wire::{self, Hello, Setup};
+use crate::process::worker::{KillReason, Running, Worker};
+
+/// A worker process that boots.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    worker: Arc<Worker>,
+    /// When the start has taken too long.
+    deadline: Instant,
+}
+
+/// A worker process that has said what it is.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) reader: FrameReader,
+    pub(crate) tasks: Vec<(String, u32, u64)>,
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, Clone)]
+pub(crate) struct StartError {
+    pub(crate) text: String,
+    /// The system's error, if there is one.
+    pub(crate) kind: Option<ErrorKind>,
+}
+
+impl StartError {
+    fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            kind: None,
+        }
+    }
+
+    fn of_system(what: impl fmt::Display, error: &io::Error) -> Self {
+        Self {
+            text: format!("{what}: {error}"),
+            kind: Some(error.kind()),
+        }
+    }
+
+    pub(crate) fn into_io(self) -> io::Error {
+        io::Error::new(self.kind.unwrap_or(ErrorKind::Other), self.text)
+    }
+}
+
+/// Where close-on-exec is not set in the same step as a socket is made, another spawn in between
+/// would inherit the socket.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+static SPAWN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+impl Starting {
+    /// Starts the process, and does not wait for it.
+    pub(crate) fn begin(
+        config: &Config,
+        supervisor: &Supervisor,
+        output: &Output,
+        generation: u32,
+    ) -> Result<Self, StartError> {
+        let deadline = Instant::now().checked_add(config.start_timeout);
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+        let (program, arguments) = config.command()?;
+        let mut command = Command::new(&program);
+        command.arg0(worker_name(config.program_name().as_os_str()));
+        command.args(arguments).process_group(0);
+        if config.env_clear {
+            command.env_clear();
+        }
+        for (name, value) in &config.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(directory) = &config.current_dir {
+            command.current_dir(directory);
+        }
+        command
+            .stdout(stdio(&config.stdout))
+            .stderr(stdio(&config.stderr));
+
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        let guard = SPAWN.lock();
+        let pair = UnixStream::pair();
+        let (own, theirs) =
+            pair.map_err(|error| StartError::of_system("failed to make a socket pair", &error))?;
+        command.stdin(OwnedFd::from(theirs));
+        let spawned = command.spawn();
+        // The command has a copy of the worker's end.
+        drop(command);
+        #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+        drop(guard);
+        let mut child = spawned.map_err(|error| {
+            StartError::of_system(
+                format_args!("failed to start {}", program.display()),
+                &error,
+            )
+        })?;
+
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| StartError::new("the process has no number"))?;
+        let running: Arc<std::sync::OnceLock<std::sync::Weak<Worker>>> = Arc::default();
+        let current = {
+            let running = Arc::clone(&running);
+            let job = move || -> Option<JobName> {
+                let Running { task, label, .. } = running.get()?.upgrade()?.running()?;
+                let task = task.into();
+                Some(JobName { task, label })
+            };
+            Arc::new(job) as Arc<_>
+        };
+        let mut handle = None;
+        let pipes = [
+            (
+                OutputStream::Stdout,
+                child.stdout.take().map(OwnedFd::from),
+                &config.stdout,
+            ),
+            (
+                OutputStream::Stderr,
+                child.stderr.take().map(OwnedFd::from),
+                &config.stderr,
+            ),
+        ];
+        let mut piped = Ok(());
+        for (stream, pipe, kind) in pipes {
+            let (Some(pipe), Some(sink)) = (pipe, sink(kind)) else {
+                continue;
+            };
+            match output.add(child.id(), stream, pipe, sink, Arc::clone(&current)) {
+                // The tail is that of stderr.
+                Ok(added) => handle = Some(added),
+                Err(error) => piped = Err(error),
+            }
+        }
+        let worker = Arc::new(Worker::new(pid, generation, own, pidfd(pid), handle));
+        let _ = running.set(Arc::downgrade(&worker));
+        // From here on the worker is killed and reaped when it is dropped.
+        piped.map_err(|error| {
+            StartError::of_system("failed to read the output of a worker", &error)
+        })?;
+        supervisor.add(&worker).map_err(|error| {
+            StartError::of_system("failed to start the thread that watches workers", &error)
+        })?;
+        let starting = Self { worker, deadline };
+        starting.send_setup(config, generation)?;
+        Ok(starting)
+    }
+
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    fn send_setup(&self, config: &Config, generation: u32) -> Result<(), StartError> {
+        let setup = Setup {
+            depth: config.depth,
+            address_space_limit: config.address_space_limit,
+            nice: config.nice,
+            max_payload: config.max_payload,
+            generation,
+        };
+        let head = Head {
+            kind: wire::SETUP,
+            generation,
+            job: 0,
+        };
+        // It fits into the buffer of a new socket, so this does not wait.
+        let mut out = NoSigpipe(self.worker.socket());
+        // A worker that is gone already is found by `finish`, which says more.
+        let _ = write_frame(&mut out, &mut Vec::new(), head, &[&setup.encode()], &[]);
+        Ok(())
+    }
+
+    /// Waits until the worker has said what it is.
+    pub(crate) fn finish(self, config: &Config) -> Result<Ready, StartError> {
+        let mut reader = FrameReader::new(config.max_payload);
+        match self.read_hello(config, &mut reader) {
+            Ok(tasks) => Ok(Ready {
+                worker: Arc::clone(&self.worker),
+                reader,
+                tasks,
+            }),
+            Err(problem) => Err(self.fail(problem)),
+        }
+    }
+
+    fn read_hello(
+        &self,
+        config: &Config,
+        reader: &mut FrameReader,
+    ) -> Result<Vec<(String, u32, u64)>, Problem> {
+        let mut socket = TimedSocket {
+            socket: self.worker.socket(),
+            deadline: self.deadline,
+        };
+        let frame = reader.read(&mut socket).map_err(|error| match error {
+            FrameError::End | FrameError::Truncated => Problem::Ended,
+            FrameError::Io(error) if is_timeout(&error) => Problem::TooLate,
+            FrameError::Io(_) => Problem::Ended,
+            other => Problem::Nonsense(other.to_string()),
+        })?;
+        let _ = self.worker.socket().set_read_timeout(None);
+        if frame.head.kind != wire::HELLO || frame.head.generation != self.worker.generation() {
+            return Err(Problem::Nonsense(
+                "its first message is no greeting".to_owned(),
+            ));
+        }
+        let hello = Hello::decode(&frame.payload.body).ok_or_else(|| {
+            Problem::Nonsense("it speaks another version of the protocol".to_owned())
+        })?;
+        if matches!(config.program, Program::Own(_)) && hello.build != own_build() {
+            return Err(Problem::Nonsense(
+                "the program on disk has been replaced by another build: restart this program"
+                    .to_owned(),
+            ));
+        }
+        Ok(hello.tasks)
+    }
+
+    /// Ends a worker that did not start as it should, and says what is known.
+    fn fail(self, problem: Problem) -> StartError {
+        let worker = &self.worker;
+        if matches!(problem, Problem::Ended) {
+            worker.wait_for_end(Duration::from_millis(100));
+        }
+        let ended_by_itself = worker.try_end();
+        worker.kill(KillReason::Leaving);
+        worker.wait_for_end(Duration::from_secs(1));
+        let pid = worker.pid();
+        let advice = "does its `main` begin with `futurepool::process::init()`?";
+        let text = match problem {
+            Problem::Ended => match ended_by_itself {
+                Some(ended) => format!(
+                    "worker {pid} {} before it was ready; {advice}",
+                    describe_end(ended)
+                ),
+                None => format!("worker {pid} closed its connection before it was ready; {advice}"),
+            },
+            Problem::TooLate => format!("worker {pid} was not ready in time; {advice}"),
+            Problem::Nonsense(problem) => format!("worker {pid} cannot be used: {problem}"),
+        };
+        StartError::new(match last_output(worker) {
+            Some(output) => format!("{text}; its last output: {}", output.trim_end()),
+            None => text,
+        })
+    }
+}
+
+enum Problem {
+    Ended,
+    TooLate,
+    Nonsense(String),
+}
+
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// A socket whose reads all end at one point in time.
+pub(crate) struct TimedSocket<'a> {
+    pub(crate) socket: &'a UnixStream,
+    pub(crate) deadline: Instant,
+}
+
+impl io::Read for TimedSocket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left))?;
+        (&mut &*self.socket).read(buffer)
+    }
+}
+
+fn stdio(kind: &StdioKind) -> Stdio {
+    match kind {
+        StdioKind::Inherit => Stdio::inherit(),
+        StdioKind::Null => Stdio::null(),
+        StdioKind::Tee | StdioKind::Lines(_) => Stdio::piped(),
+    }
+}
+
+fn sink(kind: &StdioKind) -> Option<Sink> {
+    match kind {
+        StdioKind::Tee => Some(Sink::Tee),
+        StdioKind::Lines(f) => Some(Sink::Lines(Arc::clone(f))),
+        StdioKind::Inherit | StdioKind::Null => None,
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn pidfd(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pidfd(_: Pid) -> Option<OwnedFd> {
+    None
+}
+
+impl Config {
+    /// Returns the program to start, and its arguments.
+    fn command(&self) -> Result<(PathBuf, Vec<OsString>), StartError> {
+        match &self.program {
+            Program::Path(path) => Ok((path.clone(), Vec::new())),
+            Program::Own(entry) => {
+                let arguments = match entry {
+                    Entry::Main => Vec::new(),
+                    Entry::Test(arguments) => arguments.clone(),
+                };
+                // The open file, so that an upgrade on disk does no harm.
+                let open_file = PathBuf::from("/proc/self/exe");
+                if cfg!(target_os = "linux") && open_file.exists() {
+                    return Ok((open_file, arguments));
+                }
+                let path = std::env::current_exe();
+                let path = path.map_err(|error| {
+                    StartError::of_system("failed to find the own program", &error)
+                })?;
+                Ok((path, arguments))
+            }
+        }
+    }
+
+    fn program_name(&self) -> PathBuf {
+        match &self.program {
+            Program::Path(path) => path.clone(),
+            Program::Own(_) => std::env::current_exe().unwrap_or_default(),
+        }
+    }
+}

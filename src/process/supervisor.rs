@@ -1,0 +1,234 @@
+//! The thread that watches the workers of a pool: it kills those that exceed a limit, and reaps those
+//! that have ended.
+//!
+//! It sleeps in `poll` until a process ends, until the next limit, or until it is notified. So an idle
+//! pool uses no CPU time.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::process::worker::{Activity, Worker, earlier};
+
+/// Watches the workers of a pool. Dropping it waits until all of them have ended.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// In bytes of resident memory.
+    memory_limit: Option<u64>,
+    state: Mutex<State>,
+    /// Notified when the thread has ended.
+    thread_ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// All workers that have not ended, as far as the supervisor knows.
+    workers: Vec<Arc<Worker>>,
+    /// Wakes the thread. `None` while there is no thread.
+    wake: Option<Arc<OwnedFd>>,
+    sleep: Sleep,
+    /// The pool is gone: the thread ends with the last worker.
+    closing: bool,
+}
+
+/// When the supervisor looks at the workers next.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    /// It looks at them now. `again`: something has changed since.
+    Looking {
+        again: bool,
+    },
+    Until(Instant),
+    #[default]
+    Endless,
+}
+
+impl Supervisor {
+    pub(crate) fn new(memory_limit: Option<u64>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                memory_limit,
+                state: Mutex::default(),
+                thread_ended: Condvar::new(),
+            }),
+        }
+    }
+
+    /// Watches `worker` until it has ended.
+    pub(crate) fn add(&self, worker: &Arc<Worker>) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        state.workers.push(Arc::clone(worker));
+        if state.wake.is_some() {
+            drop(state);
+            self.shared.notify(None);
+            return Ok(());
+        }
+        drop(state);
+        self.start_thread().inspect_err(|_| {
+            let mut state = self.shared.lock();
+            let place = state
+                .workers
+                .iter()
+                .position(|own| Arc::ptr_eq(own, worker));
+            let removed = place.map(|place| state.workers.swap_remove(place));
+            drop(state);
+            drop(removed);
+        })
+    }
+
+    fn start_thread(&self) -> io::Result<()> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let mut state = self.shared.lock();
+        if state.wake.is_some() {
+            // Another thread was faster.
+            drop(state);
+            self.shared.notify(None);
+            return Ok(());
+        }
+        state.wake = Some(Arc::new(write));
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        let main = move || {
+            shared.watch(&read);
+            let mut state = shared.lock();
+            let wake = state.wake.take();
+            shared.thread_ended.notify_all();
+            drop(state);
+            drop(wake);
+        };
+        let name = "futurepool-supervisor".to_owned();
+        let spawned = thread::Builder::new().name(name).spawn(main);
+        spawned.map(drop).inspect_err(|_| {
+            let wake = self.shared.lock().wake.take();
+            drop(wake);
+        })
+    }
+
+    /// Ensures that the supervisor looks at the workers at `at` or earlier.
+    pub(crate) fn look_at(&self, at: Instant) {
+        self.shared.notify(Some(at));
+    }
+
+    /// Returns the workers that have not ended, as far as the supervisor knows.
+    pub(crate) fn workers(&self) -> Vec<Arc<Worker>> {
+        self.shared.lock().workers.clone()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        let left = state.workers.clone();
+        drop(state);
+        for worker in &left {
+            // Most are gone. Nothing sends further jobs to the others.
+            if !matches!(worker.activity(), Activity::Ended) {
+                worker.leave(Duration::from_millis(500));
+            }
+        }
+        drop(left);
+        self.shared.notify(None);
+        // Each worker leaves or is killed, so this takes a moment.
+        let patience = Duration::from_secs(5);
+        let state = self.shared.lock();
+        let ended = self
+            .shared
+            .thread_ended
+            .wait_timeout_while(state, patience, |state| state.wake.is_some());
+        drop(ended.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the thread if it would sleep past `at`, or at all.
+    fn notify(&self, at: Option<Instant>) {
+        let mut state = self.lock();
+        let wakes = match (&mut state.sleep, at) {
+            (Sleep::Looking { again }, _) => {
+                *again = true;
+                false
+            }
+            (Sleep::Until(planned), Some(at)) => at < *planned,
+            (Sleep::Until(_), None) | (Sleep::Endless, _) => true,
+        };
+        let wake = if wakes { state.wake.clone() } else { None };
+        drop(state);
+        if let Some(wake) = wake {
+            // If the pipe is full, the thread is about to wake up.
+            let _ = rustix::io::write(&*wake, &[0]);
+        }
+    }
+
+    fn watch(&self, wake: &OwnedFd) {
+        loop {
+            let mut state = self.lock();
+            state.sleep = Sleep::Looking { again: false };
+            let workers = state.workers.clone();
+            drop(state);
+
+            let now = Instant::now();
+            let mut next = None;
+            for worker in &workers {
+                // A process without a descriptor is looked at from time to time.
+                let poll_at = (worker.pidfd().is_none()).then(|| now + Duration::from_millis(10));
+                if let Some(_ended) = worker.try_end() {
+                    // Ends a read that a descendant of the worker keeps waiting.
+                    let _ = worker.socket().shutdown(std::net::Shutdown::Both);
+                }
+                next = earlier(
+                    next,
+                    earlier(worker.supervise(now, self.memory_limit), poll_at),
+                );
+            }
+
+            let mut state = self.lock();
+            let is_gone = |worker: &Arc<Worker>| matches!(worker.activity(), Activity::Ended);
+            let all = std::mem::take(&mut state.workers);
+            let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(is_gone);
+            state.workers = left;
+            if state.closing && state.workers.is_empty() {
+                return;
+            }
+            if state.sleep == (Sleep::Looking { again: true }) {
+                continue;
+            }
+            state.sleep = next.map_or(Sleep::Endless, Sleep::Until);
+            drop(state);
+            drop(gone);
+            sleep(&workers, wake, next);
+        }
+    }
+}
+
+/// Sleeps until a worker has ended, `until` is reached, or the thread is notified.
+fn sleep(workers: &[Arc<Worker>], wake: &OwnedFd, until: Option<Instant>) {
+    let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
+    let alive = workers
+        .iter()
+        .filter(|worker| !matches!(worker.activity(), Activity::Ended));
+    let pidfds = alive.filter_map(|worker| worker.pidfd());
+    fds.extend(pidfds.map(|pidfd| PollFd::from_borrowed_fd(pidfd, PollFlags::IN)));
+    let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    if poll(&mut fds, timeout.as_ref()).is_err() {
+        // A signal, or a lack of memory: look again.
+        thread::yield_now();
+    }
+    let mut buffer = [0; 64];
+    while matches!(rustix::io::read(wake, &mut buffer), Ok(read) if read == buffer.len()) {}
+}

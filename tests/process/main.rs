@@ -1,0 +1,58 @@
+//! Worker processes: each test starts real ones, and kills some for real.
+
+#![cfg(unix)]
+
+use std::time::Duration;
+
+use futurepool::{ProcessPool, task};
+
+futurepool::process::test_init!();
+
+#[task]
+fn add(a: u32, b: u32) -> u32 {
+    a + b
+}
+
+#[task]
+fn abort() {
+    std::process::abort();
+}
+
+#[task]
+fn sleep(millis: u64) -> u64 {
+    std::thread::sleep(Duration::from_millis(millis));
+    millis
+}
+
+#[task]
+fn panics() -> u32 {
+    panic!("no such luck")
+}
+
+#[test]
+fn a_task_runs_in_another_process() {
+    let pool = ProcessPool::builder().max_workers(2).build().unwrap();
+    assert_eq!(pool.submit(add::call(1, 2)).join().unwrap(), 3);
+    let error = pool.submit(abort::call()).join().unwrap_err();
+    println!("{error}");
+    assert!(error.is_crashed());
+    let error = pool.submit(panics::call()).join().unwrap_err();
+    println!("{error}");
+    assert!(error.is_panic());
+    let error = pool
+        .submit(sleep::call(10_000).time_limit(Duration::from_millis(100)))
+        .join()
+        .unwrap_err();
+    println!("{error}");
+    assert!(error.is_time_limit());
+    let slow = pool.submit(sleep::call(10_000));
+    while !slow.is_running() {
+        std::thread::yield_now();
+    }
+    assert!(slow.cancel());
+    let error = slow.join().unwrap_err();
+    println!("{error}");
+    assert!(error.is_cancelled());
+    println!("{:?} {:?}", pool.metrics(), pool.workers());
+    assert_eq!(pool.submit(add::call(1, 2)).join().unwrap(), 3);
+}
