@@ -413,7 +413,7 @@ impl Link {
             if left.calls.is_empty() {
                 break Stop::Done;
             }
-            let frame = match ready.reader.read(&mut &*worker.socket()) {
+            let frame = match ready.reader.read(&mut worker.socket()) {
                 Ok(frame) => frame,
                 Err(error) => {
                     protocol_error(worker, error);

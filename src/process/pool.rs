@@ -289,7 +289,7 @@ impl ProcessPool {
         workers.sort_by_key(|worker| worker.generation());
         workers
             .iter()
-            .filter_map(|worker| WorkerInfo::of(worker))
+            .filter_map(WorkerInfo::of)
             .collect()
     }
 

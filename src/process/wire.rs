@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn text(&mut self) -> Option<&'a str> {
-        str::from_utf8(self.bytes()?).ok()
+        std::str::from_utf8(self.bytes()?).ok()
     }
 }
 
