@@ -350,6 +350,21 @@ pub mod __private {
     }
 }
 
+/// What the fuzz targets call. Not public: it exists only while they are built.
+#[cfg(all(fuzzing, unix, feature = "process"))]
+#[doc(hidden)]
+pub mod __fuzz {
+    /// Reads `data` as what a worker process sends.
+    pub fn frames(data: &[u8]) {
+        crate::process::frame::fuzz(data);
+    }
+
+    /// Reads `data` as an event of a worker process.
+    pub fn events(data: &[u8]) {
+        crate::process::events::fuzz(data);
+    }
+}
+
 // The README's examples are tests.
 #[cfg(all(doctest, feature = "tokio"))]
 #[doc = include_str!("../README.md")]

@@ -433,7 +433,8 @@ impl Link {
                 };
             }
             if frame.head.kind == wire::EVENT {
-                if let Some(record) = EventRecord::decode(&frame.payload.body) {
+                // What cannot be decoded is dropped: an event is no reason to fail a job.
+                if let Ok(record) = EventRecord::decode(&frame.payload.body) {
                     events::replay(&record, info.name, worker.pid());
                 }
                 continue;
@@ -717,7 +718,7 @@ fn remote_panic(
 
 /// Returns the last lines that a worker has written to its stderr, as far as they were read.
 pub(crate) fn last_output(worker: &Worker) -> Option<String> {
-    let output = worker.output.as_ref()?;
+    let output = worker.output.stderr.as_ref()?;
     output.drain(Duration::from_millis(100));
     Some(output.tail())
 }

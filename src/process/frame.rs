@@ -423,6 +423,20 @@ pub(crate) fn check_reader(
     (count, end)
 }
 
+/// Checks the reader with the limit, the cuts and the stream that are in `data`.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some((&[limit, first, second], stream)) = data.split_first_chunk() else {
+        return;
+    };
+    let mut is_first = false;
+    check_reader(stream, 1 << (limit % 64), || {
+        is_first = !is_first;
+        // Not always interrupted.
+        usize::from(if is_first { first } else { second.max(1) })
+    });
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::thread;

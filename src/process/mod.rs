@@ -15,9 +15,9 @@
 mod builder;
 #[cfg(unix)]
 mod child;
-mod events;
+pub(crate) mod events;
 mod exchange;
-mod frame;
+pub(crate) mod frame;
 mod init;
 mod memory;
 mod output;

@@ -287,10 +287,7 @@ impl ProcessPool {
     pub fn workers(&self) -> Vec<WorkerInfo> {
         let mut workers = self.shared.supervisor.workers();
         workers.sort_by_key(|worker| worker.generation());
-        workers
-            .iter()
-            .filter_map(WorkerInfo::of)
-            .collect()
+        workers.iter().filter_map(WorkerInfo::of).collect()
     }
 
     pub(crate) fn threads(&self) -> &ThreadPool {

@@ -27,7 +27,7 @@ use crate::process::init::{Entry, worker_name};
 use crate::process::output::{JobName, Output, OutputStream, Sink};
 use crate::process::supervisor::Supervisor;
 use crate::process::wire::{self, Hello, Setup};
-use crate::process::worker::{KillReason, Running, Worker};
+use crate::process::worker::{KillReason, Outputs, Running, Worker};
 
 /// A worker process that boots.
 #[derive(Debug)]
@@ -138,30 +138,18 @@ impl Starting {
             };
             Arc::new(job) as Arc<_>
         };
-        let mut handle = None;
-        let pipes = [
-            (
-                OutputStream::Stdout,
-                child.stdout.take().map(OwnedFd::from),
-                &config.stdout,
-            ),
-            (
-                OutputStream::Stderr,
-                child.stderr.take().map(OwnedFd::from),
-                &config.stderr,
-            ),
-        ];
+        let stdout = child.stdout.take().map(OwnedFd::from);
+        let stderr = child.stderr.take().map(OwnedFd::from);
         let mut piped = Ok(());
-        for (stream, pipe, kind) in pipes {
-            let (Some(pipe), Some(sink)) = (pipe, sink(kind)) else {
-                continue;
-            };
-            match output.add(child.id(), stream, pipe, sink, Arc::clone(&current)) {
-                // The tail is that of stderr.
-                Ok(added) => handle = Some(added),
-                Err(error) => piped = Err(error),
-            }
-        }
+        let mut add = |stream, pipe: Option<OwnedFd>, kind: &StdioKind| {
+            let (pipe, sink) = (pipe?, sink(kind)?);
+            let added = output.add(child.id(), stream, pipe, sink, Arc::clone(&current));
+            added.map_err(|error| piped = Err(error)).ok()
+        };
+        let handle = Outputs {
+            stdout: add(OutputStream::Stdout, stdout, &config.stdout),
+            stderr: add(OutputStream::Stderr, stderr, &config.stderr),
+        };
         let worker = Arc::new(Worker::new(pid, generation, own, pidfd(pid), handle));
         let _ = running.set(Arc::downgrade(&worker));
         // From here on the worker is killed and reaped when it is dropped.

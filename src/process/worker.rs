@@ -38,12 +38,19 @@ pub(crate) struct Worker {
     socket: UnixStream,
     /// Readable once the process has ended. `None` where the system has no such thing.
     pidfd: Option<OwnedFd>,
-    /// Reads what the process writes, if it is piped.
-    pub(crate) output: Option<OutputHandle>,
+    /// Read what the process writes, where that is piped.
+    pub(crate) output: Outputs,
     /// The resident memory in bytes when it was last looked at; 0 before that.
     resident: AtomicU64,
     /// The one lock under which system calls are made: a kill and a reap must exclude each other.
     life: Mutex<Life>,
+}
+
+/// The pipes that the pool reads. Dropping them closes them.
+#[derive(Debug, Default)]
+pub(crate) struct Outputs {
+    pub(crate) stdout: Option<OutputHandle>,
+    pub(crate) stderr: Option<OutputHandle>,
 }
 
 /// What the lock of a worker guards.
@@ -117,7 +124,7 @@ impl Worker {
         generation: u32,
         socket: UnixStream,
         pidfd: Option<OwnedFd>,
-        output: Option<OutputHandle>,
+        output: Outputs,
     ) -> Self {
         Self {
             pid,
