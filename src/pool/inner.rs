@@ -399,8 +399,8 @@ impl Scheduler for PoolRef {
         match kind {
             OutcomeKind::Returned => shard.completed.increment_end(),
             OutcomeKind::Panicked => shard.panicked.increment_end(),
-            OutcomeKind::Cancelled => shard.killed.increment_end(),
-            OutcomeKind::NotRun | OutcomeKind::Failed => shard.failed.increment_end(),
+            OutcomeKind::Failed => shard.failed.increment_end(),
+            OutcomeKind::Cancelled | OutcomeKind::NotRun => shard.killed.increment_end(),
         }
         // A thread that sees the result and submits the next job finds this worker searching: rule 4
         // of `idle.rs`.

@@ -82,7 +82,7 @@ pub(crate) struct Shard {
     pub(crate) cancelled: Counter,
     /// Jobs that started, and have no result: see [`Metrics::failed`].
     pub(crate) failed: Counter,
-    /// Jobs that started, and were killed by a cancel.
+    /// Jobs that a worker took, and that were killed by a cancel, or not run after all.
     pub(crate) killed: Counter,
     /// Workers that have ended a job and now run a user's waker. The same thread increments and
     /// decrements.

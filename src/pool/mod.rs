@@ -16,6 +16,8 @@
 
 pub(crate) mod blocked;
 mod builder;
+#[cfg(feature = "process")]
+pub(crate) mod expiry;
 mod global;
 mod idle;
 mod inner;

@@ -36,17 +36,18 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    enqueue_with(pool, refs.get(), closure, origin, span)
+    let task = enqueue_with(pool, refs.get(), closure, origin, span)?;
+    Ok(JoinHandle::new(task))
 }
 
-/// Queues a job with a scheduler of its own: see [`enqueue`].
+/// Queues a job with a scheduler of its own, and returns its task: see [`enqueue`].
 pub(crate) fn enqueue_with<S, F, T>(
     pool: &Arc<PoolInner>,
     scheduler: S,
     closure: F,
     origin: Origin,
     span: Option<Span>,
-) -> Result<JoinHandle<T>, (Closed, F)>
+) -> Result<Arc<TaskCell<F, T, S>>, (Closed, F)>
 where
     S: Scheduler,
     F: JobClosure<T>,
@@ -56,7 +57,7 @@ where
     let order = pool.counters().next_order();
     let task = Arc::new(TaskCell::queued(closure, origin, span, order, scheduler));
     match enqueue_new(pool, Job::new(Arc::clone(&task) as _)) {
-        Ok(()) => Ok(JoinHandle::new(task)),
+        Ok(()) => Ok(task),
         Err(closed) => {
             let closure = task.reclaim().expect("no other thread has seen this job");
             Err((closed, closure))

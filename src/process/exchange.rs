@@ -53,11 +53,15 @@ pub(crate) struct Shared {
     /// Held by the thread that starts the first worker. Until it is known that the program can be a
     /// worker, no other one is started.
     first_start: Mutex<FirstStart>,
+    /// Counts the attempts that failed. Written under the lock of `first_start`.
+    first_failures: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct FirstStart {
     succeeded: bool,
+    /// Why the last attempt failed.
+    failed: Option<StartError>,
 }
 
 impl Shared {
@@ -70,7 +74,37 @@ impl Shared {
             next_job: AtomicU64::new(1),
             failed_starts: AtomicU32::new(0),
             first_start: Mutex::default(),
+            first_failures: AtomicU64::new(0),
         }
+    }
+
+    /// Starts a worker. The threads do so one after the other, until it is known that the program can be
+    /// a worker.
+    fn first_start(&self) -> Result<Ready, StartError> {
+        let start = || self.begin_start()?.finish(&self.config);
+        let failures = self.first_failures.load(Ordering::Acquire);
+        let lock = self.first_start.lock();
+        let mut first = lock.unwrap_or_else(PoisonError::into_inner);
+        if first.succeeded {
+            drop(first);
+            return start();
+        }
+        // An attempt that failed while this thread waited is its own, too. Each may take until the
+        // start timeout.
+        if failures != self.first_failures.load(Ordering::Acquire) {
+            if let Some(error) = &first.failed {
+                return Err(error.clone());
+            }
+        }
+        let started = start();
+        match &started {
+            Ok(_) => first.succeeded = true,
+            Err(error) => {
+                first.failed = Some(error.clone());
+                self.first_failures.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        started
     }
 
     fn begin_start(&self) -> Result<Starting, StartError> {
@@ -176,19 +210,7 @@ impl Link {
                 return self.initialize(ready);
             }
         }
-        // One after the other, until it is known that the program can be a worker.
-        let mut first = shared
-            .first_start
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if first.succeeded {
-            drop(first);
-            let ready = shared.begin_start()?.finish(&shared.config)?;
-            return self.initialize(ready);
-        }
-        let ready = shared.begin_start()?.finish(&shared.config)?;
-        first.succeeded = true;
-        drop(first);
+        let ready = shared.first_start()?;
         self.initialize(ready)
     }
 

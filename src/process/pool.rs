@@ -23,6 +23,7 @@ use futures::future::FusedFuture;
 use crate::call::codec::Payload;
 use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::error::{BuildError, Failure, FailureCause, JoinError, Refusal, SubmitError};
+use crate::pool::expiry::{self, ExpiryGuard};
 use crate::pool::{
     Acquire, Metrics, PoolInner, PoolRef, Shutdown, ThreadPool, ThreadPoolBuilder, WaitIdle,
     WorkerHooks,
@@ -30,7 +31,7 @@ use crate::pool::{
 use crate::process::builder::{Config, ProcessPoolBuilder};
 use crate::process::exchange::{Link, Outcome, Shared};
 use crate::process::worker::{Activity, Control, Worker};
-use crate::task::cell::{JobClosure, Scheduler, TaskCell};
+use crate::task::cell::{JobClosure, RawTask, Scheduler, TaskCell};
 use crate::task::context::current_pool;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
@@ -383,9 +384,21 @@ impl CallSubmitter {
     ) -> Result<JoinHandle<T::Output>, (crate::error::Closed, Call<T>)> {
         let target = self.target();
         let scheduler = self.scheduler(&target);
-        let remote = Remote { call, target };
-        crate::pool::enqueue_with(&self.pool, scheduler, remote, origin, span)
-            .map_err(|(closed, remote)| (closed, remote.call))
+        let CallInfo { name, deadline, .. } = *call.info();
+        let expiry = deadline.map(|at| ExpiryGuard::new(at, JoinError::expired(name)));
+        let key = expiry.as_ref().map(ExpiryGuard::key);
+        let remote = Remote {
+            call,
+            target,
+            expiry,
+        };
+        let task = crate::pool::enqueue_with(&self.pool, scheduler, remote, origin, span)
+            .map_err(|(closed, remote)| (closed, remote.call))?;
+        if let Some(key) = key {
+            let task: Arc<dyn RawTask> = task.clone();
+            expiry::queued(key, Arc::downgrade(&task));
+        }
+        Ok(JoinHandle::new(task))
     }
 
     fn enqueue<T: Task>(
@@ -420,6 +433,7 @@ impl CallSubmitter {
 struct Remote<T: Task> {
     call: Call<T>,
     target: Target,
+    expiry: Option<ExpiryGuard>,
 }
 
 /// What a job needs to reach a worker.
@@ -430,7 +444,12 @@ pub(crate) struct Target {
 
 impl<T: Task> JobClosure<T::Output> for Remote<T> {
     fn call(self, origin: Origin) -> Result<T::Output, JoinError> {
-        let Self { call, target } = self;
+        let Self {
+            call,
+            target,
+            expiry,
+        } = self;
+        drop(expiry);
         let info = call.info().clone();
         let encoded = call.encode();
         drop_catching("the destructor of a call's arguments", call);

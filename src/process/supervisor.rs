@@ -23,6 +23,8 @@ pub(crate) struct Supervisor {
 
 #[derive(Debug)]
 struct Shared {
+    /// The process that has the thread.
+    owner: u32,
     /// In bytes of resident memory.
     memory_limit: Option<u64>,
     state: Mutex<State>,
@@ -57,6 +59,7 @@ impl Supervisor {
     pub(crate) fn new(memory_limit: Option<u64>) -> Self {
         Self {
             shared: Arc::new(Shared {
+                owner: std::process::id(),
                 memory_limit,
                 state: Mutex::default(),
                 thread_ended: Condvar::new(),
@@ -66,6 +69,17 @@ impl Supervisor {
 
     /// Watches `worker` until it has ended.
     pub(crate) fn add(&self, worker: &Arc<Worker>) -> io::Result<()> {
+        if worker.pidfd().is_none() {
+            // Nothing can be polled, so a thread waits.
+            let (shared, worker) = (Arc::clone(&self.shared), Arc::clone(worker));
+            let wait = move || {
+                worker.wait_without_reaping();
+                drop(worker);
+                shared.notify(None);
+            };
+            let name = "futurepool-wait".to_owned();
+            thread::Builder::new().name(name).spawn(wait)?;
+        }
         let mut state = self.shared.lock();
         state.workers.push(Arc::clone(worker));
         if state.wake.is_some() {
@@ -127,6 +141,11 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
+        if self.shared.owner != std::process::id() {
+            // In a child of this process, made by `fork`: it has no copy of the thread, which may have
+            // held the lock.
+            return;
+        }
         let mut state = self.shared.lock();
         state.closing = true;
         let left = state.workers.clone();
@@ -184,16 +203,11 @@ impl Shared {
             let now = Instant::now();
             let mut next = None;
             for worker in &workers {
-                // A process without a descriptor is looked at from time to time.
-                let poll_at = (worker.pidfd().is_none()).then(|| now + Duration::from_millis(10));
-                if let Some(_ended) = worker.try_end() {
+                if worker.try_end().is_some() {
                     // Ends a read that a descendant of the worker keeps waiting.
                     let _ = worker.socket().shutdown(std::net::Shutdown::Both);
                 }
-                next = earlier(
-                    next,
-                    earlier(worker.supervise(now, self.memory_limit), poll_at),
-                );
+                next = earlier(next, worker.supervise(now, self.memory_limit));
             }
 
             let mut state = self.lock();

@@ -33,6 +33,8 @@ use crate::process::output::OutputHandle;
 /// A worker process. The pool's supervisor and the exchange thread that uses it share it.
 pub(crate) struct Worker {
     pid: Pid,
+    /// The process that started it.
+    owner: u32,
     /// Counts the workers of a pool. Frames of an earlier worker cannot be mistaken for its own.
     generation: u32,
     socket: UnixStream,
@@ -128,6 +130,7 @@ impl Worker {
     ) -> Self {
         Self {
             pid,
+            owner: std::process::id(),
             generation,
             socket,
             pidfd,
@@ -353,6 +356,11 @@ impl Worker {
         life.ended
     }
 
+    /// Waits until the process has ended, for as long as it takes, and does not reap it.
+    pub(crate) fn wait_without_reaping(&self) {
+        while matches!(waitid(WaitId::Pid(self.pid), WAIT_FLAGS), Err(Errno::INTR)) {}
+    }
+
     /// Waits until the process has ended. Returns `None` after `timeout`.
     pub(crate) fn wait_for_end(&self, timeout: Duration) -> Option<Ended> {
         let deadline = Instant::now() + timeout;
@@ -468,6 +476,10 @@ impl Current {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            // In a child of this process, made by `fork`. The worker is not its own.
+            return;
+        }
         // The supervisor keeps each worker until it has ended. This is for a start that failed half-way.
         if self.try_end().is_none() {
             self.kill(KillReason::Leaving);

@@ -410,7 +410,7 @@ impl OutcomeKind {
             Self::Cancelled
         } else if error.is_panic() {
             Self::Panicked
-        } else if error.is_failure() {
+        } else if error.is_failure() && !error.is_expired() {
             Self::Failed
         } else {
             Self::NotRun
@@ -697,6 +697,17 @@ pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
     let refused = mark_refused(task, error);
     if refused {
         task.drop_closure(JobPlace::TakenOut);
+        publish(task, error);
+    }
+    refused
+}
+
+/// Resolves a task that is still in its queue with `error`. Returns false if it was not queued.
+#[cfg(feature = "process")]
+pub(crate) fn expire(task: &dyn RawTask, error: &JoinError) -> bool {
+    let refused = mark_refused(task, error);
+    if refused {
+        task.drop_closure(JobPlace::InQueue);
         publish(task, error);
     }
     refused
