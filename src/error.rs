@@ -887,6 +887,13 @@ impl<F> SubmitError<F> {
         matches!(&self.reason, Refusal::Unable(error) if error.is_expired())
     }
 
+    /// Returns the same error with another job.
+    #[cfg(feature = "task")]
+    pub(crate) fn map<G>(self, f: impl FnOnce(F) -> G) -> SubmitError<G> {
+        let job = self.job.into_inner();
+        SubmitError::new(self.reason, f(job.unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// Returns the closure, or the call, that was not accepted.
     #[must_use]
     pub fn into_inner(self) -> F {

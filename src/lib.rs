@@ -291,6 +291,8 @@ pub use call::bytes::Bytes;
 #[cfg(feature = "task")]
 pub use call::codec::Payload;
 #[cfg(feature = "task")]
+pub use call::executor::{TaskExecutor, TaskExecutorExt, TaskJob};
+#[cfg(feature = "task")]
 pub use call::registry::Tasks;
 #[cfg(feature = "task")]
 pub use call::{Call, Task};

@@ -74,10 +74,10 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
     let wires: Vec<_> = types.iter().map(|ty| Wire::of(ty, &krate)).collect();
     let wire_types: Vec<_> = wires.iter().map(|wire| &wire.ty).collect();
     let variables: Vec<_> = (0..names.len()).map(|n| format_ident!("__A{n}")).collect();
-    let to_wire =
-        (names.iter().zip(&wires)).map(|(name, wire)| wire.to_wire(quote!(#name), &krate));
-    let from_wire =
-        (names.iter().zip(&wires)).map(|(name, wire)| wire.from_wire(quote!(args.#name), &krate));
+    let wire_of =
+        (names.iter().zip(&wires)).map(|(name, wire)| wire.wire_of(quote!(#name), &krate));
+    let unwire =
+        (names.iter().zip(&wires)).map(|(name, wire)| wire.unwire(quote!(args.#name), &krate));
 
     // A private type of the caller may be named like the parameter's type, so no name of it is `Args`.
     let args = format_ident!("__FuturepoolArgs");
@@ -88,13 +88,13 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
     let output_assertion =
         quote_spanned!(output.span()=> #private::assert_output::<#output_type>());
     let output_codec = (!output_wire.is_plain()).then(|| {
-        let to_wire = output_wire.to_wire(quote!(output), &krate);
-        let from_wire = output_wire.from_wire(quote!(output), &krate);
+        let wire_of = output_wire.wire_of(quote!(output), &krate);
+        let unwire = output_wire.unwire(quote!(output), &krate);
         quote! {
             fn encode_output(
                 output: Self::Output,
             ) -> ::core::result::Result<#krate::Payload, #private::CodecError> {
-                let output: #output_type = #to_wire;
+                let output: #output_type = #wire_of;
                 #private::encode(&output)
             }
 
@@ -102,7 +102,7 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
                 payload: #krate::Payload,
             ) -> ::core::result::Result<Self::Output, #private::CodecError> {
                 let output: #output_type = #private::decode(payload)?;
-                ::core::result::Result::Ok(#from_wire)
+                ::core::result::Result::Ok(#unwire)
             }
         }
     });
@@ -151,7 +151,7 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
 
                 fn run(args: Self::Args) -> Self::Output {
                     let _ = &args;
-                    #name(#(#from_wire),*)
+                    #name(#(#unwire),*)
                 }
 
                 #output_codec
@@ -162,7 +162,7 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
             impl #ty {
                 #[doc = #call_documentation]
                 #visibility fn call(#(#names: #types),*) -> #krate::Call<#ty> {
-                    #krate::Call::new(#args { #(#names: #to_wire),* })
+                    #krate::Call::new(#args { #(#names: #wire_of),* })
                 }
             }
 

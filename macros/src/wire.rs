@@ -64,20 +64,20 @@ impl Wire {
     }
 
     /// Returns an expression for what travels.
-    pub(crate) fn to_wire(&self, value: TokenStream, krate: &Path) -> TokenStream {
-        self.conversion.apply(value, Direction::ToWire, krate)
+    pub(crate) fn wire_of(&self, value: TokenStream, krate: &Path) -> TokenStream {
+        self.conversion.apply(value, Direction::Encode, krate)
     }
 
     /// Returns an expression for the value of which `value` has travelled.
-    pub(crate) fn from_wire(&self, value: TokenStream, krate: &Path) -> TokenStream {
-        self.conversion.apply(value, Direction::FromWire, krate)
+    pub(crate) fn unwire(&self, value: TokenStream, krate: &Path) -> TokenStream {
+        self.conversion.apply(value, Direction::Decode, krate)
     }
 }
 
 #[derive(Clone, Copy)]
 enum Direction {
-    ToWire,
-    FromWire,
+    Encode,
+    Decode,
 }
 
 impl Conversion {
@@ -85,8 +85,8 @@ impl Conversion {
         match self {
             Self::None => value,
             Self::Bytes => match direction {
-                Direction::ToWire => quote!(#krate::Bytes::from(#value)),
-                Direction::FromWire => quote!(#krate::Bytes::into_vec(#value)),
+                Direction::Encode => quote!(#krate::Bytes::from(#value)),
+                Direction::Decode => quote!(#krate::Bytes::into_vec(#value)),
             },
             Self::Map(inner) => {
                 let inner = inner.apply(quote!(value), direction, krate);
@@ -95,10 +95,10 @@ impl Conversion {
             Self::Slot(inner) => {
                 let mapped = inner.apply(quote!(value), direction, krate);
                 match direction {
-                    Direction::ToWire => {
+                    Direction::Encode => {
                         quote!(#krate::__private::Slot((#value).map(|value| #mapped)))
                     }
-                    Direction::FromWire => quote!((#value).0.map(|value| #mapped)),
+                    Direction::Decode => quote!((#value).0.map(|value| #mapped)),
                 }
             }
             Self::Each(inner) => {

@@ -15,8 +15,10 @@
 
 pub(crate) mod bytes;
 pub(crate) mod codec;
-pub(crate) mod errors;
+pub(crate) mod executor;
 pub(crate) mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -189,7 +191,7 @@ impl<T: Task> Call<T> {
     ///
     /// The time starts when the function does, so it does not include the time in the queue. An
     /// executor that cannot stop a function refuses the call, for example a thread pool: see
-    /// `JoinError::is_refused`. A limit of the pool applies too: the shorter one counts.
+    /// [`is_refused`](crate::JoinError::is_refused). A limit of the pool applies too: the shorter one counts.
     #[doc(alias = "timeout")]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.info.time_limit = Some(limit);
@@ -198,7 +200,7 @@ impl<T: Task> Call<T> {
 
     /// Sets the latest time at which the function may start.
     ///
-    /// A call that has not started by then is not run: see `JoinError::is_expired`.
+    /// A call that has not started by then is not run: see [`is_expired`](crate::JoinError::is_expired).
     pub fn deadline(mut self, at: Instant) -> Self {
         self.info.deadline = Some(at);
         self

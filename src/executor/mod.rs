@@ -159,11 +159,21 @@ where
     if let Some(pool) = executor.as_thread_pool(PRIVATE) {
         return pool.submit_from(closure, origin, span);
     }
+    let (job, handle) = deferred(closure, origin, span);
+    executor.execute(job);
+    handle
+}
+
+/// Makes a job for any executor, and its handle.
+pub(crate) fn deferred<F, T>(closure: F, origin: Origin, span: Option<Span>) -> (Job, JoinHandle<T>)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
     let scheduler = DeferredScheduler::default();
     let task = Arc::new(TaskCell::queued(closure, origin, span, 0, scheduler));
     let handle = JoinHandle::new(Arc::clone(&task) as _);
-    executor.execute(Job::new(task));
-    handle
+    (Job::new(task), handle)
 }
 
 /// The scheduler of a job that was made for any executor. It is empty unless an executor hands the

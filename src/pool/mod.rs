@@ -47,15 +47,15 @@ pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
 use self::spawn::prestart;
 pub use self::submit::SubmitAsync;
-#[cfg(feature = "process")]
-pub(crate) use self::submit::enqueue_with;
-pub(crate) use self::submit::{Acquire, PoolSubmitter};
-use self::submit::{acquire_blocking, enqueue, enqueue_job};
+pub(crate) use self::submit::{Acquire, PoolSubmitter, enqueue_with};
+use self::submit::{acquire_blocking, enqueue_job};
 pub use self::wait_idle::WaitIdle;
 #[cfg(feature = "process")]
 pub(crate) use self::worker::WorkerHooks;
 use crate::error::{JoinError, Refusal, SubmitError};
-use crate::task::cell::TaskCell;
+#[cfg(feature = "task")]
+use crate::task::cell::NoClosure;
+use crate::task::cell::{JobClosure, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
@@ -245,11 +245,11 @@ impl ThreadPool {
         span: Option<Span>,
     ) -> JoinHandle<T>
     where
-        F: FnOnce() -> T + Send + 'static,
+        F: JobClosure<T>,
         T: Send + 'static,
     {
         self.acquire_permit();
-        let submitted = enqueue(&self.inner, &self.refs, closure, origin, span);
+        let submitted = enqueue_with(&self.inner, self.refs.get(), closure, origin, span);
         submitted.unwrap_or_else(|(closed, closure)| {
             drop_catching("the destructor of a job's closure", closure);
             let refused = TaskCell::<F, T, _>::refused(closed.into(), origin, self.refs.get());
@@ -330,12 +330,42 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let origin = Location::caller();
+        self.try_submit_from(closure, Location::caller())
+    }
+
+    pub(crate) fn try_submit_from<F, T>(
+        &self,
+        closure: F,
+        origin: Origin,
+    ) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: JobClosure<T>,
+        T: Send + 'static,
+    {
         if let Err(refusal) = self.try_acquire_permit() {
             return Err(SubmitError::new(refusal, closure));
         }
-        enqueue(&self.inner, &self.refs, closure, origin, span::current())
+        let span = span::current();
+        enqueue_with(&self.inner, self.refs.get(), closure, origin, span)
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
+    }
+
+    /// Returns the handle of a job that the pool cannot run because of what the caller asks for.
+    #[cfg(feature = "task")]
+    pub(crate) fn refuse<T: Send + 'static>(
+        &self,
+        error: JoinError,
+        origin: Origin,
+    ) -> JoinHandle<T> {
+        self.count_rejected();
+        let refused = TaskCell::<NoClosure<T>, T, _>::refused(error, origin, self.refs.get());
+        JoinHandle::new(Arc::new(refused))
+    }
+
+    /// Counts a job that the pool cannot run because of what the caller asks for.
+    #[cfg(feature = "task")]
+    pub(crate) fn count_rejected(&self) {
+        self.inner.counters().rejected();
     }
 
     /// Queues a job as soon as the queue has room, without blocking the thread.

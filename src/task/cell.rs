@@ -8,6 +8,8 @@ use std::borrow::Borrow;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+#[cfg(feature = "task")]
+use std::time::Instant;
 
 use crate::error::JoinError;
 use crate::task::context::{CancellingFrame, RunningFrame, ThreadId};
@@ -434,6 +436,28 @@ fn drop_span(span: Option<Span>) {
 pub(crate) trait JobClosure<T>: Send + 'static {
     /// Runs the job, which was submitted at `origin`. Never unwinds.
     fn call(self, origin: Origin) -> Result<T, JoinError>;
+
+    /// Returns the latest time at which the job may start, if there is one. No user code.
+    #[cfg(feature = "task")]
+    fn start_by(&self) -> Option<StartBy> {
+        None
+    }
+}
+
+/// The latest time at which a job may start.
+#[cfg(feature = "task")]
+pub(crate) struct StartBy {
+    pub(crate) deadline: Instant,
+    /// The name of the task, for the error.
+    pub(crate) task: &'static str,
+}
+
+#[cfg(feature = "task")]
+impl StartBy {
+    /// Returns the error of the job, if it is too late for it.
+    pub(crate) fn expired(&self) -> Option<JoinError> {
+        (Instant::now() >= self.deadline).then(|| JoinError::expired(self.task))
+    }
 }
 
 impl<F, T> JobClosure<T> for F
@@ -479,6 +503,15 @@ where
 
     fn run(self: Arc<Self>, runner: Runner) -> bool {
         let mut inner = self.inner.lock();
+        #[cfg(feature = "task")]
+        if let Some(start_by) = inner.start_by() {
+            // Asking for the time is a system call.
+            drop(inner);
+            if let Some(error) = start_by.expired() {
+                return self.expire(&error, runner);
+            }
+            inner = self.inner.lock();
+        }
         if inner.state.start(ThreadId::current()) == Start::NotQueued {
             return false;
         }
@@ -648,6 +681,33 @@ where
     }
 }
 
+#[cfg(feature = "task")]
+impl<F: JobClosure<T>, T> Inner<F, T> {
+    fn start_by(&self) -> Option<StartBy> {
+        match &self.payload {
+            Payload::Closure(closure) => closure.start_by(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(feature = "task")]
+impl<F, T, S> TaskCell<F, T, S>
+where
+    F: JobClosure<T>,
+    T: Send + 'static,
+    S: Scheduler,
+{
+    /// Resolves the task with `error` instead of running it. Returns false if it was not queued.
+    fn expire(&self, error: &JoinError, runner: Runner) -> bool {
+        let place = match runner {
+            Runner::Executor => JobPlace::TakenOut,
+            Runner::Waiter => JobPlace::InQueue,
+        };
+        refuse_at(self, error, place)
+    }
+}
+
 impl<F, T, S> TaskCell<F, T, S> {
     /// Runs a callback that was added after the end, and those added meanwhile; then gives the
     /// outcome back.
@@ -694,9 +754,13 @@ fn cancel_if<K: RawTask + ?Sized>(task: &K, only_queued: bool) -> Cancel {
 
 /// Resolves a queued task that its executor will not run. Returns false if it was not queued.
 pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
+    refuse_at(task, error, JobPlace::TakenOut)
+}
+
+fn refuse_at(task: &dyn RawTask, error: &JoinError, place: JobPlace) -> bool {
     let refused = mark_refused(task, error);
     if refused {
-        task.drop_closure(JobPlace::TakenOut);
+        task.drop_closure(place);
         publish(task, error);
     }
     refused

@@ -7,7 +7,7 @@ use std::panic::Location;
 use crate::error::JoinError;
 use crate::task::cell::{NoClosure, Runner, Scheduler, TaskCell, refuse, state_of};
 use crate::task::join_handle::JoinHandle;
-use crate::task::state::{Cancel, OutcomeKind, Stage};
+use crate::task::state::{Cancel, Origin, OutcomeKind, Stage};
 use crate::util::sync::{Arc, Mutex};
 use crate::util::unwind::{catch_panic, drop_catching};
 
@@ -41,7 +41,11 @@ use crate::util::unwind::{catch_panic, drop_catching};
 #[doc(alias = "concurrent.futures.Future")]
 #[track_caller]
 pub fn promise<T: Send + 'static>() -> (Promise<T>, JoinHandle<T>) {
-    let origin = Location::caller();
+    promise_at(Location::caller())
+}
+
+/// Returns a promise whose job was submitted at `origin`.
+pub(crate) fn promise_at<T: Send + 'static>(origin: Origin) -> (Promise<T>, JoinHandle<T>) {
     let closure: NoClosure<T> = || unreachable!("a promise is not run");
     let scheduler = PromiseScheduler::default();
     let task = Arc::new(TaskCell::queued(closure, origin, None, 0, scheduler));

@@ -15,9 +15,12 @@
 //! - [`Pace`](pace::Pace) chooses the size of the batches from what the items take, unless the user
 //!   does. The items of such a batch are in a [`SharedChunk`](chunk::SharedChunk), so that no item waits
 //!   for another one of its batch.
+//! - `calls` maps calls of tasks: on a thread pool like any function, elsewhere one by one.
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 
+#[cfg(feature = "task")]
+mod calls;
 mod chunk;
 mod pace;
 mod rest;
@@ -37,6 +40,8 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
+#[cfg(feature = "task")]
+pub(crate) use self::calls::{map_calls, map_calls_on_pool};
 pub(crate) use self::route::JobKind;
 pub(crate) use self::submitter::Submitter;
 use self::submitter::{Batch, Ready, Results};
@@ -678,8 +683,12 @@ impl<'a, U> AnyMap<'a, U> {
         U: Send + 'a,
         P: InFlight<'job, U> + Send + 'a,
     {
+        Self::from_driver(Box::new(MapState::<'a, 'job, U, P>::new(submitter)))
+    }
+
+    fn from_driver(driver: Box<dyn Drive<U> + Send + 'a>) -> Self {
         Self {
-            driver: Box::new(MapState::<'a, 'job, U, P>::new(submitter)),
+            driver,
             ready: Results::empty(),
             budget: 0,
             options: Options {

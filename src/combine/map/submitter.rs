@@ -45,6 +45,8 @@ pub(crate) struct Submitter<'a, 'job, U> {
     /// Why the pool accepts no more jobs. Set by the submission that fails, and taken by the
     /// consumer after the other results.
     closed: Option<Refused>,
+    /// The largest batch that the source can submit.
+    max_chunk: usize,
     /// Asks running batches to skip their remaining items. Set by [`stop`](Self::stop).
     stop: Arc<AtomicBool>,
     /// Where `map` was called.
@@ -118,15 +120,31 @@ impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
                 chunk_size: 1,
             }),
         };
+        Self::from_source(Box::new(source), usize::MAX, stop, origin)
+    }
+
+    fn from_source(
+        source: Box<dyn Source<'job, U> + Send + 'a>,
+        max_chunk: usize,
+        stop: Arc<AtomicBool>,
+        origin: Origin,
+    ) -> Self {
         Self {
-            source: Some(Box::new(source)),
+            source: Some(source),
             buffer_size: None,
             chunk_size: Some(1),
             outstanding: 0,
             closed: None,
+            max_chunk,
             stop,
             origin,
         }
+    }
+
+    /// Submits items one by one to a source that can do no more.
+    #[cfg(feature = "task")]
+    pub(super) fn one_by_one(source: Box<dyn Source<'job, U> + Send + 'a>, origin: Origin) -> Self {
+        Self::from_source(source, 1, Arc::new(AtomicBool::new(false)), origin)
     }
 }
 
@@ -134,7 +152,7 @@ impl<'job, U> Submitter<'_, 'job, U> {
     /// Sets the options. The caller does this once, before the first submission.
     pub(super) fn begin(&mut self, options: &Options) {
         self.buffer_size = options.buffer_size;
-        let buffer = self.buffer_size.unwrap_or(usize::MAX);
+        let buffer = self.buffer_size.unwrap_or(usize::MAX).min(self.max_chunk);
         self.chunk_size = options.chunk_size.map(|items| items.min(buffer));
         if let Some(source) = &mut self.source {
             source.begin(self.buffer_size, self.chunk_size);
@@ -298,7 +316,7 @@ impl<'job, U> Submitter<'_, 'job, U> {
 
 /// The input, the function and the executor of a map, with their types erased. The jobs may borrow for
 /// `'job`.
-trait Source<'job, U> {
+pub(super) trait Source<'job, U> {
     /// Prepares for the first submission.
     fn begin(&mut self, buffer_size: Option<usize>, chunk_size: Option<usize>);
     /// Returns how many items the next batch should have.
@@ -611,6 +629,15 @@ const _: () = assert!(
 );
 
 impl<'job, U> Batch<'job, U> {
+    /// Makes a batch of one item.
+    #[cfg(feature = "task")]
+    pub(super) fn of_one(handle: Handle<'job, U>) -> Self {
+        Self {
+            handle: BatchHandle::One(handle),
+            items: 1,
+        }
+    }
+
     pub(super) fn of_chunk(
         handle: Option<ChunkHandle<'job, U>>,
         chunk: Arc<dyn ChunkView<'job, U> + 'job>,

@@ -1,1 +1,0 @@
-//! Stand-ins for constructors of [`JoinError`] that `error.rs` does not have yet.
