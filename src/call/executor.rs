@@ -10,6 +10,8 @@ use crate::combine::map::{Map, map_calls, map_calls_on_pool};
 use crate::error::{JoinError, Refusal, SubmitError};
 use crate::executor::{InlineExecutor, deferred};
 use crate::pool::{GlobalPool, ThreadPool};
+#[cfg(feature = "process")]
+use crate::process::ProcessPool;
 use crate::task::cancel_handle::CancelHandle;
 use crate::task::cell::{JobClosure, StartBy, catch};
 use crate::task::join_handle::JoinHandle;
@@ -80,6 +82,13 @@ pub trait TaskExecutor: Send + Sync {
         None
     }
 
+    /// Returns the process pool behind this executor, if there is one.
+    #[cfg(feature = "process")]
+    #[doc(hidden)]
+    fn as_process_pool(&self, _: Private) -> Option<&ProcessPool> {
+        None
+    }
+
     /// Returns whether the executor runs tasks in threads of this process, which cannot be stopped.
     #[doc(hidden)]
     fn runs_in_threads(&self, _: Private) -> bool {
@@ -134,6 +143,11 @@ macro_rules! forward {
 
             fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
                 (**self).as_thread_pool(PRIVATE)
+            }
+
+            #[cfg(feature = "process")]
+            fn as_process_pool(&self, _: Private) -> Option<&ProcessPool> {
+                (**self).as_process_pool(PRIVATE)
             }
 
             fn runs_in_threads(&self, _: Private) -> bool {
@@ -232,7 +246,7 @@ pub trait TaskExecutorExt: TaskExecutor {
         &self,
         call: Call<T>,
     ) -> Result<JoinHandle<T::Output>, SubmitError<Call<T>>> {
-        try_submit(self, call, Location::caller())
+        try_submit(self, call)
     }
 
     /// Submits each call of an iterator, and yields the outputs in the order of the calls.
@@ -297,20 +311,25 @@ where
             }
         };
     }
+    #[cfg(feature = "process")]
+    if let Some(pool) = executor.as_process_pool(PRIVATE) {
+        return pool.submit_from(call, origin, span);
+    }
     let (job, handle) = TaskJob::new(call, origin, span);
     executor.execute_task(job);
     handle
 }
 
+#[track_caller]
 fn try_submit<E, T>(
     executor: &E,
     call: Call<T>,
-    origin: Origin,
 ) -> Result<JoinHandle<T::Output>, SubmitError<Call<T>>>
 where
     E: TaskExecutor + ?Sized,
     T: Task,
 {
+    let origin = Location::caller();
     let refused = match executor.runs_in_threads(PRIVATE) {
         true => refused_by_threads(call.info()),
         false => None,
@@ -322,6 +341,10 @@ where
         }
         let error = Box::new(error.submitted_at(origin));
         return Err(SubmitError::new(Refusal::Unable(error), call));
+    }
+    #[cfg(feature = "process")]
+    if let Some(pool) = executor.as_process_pool(PRIVATE) {
+        return pool.try_submit(call);
     }
     match pool {
         Some(pool) => pool
@@ -794,7 +817,10 @@ impl<T: Task> ErasedJob for TypedJob<T> {
         };
         let encoded = call.encode();
         self.slot.put_back(call);
-        encoded.map_err(|error| JoinError::codec(self.info.name, error.into_text(), false))
+        encoded.map_err(|error| {
+            let text = format!("the arguments could not be encoded: {error}");
+            JoinError::codec(self.info.name, text, false)
+        })
     }
 
     fn set_running(&self) -> bool {
@@ -849,7 +875,8 @@ impl<T: Task> ErasedJob for TypedJob<T> {
         match decode_output::<T>(output) {
             Ok(output) => complete(self.promise, output),
             Err(error) => {
-                let error = JoinError::codec(self.info.name, error.into_text(), true);
+                let text = format!("the output could not be decoded: {error}");
+                let error = JoinError::codec(self.info.name, text, true);
                 self.fail(error);
             }
         }
