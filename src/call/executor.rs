@@ -391,7 +391,7 @@ impl<T: Task> JobClosure<T::Output> for CallClosure<T> {
 }
 
 impl CallInfo {
-    fn start_by(&self) -> Option<StartBy> {
+    pub(crate) fn start_by(&self) -> Option<StartBy> {
         let task = self.name;
         self.deadline.map(|deadline| StartBy { deadline, task })
     }

@@ -47,8 +47,10 @@ pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
 use self::spawn::prestart;
 pub use self::submit::SubmitAsync;
-pub(crate) use self::submit::{Acquire, PoolSubmitter, enqueue_with};
-use self::submit::{acquire_blocking, enqueue_job};
+#[cfg(feature = "process")]
+pub(crate) use self::submit::enqueue_with;
+pub(crate) use self::submit::{Acquire, PoolSubmitter};
+use self::submit::{acquire_blocking, enqueue, enqueue_job};
 pub use self::wait_idle::WaitIdle;
 #[cfg(feature = "process")]
 pub(crate) use self::worker::WorkerHooks;
@@ -249,7 +251,7 @@ impl ThreadPool {
         T: Send + 'static,
     {
         self.acquire_permit();
-        let submitted = enqueue_with(&self.inner, self.refs.get(), closure, origin, span);
+        let submitted = enqueue(&self.inner, &self.refs, closure, origin, span);
         submitted.unwrap_or_else(|(closed, closure)| {
             drop_catching("the destructor of a job's closure", closure);
             let refused = TaskCell::<F, T, _>::refused(closed.into(), origin, self.refs.get());
@@ -346,7 +348,7 @@ impl ThreadPool {
             return Err(SubmitError::new(refusal, closure));
         }
         let span = span::current();
-        enqueue_with(&self.inner, self.refs.get(), closure, origin, span)
+        enqueue(&self.inner, &self.refs, closure, origin, span)
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
     }
 

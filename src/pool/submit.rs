@@ -33,7 +33,7 @@ pub(crate) fn enqueue<F, T>(
     span: Option<Span>,
 ) -> Result<JoinHandle<T>, (Closed, F)>
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: JobClosure<T>,
     T: Send + 'static,
 {
     let task = enqueue_with(pool, refs.get(), closure, origin, span)?;

@@ -31,7 +31,7 @@ use crate::pool::{
 use crate::process::builder::{Config, ProcessPoolBuilder};
 use crate::process::exchange::{Link, Outcome, Shared};
 use crate::process::worker::{Activity, Control, Worker};
-use crate::task::cell::{JobClosure, RawTask, Scheduler, TaskCell};
+use crate::task::cell::{JobClosure, RawTask, Scheduler, StartBy, TaskCell};
 use crate::task::context::current_pool;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
@@ -433,6 +433,7 @@ impl CallSubmitter {
 struct Remote<T: Task> {
     call: Call<T>,
     target: Target,
+    /// Ends the deadline of the call when the job starts or is cancelled.
     expiry: Option<ExpiryGuard>,
 }
 
@@ -443,6 +444,10 @@ pub(crate) struct Target {
 }
 
 impl<T: Task> JobClosure<T::Output> for Remote<T> {
+    fn start_by(&self) -> Option<StartBy> {
+        self.call.info().start_by()
+    }
+
     fn call(self, origin: Origin) -> Result<T::Output, JoinError> {
         let Self {
             call,
