@@ -191,6 +191,7 @@ struct Panic {
 }
 
 /// What is known of a panic in a worker process.
+#[derive(Clone)]
 #[cfg_attr(not(feature = "process"), allow(dead_code))]
 pub(crate) struct RemotePanic {
     /// The file, line and column of the panic.
@@ -318,7 +319,7 @@ impl JoinError {
 
     /// Copies the error for another job that did not run either.
     ///
-    /// A panic payload cannot be copied: the copy is `Cancelled`.
+    /// The payload of a panic in this process cannot be copied: the copy is `Cancelled`.
     pub(crate) fn replicate(&self) -> Self {
         Self(match &self.0 {
             Kind::Shutdown(_) => Kind::Shutdown(None),
@@ -329,6 +330,14 @@ impl JoinError {
             Kind::Failed(failure) => Kind::Failed(Box::new(Failure {
                 origin: None,
                 ..Failure::clone(failure)
+            })),
+            Kind::Panic(panic) if panic.remote.is_some() => Kind::Panic(Box::new(Panic {
+                payload: Mutex::new(Box::new(
+                    panic.message.as_deref().unwrap_or_default().to_owned(),
+                )),
+                message: panic.message.clone(),
+                origin: panic.origin,
+                remote: panic.remote.clone(),
             })),
             Kind::Cancelled(_) | Kind::Panic(_) => Kind::Cancelled(None),
         })

@@ -547,7 +547,7 @@ impl TaskJob {
         (Self { job: Box::new(job) }, handle)
     }
 
-    fn info(&self) -> &CallInfo {
+    pub(crate) fn info(&self) -> &CallInfo {
         self.job.info()
     }
 

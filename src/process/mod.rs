@@ -17,6 +17,7 @@ mod builder;
 mod child;
 pub(crate) mod events;
 mod exchange;
+mod forward;
 pub(crate) mod frame;
 mod init;
 mod memory;

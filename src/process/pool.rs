@@ -221,7 +221,7 @@ impl ProcessPool {
     }
 
     /// A child process made by `fork` has none of the threads.
-    fn forked(&self) -> Option<JoinError> {
+    pub(crate) fn forked(&self) -> Option<JoinError> {
         let is_forked = self.threads.is_forked();
         is_forked.then(|| {
             JoinError::broken("the pool belongs to the process that this one was forked from")
@@ -483,7 +483,7 @@ pub(crate) fn decode<T: Task>(
 }
 
 impl Target {
-    fn run_one(&self, info: &CallInfo, payload: Payload, origin: Origin) -> Outcome {
+    pub(crate) fn run_one(&self, info: &CallInfo, payload: Payload, origin: Origin) -> Outcome {
         let mut outcome = None;
         self.run(info, vec![(0, payload)], origin, &mut |_, result| {
             outcome = Some(result);
