@@ -243,4 +243,54 @@
 //! - [`metrics`](crate::ThreadPool::metrics), and idle workers that
 //!   [exit](crate::ThreadPoolBuilder::keep_alive).
 //!
-//! There is no counterpart to `ProcessPoolExecutor`. Threads run Rust code in parallel.
+//!
+//! # `ProcessPoolExecutor`
+//!
+//! Threads run Rust code in parallel, so a pool of processes is not needed for that. It is for jobs that
+//! must be [killed](crate::JoinError::is_time_limit), or that may
+//! [crash](crate::JoinError::is_crashed). It needs the feature `process`:
+//!
+//! ```python
+//! def thumbnail(image, width): ...
+//!
+//! if __name__ == '__main__':
+//!     with ProcessPoolExecutor(max_workers=4) as executor:
+//!         small = executor.submit(thumbnail, image, 200).result()
+//! ```
+//!
+#![cfg_attr(feature = "process", doc = "```standalone_crate")]
+#![cfg_attr(not(feature = "process"), doc = "```ignore")]
+//! use futurepool::{ProcessPool, process, task};
+//!
+//! #[task]
+//! fn thumbnail(image: Vec<u8>, width: usize) -> Vec<u8> {
+//!     image.into_iter().take(width).collect()
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     process::init();
+//!     let pool = ProcessPool::builder().max_workers(4).build()?;
+//!     let small = pool.submit(thumbnail::call(vec![7; 1_000], 200)).join()?;
+//!     assert_eq!(small.len(), 200);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | Python, loky, pebble | futurepool | difference |
+//! |---|---|---|
+//! | a function that can be pickled | a function with `#[task]` | its arguments and result need `serde`; it has a name |
+//! | `if __name__ == '__main__'` | `process::init()` first in `main` | without it, `build` returns an error |
+//! | `executor.submit(f, x)` | `pool.submit(f::call(x))` | |
+//! | `executor.map(f, xs, chunksize=64)` | `pool.map(xs.map(f::call)).chunk_size(64)` | |
+//! | `BrokenProcessPool` | [`is_crashed`](crate::JoinError::is_crashed), for the job that crashed | the pool and all other jobs go on |
+//! | `future.cancel()` of a running job: `False` | [`cancel`](crate::JoinHandle::cancel) kills it: `true` | pebble's `cancel` does the same, within 3 s |
+//! | pebble's `timeout=5` | `f::call(x).time_limit(d)`, or `.time_limit(d)` of the pool | kept to some milliseconds |
+//! | pebble's `ProcessExpired.exitcode` | [`exit_status`](crate::JoinError::exit_status), [`worker_output`](crate::JoinError::worker_output) | |
+//! | `max_tasks_per_child=100` | `.max_jobs_per_worker(100)` | the replacement starts before the old worker leaves |
+//! | loky's memory check between jobs | `.memory_limit(bytes)` while a job runs, `.recycle_above(bytes)` between jobs | |
+//! | loky's `timeout=10` of idle workers | `.keep_alive(d)` | |
+//! | `initializer=f, initargs=(x,)` | `.initializer(f::call(x))` | |
+//! | `executor.terminate_workers()` | `pool.shutdown_now()` | |
+//! | `mp_context` | – | workers are always fresh processes of the same program, or of [another one](crate#worker-processes) |
+//!
+//! If this process ends, its workers end within a moment, also after `SIGKILL`. In Python they stay.
