@@ -24,8 +24,8 @@ use crate::util::unwind::drop_catching;
 ///   the jobs return a `Result`, [`first_ok_results`] also counts an `Err` as a failure.
 /// - If all jobs fail, the output is the error of the job that failed last.
 /// - The others are cancelled as [`JoinHandle::cancel`](crate::JoinHandle::cancel) does, before the
-///   output is returned. A running job continues, and sees the request through
-///   [`cancel_requested`](crate::cancel_requested).
+///   output is returned. A running job in a thread continues, and sees the request through
+///   [`cancel_requested`](crate::cancel_requested). A running job in a worker process is killed.
 /// - The handles can be plain, [tagged](crate::JoinHandle::tag), or
 ///   [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop), or `&mut` of these. The output is that
 ///   of the handle, so a tagged handle also returns its key.

@@ -14,8 +14,9 @@ use crate::task::tagged::Tagged;
 
 /// A [`JoinHandle`] that cancels its job when dropped: see [`JoinHandle::cancel_on_drop`].
 ///
-/// **Dropping it calls [`JoinHandle::cancel`].** A queued job never runs. A running job continues,
-/// and sees the request through [`cancel_requested`](crate::cancel_requested).
+/// **Dropping it calls [`JoinHandle::cancel`].** A queued job never runs. A running job in a thread
+/// continues, and sees the request through [`cancel_requested`](crate::cancel_requested). A running job in
+/// a worker process is killed.
 ///
 /// It is the same future as the handle, and dereferences to [`JoinHandle`].
 ///

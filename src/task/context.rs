@@ -207,7 +207,8 @@ impl Drop for CancellingFrame {
 ///
 /// [`JoinHandle::cancel`](crate::JoinHandle::cancel) and
 /// [`shutdown_now`](crate::ThreadPool::shutdown_now) set this request. A long job should check it
-/// from time to time and return early. Nothing else stops a running job.
+/// from time to time and return early. In a thread nothing else stops a running job. In a worker
+/// process the request is set if the pool has a grace period (`ProcessPoolBuilder::cancel_grace`).
 ///
 /// The answer is about the innermost job of the calling thread. It is `false` outside a job.
 /// [`current_job`] takes the question to threads that the job starts itself.

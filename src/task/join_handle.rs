@@ -508,6 +508,9 @@ impl<T> JoinHandle<T> {
     /// - *Running*: `cancel` returns `false` and does not stop the job. It sets the cancel request,
     ///   which the job reads with [`cancel_requested`](crate::cancel_requested). Executors that can
     ///   stop a running job, such as a [`Promise`](crate::Promise) with a hook, return `true`.
+    /// - *Running* in a worker process (`ProcessPool`): `cancel` kills the process and returns `true`. The
+    ///   handle resolves with an error that [`is_cancelled`](JoinError::is_cancelled) as soon as the
+    ///   process has ended. `cancel` does not wait for that.
     /// - *Finished*: `cancel` returns `false` and changes nothing.
     ///
     /// # Examples
