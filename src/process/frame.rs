@@ -115,12 +115,12 @@ pub(crate) fn write_frame(
 }
 
 fn write_parts(out: &mut impl Write, start: &[u8], rest: &[&[u8]]) -> io::Result<()> {
-    // An empty part would be written as 0 bytes, which means that nothing more can be written.
     let mut slices: Vec<_> = std::iter::once(start)
         .chain(rest.iter().copied())
-        .filter(|part| !part.is_empty())
         .map(IoSlice::new)
         .collect();
+    // Invariant: the first of `left` is not empty. `start` is not, and `advance_slices` removes empty
+    // parts behind what was written. So 0 means that nothing more can be written.
     let mut left = &mut slices[..];
     while !left.is_empty() {
         let some = left.len().min(PARTS);
@@ -605,6 +605,17 @@ mod tests {
     }
 
     #[test]
+    fn the_rest_of_a_frame_comes_with_the_next_one() {
+        let mut stream = written(&[7; SMALL + 100], &[]);
+        stream.extend(written(b"next", &[]));
+        let mut input = Counting(&stream, 0);
+        let mut reader = FrameReader::new(u64::MAX);
+        reader.read(&mut input).expect("a frame");
+        reader.read(&mut input).expect("a frame");
+        assert_eq!((input.1, reader.buffered()), (2, 0));
+    }
+
+    #[test]
     fn large_parts_are_not_copied() {
         struct Parts(Vec<(*const u8, usize)>);
         impl Write for Parts {
@@ -767,12 +778,10 @@ mod tests {
         ));
         // A sum that overflows is too large, not small.
         let mut stream = stream;
-        stream[16..24].fill(0xff);
+        stream[24..32].copy_from_slice(&(u64::MAX - 5).to_le_bytes());
         let error = FrameReader::new(1 << 40).read(&mut &stream[..]);
-        assert!(matches!(
-            error,
-            Err(FrameError::TooLarge { len: u64::MAX, .. })
-        ));
+        let is_max = |error| matches!(error, FrameError::TooLarge { len: u64::MAX, .. });
+        assert!(error.is_err_and(is_max));
     }
 
     #[test]
@@ -834,5 +843,51 @@ mod tests {
                 .expect_err("there is no reader");
             assert_eq!(error.kind(), ErrorKind::BrokenPipe);
         }
+    }
+    /// With the signal blocked, one that was raised is pending.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_reader_that_is_gone_raises_no_sigpipe() {
+        use std::process::Command;
+        use std::{env, fs};
+
+        if env::var_os("FUTUREPOOL_SIGPIPE_IS_BLOCKED").is_some() {
+            let (near, far) = UnixStream::pair().expect("a pair");
+            drop(near);
+            let mut far = NoSigpipe(&far);
+            far.write(b"x").expect_err("there is no reader");
+            far.write_vectored(&[IoSlice::new(b"x")])
+                .expect_err("there is no reader");
+            let status = fs::read_to_string("/proc/thread-self/status").expect("on Linux");
+            let line = |name| status.lines().find(|line| line.starts_with(name));
+            assert_eq!(line("SigPnd:"), Some("SigPnd:\t0000000000000000"));
+            // Otherwise nothing was shown.
+            assert!(line("SigBlk:").is_some_and(|line| line.ends_with("1000")));
+            return;
+        }
+        let blocked = || {
+            let mut env = Command::new("env");
+            env.arg("--block-signal=PIPE");
+            env
+        };
+        if !blocked()
+            .arg("true")
+            .output()
+            .is_ok_and(|output| output.status.success())
+        {
+            // An `env` that cannot block signals, of BusyBox for example.
+            return;
+        }
+        let name = "process::frame::tests::a_reader_that_is_gone_raises_no_sigpipe";
+        let output = blocked()
+            .arg(env::current_exe().expect("the path of this program"))
+            .args(["--exact", name, "--nocapture"])
+            .env("FUTUREPOOL_SIGPIPE_IS_BLOCKED", "1")
+            .output()
+            .expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_run = output.status.success() && text.contains("1 passed");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(is_run, "{text}{errors}");
     }
 }

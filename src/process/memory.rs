@@ -4,8 +4,7 @@
 //! workers there are.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[allow(unused_imports)]
-pub(crate) use self::linux::{resident, resident_of_group, resident_of_groups};
+pub(crate) use self::linux::{resident, resident_of_group};
 
 /// Returns `None`: this system has no known way.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -19,16 +18,14 @@ pub(crate) fn resident_of_group(_pgid: u32) -> Option<u64> {
     None
 }
 
-/// Returns `None` for each group: this system has no known way.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn resident_of_groups(pgids: &[u32]) -> Vec<Option<u64>> {
-    vec![None; pgids.len()]
-}
-
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux {
+    use std::collections::HashMap;
     use std::fs::{self, File};
     use std::io::Read;
+    use std::time::{Duration, Instant};
+
+    use crate::util::sync::{Arc, Mutex, process_wide};
 
     /// Returns the resident memory of a process in bytes, shared pages left out.
     ///
@@ -40,33 +37,74 @@ mod linux {
 
     /// Returns the resident memory of all processes of a group in bytes, shared pages left out.
     ///
-    /// Returns `None` if the group has no process, or `/proc` is not mounted. A process that ends
-    /// meanwhile counts as nothing.
+    /// A process that joined the group within the last 100 ms may be left out, except the leader. A
+    /// process that ends meanwhile counts as nothing.
+    ///
+    /// Returns `None` if the group has no process, or `/proc` is not mounted.
     pub(crate) fn resident_of_group(pgid: u32) -> Option<u64> {
-        resident_of_groups(&[pgid]).pop()?
+        let groups = groups(FRESH);
+        let members = groups.members.get(&pgid).map_or(&[][..], Vec::as_slice);
+        let others = members.iter().filter(|pid| **pid != pgid);
+        others
+            .chain([&pgid])
+            // The number may be another process's by now.
+            .filter(|pid| group_of(**pid) == Some(pgid))
+            .map(|pid| resident(*pid).unwrap_or(0))
+            .reduce(u64::saturating_add)
     }
 
-    /// Returns the same for several groups, in order. It looks at all processes of the system once.
-    pub(crate) fn resident_of_groups(pgids: &[u32]) -> Vec<Option<u64>> {
-        let mut sums = vec![None; pgids.len()];
-        let Ok(entries) = fs::read_dir("/proc") else {
-            return sums;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-                continue;
-            };
-            // Not by `getpgid`: `rustix` does not expect the 0 that it returns for kernel threads.
-            let Some(group) = group_of(pid) else {
-                continue;
-            };
-            if let Some(at) = pgids.iter().position(|pgid| *pgid == group) {
-                let more = resident(pid).unwrap_or(0);
-                sums[at] = Some(sums[at].unwrap_or(0_u64).saturating_add(more));
+    /// How long a list of processes is used.
+    const FRESH: Duration = Duration::from_millis(100);
+
+    /// The processes of the system, by group.
+    #[derive(Debug)]
+    struct Groups {
+        listed: Instant,
+        members: HashMap<u32, Vec<u32>>,
+    }
+
+    process_wide! {
+        /// The last list. To make one takes milliseconds, too much for each worker.
+        static GROUPS: Mutex<Option<Arc<Groups>>> = Mutex::new(None);
+    }
+
+    /// Returns a list that is younger than `fresh`.
+    fn groups(fresh: Duration) -> Arc<Groups> {
+        if let Some(last) = GROUPS.lock().as_ref() {
+            if last.listed.elapsed() < fresh {
+                return Arc::clone(last);
             }
         }
-        sums
+        // Two threads may both do this: no system call runs under a lock.
+        let groups = Arc::new(Groups {
+            listed: Instant::now(),
+            members: list(),
+        });
+        let mut last = GROUPS.lock();
+        if !last
+            .as_ref()
+            .is_some_and(|last| last.listed >= groups.listed)
+        {
+            let old = last.replace(Arc::clone(&groups));
+            // A large list is freed outside of the lock.
+            drop(last);
+            drop(old);
+        }
+        groups
+    }
+
+    fn list() -> HashMap<u32, Vec<u32>> {
+        let mut members: HashMap<u32, Vec<u32>> = HashMap::new();
+        // Without `/proc` there are none.
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            // Not by `getpgid`: `rustix` does not expect the 0 that it returns for kernel threads.
+            if let Some((pid, group)) = pid.and_then(|pid| Some((pid, group_of(pid)?))) {
+                members.entry(group).or_default().push(pid);
+            }
+        }
+        members
     }
 
     fn group_of(pid: u32) -> Option<u32> {
@@ -97,7 +135,7 @@ mod linux {
 
     #[cfg(all(test, not(loom)))]
     mod tests {
-        use std::io::Write;
+        use std::io::{BufRead, BufReader, Write};
         use std::os::unix::process::CommandExt;
         use std::process::{Command, Stdio, id};
 
@@ -134,24 +172,55 @@ mod linux {
         }
 
         #[test]
+        fn workers_share_a_list_of_processes() {
+            let first = groups(Duration::ZERO);
+            assert!(!Arc::ptr_eq(&first, &groups(Duration::ZERO)));
+            // Another test may list them in between.
+            let is_shared = || Arc::ptr_eq(&groups(Duration::ZERO), &groups(Duration::MAX));
+            assert!((0..100).any(|_| is_shared()));
+            let own = id();
+            let is_listed = |pids: &Vec<u32>| pids.contains(&own);
+            assert!(first.members.values().any(is_listed));
+        }
+
+        #[test]
+        fn a_leader_counts_before_it_is_listed() {
+            groups(Duration::ZERO);
+            let mut leader = Command::new("cat")
+                .stdin(Stdio::piped())
+                .process_group(0)
+                .spawn()
+                .expect("a cat");
+            assert!(resident_of_group(leader.id()).is_some());
+            drop(leader.stdin.take());
+            leader.wait().expect("its status");
+        }
+
+        #[test]
         fn a_group_is_the_sum_of_its_processes() {
             // The shell is the leader, and `cat` its child.
             let mut shell = Command::new("sh")
-                .args(["-c", "cat; exit 0"])
+                .args(["-c", "exec 3<&0; cat <&3 & echo $!; wait"])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .process_group(0)
                 .spawn()
                 .expect("a shell");
             let mut input = shell.stdin.take().expect("it is piped");
-            let mut output = shell.stdout.take().expect("it is piped");
+            let mut output = BufReader::new(shell.stdout.take().expect("it is piped"));
+            let mut line = String::new();
+            output.read_line(&mut line).expect("the shell runs");
+            let cat = line.trim().parse().expect("the process id of cat");
             input.write_all(b"x").expect("cat takes it");
             output.read_exact(&mut [0]).expect("cat runs");
             let leader = resident(shell.id()).expect("the shell is there");
+            let cat = resident(cat).expect("cat is there");
+            // The list may be older than `cat`, for a tenth of a second.
+            groups(Duration::ZERO);
             let group = resident_of_group(shell.id()).expect("both are there");
-            assert!(leader > 0 && group > leader, "{leader} of {group}");
-            let groups = resident_of_groups(&[u32::MAX, shell.id()]);
-            assert!(groups[0].is_none() && groups[1] > Some(leader));
+            // The system may take pages from them meanwhile.
+            let sum = leader.min(cat) > 0 && group > (leader + cat) / 10 * 9;
+            assert!(sum, "{leader} + {cat}: {group}");
             drop(input);
             shell.wait().expect("its status");
             assert_eq!(resident_of_group(shell.id()), None);
