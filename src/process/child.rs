@@ -12,8 +12,9 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, Signal, kill_current_process_group, setrlimit};
 
 use crate::call::bytes::Bytes;
@@ -92,10 +94,21 @@ fn serve(registry: Registry) -> Result<(), String> {
     })?;
     let _ = rustix::thread::set_name(c"futurepool-work");
     let mut reader = FrameReader::new(u64::from(u32::MAX));
-    let setup = read(&mut reader, &socket)?.ok_or("the pool was gone at once")?;
+    let mut first = WithDescriptor {
+        socket: &socket,
+        descriptor: None,
+    };
+    let Some(setup) = read(&mut reader, &mut first)? else {
+        // The pool is gone.
+        return Ok(());
+    };
     let setup = Some(setup).filter(|frame| frame.head.kind == wire::SETUP);
     let setup = setup.and_then(|frame| Setup::decode(&frame.payload.body));
     let setup = setup.ok_or("the pool speaks another version of the protocol")?;
+    if let Some(stdout) = first.descriptor {
+        rustix::stdio::dup2_stdout(stdout)
+            .map_err(|error| format!("failed to set its standard output: {error}"))?;
+    }
     DEPTH.store(setup.depth, Ordering::Release);
     if let Some(limit) = setup.address_space_limit {
         let limit = Rlimit {
@@ -154,12 +167,33 @@ fn take_socket() -> io::Result<UnixStream> {
 }
 
 /// Returns the next frame, or `None` if the pool has closed its end.
-fn read(reader: &mut FrameReader, mut socket: &UnixStream) -> Result<Option<Frame>, String> {
-    match reader.read(&mut socket) {
+fn read(reader: &mut FrameReader, socket: &mut impl Read) -> Result<Option<Frame>, String> {
+    match reader.read(socket) {
         Ok(frame) => Ok(Some(frame)),
         // The pool is gone, perhaps in the middle of a frame.
         Err(FrameError::End | FrameError::Truncated | FrameError::Io(_)) => Ok(None),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Reads from a socket, and takes the descriptor that was sent along.
+struct WithDescriptor<'a> {
+    socket: &'a UnixStream,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Read for WithDescriptor<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [io::IoSliceMut::new(buffer)];
+        let received = recvmsg(self.socket, &mut parts, &mut control, RecvFlags::empty())?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptor = descriptors.last();
+            }
+        }
+        Ok(received.bytes)
     }
 }
 
@@ -276,7 +310,7 @@ struct Server {
 
 impl Server {
     fn serve(&mut self, socket: &UnixStream, mut reader: FrameReader) -> Result<(), String> {
-        while let Some(mut frame) = read(&mut reader, socket)? {
+        while let Some(mut frame) = read(&mut reader, &mut &*socket)? {
             let job = frame.head.job;
             if frame.head.kind != wire::RUN {
                 return Err("the pool has sent no job".to_owned());

@@ -14,6 +14,28 @@ static INITIALIZED: AtomicBool = AtomicBool::new(false);
 pub(crate) fn is_worker() -> bool {
     let name = std::env::args_os().next();
     name.is_some_and(|name| name.as_encoded_bytes().starts_with(MARKER.as_bytes()))
+        || has_first_message()
+}
+
+/// A script that starts this program loses `argv[0]`. The first message of the pool still waits at the
+/// standard input, until [`init`] takes it.
+#[cfg(unix)]
+fn has_first_message() -> bool {
+    use rustix::net::{RecvFlags, recv};
+
+    let mut bytes = [0; 256];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    // An error if it is no socket.
+    let Ok((received, _)) = recv(std::io::stdin(), &mut bytes[..], flags) else {
+        return false;
+    };
+    let frame = super::frame::FrameReader::new(bytes.len() as u64).read(&mut &bytes[..received]);
+    frame.is_ok_and(|frame| frame.head.kind == super::wire::SETUP)
+}
+
+#[cfg(not(unix))]
+fn has_first_message() -> bool {
+    false
 }
 
 /// Makes this program able to run tasks in worker processes. Call it first in `main`.
@@ -175,7 +197,8 @@ pub(crate) fn own_entry() -> Option<Entry> {
             Some((_, module)) => format!("{module}::{TEST_NAME}"),
             None => TEST_NAME.to_owned(),
         };
-        let arguments = ["--exact", &path, "--nocapture"];
+        // On the main thread, so that it prints nothing about a test that takes long.
+        let arguments = ["--exact", &path, "--nocapture", "--test-threads=1"];
         return Some(Entry::Test(arguments.map(OsString::from).to_vec()));
     }
     INITIALIZED.load(Ordering::Acquire).then_some(Entry::Main)

@@ -1,15 +1,19 @@
 //! Starting a worker process: the command, and the handshake.
 //!
 //! ```text
-//!   begin: socket pair, spawn, SETUP ──► boots ──► finish: HELLO, then the initializer
+//!   begin: socket pair, SETUP, spawn ──► boots ──► finish: HELLO, then the initializer
 //! ```
+//!
+//! The first message is there before the process is, so that a process can tell by its standard input
+//! that it is a worker.
 //!
 //! A replacement begins while the old worker still runs a job, so that nothing waits for it.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -17,6 +21,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Pid;
 
 use crate::process::builder::{Config, Program, StdioKind};
@@ -104,9 +109,7 @@ impl Starting {
         if let Some(directory) = &config.current_dir {
             command.current_dir(directory);
         }
-        command
-            .stdout(stdio(&config.stdout))
-            .stderr(stdio(&config.stderr));
+        command.stderr(stdio(&config.stderr));
 
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
         let guard = SPAWN.lock();
@@ -114,6 +117,12 @@ impl Starting {
         let (own, theirs) =
             pair.map_err(|error| StartError::of_system("failed to make a socket pair", &error))?;
         command.stdin(OwnedFd::from(theirs));
+        let stdout = Stdout::of(config)
+            .map_err(|error| StartError::of_system("failed to make a pipe", &error))?;
+        command.stdout(stdout.at_start(config));
+        send_setup(&own, config, generation, stdout.handed_over()).map_err(|error| {
+            StartError::of_system("failed to write to the socket of a worker", &error)
+        })?;
         let spawned = command.spawn();
         // The command has a copy of the worker's end.
         drop(command);
@@ -138,7 +147,7 @@ impl Starting {
             };
             Arc::new(job) as Arc<_>
         };
-        let stdout = child.stdout.take().map(OwnedFd::from);
+        let stdout = stdout.into_pipe().or(child.stdout.take().map(OwnedFd::from));
         let stderr = child.stderr.take().map(OwnedFd::from);
         let mut piped = Ok(());
         let mut add = |stream, pipe: Option<OwnedFd>, kind: &StdioKind| {
@@ -159,33 +168,11 @@ impl Starting {
         supervisor.add(&worker).map_err(|error| {
             StartError::of_system("failed to start the thread that watches workers", &error)
         })?;
-        let starting = Self { worker, deadline };
-        starting.send_setup(config, generation)?;
-        Ok(starting)
+        Ok(Self { worker, deadline })
     }
 
     pub(crate) fn worker(&self) -> &Arc<Worker> {
         &self.worker
-    }
-
-    fn send_setup(&self, config: &Config, generation: u32) -> Result<(), StartError> {
-        let setup = Setup {
-            depth: config.depth,
-            address_space_limit: config.address_space_limit,
-            nice: config.nice,
-            max_payload: config.max_payload,
-            generation,
-        };
-        let head = Head {
-            kind: wire::SETUP,
-            generation,
-            job: 0,
-        };
-        // It fits into the buffer of a new socket, so this does not wait.
-        let mut out = NoSigpipe(self.worker.socket());
-        // A worker that is gone already is found by `finish`, which says more.
-        let _ = write_frame(&mut out, &mut Vec::new(), head, &[&setup.encode()], &[]);
-        Ok(())
     }
 
     /// Waits until the worker has said what it is.
@@ -260,6 +247,115 @@ impl Starting {
             Some(output) => format!("{text}; its last output: {}", output.trim_end()),
             None => text,
         })
+    }
+}
+
+/// Writes the first message, with the standard output of a worker that gets it later.
+fn send_setup(
+    socket: &UnixStream,
+    config: &Config,
+    generation: u32,
+    stdout: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let setup = Setup {
+        depth: config.depth,
+        address_space_limit: config.address_space_limit,
+        nice: config.nice,
+        max_payload: config.max_payload,
+        generation,
+    };
+    let head = Head {
+        kind: wire::SETUP,
+        generation,
+        job: 0,
+    };
+    let mut out = WithDescriptor {
+        socket,
+        descriptor: stdout,
+    };
+    // It fits into the buffer of a new socket, so this does not wait.
+    write_frame(&mut out, &mut Vec::new(), head, &[&setup.encode()], &[])
+}
+
+/// Sends a descriptor along with the first byte.
+struct WithDescriptor<'a> {
+    socket: &'a UnixStream,
+    descriptor: Option<BorrowedFd<'a>>,
+}
+
+impl io::Write for WithDescriptor<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(descriptor) = self.descriptor.take() else {
+            return io::Write::write(&mut NoSigpipe(self.socket), bytes);
+        };
+        let descriptors = [descriptor];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        debug_assert!(fits, "there is space for one");
+        // Nothing has closed the other end yet, so there is no signal to suppress.
+        let parts = [io::IoSlice::new(bytes)];
+        Ok(sendmsg(self.socket, &parts, &mut control, SendFlags::empty())?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The standard output of a worker.
+///
+/// A test binary prints a headline before it runs the test that makes it a worker. So its output is
+/// discarded until then: the descriptor travels with the first message.
+enum Stdout {
+    /// It is there from the start.
+    AtStart,
+    /// The worker of a test binary gets the standard output of this process.
+    Own(io::Stdout),
+    /// The worker of a test binary gets the second end of a pipe. The pool reads the first.
+    Pipe(OwnedFd, OwnedFd),
+}
+
+impl Stdout {
+    fn of(config: &Config) -> io::Result<Self> {
+        if !matches!(config.program, Program::Own(Entry::Test(_))) {
+            return Ok(Self::AtStart);
+        }
+        Ok(match config.stdout {
+            StdioKind::Null => Self::AtStart,
+            StdioKind::Inherit => Self::Own(io::stdout()),
+            StdioKind::Tee | StdioKind::Lines(_) => {
+                let (read, write) = rustix::pipe::pipe()?;
+                // Children of other threads must not get them. See `SPAWN` for the moment before.
+                for end in [&read, &write] {
+                    rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
+                }
+                Self::Pipe(read, write)
+            }
+        })
+    }
+
+    fn at_start(&self, config: &Config) -> Stdio {
+        match self {
+            Self::AtStart => stdio(&config.stdout),
+            Self::Own(_) | Self::Pipe(..) => Stdio::null(),
+        }
+    }
+
+    fn handed_over(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::AtStart => None,
+            Self::Own(own) => Some(own.as_fd()),
+            Self::Pipe(_, write) => Some(write.as_fd()),
+        }
+    }
+
+    /// Returns the end that the pool reads.
+    fn into_pipe(self) -> Option<OwnedFd> {
+        match self {
+            Self::Pipe(read, _) => Some(read),
+            Self::AtStart | Self::Own(_) => None,
+        }
     }
 }
 
