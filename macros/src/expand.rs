@@ -1,6 +1,6 @@
 //! The code that `#[task]` writes.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -23,7 +23,7 @@ pub(crate) fn task(options: TokenStream, function: TokenStream) -> TokenStream {
     }
 }
 
-fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> {
+pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> {
     let span = function.clone();
     let function: ItemFn = parse2(function).map_err(|error| match is_function(&span) {
         true => error,
@@ -85,23 +85,29 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
         .map(|(wire, ty)| quote_spanned!(ty.span()=> #private::assert_argument::<#wire>()));
     let output_wire = Wire::of(&output, &krate);
     let output_type = &output_wire.ty;
-    let output_assertion =
-        quote_spanned!(output.span()=> #private::assert_output::<#output_type>());
+    let output_span = output.span();
+    let output_assertion = quote_spanned!(output_span=> #private::assert_output::<#output_type>());
+    // So that a missing bound is an error of the parameters, not of the attribute.
+    let inputs_span = function.sig.paren_token.span.join();
+    let args_type = respan(quote!(#args), inputs_span);
+    let args_type = quote_spanned!(inputs_span=> #args_type<#(#wire_types),*>);
     let output_codec = (!output_wire.is_plain()).then(|| {
         let wire_of = output_wire.wire_of(quote!(output), &krate);
         let unwire = output_wire.unwire(quote!(output), &krate);
+        let encode = respan(quote!(#private::encode(&output)), output_span);
+        let decode = respan(quote!(#private::decode(payload)?), output_span);
         quote! {
             fn encode_output(
                 output: Self::Output,
             ) -> ::core::result::Result<#krate::Payload, #private::CodecError> {
                 let output: #output_type = #wire_of;
-                #private::encode(&output)
+                #encode
             }
 
             fn decode_output(
                 payload: #krate::Payload,
             ) -> ::core::result::Result<Self::Output, #private::CodecError> {
-                let output: #output_type = #private::decode(payload)?;
+                let output: #output_type = #decode;
                 ::core::result::Result::Ok(#unwire)
             }
         }
@@ -146,7 +152,7 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
                 const LOCATION: &'static str =
                     ::core::concat!(::core::file!(), ":", ::core::line!());
 
-                type Args = #args<#(#wire_types),*>;
+                type Args = #args_type;
                 type Output = #output;
 
                 fn run(args: Self::Args) -> Self::Output {
@@ -178,6 +184,21 @@ fn try_task(options: TokenStream, function: TokenStream) -> Result<TokenStream> 
     })
 }
 
+/// Moves tokens to another place, for errors.
+fn respan(tokens: TokenStream, span: Span) -> TokenStream {
+    let at = |token: TokenTree| {
+        let mut token = match token {
+            TokenTree::Group(group) => {
+                Group::new(group.delimiter(), respan(group.stream(), span)).into()
+            }
+            token => token,
+        };
+        token.set_span(span);
+        token
+    };
+    tokens.into_iter().map(at).collect()
+}
+
 /// Returns the attributes of the function with one of these names.
 fn attributes<'a>(function: &'a ItemFn, names: &[&str]) -> Vec<&'a Attribute> {
     let is_named =
@@ -188,7 +209,7 @@ fn attributes<'a>(function: &'a ItemFn, names: &[&str]) -> Vec<&'a Attribute> {
 /// Returns whether the tokens may be a function, which then has an error of its own.
 fn is_function(tokens: &TokenStream) -> bool {
     let mut tokens = tokens.clone().into_iter();
-    let is_fn = tokens.any(|token| matches!(&token, proc_macro2::TokenTree::Ident(i) if i == "fn"));
+    let is_fn = tokens.any(|token| matches!(&token, TokenTree::Ident(i) if i == "fn"));
     // A trait's function, or a foreign one, has no body.
-    is_fn && !matches!(tokens.last(), Some(proc_macro2::TokenTree::Punct(p)) if p.as_char() == ';')
+    is_fn && !matches!(tokens.last(), Some(TokenTree::Punct(p)) if p.as_char() == ';')
 }

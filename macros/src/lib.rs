@@ -4,6 +4,8 @@ mod check;
 mod expand;
 mod options;
 mod signature;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use proc_macro::TokenStream;
@@ -49,7 +51,7 @@ use proc_macro::TokenStream;
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// use futurepool::{TaskExecutorExt, ThreadPool, task};
 ///
 /// /// Counts the words of a text.
