@@ -633,7 +633,10 @@ impl TaskJob {
     ///             return; // it was cancelled
     ///         }
     ///         match job.encode() {
-    ///             Ok(arguments) => job.resolve(ask(job.name(), arguments)),
+    ///             Ok(arguments) => {
+    ///                 let output = ask(job.name(), arguments);
+    ///                 job.resolve(output);
+    ///             }
     ///             Err(error) => {
     ///                 job.fail(error);
     ///             }
