@@ -348,6 +348,7 @@ pub use error::{BuildError, InitError, JoinError, SubmitError, TimeoutError};
 pub use executor::ext::ExecutorExt;
 pub use executor::{Executor, InlineExecutor};
 #[cfg(feature = "task")]
+#[doc(inline)]
 pub use futurepool_macros::task;
 pub use park::block_on::block_on;
 pub use pool::{

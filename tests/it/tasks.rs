@@ -244,7 +244,7 @@ fn a_time_limit_is_refused_where_threads_run_the_task() {
         assert_eq!(error.into_inner().run(), 8);
     }
     // One by `try_submit_task`, one by `submit_task`.
-    let _ = pool.submit_task(double::call(1).time_limit(LONG));
+    drop(pool.submit_task(double::call(1).time_limit(LONG)));
     assert_eq!((pool.metrics().rejected, pool.metrics().submitted), (2, 0));
 }
 
