@@ -34,7 +34,9 @@ use crate::call::registry::{Registry, RunError};
 use crate::executor::InlineExecutor;
 use crate::executor::ext::ExecutorExt;
 use crate::process::events;
-use crate::process::frame::{Frame, FrameError, FrameReader, Head, NoSigpipe, write_frame};
+use crate::process::frame::{
+    Frame, FrameError, FrameReader, Head, NoSigpipe, payload_size, write_frame,
+};
 use crate::process::wire::{self, Hello, RunHead, Setup, Status};
 use crate::task::cancel_handle::CancelHandle;
 use crate::task::context::current_task;
@@ -122,7 +124,8 @@ fn serve(registry: Registry) -> Result<(), String> {
         rustix::process::nice(nice)
             .map_err(|error| format!("failed to set its priority: {error}"))?;
     }
-    let reader_of_frames = FrameReader::new(setup.max_payload);
+    // The pool has checked the size of each call, and a frame can have many.
+    let reader_of_frames = FrameReader::new(u64::MAX);
     debug_assert_eq!(reader.buffered(), 0, "the pool waits for the greeting");
     let connection = Arc::new(Connection {
         out: Mutex::new(Out {
@@ -151,6 +154,7 @@ fn serve(registry: Registry) -> Result<(), String> {
         registry,
         connection,
         has_flusher: false,
+        max_payload: setup.max_payload,
     }
     .serve(&socket, reader_of_frames)
 }
@@ -306,6 +310,8 @@ struct Server {
     connection: Arc<Connection>,
     /// Only batches need the thread.
     has_flusher: bool,
+    /// No result can be larger.
+    max_payload: u64,
 }
 
 impl Server {
@@ -354,14 +360,15 @@ impl Server {
             "the worker has no task {} of version {}",
             head.task, head.version
         );
+        let max = self.max_payload;
         let run = move || {
             for call in calls {
                 connection.begin_call()?;
                 let result = match task {
                     None => (Status::UnknownTask, wire::encode_text(&unknown)),
-                    Some(task) => run_call(task, call),
+                    Some(task) => refuse_too_large(run_call(task, call), max),
                 };
-                connection.end_call(result)?;
+                connection.end_call(result, max)?;
             }
             Ok(())
         };
@@ -418,8 +425,17 @@ impl Connection {
         Ok(())
     }
 
-    fn end_call(&self, result: (Status, Payload)) -> Result<(), String> {
+    fn end_call(&self, result: (Status, Payload), max_payload: u64) -> Result<(), String> {
         let mut out = self.lock();
+        let Some(batch) = &out.batch else {
+            return Ok(());
+        };
+        let waits: u64 = batch.results.iter().map(|(_, payload)| size(payload)).sum();
+        if waits.saturating_add(size(&result.1)) > max_payload {
+            // Together they would be too large for a frame.
+            let window = (batch.window / 2).max(1);
+            out.flush(window)?;
+        }
         let Some(batch) = &mut out.batch else {
             return Ok(());
         };
@@ -435,6 +451,19 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn size(payload: &Payload) -> u64 {
+    payload_size(&[&payload.body], &payload.lanes)
+}
+
+/// The pool would take a result that is too large for garbage.
+fn refuse_too_large(result: (Status, Payload), max: u64) -> (Status, Payload) {
+    if result.0 != Status::Returned || size(&result.1) <= max {
+        return result;
+    }
+    let text = format!("it is larger than `max_payload`, {max} bytes");
+    (Status::BadOutput, wire::encode_text(&text))
 }
 
 /// Sends results that a long call holds back.

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::call::CallInfo;
@@ -25,17 +25,18 @@ use crate::process::builder::Config;
 use crate::process::events::{self, EventRecord};
 use crate::process::frame::{FrameError, Head, NoSigpipe, payload_size, write_frame};
 use crate::process::output::Output;
-use crate::process::spawn::{Ready, StartError, Starting};
+use crate::process::spawn::{Ready, StartError, Starting, Unstarted};
 use crate::process::supervisor::Supervisor;
 use crate::process::wire::{self, RunHead, Status};
-use crate::process::worker::{Control, Ended, KillReason, SAMPLE_EVERY, Worker};
+use crate::process::worker::{Activity, Control, Ended, KillReason, SAMPLE_EVERY, Worker};
 use crate::task::state::Origin;
 
 /// After so many failed starts in a row the pool is broken.
 const MAX_FAILED_STARTS: u32 = 3;
 
-/// How long a worker that has closed its socket may take to end.
-const END_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a worker that has closed its socket may take to end. A process closes it when it ends, but a
+/// busy system may take a while for the rest.
+pub(crate) const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to end.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -50,19 +51,25 @@ pub(crate) struct Shared {
     next_generation: AtomicU32,
     next_job: AtomicU64,
     failed_starts: AtomicU32,
-    /// Held by the thread that starts the first worker. Until it is known that the program can be a
-    /// worker, no other one is started.
+    /// Until it is known that the program can be a worker, only one worker is started at a time.
     first_start: Mutex<FirstStart>,
-    /// Counts the attempts that failed. Written under the lock of `first_start`.
-    first_failures: AtomicU64,
+    /// Notified when a first start has ended.
+    first_start_ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct FirstStart {
     succeeded: bool,
-    /// Why the last attempt failed.
+    /// A thread starts a worker now.
+    busy: bool,
+    /// How many of them have ended.
+    ended: u64,
+    /// Why the last one failed, for the threads that waited for it.
     failed: Option<StartError>,
 }
+
+/// How often a thread that waits for a worker to start looks whether its job is still wanted.
+pub(crate) const WANTED_EVERY: Duration = Duration::from_millis(10);
 
 impl Shared {
     pub(crate) fn new(config: Config) -> Self {
@@ -74,37 +81,14 @@ impl Shared {
             next_job: AtomicU64::new(1),
             failed_starts: AtomicU32::new(0),
             first_start: Mutex::default(),
-            first_failures: AtomicU64::new(0),
+            first_start_ended: Condvar::new(),
         }
     }
 
-    /// Starts a worker. The threads do so one after the other, until it is known that the program can be
-    /// a worker.
-    fn first_start(&self) -> Result<Ready, StartError> {
-        let start = || self.begin_start()?.finish(&self.config);
-        let failures = self.first_failures.load(Ordering::Acquire);
-        let lock = self.first_start.lock();
-        let mut first = lock.unwrap_or_else(PoisonError::into_inner);
-        if first.succeeded {
-            drop(first);
-            return start();
-        }
-        // An attempt that failed while this thread waited is its own, too. Each may take until the
-        // start timeout.
-        if failures != self.first_failures.load(Ordering::Acquire) {
-            if let Some(error) = &first.failed {
-                return Err(error.clone());
-            }
-        }
-        let started = start();
-        match &started {
-            Ok(_) => first.succeeded = true,
-            Err(error) => {
-                first.failed = Some(error.clone());
-                self.first_failures.fetch_add(1, Ordering::AcqRel);
-            }
-        }
-        started
+    fn first_start(&self) -> MutexGuard<'_, FirstStart> {
+        self.first_start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin_start(&self) -> Result<Starting, StartError> {
@@ -130,6 +114,36 @@ pub(crate) struct Link {
 /// What becomes of one call.
 pub(crate) type Outcome = Result<Payload, JoinError>;
 
+/// For what a thread needs a worker.
+#[derive(Clone, Copy)]
+pub(crate) struct Want<'a> {
+    /// Of the job that waits for it. `None` if a job may come.
+    control: Option<&'a Arc<Control>>,
+    pool: Option<&'a Arc<PoolInner>>,
+}
+
+impl<'a> Want<'a> {
+    /// A worker for the jobs that `pool` still has.
+    pub(crate) fn of_pool(pool: &'a Arc<PoolInner>) -> Self {
+        Self {
+            control: None,
+            pool: Some(pool),
+        }
+    }
+
+    /// Returns whether the worker is still needed.
+    pub(crate) fn holds(&self) -> bool {
+        let Some(control) = self.control else {
+            return !self.pool.is_some_and(|pool| pool.is_closed_and_empty());
+        };
+        // A pool that stops cancels the jobs that it finds in its workers. This one may not be there yet.
+        if self.pool.is_some_and(|pool| pool.is_stopping()) {
+            control.cancel();
+        }
+        !control.is_cancelled()
+    }
+}
+
 /// What is left to do of a job.
 struct Left {
     calls: VecDeque<(usize, Payload)>,
@@ -137,6 +151,8 @@ struct Left {
     starts: u32,
     /// How often a worker was gone before it had begun anything.
     losses: u32,
+    /// It is no job, but a part of the start of a worker.
+    initializes: bool,
 }
 
 /// Why the exchange with a worker stopped.
@@ -163,10 +179,13 @@ impl Link {
         }
     }
 
-    /// Ensures that a worker is ready, if the pool goes on. An error is kept for the next job.
-    pub(crate) fn prepare(&mut self) {
+    /// Ensures that a worker is ready, as long as one is wanted. An error is kept for the next job.
+    pub(crate) fn prepare(&mut self, want: &Want<'_>) {
         if self.failed.is_none() {
-            self.failed = self.worker().err();
+            self.failed = self
+                .worker(want)
+                .err()
+                .filter(|error| !error.is_abandoned());
         }
     }
 
@@ -179,13 +198,18 @@ impl Link {
                 .is_some_and(|ready| ready.worker.is_usable())
     }
 
-    /// Returns a worker that is ready. Starts one if need be.
-    fn worker(&mut self) -> Result<Arc<Worker>, StartError> {
-        if let Some(ready) = self.ready.take_if(|ready| !ready.worker.is_usable()) {
-            drop(ready);
+    /// Returns a worker that is ready. Starts one if need be, and abandons that if it is not wanted any
+    /// more.
+    fn worker(&mut self, want: &Want<'_>) -> Result<Arc<Worker>, StartError> {
+        if self
+            .ready
+            .as_ref()
+            .is_some_and(|ready| !ready.worker.is_usable())
+        {
+            self.let_go();
         }
         if self.ready.is_none() {
-            let started = self.start();
+            let started = self.start(want);
             let shared = &self.shared;
             match started {
                 Ok(ready) => {
@@ -193,7 +217,9 @@ impl Link {
                     self.ready = Some(ready);
                 }
                 Err(error) => {
-                    shared.failed_starts.fetch_add(1, Ordering::AcqRel);
+                    if matches!(error.unstarted, Unstarted::Failed | Unstarted::Killed) {
+                        shared.failed_starts.fetch_add(1, Ordering::AcqRel);
+                    }
                     return Err(error);
                 }
             }
@@ -202,20 +228,74 @@ impl Link {
         Ok(Arc::clone(&ready.worker))
     }
 
-    fn start(&mut self) -> Result<Ready, StartError> {
-        let shared = Arc::clone(&self.shared);
-        if let Some(starting) = self.next.take() {
-            let finished = starting.finish(&shared.config);
-            if let Ok(ready) = finished {
-                return self.initialize(ready);
+    fn start(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
+        if self.next.is_some() {
+            match self.finish_next(want) {
+                Err(error) if !error.is_abandoned() => {}
+                Ok(ready) => return self.initialize(ready, want),
+                Err(error) => return Err(error),
             }
         }
-        let ready = shared.first_start()?;
-        self.initialize(ready)
+        let shared = Arc::clone(&self.shared);
+        // One after the other, until it is known that the program can be a worker.
+        let mut first = shared.first_start();
+        let ended = first.ended;
+        while first.busy && !first.succeeded {
+            let waited = shared.first_start_ended.wait_timeout(first, WANTED_EVERY);
+            first = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let failed = first.failed.clone().filter(|_| first.ended != ended);
+            if let (false, Some(error)) = (first.succeeded, failed) {
+                // Otherwise each of many threads would wait for a start of its own.
+                let unstarted = Unstarted::FailedElsewhere;
+                return Err(StartError { unstarted, ..error });
+            }
+            if !want.holds() {
+                return Err(StartError::abandoned());
+            }
+        }
+        let is_first = !first.succeeded;
+        first.busy |= is_first;
+        drop(first);
+        let mut kills = 0;
+        let started = loop {
+            let started = shared.begin_start().and_then(|starting| {
+                self.next = Some(starting);
+                self.finish_next(want)
+            });
+            // That says nothing about the program.
+            let was_killed = |error: &StartError| error.unstarted == Unstarted::Killed;
+            if kills == MAX_FAILED_STARTS || !started.as_ref().is_err_and(was_killed) {
+                break started;
+            }
+            kills += 1;
+        };
+        if is_first {
+            let mut first = shared.first_start();
+            first.busy = false;
+            first.succeeded |= started.is_ok();
+            if let Err(error) = started.as_ref().map_err(Clone::clone) {
+                first.failed = Some(error).filter(|error| !error.is_abandoned());
+            }
+            first.ended += 1;
+            drop(first);
+            shared.first_start_ended.notify_all();
+        }
+        self.initialize(started?, want)
+    }
+
+    /// Waits until the worker that boots is ready.
+    fn finish_next(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
+        let next = self.next.as_ref().expect("the caller has seen it");
+        if !next.wait_for_greeting(want) {
+            // It goes on booting, for a job that comes later.
+            return Err(StartError::abandoned());
+        }
+        let next = self.next.take().expect("it was just there");
+        next.finish(&self.shared.config)
     }
 
     /// Runs the initializer in a new worker.
-    fn initialize(&mut self, ready: Ready) -> Result<Ready, StartError> {
+    fn initialize(&mut self, ready: Ready, want: &Want<'_>) -> Result<Ready, StartError> {
         let Some(initializer) = &self.shared.config.initializer else {
             return Ok(ready);
         };
@@ -231,16 +311,18 @@ impl Link {
             deadline: None,
             ..info
         };
-        let control = Arc::default();
+        // A cancel of the job that the worker is for ends the initializer, too.
+        let control = want.control.map_or_else(Arc::default, Arc::clone);
         let mut outcome = None;
         let mut left = Left {
             calls: VecDeque::from([(0, call)]),
             starts: 0,
             losses: 0,
+            initializes: true,
         };
-        let stop = self.exchange(&worker, &info, &control, &mut left, &mut |_, result| {
-            outcome = Some(result);
-        });
+        let mut sink = |_, result| outcome = Some(result);
+        let stop = self.exchange(&worker, &info, &control, want, &mut left, &mut sink);
+        control.take_back();
         let ready = self.ready.take().expect("the exchange leaves it");
         let problem = match (stop, outcome) {
             (Ok(Stop::Done), Some(Ok(payload))) => match check(payload) {
@@ -248,15 +330,19 @@ impl Link {
                 Err(text) => text,
             },
             (Ok(Stop::Done), Some(Err(error))) => error.to_string(),
-            (Ok(Stop::Gone { panic, .. }), _) => self.end_of(&worker, &info, panic).to_string(),
+            (Ok(Stop::Gone { panic, .. }), _) => {
+                self.end_of(&worker, &info, panic, true).to_string()
+            }
             (Ok(Stop::Done), None) => "it gave no result".to_owned(),
             (Err(()), _) => "its worker ended before it began".to_owned(),
         };
         worker.kill(KillReason::Leaving);
-        Err(StartError {
-            text: format!("the initializer failed: {problem}"),
-            kind: None,
-        })
+        if !want.holds() {
+            return Err(StartError::abandoned());
+        }
+        Err(StartError::new(format!(
+            "the initializer failed: {problem}"
+        )))
     }
 
     /// Sends calls of one task to a worker, and hands each result to `sink`, which gets the number of the
@@ -279,25 +365,34 @@ impl Link {
             calls: calls.into(),
             starts: 0,
             losses: 0,
+            initializes: false,
+        };
+        self.refuse_too_large(info, &mut left, &mut sink);
+        let want = Want {
+            control: Some(control),
+            pool,
         };
         while !left.calls.is_empty() {
-            if control.is_cancelled() {
+            if !want.holds() {
                 return fail_all(&mut left, &mut sink, &JoinError::cancelled());
             }
-            let worker = match self.failed.take().map_or_else(|| self.worker(), Err) {
+            let failed = self.failed.take();
+            let worker = match failed.map_or_else(|| self.worker(&want), Err) {
                 Ok(worker) => worker,
+                // The reason may be the cancel.
+                Err(_) if !want.holds() => continue,
                 Err(error) => {
                     let error = self.start_failed(error, pool);
                     return fail_all(&mut left, &mut sink, &error);
                 }
             };
-            if let Some(error) = self.unable(info) {
+            if let Some(error) = self.unable(info, left.starts > 0) {
                 return fail_all(&mut left, &mut sink, &error);
             }
-            match self.exchange(&worker, info, control, &mut left, &mut sink) {
-                Ok(Stop::Done) => {}
+            match self.exchange(&worker, info, control, &want, &mut left, &mut sink) {
+                Ok(Stop::Done) => self.recycle(&worker),
                 Ok(Stop::Gone { announced, panic }) => {
-                    let error = self.end_of(&worker, info, panic);
+                    let error = self.end_of(&worker, info, panic, true);
                     self.ready = None;
                     left.starts += 1;
                     let retries = self.shared.config.retry_on_crash;
@@ -321,9 +416,15 @@ impl Link {
                 }
                 // Nothing has begun.
                 Err(()) => {
+                    let error = self.end_of(&worker, info, None, false);
                     self.ready = None;
                     left.losses += 1;
-                    if left.losses >= MAX_FAILED_STARTS {
+                    if !error.is_crashed() && !error.is_cancelled() {
+                        // It has exceeded a limit before it could begin.
+                        if let Some((call, _)) = left.calls.pop_front() {
+                            sink(call, Err(error));
+                        }
+                    } else if left.losses >= MAX_FAILED_STARTS {
                         let text = "several workers in a row ended before they could begin the job";
                         let error = JoinError::failed(Failure {
                             task: Some(info.name.into()),
@@ -337,12 +438,32 @@ impl Link {
         }
     }
 
+    /// Calls that are too large get an error, and are no longer left.
+    fn refuse_too_large(
+        &self,
+        info: &CallInfo,
+        left: &mut Left,
+        sink: &mut dyn FnMut(usize, Outcome),
+    ) {
+        let max = self.shared.config.max_payload;
+        let fits = |payload: &Payload| payload_size(&[&payload.body], &payload.lanes) <= max;
+        if left.calls.iter().all(|(_, payload)| fits(payload)) {
+            return;
+        }
+        for (call, payload) in std::mem::take(&mut left.calls) {
+            if fits(&payload) {
+                left.calls.push_back((call, payload));
+            } else {
+                let text = format!("the arguments are larger than `max_payload`, {max} bytes");
+                sink(call, Err(JoinError::codec(info.name, text, false)));
+            }
+        }
+    }
+
     /// Returns why the worker cannot run the task, or why it need not.
-    fn unable(&self, info: &CallInfo) -> Option<JoinError> {
-        if info
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
+    fn unable(&self, info: &CallInfo, has_started: bool) -> Option<JoinError> {
+        let is_late = |deadline| Instant::now() >= deadline;
+        if !has_started && info.deadline.is_some_and(is_late) {
             return Some(JoinError::expired(info.name));
         }
         let tasks = &self.ready.as_ref()?.tasks;
@@ -396,6 +517,7 @@ impl Link {
         worker: &Arc<Worker>,
         info: &CallInfo,
         control: &Arc<Control>,
+        want: &Want<'_>,
         left: &mut Left,
         sink: &mut dyn FnMut(usize, Outcome),
     ) -> Result<Stop, ()> {
@@ -405,29 +527,32 @@ impl Link {
         if !worker.begin_job(job, info, control) {
             return Err(());
         }
-        if !control.send(worker) {
+        // A pool that stops after this finds the job.
+        if !want.holds() || !control.send(worker) {
             // It was cancelled, which `run` sees.
             worker.end_job(0);
             return Ok(Stop::Done);
         }
-        self.prepare_replacement(worker);
-        let limit = earlier_limit(config.time_limit, info.time_limit);
+        let limit = match left.initializes {
+            true => info.time_limit,
+            false => earlier_limit(config.time_limit, info.time_limit),
+        };
         let window = match self.window {
             Some((task, window)) if std::ptr::eq(task, info.name) => window,
             _ => 1,
         };
         let sent = left.calls.len();
+        // A worker that does not read must not keep this thread for ever.
         set_limits(&shared, worker, limit);
-        if !self.send(worker, job, info, window, left, sink) {
+        if !self.send(worker, job, info, window, left) {
             // A frame that was not wholly written begins nothing.
             worker.end_job(0);
             worker.kill(KillReason::Leaving);
-            worker.wait_for_end(KILL_PATIENCE);
-            return if left.calls.len() < sent {
-                Ok(Stop::Done)
-            } else {
-                Err(())
-            };
+            return Err(());
+        }
+        set_limits(&shared, worker, limit);
+        if !left.initializes {
+            self.prepare_replacement(worker);
         }
         let mut announced = (window as usize).min(left.calls.len());
         let ready = self.ready.as_mut().expect("the worker is ready");
@@ -437,6 +562,14 @@ impl Link {
             }
             let frame = match ready.reader.read(&mut worker.socket()) {
                 Ok(frame) => frame,
+                // It ended, and has not read all of the frame.
+                Err(FrameError::Io(error))
+                    if error.kind() == io::ErrorKind::ConnectionReset
+                        && left.calls.len() == sent =>
+                {
+                    worker.end_job(0);
+                    return Err(());
+                }
                 Err(error) => {
                     protocol_error(worker, error);
                     break Stop::Gone {
@@ -501,39 +634,20 @@ impl Link {
             }
         };
         if matches!(stop, Stop::Done) {
-            worker.end_job(1);
-            self.recycle(worker);
+            worker.end_job(u64::from(!left.initializes));
         }
         Ok(stop)
     }
 
-    /// Writes the calls. Those that are too large get an error, and are no longer left. Returns false if
-    /// the frame was not wholly written, or if nothing is left to send.
+    /// Writes the calls. Returns false if the frame was not wholly written.
     fn send(
         &mut self,
         worker: &Worker,
         job: u64,
         info: &CallInfo,
         window: u32,
-        left: &mut Left,
-        sink: &mut dyn FnMut(usize, Outcome),
+        left: &Left,
     ) -> bool {
-        let max = self.shared.config.max_payload;
-        let too_large =
-            |payload: &Payload| payload_size(&[&payload.body], &payload.lanes) > max / 2;
-        let mut kept = VecDeque::with_capacity(left.calls.len());
-        for (call, payload) in left.calls.drain(..) {
-            if too_large(&payload) && payload_size(&[&payload.body], &payload.lanes) > max {
-                let text = format!("the arguments are larger than `max_payload`, {max} bytes");
-                sink(call, Err(JoinError::codec(info.name, text, false)));
-            } else {
-                kept.push_back((call, payload));
-            }
-        }
-        left.calls = kept;
-        if left.calls.is_empty() {
-            return false;
-        }
         let payloads: Vec<&Payload> = left.calls.iter().map(|(_, payload)| payload).collect();
         let head = RunHead {
             task: info.name,
@@ -599,22 +713,35 @@ impl Link {
             if let Some(at) = worker.leave(Duration::from_secs(1)) {
                 self.shared.supervisor.look_at(at);
             }
-            if wait && worker.wait_for_end(Duration::from_secs(2)).is_none() {
+        }
+        if !wait {
+            return;
+        }
+        // Those that were replaced earlier may not have ended yet, either.
+        for worker in self.shared.supervisor.workers() {
+            let is_leaving = matches!(worker.activity(), Activity::Leaving);
+            if is_leaving && worker.wait_for_end(Duration::from_secs(2)).is_none() {
                 worker.kill(KillReason::Leaving);
                 worker.wait_for_end(KILL_PATIENCE);
             }
         }
     }
 
-    /// Waits for the end of a worker that is gone in the middle of a job, and returns the error of the
-    /// call that ran.
-    fn end_of(&self, worker: &Worker, info: &CallInfo, panic: Option<Payload>) -> JoinError {
+    /// Waits for the end of a worker that is gone, and returns the error of the call that ran or would
+    /// have run.
+    fn end_of(
+        &self,
+        worker: &Worker,
+        info: &CallInfo,
+        panic: Option<Payload>,
+        may_have_run: bool,
+    ) -> JoinError {
         let ended = worker.wait_for_end(END_PATIENCE).or_else(|| {
             let text = "it closed its connection and did not end";
             worker.kill(KillReason::Protocol(text.into()));
             worker.wait_for_end(KILL_PATIENCE)
         });
-        worker.end_job(1);
+        worker.end_job(u64::from(may_have_run));
         let status = ended.and_then(|ended| ended.status);
         let output = last_output(worker).map(Box::from);
         if let Some(panic) = panic {
@@ -640,7 +767,7 @@ impl Link {
             worker: Some(worker.pid()),
             status,
             output,
-            may_have_run: true,
+            may_have_run,
             ..Failure::new(cause)
         })
     }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ use crate::pool::{
     WorkerHooks,
 };
 use crate::process::builder::{Config, ProcessPoolBuilder};
-use crate::process::exchange::{Link, Outcome, Shared};
+use crate::process::exchange::{Link, Outcome, Shared, Want};
 use crate::process::worker::{Activity, Control, Worker};
 use crate::task::cell::{JobClosure, RawTask, Scheduler, StartBy, TaskCell};
 use crate::task::context::current_pool;
@@ -108,7 +108,7 @@ impl ProcessPool {
         prestart: usize,
     ) -> Result<Self, BuildError> {
         let shared = Arc::new(Shared::new(config));
-        let hooks = Arc::new(Hooks(Arc::clone(&shared)));
+        let hooks = Arc::new(Hooks(Arc::downgrade(&shared)));
         let threads = threads.hooks(hooks).build()?;
         threads.prestart(prestart);
         Ok(Self { threads, shared })
@@ -257,7 +257,7 @@ impl ProcessPool {
         let shutdown = self.threads.shutdown_now();
         for worker in self.shared.supervisor.workers() {
             if let Some(control) = worker.current_control() {
-                cancel(&control, &self.shared);
+                cancel(&control, &Arc::downgrade(&self.shared));
             }
         }
         shutdown
@@ -423,7 +423,7 @@ impl CallSubmitter {
     pub(crate) fn scheduler(&self, target: &Target) -> ProcessRef {
         ProcessRef {
             pool: self.scheduler.clone(),
-            shared: Arc::clone(&target.shared),
+            shared: Arc::downgrade(&target.shared),
             control: Arc::clone(&target.control),
         }
     }
@@ -537,7 +537,8 @@ impl Target {
 /// A job's reference to its pool, which passes a cancel on to the worker.
 pub(crate) struct ProcessRef {
     pool: PoolRef,
-    shared: Arc<Shared>,
+    /// A handle keeps neither the threads nor the descriptors of a pool.
+    shared: Weak<Shared>,
     control: Arc<Control>,
 }
 
@@ -555,9 +556,10 @@ impl Scheduler for ProcessRef {
 }
 
 /// Cancels a running job. Returns false if its outcome is decided already.
-fn cancel(control: &Arc<Control>, shared: &Shared) -> bool {
+fn cancel(control: &Arc<Control>, shared: &Weak<Shared>) -> bool {
     let (cancelled, worker) = control.cancel();
-    if let Some(worker) = worker {
+    // A job that runs keeps what its pool's threads share.
+    if let (Some(worker), Some(shared)) = (worker, shared.upgrade()) {
         if let Some(at) = worker.cancel_job(control, shared.config.cancel_grace) {
             shared.supervisor.look_at(at);
         }
@@ -571,13 +573,19 @@ thread_local! {
 }
 
 /// What the threads do besides running jobs: each owns a worker process.
-struct Hooks(Arc<Shared>);
+///
+/// A handle keeps the pool's queue, and so these. What is shared belongs to the pool, its threads and its
+/// queued jobs.
+struct Hooks(Weak<Shared>);
 
 impl WorkerHooks for Hooks {
     fn started(&self, pool: &Arc<PoolInner>) {
-        let mut link = Link::new(Arc::clone(&self.0));
+        let Some(shared) = self.0.upgrade() else {
+            return;
+        };
+        let mut link = Link::new(shared);
         if !pool.is_closed_and_empty() {
-            link.prepare();
+            link.prepare(&Want::of_pool(pool));
         }
         LINK.with(|own| own.borrow_mut().replace(link));
     }
@@ -589,7 +597,7 @@ impl WorkerHooks for Hooks {
         };
         if link.needs_worker() && !pool.is_closed_and_empty() {
             // It takes a while. Meanwhile nothing may count on this thread.
-            pool.while_unavailable(|| link.prepare());
+            pool.while_unavailable(|| link.prepare(&Want::of_pool(pool)));
         }
         LINK.with(|own| own.borrow_mut().replace(link));
     }

@@ -15,23 +15,25 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use crate::process::builder::{Config, Program, StdioKind};
 use crate::process::child::own_build;
-use crate::process::exchange::{describe_end, last_output};
+use crate::process::exchange::{END_PATIENCE, WANTED_EVERY, Want, describe_end, last_output};
 use crate::process::frame::{FrameError, FrameReader, Head, NoSigpipe, write_frame};
 use crate::process::init::{Entry, worker_name};
 use crate::process::output::{JobName, Output, OutputStream, Sink};
 use crate::process::supervisor::Supervisor;
-use crate::process::wire::{self, Hello, Setup};
+use crate::process::wire::{self, FRAME_OVERHEAD, Hello, Setup};
 use crate::process::worker::{KillReason, Outputs, Running, Worker};
 
 /// A worker process that boots.
@@ -56,20 +58,45 @@ pub(crate) struct StartError {
     pub(crate) text: String,
     /// The system's error, if there is one.
     pub(crate) kind: Option<ErrorKind>,
+    pub(crate) unstarted: Unstarted,
+}
+
+/// What a [`StartError`] means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unstarted {
+    Failed,
+    /// The worker was killed, not by its pool.
+    Killed,
+    /// It is the error of a start that another thread has tried.
+    FailedElsewhere,
+    /// Nothing wants the worker any more.
+    Abandoned,
 }
 
 impl StartError {
-    fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
             kind: None,
+            unstarted: Unstarted::Failed,
         }
+    }
+
+    pub(crate) fn abandoned() -> Self {
+        Self {
+            unstarted: Unstarted::Abandoned,
+            ..Self::new("the worker is not needed any more")
+        }
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.unstarted == Unstarted::Abandoned
     }
 
     fn of_system(what: impl fmt::Display, error: &io::Error) -> Self {
         Self {
-            text: format!("{what}: {error}"),
             kind: Some(error.kind()),
+            ..Self::new(format!("{what}: {error}"))
         }
     }
 
@@ -175,9 +202,26 @@ impl Starting {
         &self.worker
     }
 
+    /// Waits until the worker says something, has ended, or is late. Returns false if it is not wanted
+    /// any more.
+    pub(crate) fn wait_for_greeting(&self, want: &Want<'_>) -> bool {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.worker.socket(), PollFlags::IN)];
+            let timeout = Timespec::try_from(left.min(WANTED_EVERY)).ok();
+            let ready = poll(&mut fds, timeout.as_ref());
+            if left.is_zero() || !matches!(ready, Ok(0) | Err(Errno::INTR)) {
+                return true;
+            }
+            if !want.holds() {
+                return false;
+            }
+        }
+    }
+
     /// Waits until the worker has said what it is.
     pub(crate) fn finish(self, config: &Config) -> Result<Ready, StartError> {
-        let mut reader = FrameReader::new(config.max_payload);
+        let mut reader = FrameReader::new(config.max_payload.saturating_add(FRAME_OVERHEAD));
         match self.read_hello(config, &mut reader) {
             Ok(tasks) => Ok(Ready {
                 worker: Arc::clone(&self.worker),
@@ -225,7 +269,7 @@ impl Starting {
     fn fail(self, problem: Problem) -> StartError {
         let worker = &self.worker;
         if matches!(problem, Problem::Ended) {
-            worker.wait_for_end(Duration::from_millis(100));
+            worker.wait_for_end(END_PATIENCE);
         }
         let ended_by_itself = worker.try_end();
         worker.kill(KillReason::Leaving);
@@ -243,10 +287,19 @@ impl Starting {
             Problem::TooLate => format!("worker {pid} was not ready in time; {advice}"),
             Problem::Nonsense(problem) => format!("worker {pid} cannot be used: {problem}"),
         };
-        StartError::new(match last_output(worker) {
+        let signal = ended_by_itself.and_then(|ended| ended.status?.signal());
+        let was_killed = signal == Some(Signal::KILL.as_raw());
+        let error = StartError::new(match last_output(worker) {
             Some(output) => format!("{text}; its last output: {}", output.trim_end()),
             None => text,
-        })
+        });
+        match was_killed {
+            true => StartError {
+                unstarted: Unstarted::Killed,
+                ..error
+            },
+            false => error,
+        }
     }
 }
 

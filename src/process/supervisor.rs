@@ -222,9 +222,10 @@ impl Shared {
                 continue;
             }
             state.sleep = next.map_or(Sleep::Endless, Sleep::Until);
+            let left = state.workers.clone();
             drop(state);
-            drop(gone);
-            sleep(&workers, wake, next);
+            drop((gone, workers));
+            sleep(&left, wake, next);
         }
     }
 }
@@ -232,16 +233,14 @@ impl Shared {
 /// Sleeps until a worker has ended, `until` is reached, or the thread is notified.
 fn sleep(workers: &[Arc<Worker>], wake: &OwnedFd, until: Option<Instant>) {
     let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
-    let alive = workers
-        .iter()
-        .filter(|worker| !matches!(worker.activity(), Activity::Ended));
-    let pidfds = alive.filter_map(|worker| worker.pidfd());
+    // If another thread has reaped one meanwhile, its descriptor says so, and this does not sleep.
+    let pidfds = workers.iter().filter_map(|worker| worker.pidfd());
     fds.extend(pidfds.map(|pidfd| PollFd::from_borrowed_fd(pidfd, PollFlags::IN)));
     let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     if poll(&mut fds, timeout.as_ref()).is_err() {
-        // A signal, or a lack of memory: look again.
-        thread::yield_now();
+        // A signal, or a lack of memory: look again, but do not spin.
+        thread::sleep(Duration::from_millis(1));
     }
     let mut buffer = [0; 64];
     while matches!(rustix::io::read(wake, &mut buffer), Ok(read) if read == buffer.len()) {}

@@ -22,6 +22,9 @@ pub(crate) const RUN: u8 = 3;
 pub(crate) const RESULTS: u8 = 4;
 pub(crate) const EVENT: u8 = 5;
 
+/// What a frame may contain besides arguments and results: names, texts, sizes.
+pub(crate) const FRAME_OVERHEAD: u64 = 4 << 20;
+
 /// How one call ended, in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {

@@ -64,8 +64,11 @@ struct Life {
     jobs_done: u64,
     /// The worker is asked to end: no further job is sent.
     leaving: bool,
-    /// When the supervisor kills the worker for the job that it runs, or because it does not leave.
-    deadline: Option<(Instant, KillReason)>,
+    /// When the supervisor kills the worker for the time that its job takes.
+    time_limit: Option<(Instant, Duration)>,
+    /// When the supervisor kills the worker because it was told to leave. It stays until the worker has
+    /// ended.
+    leave_by: Option<(Instant, KillReason)>,
     /// When the supervisor looks at the memory next. Only while a job with a limit runs.
     next_sample: Option<Instant>,
     /// Counts the looks at the memory during the current job.
@@ -142,7 +145,8 @@ impl Worker {
                 current: None,
                 jobs_done: 0,
                 leaving: false,
-                deadline: None,
+                time_limit: None,
+                leave_by: None,
                 next_sample: None,
                 samples: 0,
             }),
@@ -201,7 +205,7 @@ impl Worker {
             since: Instant::now(),
             control: Arc::clone(control),
         });
-        life.deadline = None;
+        life.time_limit = None;
         life.next_sample = None;
         life.samples = 0;
         true
@@ -209,11 +213,7 @@ impl Worker {
 
     /// Sets when the current job is killed for its time limit.
     pub(crate) fn set_time_limit(&self, at: Instant, limit: Duration) {
-        let mut life = self.life();
-        // A grace that runs is not extended.
-        if !matches!(life.deadline, Some((_, KillReason::Cancelled))) {
-            life.deadline = Some((at, KillReason::TimeLimit(limit)));
-        }
+        self.life().time_limit = Some((at, limit));
     }
 
     /// Sets when the memory of the worker is looked at.
@@ -226,7 +226,7 @@ impl Worker {
         let mut life = self.life();
         let current = life.current.take();
         life.jobs_done += jobs;
-        life.deadline = None;
+        life.time_limit = None;
         life.next_sample = None;
         drop(life);
         drop(current);
@@ -261,12 +261,7 @@ impl Worker {
         }
         // The worker finishes the job, and ends.
         life.leaving = true;
-        if let Some(at) = at {
-            let is_earlier = life.deadline.as_ref().is_none_or(|(other, _)| at < *other);
-            if is_earlier {
-                life.deadline = Some((at, KillReason::Cancelled));
-            }
-        }
+        life.leave_by = at.map(|at| (at, KillReason::Cancelled));
         drop(life);
         let _ = self.socket.shutdown(Shutdown::Write);
         at
@@ -295,7 +290,7 @@ impl Worker {
         let mut life = self.life();
         life.leaving = true;
         let at = Instant::now().checked_add(within);
-        life.deadline = at.map(|at| (at, KillReason::Leaving));
+        life.leave_by = at.map(|at| (at, KillReason::Leaving));
         drop(life);
         let _ = self.socket.shutdown(Shutdown::Write);
         at
@@ -372,8 +367,11 @@ impl Worker {
             if left.is_zero() {
                 return None;
             }
-            if self.is_descriptor_ready(Some(left)).is_none() {
-                // Without a descriptor there is nothing to wait on.
+            if self.is_descriptor_ready(Some(left)) != Some(false) {
+                // Without a descriptor there is nothing to wait on. With one, it should have ended.
+                if let Some(ended) = self.try_end() {
+                    return Some(ended);
+                }
                 std::thread::sleep(left.min(Duration::from_millis(1)));
             }
         }
@@ -398,7 +396,7 @@ impl Worker {
         if life.ended.is_some() {
             return None;
         }
-        if let Some((_, reason)) = life.deadline.take_if(|(at, _)| *at <= now) {
+        if let Some(reason) = life.due(now) {
             self.kill_now(&mut life, reason);
             drop(life);
             self.hang_up();
@@ -406,7 +404,7 @@ impl Worker {
         }
         let is_due = life.next_sample.is_some_and(|at| at <= now);
         let (Some(limit), true) = (memory_limit, is_due) else {
-            return earlier(life.deadline.as_ref().map(|(at, _)| *at), life.next_sample);
+            return life.next_look();
         };
         life.samples += 1;
         let of_group = life.samples % SAMPLES_PER_GROUP == 0;
@@ -432,7 +430,7 @@ impl Worker {
             }
             life.next_sample = Some(now + SAMPLE_EVERY);
         }
-        earlier(life.deadline.as_ref().map(|(at, _)| *at), life.next_sample)
+        life.next_look()
     }
 
     /// Returns the resident memory in bytes, of the process or of its whole group.
@@ -461,6 +459,24 @@ pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant>
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
+    }
+}
+
+impl Life {
+    /// Takes the reason to kill the worker that has come by now.
+    fn due(&mut self, now: Instant) -> Option<KillReason> {
+        if let Some((_, limit)) = self.time_limit.take_if(|(at, _)| *at <= now) {
+            return Some(KillReason::TimeLimit(limit));
+        }
+        let leave_by = self.leave_by.take_if(|(at, _)| *at <= now);
+        leave_by.map(|(_, reason)| reason)
+    }
+
+    /// Returns when the supervisor looks at the worker next.
+    fn next_look(&self) -> Option<Instant> {
+        let limit = self.time_limit.map(|(at, _)| at);
+        let leave_by = self.leave_by.as_ref().map(|(at, _)| *at);
+        earlier(earlier(limit, leave_by), self.next_sample)
     }
 }
 
