@@ -41,15 +41,20 @@ pub(crate) fn run(test: &str) -> (String, String) {
     (stdout, stderr)
 }
 
-/// Runs `test` in a child process, asserts that the process ends within [`LONG`], and returns its
-/// output.
-pub(crate) fn output(test: &str) -> Output {
+/// Returns the command that runs `test` in a child process.
+pub(crate) fn command(test: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command
         .args([test, "--exact", "--nocapture"])
-        .env(CHILD, "1")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .env(CHILD, "1");
+    command
+}
+
+/// Runs `test` in a child process, asserts that the process ends within [`LONG`], and returns its
+/// output.
+pub(crate) fn output(test: &str) -> Output {
+    let mut command = command(test);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let pid = child.id();
     let (send, receive) = mpsc::channel();

@@ -2,6 +2,18 @@
 
 #![cfg(unix)]
 
+#[allow(dead_code, reason = "this binary needs a part of the helpers")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cancel;
+mod codec;
+mod crashes;
+mod jobs;
+mod limits;
+#[cfg(target_os = "linux")]
+mod random;
+
 use std::time::Duration;
 
 use futurepool::{ProcessPool, task};
