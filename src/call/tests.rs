@@ -160,7 +160,7 @@ fn a_buffer_that_looks_like_a_reference_is_none() {
     let reference = encode(&large()).unwrap().body()[2..].to_vec();
     let look_alike = Bytes::from(reference);
     let payload = encode(&look_alike).unwrap();
-    assert_eq!(payload.lanes(), [look_alike.clone()]);
+    assert_eq!(payload.lanes(), std::slice::from_ref(&look_alike));
     assert_eq!(decode::<Bytes>(payload).unwrap(), look_alike);
 }
 
@@ -278,6 +278,7 @@ fn blur(image: Vec<u8>, radius: Option<u8>) -> Result<Vec<u8>, String> {
     }
 }
 
+#[allow(clippy::type_complexity)]
 #[task(crate = crate)]
 fn echo_wire(
     tuple: (u8, Vec<u8>, Option<Vec<Vec<u8>>>),

@@ -40,6 +40,9 @@ where
     Ok(JoinHandle::new(task))
 }
 
+/// Why a job was not queued, and its closure.
+pub(crate) type NotQueued<F> = (Closed, F);
+
 /// Queues a job with a scheduler of its own, and returns its task: see [`enqueue`].
 pub(crate) fn enqueue_with<S, F, T>(
     pool: &Arc<PoolInner>,
@@ -47,7 +50,7 @@ pub(crate) fn enqueue_with<S, F, T>(
     closure: F,
     origin: Origin,
     span: Option<Span>,
-) -> Result<Arc<TaskCell<F, T, S>>, (Closed, F)>
+) -> Result<Arc<TaskCell<F, T, S>>, NotQueued<F>>
 where
     S: Scheduler,
     F: JobClosure<T>,

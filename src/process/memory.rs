@@ -81,10 +81,7 @@ mod linux {
             members: list(),
         });
         let mut last = GROUPS.lock();
-        if !last
-            .as_ref()
-            .is_some_and(|last| last.listed >= groups.listed)
-        {
+        if last.as_ref().is_none_or(|last| last.listed < groups.listed) {
             let old = last.replace(Arc::clone(&groups));
             // A large list is freed outside of the lock.
             drop(last);

@@ -174,7 +174,9 @@ impl Starting {
             };
             Arc::new(job) as Arc<_>
         };
-        let stdout = stdout.into_pipe().or(child.stdout.take().map(OwnedFd::from));
+        let stdout = stdout
+            .into_pipe()
+            .or(child.stdout.take().map(OwnedFd::from));
         let stderr = child.stderr.take().map(OwnedFd::from);
         let mut piped = Ok(());
         let mut add = |stream, pipe: Option<OwnedFd>, kind: &StdioKind| {
@@ -348,7 +350,12 @@ impl io::Write for WithDescriptor<'_> {
         debug_assert!(fits, "there is space for one");
         // Nothing has closed the other end yet, so there is no signal to suppress.
         let parts = [io::IoSlice::new(bytes)];
-        Ok(sendmsg(self.socket, &parts, &mut control, SendFlags::empty())?)
+        Ok(sendmsg(
+            self.socket,
+            &parts,
+            &mut control,
+            SendFlags::empty(),
+        )?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
