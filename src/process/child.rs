@@ -78,9 +78,11 @@ pub(crate) fn own_build() -> u64 {
 
 /// Runs tasks until the pool hangs up. Never returns.
 pub(crate) fn run(registry: Registry) -> ! {
-    let code = match serve(registry) {
-        Ok(()) => 0,
-        Err(problem) => {
+    // A panic, of this crate, must not return to `main` either.
+    let code = match catch_unwind(AssertUnwindSafe(|| serve(registry))) {
+        Ok(Ok(())) => 0,
+        Err(_) => EXIT_PROTOCOL,
+        Ok(Err(problem)) => {
             eprintln!("futurepool: a worker process cannot go on: {problem}");
             EXIT_PROTOCOL
         }

@@ -111,16 +111,17 @@ struct Forwarder<F> {
 
 impl<F: Fn(EventRecord) + Send + Sync + 'static> Subscriber for Forwarder<F> {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_event() {
+        if metadata.is_span() {
+            Interest::never()
+        } else {
             // The level changes.
             Interest::sometimes()
-        } else {
-            Interest::never()
         }
     }
 
+    // Also answers `tracing::enabled!`, which is neither an event nor a span.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && number(*metadata.level()) <= self.level.load(Ordering::Relaxed)
+        !metadata.is_span() && number(*metadata.level()) <= self.level.load(Ordering::Relaxed)
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -156,8 +156,13 @@ impl Starting {
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
         drop(guard);
         let mut child = spawned.map_err(|error| {
+            let program = config.program_name();
+            let what = format!("failed to start {}", program.display());
             StartError::of_system(
-                format_args!("failed to start {}", program.display()),
+                match &config.current_dir {
+                    Some(directory) => format!("{what} in {}", directory.display()),
+                    None => what,
+                },
                 &error,
             )
         })?;

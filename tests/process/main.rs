@@ -6,13 +6,35 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bounded;
 mod cancel;
 mod codec;
 mod crashes;
+#[cfg(target_os = "linux")]
+mod descriptors;
+mod events;
+mod garbage;
+#[cfg(target_os = "linux")]
+mod idle;
 mod jobs;
 mod limits;
 #[cfg(target_os = "linux")]
+mod memory;
+mod nested;
+#[cfg(target_os = "linux")]
+mod orphans;
+mod output;
+mod panicking;
+#[cfg(target_os = "linux")]
+mod payload;
+#[cfg(target_os = "linux")]
+mod procs;
+#[cfg(target_os = "linux")]
 mod random;
+#[cfg(target_os = "linux")]
+mod recycle;
+#[cfg(target_os = "linux")]
+mod start;
 
 use std::time::Duration;
 
