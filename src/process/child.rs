@@ -520,6 +520,8 @@ fn chain_panic_hook(connection: &Arc<Connection>) {
     std::panic::set_hook(Box::new(move |info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
         if cfg!(panic = "abort") {
+            // First: the process ends as soon as the pool knows, and this may print a backtrace.
+            before(info);
             let message = panic_message(info.payload()).unwrap_or("(no text)");
             let panic = wire::encode_panic(message, &location);
             // The panic may be in this crate, with the lock held.
@@ -531,8 +533,8 @@ fn chain_panic_hook(connection: &Arc<Connection>) {
             }
         } else {
             let _ = PANIC.try_with(|panic| *panic.borrow_mut() = Some(location));
+            before(info);
         }
-        before(info);
     }));
 }
 

@@ -24,6 +24,8 @@ mod map;
 mod map_bursts;
 mod nested;
 mod order;
+#[cfg(all(unix, feature = "process"))]
+mod process_without_init;
 mod promise;
 mod python;
 mod random_handles;

@@ -13,6 +13,8 @@ mod crashes;
 #[cfg(target_os = "linux")]
 mod descriptors;
 mod events;
+#[cfg(target_os = "linux")]
+mod forked;
 mod garbage;
 #[cfg(target_os = "linux")]
 mod idle;

@@ -125,7 +125,7 @@ fn promise_16_an_address_space_limit_is_one_of_the_system() {
     within(LONG, "address space", || {
         let builder = ProcessPool::builder()
             .max_workers(1)
-            .address_space_limit(1 << 30);
+            .address_space_limit(600 << 20);
         let pool = builder.build().unwrap();
         let error = pool.submit(allocate::call(4 << 30)).join().unwrap_err();
         assert!(error.is_crashed() && !error.is_memory_limit(), "{error}");

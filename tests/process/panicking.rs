@@ -2,6 +2,7 @@
 
 use std::panic::Location;
 
+use futurepool::process::WorkerStdio;
 use futurepool::{ProcessPool, task};
 
 use crate::common::{LONG, within};
@@ -26,7 +27,8 @@ fn pid() -> u32 {
 #[test]
 fn promise_11_a_panic_carries_message_and_location_and_the_worker_lives_on() {
     within(LONG, "panic", || {
-        let pool = ProcessPool::builder().max_workers(1).build().unwrap();
+        let builder = ProcessPool::builder().max_workers(1);
+        let pool = builder.stderr(WorkerStdio::null()).build().unwrap();
         let worker = pool.submit(pid::call()).join().unwrap();
 
         let here = Location::caller().line() + 1;

@@ -1,0 +1,83 @@
+//! A forked process has copies of its parent's pools. They must not harm the parent's workers.
+
+use std::{process, thread};
+
+use fork::{Fork, fork, waitpid_nohang};
+use futurepool::{ProcessPool, task};
+
+use crate::common::{LONG, child, eventually};
+
+#[task]
+fn pid() -> u32 {
+    process::id()
+}
+
+#[task]
+fn wait_for(path: String) -> u32 {
+    while !std::path::Path::new(&path).exists() {
+        thread::yield_now();
+    }
+    process::id()
+}
+
+/// Runs `f` in a forked child process and returns what `f` returned.
+fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
+    let child = match fork().unwrap() {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            // Ends the child process in any case.
+            thread::spawn(|| {
+                thread::sleep(LONG / 3);
+                process::exit(3);
+            });
+            process::exit(if f() { 0 } else { 1 });
+        }
+    };
+    let mut status = None;
+    eventually("the forked process ends", || {
+        status = waitpid_nohang(child).unwrap();
+        status.is_some()
+    });
+    assert_ne!(status, Some(3), "the forked process hangs");
+    status == Some(0)
+}
+
+#[test]
+fn in_a_forked_process_old_pools_harm_nothing_and_a_new_one_works() {
+    child::alone(
+        "forked::in_a_forked_process_old_pools_harm_nothing_and_a_new_one_works",
+        || {
+            let one = || ProcessPool::builder().max_workers(1).build().unwrap();
+            let (unused, idle, busy) = (one(), one(), one());
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("go").to_str().unwrap().to_owned();
+            let before = idle.submit(pid::call()).join().unwrap();
+            let running = busy.submit(wait_for::call(path.clone()));
+            eventually("it runs", || {
+                busy.workers().iter().any(|worker| worker.task.is_some())
+            });
+            let worker = busy.workers()[0].pid;
+            let mut of_the_child = Some([unused, idle, busy]);
+            let mut handle = Some(running);
+            assert!(in_forked_process(|| {
+                let pools = of_the_child.take().unwrap();
+                for pool in &pools {
+                    let error = pool.submit(pid::call()).join().unwrap_err();
+                    assert!(error.is_broken(), "{error}");
+                    drop(pool.try_submit(pid::call()).unwrap_err());
+                }
+                let running = handle.take().unwrap();
+                drop(running);
+                drop(pools);
+                let new = ProcessPool::builder().max_workers(1).build().unwrap();
+                let of_new = new.submit(pid::call()).join().unwrap();
+                of_new != worker && of_new != before
+            }));
+            let [_unused, idle, busy] = of_the_child.take().unwrap();
+            std::fs::write(path, "").unwrap();
+            assert_eq!(handle.take().unwrap().join().unwrap(), worker);
+            assert_eq!(idle.submit(pid::call()).join().unwrap(), before);
+            assert_eq!(busy.submit(pid::call()).join().unwrap(), worker);
+        },
+    );
+}
