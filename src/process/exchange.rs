@@ -14,7 +14,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::call::CallInfo;
@@ -55,6 +57,9 @@ pub(crate) struct Shared {
     first_start: Mutex<FirstStart>,
     /// Notified when a first start has ended.
     first_start_ended: Condvar,
+    /// The worker whose replacement was started before it has ended. The lock of a worker is taken
+    /// inside of this one.
+    replaced: Mutex<Weak<Worker>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +87,7 @@ impl Shared {
             failed_starts: AtomicU32::new(0),
             first_start: Mutex::default(),
             first_start_ended: Condvar::new(),
+            replaced: Mutex::default(),
         }
     }
 
@@ -89,6 +95,23 @@ impl Shared {
         self.first_start
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether a worker may be started before `old` has ended. Only one in the pool is replaced
+    /// like this at a time, so that there is at most one process more than the maximum.
+    fn may_replace(&self, old: &Arc<Worker>) -> bool {
+        let lock = self.replaced.lock();
+        let mut replaced = lock.unwrap_or_else(PoisonError::into_inner);
+        let before = replaced.upgrade();
+        let has_ended = |worker: &Arc<Worker>| matches!(worker.activity(), Activity::Ended);
+        let may = before.as_ref().is_none_or(has_ended);
+        if may {
+            *replaced = Arc::downgrade(old);
+        }
+        drop(replaced);
+        // Perhaps the last reference.
+        drop(before);
+        may
     }
 
     fn begin_start(&self) -> Result<Starting, StartError> {
@@ -102,13 +125,35 @@ impl Shared {
 pub(crate) struct Link {
     shared: Arc<Shared>,
     ready: Option<Ready>,
-    /// A replacement that boots.
-    next: Option<Starting>,
+    /// A worker that starts.
+    next: Option<Next>,
+    /// The last worker, which was asked to leave.
+    left: Option<Arc<Worker>>,
     /// Why the last start failed, to be told to the next job.
     failed: Option<StartError>,
     scratch: Vec<u8>,
     /// How many calls the worker may begin at once, of the task that ran last.
     window: Option<(&'static str, u32)>,
+}
+
+/// A worker that starts.
+#[derive(Debug)]
+enum Next {
+    Boots(Starting),
+    /// It runs its initializer, with a thread of its own.
+    Prepares {
+        worker: Arc<Worker>,
+        result: Receiver<Result<Ready, StartError>>,
+    },
+}
+
+impl Next {
+    fn worker(&self) -> &Arc<Worker> {
+        match self {
+            Self::Boots(starting) => starting.worker(),
+            Self::Prepares { worker, .. } => worker,
+        }
+    }
 }
 
 /// What becomes of one call.
@@ -173,6 +218,7 @@ impl Link {
             shared,
             ready: None,
             next: None,
+            left: None,
             failed: None,
             scratch: Vec::new(),
             window: None,
@@ -230,11 +276,15 @@ impl Link {
 
     fn start(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
         if self.next.is_some() {
-            match self.finish_next(want) {
+            match self.next_ready(want) {
+                // Another one is started, whose error is told.
                 Err(error) if !error.is_abandoned() => {}
-                Ok(ready) => return self.initialize(ready, want),
-                Err(error) => return Err(error),
+                done => return done,
             }
+        }
+        // Only a replacement is a process more than the maximum.
+        if let Some(left) = self.left.take() {
+            left.wait_for_end(KILL_PATIENCE);
         }
         let shared = Arc::clone(&self.shared);
         // One after the other, until it is known that the program can be a worker.
@@ -259,8 +309,8 @@ impl Link {
         let mut kills = 0;
         let started = loop {
             let started = shared.begin_start().and_then(|starting| {
-                self.next = Some(starting);
-                self.finish_next(want)
+                self.next = Some(Next::Boots(starting));
+                self.greeted(want)
             });
             // That says nothing about the program.
             let was_killed = |error: &StartError| error.unstarted == Unstarted::Killed;
@@ -283,15 +333,41 @@ impl Link {
         self.initialize(started?, want)
     }
 
-    /// Waits until the worker that boots is ready.
-    fn finish_next(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
-        let next = self.next.as_ref().expect("the caller has seen it");
-        if !next.wait_for_greeting(want) {
-            // It goes on booting, for a job that comes later.
-            return Err(StartError::abandoned());
+    /// Waits until the worker that starts is ready. If it is not wanted any more, it goes on starting,
+    /// for a job that comes later.
+    fn next_ready(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
+        let Some(Next::Prepares { worker, result }) = &self.next else {
+            let ready = self.greeted(want)?;
+            return self.initialize(ready, want);
+        };
+        loop {
+            let ready = match result.recv_timeout(WANTED_EVERY) {
+                Err(RecvTimeoutError::Timeout) if want.holds() => continue,
+                Err(RecvTimeoutError::Timeout) => return Err(StartError::abandoned()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    Err(StartError::new("failed to start the thread of a start"))
+                }
+                Ok(ready) => ready,
+            };
+            if ready.is_err() {
+                worker.kill(KillReason::Leaving);
+            }
+            self.next = None;
+            return ready;
         }
-        let next = self.next.take().expect("it was just there");
-        next.finish(&self.shared.config)
+    }
+
+    /// Waits until the worker that boots has said what it is.
+    fn greeted(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
+        match self.next.take() {
+            Some(Next::Boots(starting)) if starting.wait_for_greeting(want) => {
+                starting.finish(&self.shared.config)
+            }
+            next => {
+                self.next = next;
+                Err(StartError::abandoned())
+            }
+        }
     }
 
     /// Runs the initializer in a new worker.
@@ -552,7 +628,7 @@ impl Link {
         }
         set_limits(&shared, worker, limit);
         if !left.initializes {
-            self.prepare_replacement(worker);
+            self.prepare_replacement(worker, want.pool);
         }
         let mut announced = (window as usize).min(left.calls.len());
         let ready = self.ready.as_mut().expect("the worker is ready");
@@ -671,25 +747,34 @@ impl Link {
         write_frame(&mut out, &mut self.scratch, frame, &body, &lanes).is_ok()
     }
 
-    /// If this is the last job of the worker, starts the next worker, which boots meanwhile.
-    fn prepare_replacement(&mut self, worker: &Worker) {
+    /// If this is the last job of the worker, starts the next worker meanwhile.
+    fn prepare_replacement(&mut self, worker: &Arc<Worker>, pool: Option<&Arc<PoolInner>>) {
         let max = self.shared.config.max_jobs_per_worker;
         let is_last = max.is_some_and(|max| worker.jobs_done() + 1 >= max);
-        if is_last && self.next.is_none() {
-            // If it fails, the next job tries again, and reports it.
-            self.next = self.shared.begin_start().ok();
+        if !is_last || self.next.is_some() || !self.shared.may_replace(worker) {
+            return;
         }
+        // If it fails, the next job tries again, and reports it.
+        let Ok(starting) = self.shared.begin_start() else {
+            return;
+        };
+        self.next = Some(match pool {
+            Some(pool) if self.shared.config.initializer.is_some() => {
+                initialize_apart(&self.shared, starting, Arc::clone(pool))
+            }
+            _ => Next::Boots(starting),
+        });
     }
 
     /// Lets a worker go that has done enough, or has grown too large.
-    fn recycle(&mut self, worker: &Worker) {
+    fn recycle(&mut self, worker: &Arc<Worker>) {
         let config = &self.shared.config;
         let is_old = config
             .max_jobs_per_worker
             .is_some_and(|max| worker.jobs_done() >= max);
         let is_large = (config.recycle_above).is_some_and(|limit| worker.sample(false) > limit);
-        if is_large && self.next.is_none() {
-            self.next = self.shared.begin_start().ok();
+        if is_large && self.next.is_none() && self.shared.may_replace(worker) {
+            self.next = self.shared.begin_start().ok().map(Next::Boots);
         }
         if is_old || is_large {
             self.let_go();
@@ -702,6 +787,7 @@ impl Link {
             if let Some(at) = ready.worker.leave(Duration::from_secs(1)) {
                 self.shared.supervisor.look_at(at);
             }
+            self.left = Some(ready.worker);
         }
     }
 
@@ -771,6 +857,25 @@ impl Link {
             ..Failure::new(cause)
         })
     }
+}
+
+/// Greets a worker and runs its initializer, on another thread. It goes on until `pool` needs no workers.
+fn initialize_apart(shared: &Arc<Shared>, starting: Starting, pool: Arc<PoolInner>) -> Next {
+    let worker = Arc::clone(starting.worker());
+    let (send, result) = mpsc::sync_channel(1);
+    let mut link = Link::new(Arc::clone(shared));
+    link.next = Some(Next::Boots(starting));
+    // Without a thread the worker is dropped, and the next job starts another one.
+    let spawned = thread::Builder::new()
+        .name("futurepool-start".to_owned())
+        .spawn(move || {
+            let ready = link.next_ready(&Want::of_pool(&pool));
+            drop((link, pool));
+            // The receiver is gone if its thread has ended.
+            let _ = send.send(ready);
+        });
+    drop(spawned);
+    Next::Prepares { worker, result }
 }
 
 fn fail_all(left: &mut Left, sink: &mut dyn FnMut(usize, Outcome), error: &JoinError) {

@@ -125,7 +125,8 @@ fn promise_18_a_program_that_ends_at_once_is_told_to_the_handles_and_not_started
             .build()
             .unwrap();
         assert_all_say(&fail(&pool), &["exited with code 7"]);
-        assert!((1..=3).contains(&starts.count()), "{}", starts.count());
+        // Three in a row, and those that were under way.
+        assert!((1..=6).contains(&starts.count()), "{}", starts.count());
         drop(pool);
 
         // It says why.
@@ -333,7 +334,8 @@ fn promise_19_a_program_that_builds_its_pool_in_its_workers_is_no_fork_bomb() {
             .stderr(WorkerStdio::lines(|_| {}));
         let pool = program(builder, "start::bomb").build().unwrap();
         assert_all_say(&fail(&pool), &["this process is a worker"]);
-        assert!((1..=3).contains(&starts.count()), "{}", starts.count());
+        // Three in a row, and those that were under way.
+        assert!((1..=6).contains(&starts.count()), "{}", starts.count());
         drop(pool);
         mark.assert_all_end("bomb");
     });
