@@ -794,14 +794,16 @@ impl Link {
     /// Ends this side: the worker leaves. `wait`: until it has left.
     pub(crate) fn close(&mut self, wait: bool) {
         let starting = self.next.take().map(|next| Arc::clone(next.worker()));
-        let ready = self.ready.take().map(|ready| ready.worker);
-        for worker in starting.into_iter().chain(ready) {
-            if let Some(at) = worker.leave(Duration::from_secs(1)) {
-                self.shared.supervisor.look_at(at);
-            }
+        // It runs no job. But its initializer may take long.
+        if let Some(worker) = &starting {
+            worker.kill(KillReason::Leaving);
         }
+        self.let_go();
         if !wait {
             return;
+        }
+        if let Some(worker) = starting {
+            worker.wait_for_end(KILL_PATIENCE);
         }
         // Those that were replaced earlier may not have ended yet, either.
         for worker in self.shared.supervisor.workers() {
