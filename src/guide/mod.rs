@@ -7,3 +7,5 @@
 pub mod from_python;
 pub mod from_tokio;
 pub mod how_it_works;
+#[cfg(feature = "process")]
+pub mod threads_or_processes;
