@@ -1,14 +1,14 @@
 //! When to run work in worker processes instead of threads: what that costs, what cannot cross the
 //! border, and how to test and deploy it.
 //!
-//! A thread cannot be stopped from outside, and a crash in a thread ends the whole program. A worker
-//! process can be killed, and its crash harms only the job that it ran. Everything else is the same:
-//! one handle that async code awaits and sync code joins.
+//! A thread cannot be stopped from outside, and a crash in a thread ends the whole program. A
+//! worker process can be killed, and its crash harms only the job that it ran. Everything else is
+//! the same: one handle that async code awaits and sync code joins.
 //!
-//! - [When](#when), [a first program](#a-first-program), [costs](#costs),
-//!   [what cannot cross the border](#what-cannot-cross-the-border)
-//! - [How a job can end](#how-a-job-can-end), [limits](#limits),
-//!   [jobs that run again](#jobs-that-run-again)
+//! - [When](#when), [a first program](#a-first-program), [costs](#costs), [what cannot cross the
+//!   border](#what-cannot-cross-the-border)
+//! - [How a job can end](#how-a-job-can-end), [limits](#limits), [jobs that run
+//!   again](#jobs-that-run-again)
 //! - [The same task in both](#the-same-task-in-both), [tests](#tests), [deployment](#deployment),
 //!   [containers and memory](#containers-and-memory), [signals](#signals), [output](#output),
 //!   [recycling](#recycling), [workers that use pools](#workers-that-use-pools)
@@ -26,7 +26,8 @@
 //! | must end when its client goes away | a [`ProcessPool`](crate::process::ProcessPool), and a handle that [cancels on drop](crate::JoinHandle::cancel_on_drop) |
 //! | takes microseconds, millions of times | a [`ThreadPool`](crate::ThreadPool) |
 //!
-//! Python programs also use processes to compute on several processors. Rust threads do that already.
+//! Python programs also use processes to compute on several processors. Rust threads do that
+//! already.
 //!
 //! # A first program
 //!
@@ -61,14 +62,15 @@
 //! }
 //! ```
 //!
-//! 1. [`#[task]`](macro@crate::task) leaves the function as it is, and adds a type of the same name.
-//!    `steps::call(27)` is a [`Call`](crate::Call): the arguments, not yet encoded.
-//! 2. [`process::init()`](crate::process::init) is the first line of `main`. A worker process is the
-//!    same program, started anew. In a worker, this line runs tasks and never returns.
+//! 1. [`#[task]`](macro@crate::task) leaves the function as it is, and adds a type of the same
+//!    name. `steps::call(27)` is a [`Call`](crate::Call): the arguments, not yet encoded.
+//! 2. [`process::init()`](crate::process::init) is the first line of `main`. A worker process is
+//!    the same program, started anew. In a worker, this line runs tasks and never returns.
 //! 3. [`submit`](crate::process::ProcessPool::submit) returns the same
 //!    [`JoinHandle`](crate::JoinHandle) as a thread pool's `submit`.
 //!
-//! What stands before `init` runs in each worker, too. Leave it empty, except for what workers need.
+//! What stands before `init` runs in each worker, too. Leave it empty, except for what workers
+//! need.
 //!
 //! # Costs
 //!
@@ -82,28 +84,30 @@
 //! So give a process jobs that take milliseconds. For many small ones, use
 //! [`map`](crate::process::ProcessPool::map): it sends several items at a time.
 //!
-//! **Pass bytes as `Vec<u8>` or [`Bytes`](crate::Bytes).** They travel beside the encoded arguments,
-//! without being encoded one by one. A parameter or a result written as `Vec<u8>` does that by
-//! itself. Inside other types, such as a field of a struct, use [`Bytes`](crate::Bytes).
+//! **Pass bytes as `Vec<u8>` or [`Bytes`](crate::Bytes).** They travel beside the encoded
+//! arguments, without being encoded one by one. A parameter or a result written as `Vec<u8>` does
+//! that by itself. Inside other types, such as a field of a struct, use [`Bytes`](crate::Bytes).
 //!
 //! For very large data, pass a path instead, and let the worker read the file.
 //!
 //! # What cannot cross the border
 //!
-//! Arguments and results are encoded with [serde](https://serde.rs) as MessagePack, with field names.
+//! Arguments and results are encoded with [serde](https://serde.rs) as MessagePack, with field
+//! names.
 //!
 //! - **Closures.** A task is a named function. What a closure would capture becomes an argument.
-//! - **References, channels, locks, [`Arc`](std::sync::Arc)s that are shared.** A worker has its own
-//!   memory. An argument arrives as a copy.
-//! - **Open files, sockets, connections.** Pass the path or the address. Let each worker open its own
-//!   connection in the [initializer](crate::process::ProcessPoolBuilder::initializer), and keep it in
-//!   a `static`.
+//! - **References, channels, locks, [`Arc`](std::sync::Arc)s that are shared.** A worker has its
+//!   own memory. An argument arrives as a copy.
+//! - **Open files, sockets, connections.** Pass the path or the address. Let each worker open its
+//!   own connection in the [initializer](crate::process::ProcessPoolBuilder::initializer), and keep
+//!   it in a `static`.
 //! - **Globals.** A `static` that the program has changed is unchanged in the worker.
 //! - **Panic payloads.** The error of a panic has its message, as a `String`, and its place in the
 //!   worker: [`panic_location`](crate::JoinError::panic_location).
 //! - **The async runtime.** A task in a worker runs in no tokio runtime.
 //! - **The [`Err`] of a task** crosses as any result does, so its type needs serde. `anyhow::Error`
-//!   and [`io::Error`](std::io::Error) do not have it: return a `String`, or an error type of your own.
+//!   and [`io::Error`](std::io::Error) do not have it: return a `String`, or an error type of your
+//!   own.
 //!
 //! A value that cannot be encoded or decoded is an error of that job alone:
 //! [`is_codec`](crate::JoinError::is_codec).
@@ -122,24 +126,25 @@
 //! | [`is_expired`](crate::JoinError::is_expired) | the [deadline](crate::Call::deadline) passed before the task started | – |
 //!
 //! The [`Display`](std::fmt::Display) of each error names the task. That of a crash also names the
-//! process, the signal or the exit code, and the last lines that the worker wrote to standard error.
+//! process, the signal or the exit code, and the last lines that the worker wrote to standard
+//! error.
 //!
 //! # Limits
 //!
 //! - [`time_limit`](crate::process::ProcessPoolBuilder::time_limit) counts from the start of the
-//!   task. The time in the queue does not count. A call can have
-//!   [its own](crate::Call::time_limit), which can only be shorter than the pool's.
+//!   task. The time in the queue does not count. A call can have [its
+//!   own](crate::Call::time_limit), which can only be shorter than the pool's.
 //! - [`deadline`](crate::Call::deadline) limits the time in the queue.
-//! - [`memory_limit`](crate::process::ProcessPoolBuilder::memory_limit) is measured while a task runs:
-//!   see [containers and memory](#containers-and-memory).
-//! - [`cancel`](crate::JoinHandle::cancel) of a running task kills its worker, and returns `true`. So
-//!   do [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop), `shutdown_now`, and the timeout of a
-//!   map.
+//! - [`memory_limit`](crate::process::ProcessPoolBuilder::memory_limit) is measured while a task
+//!   runs: see [containers and memory](#containers-and-memory).
+//! - [`cancel`](crate::JoinHandle::cancel) of a running task kills its worker, and returns `true`.
+//!   So do [`cancel_on_drop`](crate::JoinHandle::cancel_on_drop), `shutdown_now`, and the timeout
+//!   of a map.
 //! - With a [`cancel_grace`](crate::process::ProcessPoolBuilder::cancel_grace), the task is asked
 //!   first: [`cancel_requested`](crate::cancel_requested) becomes true in the worker. If the task
 //!   still runs at the end of the grace, its worker is killed. A time limit has no grace.
-//! - A timeout of a *wait*, such as [`join_timeout`](crate::JoinHandle::join_timeout), kills nothing.
-//!   The job goes on.
+//! - A timeout of a *wait*, such as [`join_timeout`](crate::JoinHandle::join_timeout), kills
+//!   nothing. The job goes on.
 //!
 //! Whatever a killed task had open is closed by the system. What it left half done stays half done:
 //! write a file under another name, then rename it.
@@ -193,15 +198,15 @@
 //! # Tests
 //!
 //! A test binary has no `main` of its own, so it cannot call `init`. This line makes it able to be
-//! its own worker, under `cargo test` and under nextest. Each test binary that builds a process pool
-//! needs it once:
+//! its own worker, under `cargo test` and under nextest. Each test binary that builds a process
+//! pool needs it once:
 //!
 //! ```
 //! futurepool::process::test_init!();
 //! ```
 //!
-//! It adds one `#[test]`, which does nothing in a usual run. A documentation test needs a written-out
-//! `main` that starts with `init()`, and the attribute `standalone_crate`: see the
+//! It adds one `#[test]`, which does nothing in a usual run. A documentation test needs a
+//! written-out `main` that starts with `init()`, and the attribute `standalone_crate`: see the
 //! [first program](#a-first-program).
 //!
 //! A program without either gets an error from `build()`. Otherwise each worker would run the
@@ -210,7 +215,8 @@
 //! # Deployment
 //!
 //! There is one binary. The pool starts its own executable again, so workers always have the same
-//! version. On Linux it starts the file that is running, so replacing the file on disk does no harm.
+//! version. On Linux it starts the file that is running, so replacing the file on disk does no
+//! harm.
 //!
 //! - The list of tasks is made by the linker. Where that does not work, pass the list:
 //!   [`init_tasks(tasks![steps])`](crate::process::init_tasks). Generic tasks always need it.
@@ -225,23 +231,24 @@
 //!   worker is empty.
 //! - A worker that fails to start again and again breaks the pool. All handles tell the cause.
 //!
-//! Process pools need Unix. Elsewhere `build()` returns an error. Tasks work everywhere, in threads.
+//! Process pools need Unix. Elsewhere `build()` returns an error. Tasks work everywhere, in
+//! threads.
 //!
 //! # Containers and memory
 //!
-//! [`memory_limit`](crate::process::ProcessPoolBuilder::memory_limit) needs Linux. The pool measures
-//! the resident memory of the worker and of its child processes, without shared pages. It kills the
-//! worker when the sum is above the limit.
+//! [`memory_limit`](crate::process::ProcessPoolBuilder::memory_limit) needs Linux. The pool
+//! measures the resident memory of the worker and of its child processes, without shared pages. It
+//! kills the worker when the sum is above the limit.
 //!
 //! - The measurement is repeated every 20 ms, so a fast task can exceed the limit by what it
 //!   allocates in that time. Child processes are measured every 200 ms.
 //! - Plan `program + workers × (limit + some reserve)` within the limit of the container. Otherwise
 //!   the kernel's out-of-memory killer may choose a process first, and that can be your program.
-//! - A worker that was killed by the out-of-memory killer is a crash with `SIGKILL`. The error names
-//!   that as a likely cause.
-//! - [`address_space_limit`](crate::process::ProcessPoolBuilder::address_space_limit) is a hard limit
-//!   of the kernel: allocations beyond it fail, which aborts a Rust program. It counts address space,
-//!   which allocators and thread stacks reserve in plenty without using it.
+//! - A worker that was killed by the out-of-memory killer is a crash with `SIGKILL`. The error
+//!   names that as a likely cause.
+//! - [`address_space_limit`](crate::process::ProcessPoolBuilder::address_space_limit) is a hard
+//!   limit of the kernel: allocations beyond it fail, which aborts a Rust program. It counts
+//!   address space, which allocators and thread stacks reserve in plenty without using it.
 //! - Limits on the number of processes (`pids.max`, `ulimit -u`) count workers and their threads.
 //!
 //! The default number of workers is the number of processors that the container may use.
@@ -254,8 +261,8 @@
 //! - Child processes of a task are killed together with their worker.
 //! - Job control of the shell (Ctrl-Z) stops only the program.
 //!
-//! **No worker outlives its program**, even if the program is killed with `SIGKILL`. A thread in each
-//! worker notices at once that the program is gone, and kills the worker's group.
+//! **No worker outlives its program**, even if the program is killed with `SIGKILL`. A thread in
+//! each worker notices at once that the program is gone, and kills the worker's group.
 //!
 //! So a program needs no signal handler for its workers' sake. For an orderly end, the handler can
 //! trigger `shutdown_now`.
@@ -265,9 +272,9 @@
 //!
 //! # Output
 //!
-//! Standard output of a worker is the program's. Standard error is passed on, and its last lines are
-//! kept for [`worker_output`](crate::JoinError::worker_output). Both can be dropped, or given to a
-//! callback line by line, with the worker and its job:
+//! Standard output of a worker is the program's. Standard error is passed on, and its last lines
+//! are kept for [`worker_output`](crate::JoinError::worker_output). Both can be dropped, or given
+//! to a callback line by line, with the worker and its job:
 //! [`stderr`](crate::process::ProcessPoolBuilder::stderr). `println!` in a task disturbs nothing.
 //!
 //! Events of `tracing` in a task come out in the program, in the span of the `submit`. Their target
@@ -277,26 +284,26 @@
 //!
 //! - [`max_jobs_per_worker`](crate::process::ProcessPoolBuilder::max_jobs_per_worker) replaces a
 //!   worker after so many jobs.
-//! - [`recycle_above`](crate::process::ProcessPoolBuilder::recycle_above) replaces a worker that has
-//!   more resident memory after a job. It kills no job.
+//! - [`recycle_above`](crate::process::ProcessPoolBuilder::recycle_above) replaces a worker that
+//!   has more resident memory after a job. It kills no job.
 //! - [`keep_alive`](crate::process::ProcessPoolBuilder::keep_alive) ends idle workers.
 //!
-//! The replacement is started first, so no job waits for it. Meanwhile there is one process more than
-//! `max_workers`.
+//! The replacement is started first, so no job waits for it. Meanwhile there is one process more
+//! than `max_workers`.
 //!
 //! # Workers that use pools
 //!
-//! A task can build a process pool. Such a nested pool has one worker by default. At a depth of ten,
-//! `build()` returns an error. Nested workers have their own process groups, so the memory limit of
-//! the outer pool does not count them. They end when the worker that started them ends.
+//! A task can build a process pool. Such a nested pool has one worker by default. At a depth of
+//! ten, `build()` returns an error. Nested workers have their own process groups, so the memory
+//! limit of the outer pool does not count them. They end when the worker that started them ends.
 //!
 //! A thread that waits for a job in a process runs no other job meanwhile, and no deadlock between
 //! processes is detected.
 //!
 //! # What is not promised
 //!
-//! - **It is no sandbox.** A task has the rights of the program. Limits protect from mistakes and from
-//!   bad input, not from hostile code.
+//! - **It is no sandbox.** A task has the rights of the program. Limits protect from mistakes and
+//!   from bad input, not from hostile code.
 //! - **A child that leaves its process group** (`setsid`, a daemon) is not killed with its worker.
 //! - **Exactly once** does not exist. A job runs at most once, unless its task is
 //!   [idempotent](#jobs-that-run-again).
