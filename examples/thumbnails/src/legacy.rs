@@ -166,3 +166,42 @@ impl Decoder<'_> {
         self.take().map(u32::from_be_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_comes_out() {
+        // Runs of all lengths from 1 to the longest, and one that is longer.
+        for (width, height) in [(1, 1), (7, 5), (300, 300), (65_535, 2)] {
+            let image = GrayImage::from_fn(width, height, |x, y| [(x / 3 + y) as u8].into());
+            assert_eq!(decode(&encode(&image)), Ok(image));
+            let image = GrayImage::from_pixel(width, height, [9].into());
+            assert_eq!(decode(&encode(&image)), Ok(image));
+        }
+    }
+
+    #[test]
+    fn a_comment_a_jump_and_a_group_are_decoded() {
+        let body = [
+            &b"C\0\0\0\x02hi"[..], // at 10
+            &b"J\0\0\0\x17"[..],   // at 17: over the next byte
+            b"?",
+            b"G\x02", // at 23
+            &chunk_run(3, 7),
+            b"E",
+            b"E",
+        ];
+        let image = decode(&file(3, 2, &body.concat()));
+        assert_eq!(image.map(GrayImage::into_raw), Ok(vec![7; 6]));
+    }
+
+    #[test]
+    fn a_file_that_ends_early_is_an_error() {
+        let whole = encode(&GrayImage::from_pixel(9, 9, [1].into()));
+        let body = &whole[10..whole.len() - 1];
+        assert!(decode(&file(9, 9, body)).is_err());
+        assert!(decode(b"RLE1\0").is_err());
+    }
+}
