@@ -21,11 +21,11 @@ fn endless() {
 
 /// Writes a file when it is cancelled.
 #[task]
-fn considerate(note: PathBuf) -> std::io::Result<()> {
+fn considerate(note: PathBuf) -> Result<(), String> {
     while !futurepool::cancel_requested() {
         thread::sleep(Duration::from_millis(1));
     }
-    fs::write(note, "stopped early")
+    fs::write(note, "stopped early").map_err(|error| error.to_string())
 }
 
 #[task]

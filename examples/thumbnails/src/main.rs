@@ -8,12 +8,12 @@
 //! A file that crashes its decoder, or does not end, or takes too much memory, costs its worker.
 //! The pool replaces the worker, and the other files are done.
 
+mod images;
 mod legacy;
 mod options;
 mod pool;
 mod report;
 mod samples;
-mod thumbnail;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -32,11 +32,11 @@ use futures::StreamExt;
 use futures::future::{Either, select};
 use walkdir::WalkDir;
 
+use self::images::{is_image, thumbnail};
 use self::options::{Command, Options, USAGE};
 use self::pool::Pool;
 use self::report::{Failure, Report};
 use self::samples::in_file;
-use self::thumbnail::{is_image, thumbnail};
 
 /// Files in flight for each worker: one that runs, and one that is ready to run. The program keeps
 /// so many files in memory.

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use futurepool::process::{Lines, ProcessPool};
+use futurepool::process::{ProcessPool, WorkerStdio};
 use futurepool::{TaskExecutor, ThreadPool};
 
 use crate::options::{Options, Place};
@@ -26,7 +26,7 @@ impl Pool {
                     .time_limit(time_limit)
                     .memory_limit(memory_limit)
                     // The error of a crash has the last lines. Here they must not break the bar.
-                    .stderr(Lines(|_| {}))
+                    .stderr(WorkerStdio::lines(|_| {}))
                     .build();
                 Ok(Self::Processes(pool.map_err(io::Error::other)?))
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futurepool::JoinError;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -17,9 +17,13 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(kind: &'static str, reason: impl Display) -> Self {
+        let reason = reason.to_string();
         // A panic message, or what a worker wrote last, can have several lines.
-        let reason = reason.to_string().trim_end().replace('\n', " ");
-        Self { kind, reason }
+        let words: Vec<_> = reason.split_whitespace().collect();
+        Self {
+            kind,
+            reason: words.join(" "),
+        }
     }
 }
 
@@ -51,9 +55,11 @@ impl Report {
         let template = "{pos} of {len} files {wide_bar} {per_sec}, {eta} left";
         let style = ProgressStyle::with_template(template).expect("the template is well formed");
         let target = ProgressDrawTarget::stderr();
-        let bar = ProgressBar::with_draw_target(Some(files as u64), target);
+        let bar = ProgressBar::with_draw_target(Some(files as u64), target).with_style(style);
+        // The rate and the time left go on while no file ends.
+        bar.enable_steady_tick(Duration::from_millis(200));
         Self {
-            bar: bar.with_style(style),
+            bar,
             start: Instant::now(),
             made: 0,
             failed: BTreeMap::new(),

@@ -200,9 +200,9 @@ fn each_hostile_file_fails_with_its_reason_and_the_rest_is_done() {
         "--workers",
         "2",
         "--time-limit",
-        "5",
+        "8",
         "--memory-limit",
-        "256",
+        "64",
     ];
     let ended = run(&options, &[folder.path(), out.path()]);
     assert_eq!(ended.status.code(), Some(1));
@@ -368,6 +368,22 @@ fn in_a_thread_a_crash_takes_the_program() {
     assert_eq!(ended.stdout, "", "there is no report");
     // The hostile file comes first.
     assert_eq!(files(out.path()).len(), 0);
+}
+
+/// Linux keeps a limit on the address space of a program.
+#[cfg(target_os = "linux")]
+#[test]
+fn in_a_thread_a_bomb_takes_the_program_but_not_the_machine() {
+    let (folder, out) = samples(0, 10);
+    let mut bombs = files(&folder.path().join("hostile/bombs"));
+    bombs.retain(|name, _| name.to_string_lossy().ends_with("comment.rle"));
+    let (_, bomb) = bombs.pop_first().expect("it is made");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("bomb.rle"), bomb).unwrap();
+    let ended = run(&["--threads"], &[folder.path(), out.path()]);
+    assert_eq!(ended.status.signal(), Some(Signal::ABORT.as_raw()));
+    let line = ended.lines.first().expect("it says why");
+    assert!(line.starts_with("memory allocation of 4294"), "{line}");
 }
 
 #[test]
