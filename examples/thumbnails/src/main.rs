@@ -69,13 +69,10 @@ fn main() -> ExitCode {
 /// Makes all thumbnails, until it is told to stop.
 fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     fs::create_dir_all(&options.out).map_err(|error| in_file(&options.out, &error))?;
-    let (files, errors) = find(options)?;
+    let files = find(options)?;
     let pool = Pool::new(options)?;
     let mut stop = stop(options.deadline)?;
-    let mut report = Report::new(files.len() + errors.len());
-    for (path, error) in errors {
-        report.file(&path, Err(Failure::new("cannot read", error)));
-    }
+    let mut report = Report::new(files.len());
 
     let window = options.workers.get().saturating_mul(FILES_PER_WORKER);
     let mut files = files.into_iter();
@@ -83,6 +80,14 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     let stopped = loop {
         while jobs.len() < window {
             let Some(file) = files.next() else { break };
+            let file = match file {
+                Ok(file) => file,
+                Err(error) => {
+                    let path = error.path().unwrap_or(&options.folder).to_owned();
+                    report.file(&path, Err(Failure::new("cannot read", error)));
+                    continue;
+                }
+            };
             match fs::read(options.folder.join(&file)) {
                 Ok(image) => {
                     let call = thumbnail::call(image, options.width);
@@ -103,11 +108,9 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     };
 
     let Some(why) = stopped else {
-        let all = report.finish();
-        return Ok(if all {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
+        return Ok(match report.finish() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
         });
     };
     let missing = jobs.len() + files.len();
@@ -121,34 +124,33 @@ fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
     Ok(why.exit_code())
 }
 
-/// Returns the images in a folder, as paths below it, and what could not be read.
-fn find(options: &Options) -> io::Result<(Vec<PathBuf>, Vec<(PathBuf, walkdir::Error)>)> {
+/// Returns the images in the folder, as paths below it, and what could not be read.
+fn find(options: &Options) -> io::Result<Vec<walkdir::Result<PathBuf>>> {
+    let error = |error| in_file(&options.folder, &error);
+    fs::read_dir(&options.folder).map_err(error)?;
     let out = fs::canonicalize(&options.out)?;
-    let mut files = Vec::new();
-    let mut errors = Vec::new();
-    let walk = WalkDir::new(&options.folder)
-        .sort_by_file_name()
-        .into_iter();
+    if fs::canonicalize(&options.folder)? == out {
+        return Err(io::Error::other("FOLDER and OUT are the same"));
+    }
     // The output of an earlier run is no input, even if it is inside of the folder.
     let is_out = |path: &Path| fs::canonicalize(path).is_ok_and(|path| path == out);
-    let walk = walk.filter_entry(|entry| !entry.file_type().is_dir() || !is_out(entry.path()));
-    for entry in walk {
-        match entry {
-            Ok(entry) if entry.file_type().is_file() => {
+    let walk = WalkDir::new(&options.folder).sort_by_file_name();
+    let entries = walk
+        .into_iter()
+        .filter_entry(|entry| !entry.file_type().is_dir() || !is_out(entry.path()))
+        .filter(|entry| {
+            entry.as_ref().map_or(true, |entry| {
                 let extension = entry.path().extension().and_then(|text| text.to_str());
-                if extension.is_some_and(is_image) {
-                    let path = entry.path().strip_prefix(&options.folder);
-                    files.push(path.expect("the walk is below it").to_owned());
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let path = error.path().unwrap_or(&options.folder).to_owned();
-                errors.push((path, error));
-            }
-        }
-    }
-    Ok((files, errors))
+                entry.file_type().is_file() && extension.is_some_and(is_image)
+            })
+        });
+    let below = |path: &Path| match path.strip_prefix(&options.folder) {
+        Ok(below) => below.to_owned(),
+        Err(_) => unreachable!("the walk stays below the folder"),
+    };
+    Ok(entries
+        .map(|entry| entry.map(|entry| below(entry.path())))
+        .collect())
 }
 
 type Jobs = AsCompleted<Tagged<PathBuf, JoinHandle<Result<Vec<u8>, String>>>>;

@@ -141,7 +141,7 @@ impl Random {
 
     /// Returns a number below `end`.
     fn below(&mut self, end: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(end) >> 32) as u32
+        (((self.next() >> 32) * u64::from(end)) >> 32) as u32
     }
 
     fn byte(&mut self) -> u8 {

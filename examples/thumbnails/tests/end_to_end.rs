@@ -419,13 +419,18 @@ fn help_and_wrong_arguments() {
 }
 
 #[test]
-fn a_folder_that_is_missing_is_an_error() {
+fn a_folder_that_cannot_be_used_is_an_error() {
     let (_, out) = samples(0, 0);
-    let ended = run(&[], &[Path::new("/missing"), out.path()]);
-    assert_eq!(ended.status.code(), Some(1));
-    assert!(
-        ended.lines[0].starts_with("thumbnails: /missing: cannot read: "),
-        "{:?}",
-        ended.lines
-    );
+    let file = out.path().join("file.png");
+    fs::write(&file, "").unwrap();
+    for (folder, text) in [
+        (Path::new("/missing"), "/missing: "),
+        (&file, "file.png: "),
+        (out.path(), "FOLDER and OUT are the same"),
+    ] {
+        let ended = run(&[], &[folder, out.path()]);
+        assert_eq!(ended.status.code(), Some(1));
+        assert_eq!(ended.lines.len(), 1);
+        assert!(ended.lines[0].contains(text), "{:?}", ended.lines);
+    }
 }
