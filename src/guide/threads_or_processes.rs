@@ -76,10 +76,10 @@
 //!
 //! | | thread | process |
 //! |---|---|---|
-//! | a call | a queue entry | encodes the arguments, writes them to a socket, and wakes a process; then the same for the result |
-//! | a buffer | moves | is copied into a socket and out of it, at some gigabytes a second |
+//! | a call | some microseconds | some 20 µs more: it encodes the arguments, writes them to a socket and wakes a process, then does the same for the result |
+//! | a buffer | moves | is copied into a socket and out of it, at about a gigabyte a second |
 //! | memory | a stack | a process, with its own copy of each cache, connection and global |
-//! | start | tens of microseconds | about a millisecond, and the initializer |
+//! | start | tens of microseconds | a millisecond or more, and the initializer |
 //!
 //! So give a process jobs that take milliseconds. For many small ones, use
 //! [`map`](crate::process::ProcessPool::map): it sends several items at a time.
@@ -102,6 +102,8 @@
 //!   own connection in the [initializer](crate::process::ProcessPoolBuilder::initializer), and keep
 //!   it in a `static`.
 //! - **Globals.** A `static` that the program has changed is unchanged in the worker.
+//! - **`Option<Option<T>>` and `Option<()>` in your own types.** The format cannot tell
+//!   `Some(None)` from `None`. Written as a parameter or as the result, they work.
 //! - **Panic payloads.** The error of a panic has its message, as a `String`, and its place in the
 //!   worker: [`panic_location`](crate::JoinError::panic_location).
 //! - **The async runtime.** A task in a worker runs in no tokio runtime.
@@ -155,8 +157,7 @@
 //! [`may_have_run`](crate::JoinError::may_have_run) tells whether that is so. A job that no worker
 //! has begun goes to another worker.
 //!
-//! A task that can safely run twice says so, and is then started up to three times when its worker
-//! crashes:
+//! If running a job twice does no harm, its task can say so:
 //!
 //! ```
 //! #[futurepool::task(idempotent)]
@@ -165,9 +166,10 @@
 //! }
 //! ```
 //!
-//! `#[task(idempotent, attempts = 5)]` sets the number of starts. The pool's
-//! [`retry_on_crash`](crate::process::ProcessPoolBuilder::retry_on_crash) can only lower it. A time
-//! limit, a memory limit or a panic never causes a retry.
+//! A pool with [`retry_on_crash(n)`](crate::process::ProcessPoolBuilder::retry_on_crash) runs such
+//! a job again, up to `n` times, if its worker crashes. A task is never started more than three
+//! times in all, or the number in `#[task(idempotent, attempts = 5)]`. A time limit, a memory
+//! limit, a cancel or a panic never causes a retry.
 //!
 //! # The same task in both
 //!
@@ -202,15 +204,32 @@
 //! pool needs it once:
 //!
 //! ```
+//! use std::time::Duration;
+//!
+//! use futurepool::process::ProcessPool;
+//!
 //! futurepool::process::test_init!();
+//!
+//! #[futurepool::task]
+//! fn endless() {
+//!     loop {}
+//! }
+//!
+//! #[test]
+//! fn a_loop_is_killed() {
+//!     let limit = Duration::from_millis(100);
+//!     let pool = ProcessPool::builder().time_limit(limit).build().unwrap();
+//!     let error = pool.submit(endless::call()).join().unwrap_err();
+//!     assert!(error.is_time_limit());
+//! }
 //! ```
 //!
-//! It adds one `#[test]`, which does nothing in a usual run. A documentation test needs a
+//! `test_init!` adds one `#[test]`, which does nothing in a usual run. A documentation test needs a
 //! written-out `main` that starts with `init()`, and the attribute `standalone_crate`: see the
 //! [first program](#a-first-program).
 //!
-//! A program without either gets an error from `build()`. Otherwise each worker would run the
-//! program's `main`, or all its tests, again.
+//! A program with neither `init` nor `test_init!` gets an error from `build()`. Otherwise each
+//! worker would run the program's `main`, or all its tests, again.
 //!
 //! # Deployment
 //!
@@ -293,12 +312,12 @@
 //!
 //! # Workers that use pools
 //!
-//! A task can build a process pool. Such a nested pool has one worker by default. At a depth of
-//! ten, `build()` returns an error. Nested workers have their own process groups, so the memory
-//! limit of the outer pool does not count them. They end when the worker that started them ends.
+//! A task can build a process pool. Such a nested pool has one worker by default. Pools can be
+//! nested ten deep. Beyond that, `build()` returns an error. Nested workers have their own process
+//! groups, so the memory limit of the outer pool does not count them. They end when the worker that
+//! started them ends.
 //!
-//! A thread that waits for a job in a process runs no other job meanwhile, and no deadlock between
-//! processes is detected.
+//! A deadlock between processes is not detected.
 //!
 //! # What is not promised
 //!
