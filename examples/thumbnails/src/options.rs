@@ -19,7 +19,7 @@ Makes a PNG in OUT of each image in FOLDER: of bmp, gif, jpeg, png, rle, tiff an
 
   --width N               largest width of a thumbnail, in pixels (default: 200)
   --workers N             images at a time (default: one per processor)
-  --time-limit SECONDS    for one image (default: 5)
+  --time-limit SECONDS    for one image (default: 10)
   --memory-limit MIB      for one image (default: 512)
   --threads               run in threads, which have no limits and do not survive a crash
   --deadline SECONDS      for the whole run (default: none; 300 with --threads)
@@ -110,7 +110,7 @@ impl Command {
         let place = match threads {
             true => Place::Threads,
             false => Place::Processes {
-                time_limit: time_limit.unwrap_or(Duration::from_secs(5)),
+                time_limit: time_limit.unwrap_or(Duration::from_secs(10)),
                 memory_limit: memory_limit.unwrap_or(512 << 20),
             },
         };
