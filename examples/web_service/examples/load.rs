@@ -1,4 +1,5 @@
-//! Compares the service on two pools, on one pool and on tokio's `spawn_blocking`, under load.
+//! Compares the service on its three pools, on one pool of threads and on tokio's `spawn_blocking`,
+//! under load.
 //!
 //! ```text
 //! cargo run --release --example load -- [--rate N]... [--seconds N] [--rounds N]
@@ -10,7 +11,8 @@
 //!
 //! Of ten requests, seven are queries, two are hashes and one is a thumbnail. Requests start on
 //! schedule, even if the service falls behind, and latency counts from the scheduled start. All
-//! kinds receive the same requests, and have the same total numbers of threads and queue slots.
+//! kinds receive the same requests, and have the same total numbers of workers and queue slots. Only
+//! the service itself makes thumbnails in processes; the other two make them in threads.
 //!
 //! The service and its clients are in one process and share the processors. The program prints a
 //! Markdown table.
@@ -35,8 +37,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use web_service::workers::Workers;
-use web_service::{App, Options, database, router};
+use web_service::workers::{Processes, Workers};
+use web_service::{App, Decoder, ImageOptions, Options, database, router};
 
 use client::{Client, jpeg};
 
@@ -47,6 +49,8 @@ const CONNECTIONS: usize = 2;
 const QUEUE: usize = 32;
 
 fn main() -> Result<()> {
+    // The processes that make thumbnails are this program, too.
+    futurepool::process::init();
     let load = Load::parse(lexopt::Parser::from_env())?;
     let dir = tempfile::tempdir()?;
     let clients = Builder::new_multi_thread().enable_all().build()?;
@@ -105,17 +109,21 @@ impl Load {
 
 #[derive(Clone, Copy)]
 enum Threads {
-    TwoPools,
+    ThreePools,
     OnePool,
     SpawnBlocking,
 }
 
-const THREADS: [Threads; 3] = [Threads::TwoPools, Threads::OnePool, Threads::SpawnBlocking];
+const THREADS: [Threads; 3] = [
+    Threads::ThreePools,
+    Threads::OnePool,
+    Threads::SpawnBlocking,
+];
 
 impl Threads {
     fn name(self) -> &'static str {
         match self {
-            Self::TwoPools => "two pools",
+            Self::ThreePools => "three pools",
             Self::OnePool => "one pool",
             Self::SpawnBlocking => "`spawn_blocking`",
         }
@@ -133,7 +141,7 @@ impl Service {
         let path = dir.path().join("users.db");
         database::create(&path)?;
         let processors = available_parallelism()?;
-        let threads_in_all = processors.get() + CONNECTIONS;
+        let threads_in_all = 2 * processors.get() + CONNECTIONS;
 
         let mut runtime = Builder::new_multi_thread();
         if let Threads::SpawnBlocking = threads {
@@ -145,23 +153,29 @@ impl Service {
         let runtime = runtime.enable_all().build()?;
 
         let app = match threads {
-            Threads::TwoPools => runtime.block_on(App::start(&Options {
+            Threads::ThreePools => runtime.block_on(App::start(&Options {
                 workers: processors,
                 connections: NonZero::new(CONNECTIONS).expect("not 0"),
                 queue: NonZero::new(QUEUE).expect("not 0"),
                 database: path,
+                images: ImageOptions {
+                    processes: processors,
+                    time_limit: Duration::from_secs(5),
+                    memory_limit: 256 << 20,
+                    decoder: Decoder::Careful,
+                },
             }))?,
             Threads::OnePool => {
                 let pool = ThreadPool::builder()
                     .max_workers(threads_in_all)
-                    .queue_capacity(2 * QUEUE)
+                    .queue_capacity(3 * QUEUE)
                     .initializer(connects_to(&path))
                     .build()?;
-                both(Workers::Pool(Arc::new(pool)))
+                all(Workers::Pool(Arc::new(pool)))
             }
             Threads::SpawnBlocking => {
-                let permits = Semaphore::new(threads_in_all + 2 * QUEUE);
-                both(Workers::SpawnBlocking(Arc::new(permits)))
+                let permits = Semaphore::new(threads_in_all + 3 * QUEUE);
+                all(Workers::SpawnBlocking(Arc::new(permits)))
             }
         };
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
@@ -179,10 +193,12 @@ fn connects_to(path: &Path) -> impl Fn() -> Result<()> + Send + Sync + 'static {
     move || Ok(database::connect(&path)?)
 }
 
-fn both(workers: Workers) -> App {
+fn all(workers: Workers) -> App {
     App {
         cpu: workers.clone(),
-        db: workers,
+        db: workers.clone(),
+        images: Processes::Threads(workers),
+        decoder: Decoder::Careful,
         counts: Arc::default(),
     }
 }

@@ -5,6 +5,7 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use futurepool::{JoinError, SubmitError};
 
+use crate::images::ImageProblem;
 use crate::log;
 
 #[derive(Debug)]
@@ -15,6 +16,12 @@ pub enum Failure {
     Busy,
     /// The service is shutting down: the job was cancelled or rejected.
     Stopping,
+    /// The job's process was killed, because it exceeded the memory limit. The message goes to the log.
+    TooLarge(String),
+    /// The job's process was killed, because it exceeded the time limit. The message goes to the log.
+    TooSlow(String),
+    /// The job's process crashed. The message goes to the log.
+    Crashed(String),
     /// An internal error. Its message goes to the log only.
     Internal(String),
 }
@@ -37,9 +44,31 @@ impl From<JoinError> for Failure {
             Self::Stopping
         } else if error.is_spawn_failed() {
             Self::Busy
+        } else if error.is_memory_limit() {
+            Self::TooLarge(error.to_string())
+        } else if error.is_time_limit() {
+            Self::TooSlow(error.to_string())
+        } else if error.is_crashed() {
+            Self::Crashed(error.to_string())
         } else {
-            // A panic, or an initializer that failed.
+            // A panic, an initializer that failed, or processes that cannot be started.
             Self::Internal(error.to_string())
+        }
+    }
+}
+
+impl From<ImageProblem> for Failure {
+    fn from(problem: ImageProblem) -> Self {
+        match problem {
+            ImageProblem::TooLarge => {
+                let sentence = "The image is too large to decode.".to_owned();
+                Self::Request(StatusCode::PAYLOAD_TOO_LARGE, sentence)
+            }
+            ImageProblem::Unreadable(problem) => {
+                let sentence = format!("No image can be read from this: {problem}.");
+                Self::Request(StatusCode::UNPROCESSABLE_ENTITY, sentence)
+            }
+            ImageProblem::Encoder(problem) => Self::Internal(format!("the thumbnail: {problem}")),
         }
     }
 }
@@ -56,6 +85,22 @@ impl IntoResponse for Failure {
             Self::Stopping => {
                 let sentence = "The service is stopping: try again later.\n";
                 (StatusCode::SERVICE_UNAVAILABLE, later, sentence).into_response()
+            }
+            Self::TooLarge(problem) => {
+                log(problem);
+                let sentence = "The image takes too much memory to decode.\n";
+                (StatusCode::PAYLOAD_TOO_LARGE, sentence).into_response()
+            }
+            Self::TooSlow(problem) => {
+                log(problem);
+                // Without `Retry-After`: the same image would take as long again.
+                let sentence = "The image takes too long to decode.\n";
+                (StatusCode::GATEWAY_TIMEOUT, sentence).into_response()
+            }
+            Self::Crashed(problem) => {
+                log(problem);
+                let sentence = "The decoder crashed on this image; the service's log says how.\n";
+                (StatusCode::INTERNAL_SERVER_ERROR, sentence).into_response()
             }
             Self::Internal(problem) => {
                 log(problem);

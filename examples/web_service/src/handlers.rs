@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::database::User;
-use crate::{App, Failure, counts, database, jobs, metrics};
+use crate::{App, Failure, counts, database, images, jobs, metrics};
 
 /// The size limit of a request body, in bytes.
 pub const BODY_LIMIT: usize = 4 << 20;
@@ -81,7 +81,8 @@ async fn user(State(app): State<App>, Path(id): Path<i64>) -> Result<Json<User>,
 }
 
 async fn thumbnail(State(app): State<App>, image: Bytes) -> Result<impl IntoResponse, Failure> {
-    let png = app.cpu.run(move || jobs::thumbnail(&image)).await?;
+    let call = images::thumbnail::call(image.into(), app.decoder);
+    let png = app.images.run(call).await??;
     Ok(([(CONTENT_TYPE, "image/png")], png))
 }
 

@@ -13,25 +13,37 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
-use web_service::{App, Options, database, log, serve};
+use web_service::{App, Decoder, ImageOptions, Options, database, log, serve};
 
 const USAGE: &str = "\
 Usage: web_service [OPTION]...
 
-  --address ADDRESS   address to listen on (default: 127.0.0.1:8080)
-  --workers N         threads that hash and make thumbnails (default: one per processor)
-  --connections N     threads that query the database, each with its own connection (default: 4)
-  --queue N           queue capacity of each of the two pools (default: 64)
-  --database PATH     SQLite file, created if it is missing (default: users.db)
-  --drain SECONDS     time limit for requests in flight after Ctrl-C or SIGTERM (default: 10)
-  --help              print this text
+  --address ADDRESS       address to listen on (default: 127.0.0.1:8080)
+  --workers N             threads that hash (default: one per processor)
+  --connections N         threads that query the database, each with its own connection
+                          (default: 4)
+  --images N              processes that make thumbnails (default: one per processor)
+  --image-time SECONDS    time limit of a thumbnail (default: 5)
+  --image-memory MIB      memory limit of a process that makes thumbnails (default: 256)
+  --queue N               queue capacity of each of the three pools (default: 64)
+  --database PATH         SQLite file, created if it is missing (default: users.db)
+  --drain SECONDS         time limit for requests in flight after Ctrl-C or SIGTERM
+                          (default: 10)
+  --with-faulty-decoder   for trials: a stand-in for a C library with bugs reads the images
+  --help                  print this text
 
 A second Ctrl-C ends the drain. The exit status is 0 if every request was answered and no job
 was still running. Cancelled jobs do not count as failures: their requests were answered with 503.
 ";
 
+fn main() {
+    // Each process that makes thumbnails is this program, too: it never returns from here.
+    futurepool::process::init();
+    run();
+}
+
 #[tokio::main]
-async fn main() {
+async fn run() {
     let command = Command::parse(lexopt::Parser::from_env()).unwrap_or_else(|error| {
         log(format_args!("{error}\n{}", USAGE.trim_end()));
         process::exit(2)
@@ -59,6 +71,12 @@ impl Command {
             connections: NonZero::new(4).expect("4 is not 0"),
             queue: NonZero::new(64).expect("64 is not 0"),
             database: "users.db".into(),
+            images: ImageOptions {
+                processes: available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+                time_limit: Duration::from_secs(5),
+                memory_limit: 256 << 20,
+                decoder: Decoder::Careful,
+            },
         };
         while let Some(argument) = arguments.next()? {
             match argument {
@@ -69,6 +87,16 @@ impl Command {
                 Long("address") => address = arguments.value()?.parse()?,
                 Long("workers") => options.workers = positive(&mut arguments)?,
                 Long("connections") => options.connections = positive(&mut arguments)?,
+                Long("images") => options.images.processes = positive(&mut arguments)?,
+                Long("image-time") => {
+                    let seconds = positive(&mut arguments)?.get();
+                    options.images.time_limit = Duration::from_secs(seconds as u64);
+                }
+                Long("image-memory") => {
+                    let mebibytes = positive(&mut arguments)?.get() as u64;
+                    options.images.memory_limit = mebibytes.saturating_mul(1 << 20);
+                }
+                Long("with-faulty-decoder") => options.images.decoder = Decoder::Faulty,
                 Long("queue") => options.queue = positive(&mut arguments)?,
                 Long("database") => options.database = arguments.value()?.into(),
                 Long("drain") => drain = Duration::from_secs(arguments.value()?.parse()?),
@@ -106,7 +134,7 @@ impl Command {
         };
         let stopped = serve(listener, &app, next_signal(), limit).await;
         log(&stopped);
-        // Does not return: dropping a pool waits for its jobs, and one of them may never finish.
+        // Does not return: dropping a pool waits for its jobs, and one in a thread may never finish.
         process::exit(i32::from(!stopped.is_clean()))
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 
 use futurepool::Metrics;
+use futurepool::process::WorkerState;
 
 use crate::App;
 
@@ -16,14 +17,16 @@ type Family = (
     fn(&Metrics) -> u64,
 );
 
-const OF_A_POOL: [Family; 10] = [
-    ("workers", "gauge", "Worker threads.", |m| m.workers),
+const OF_A_POOL: [Family; 11] = [
     (
-        "idle_workers",
+        "workers",
         "gauge",
-        "Worker threads without a job.",
-        |m| m.idle,
+        "Worker threads, or worker processes.",
+        |m| m.workers,
     ),
+    ("idle_workers", "gauge", "Workers without a job.", |m| {
+        m.idle
+    }),
     ("queued_jobs", "gauge", "Jobs in the queue.", |m| m.queued),
     ("running_jobs", "gauge", "Jobs that are running.", |m| {
         m.running
@@ -40,8 +43,14 @@ const OF_A_POOL: [Family; 10] = [
     (
         "cancelled_total",
         "counter",
-        "Jobs accepted that never ran.",
+        "Jobs accepted that never ran, or were killed by a cancel.",
         |m| m.cancelled,
+    ),
+    (
+        "failed_total",
+        "counter",
+        "Jobs that crashed, or were killed at a limit.",
+        |m| m.failed,
     ),
     ("rejected_total", "counter", "Jobs rejected.", |m| {
         m.rejected
@@ -61,13 +70,36 @@ pub(crate) fn text(app: &App) -> String {
 }
 
 fn write(app: &App, out: &mut String) -> fmt::Result {
-    let pools = [("cpu", app.cpu.metrics()), ("db", app.db.metrics())];
+    let pools = [
+        ("cpu", app.cpu.metrics()),
+        ("db", app.db.metrics()),
+        ("images", app.images.metrics()),
+    ];
     for (name, kind, help, figure) in OF_A_POOL {
         let name = format!("futurepool_{name}");
         head(out, &name, kind, help)?;
         for (pool, metrics) in &pools {
             writeln!(out, "{name}{{pool=\"{pool}\"}} {}", figure(metrics))?;
         }
+    }
+
+    // A process that has ended has no lines any more. Its jobs are in the figures of the pool.
+    let processes = app.images.workers();
+    let name = "futurepool_process_resident_bytes";
+    head(out, name, "gauge", "Memory of a worker process.")?;
+    for process in &processes {
+        let (pid, bytes) = (process.pid, process.resident_memory);
+        writeln!(out, "{name}{{pool=\"images\",pid=\"{pid}\"}} {bytes}")?;
+    }
+    let name = "futurepool_process_state";
+    let help = "1 for the state that a worker process is in.";
+    head(out, name, "gauge", help)?;
+    for process in &processes {
+        let (pid, state) = (process.pid, state(process.state));
+        writeln!(
+            out,
+            "{name}{{pool=\"images\",pid=\"{pid}\",state=\"{state}\"}} 1"
+        )?;
     }
 
     let totals = app.counts.totals();
@@ -106,4 +138,13 @@ fn write(app: &App, out: &mut String) -> fmt::Result {
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
+}
+
+fn state(state: WorkerState) -> &'static str {
+    match state {
+        WorkerState::Idle => "idle",
+        WorkerState::Running => "running",
+        WorkerState::Leaving => "leaving",
+        _ => "unknown",
+    }
 }

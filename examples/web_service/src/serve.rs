@@ -4,6 +4,7 @@ use std::fmt;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futurepool::Metrics;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -22,17 +23,20 @@ pub struct Stopped {
     /// Requests that never got an answer.
     pub cut_off: u64,
     pub finished: u64,
+    /// Jobs that crashed, or were killed at a limit.
+    pub failed: u64,
+    /// Jobs that were cancelled in the queue, or killed while they ran.
     pub cancelled: u64,
-    /// Jobs that did not finish.
+    /// Jobs that did not end.
     pub running: u64,
 }
 
 /// Serves requests until `stop` completes, then shuts down.
 ///
 /// 1. It accepts no more connections, and answers the requests that have begun.
-/// 2. When `limit` completes, queued jobs are cancelled and running ones asked to stop. `limit` is
-///    called after `stop`.
-/// 3. The answers to cancelled requests, and running jobs, have [`GRACE`] to finish.
+/// 2. When `limit` completes, queued jobs are cancelled. Running ones are asked to stop; those in
+///    processes are killed. `limit` is called after `stop`.
+/// 3. The answers to cancelled requests, and jobs that run in threads, have [`GRACE`] to finish.
 ///
 /// The limit is needed because a client may send its request as slowly as it likes.
 ///
@@ -54,6 +58,7 @@ where
         // Jobs may remain without a request: their clients disconnected while they ran.
         app.cpu.shutdown().await;
         app.db.shutdown().await;
+        app.images.shutdown().await;
     });
     tokio::select! {
         () = &mut all_done => unreachable!("the server runs until it is told to stop"),
@@ -68,6 +73,7 @@ where
         () = limit() => {
             app.cpu.cancel_all();
             app.db.cancel_all();
+            app.images.cancel_all();
             let _ = timeout(GRACE, all_done).await;
         }
     }
@@ -77,13 +83,14 @@ where
         answered: after.answered - before.answered,
         cut_off: after.in_flight,
         finished: after.finished - before.finished,
+        failed: after.failed - before.failed,
         cancelled: after.cancelled - before.cancelled,
         running: after.running,
     }
 }
 
 impl Stopped {
-    /// Returns whether every request was answered and every job finished.
+    /// Returns whether every request was answered and no job still runs.
     pub fn is_clean(&self) -> bool {
         self.cut_off == 0 && self.running == 0
     }
@@ -93,17 +100,25 @@ impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "stopped after {:.2?}: {} requests answered, {} cut off; {} jobs finished, {} cancelled, {} still running",
-            self.took, self.answered, self.cut_off, self.finished, self.cancelled, self.running
+            "stopped after {:.2?}: {} requests answered, {} cut off; \
+             {} jobs finished, {} failed, {} cancelled, {} still running",
+            self.took,
+            self.answered,
+            self.cut_off,
+            self.finished,
+            self.failed,
+            self.cancelled,
+            self.running
         )
     }
 }
 
-/// Counts of requests, and of the jobs of both pools.
+/// Counts of requests, and of the jobs of all pools.
 struct Figures {
     answered: u64,
     in_flight: u64,
     finished: u64,
+    failed: u64,
     cancelled: u64,
     queued: u64,
     running: u64,
@@ -112,14 +127,16 @@ struct Figures {
 impl Figures {
     fn of(app: &App) -> Self {
         let totals = app.counts.totals();
-        let (cpu, db) = (app.cpu.metrics(), app.db.metrics());
+        let pools = [app.cpu.metrics(), app.db.metrics(), app.images.metrics()];
+        let sum = |figure: fn(&Metrics) -> u64| pools.iter().map(figure).sum();
         Self {
             answered: totals.answered(),
             in_flight: totals.in_flight(),
-            finished: cpu.completed + cpu.panicked + db.completed + db.panicked,
-            cancelled: cpu.cancelled + db.cancelled,
-            queued: cpu.queued + db.queued,
-            running: cpu.running + db.running,
+            finished: sum(|pool| pool.completed + pool.panicked),
+            failed: sum(|pool| pool.failed),
+            cancelled: sum(|pool| pool.cancelled),
+            queued: sum(|pool| pool.queued),
+            running: sum(|pool| pool.running),
         }
     }
 }

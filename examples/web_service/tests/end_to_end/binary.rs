@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,15 +24,24 @@ fn command() -> Command {
 }
 
 /// The service as a child process, which is killed on drop.
-struct Service {
+pub(crate) struct Service {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Standard error, if it is a pipe.
     log: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 impl Service {
     async fn start(database: &Path, drain: u64, log: Stdio) -> Self {
+        Self::start_with(database, drain, log, &[]).await
+    }
+
+    pub(crate) async fn start_with(
+        database: &Path,
+        drain: u64,
+        log: Stdio,
+        options: &[&str],
+    ) -> Self {
         let mut child = command()
             .args([
                 "--address",
@@ -45,6 +54,7 @@ impl Service {
             .arg("--database")
             .arg(database)
             .args(["--drain", &drain.to_string()])
+            .args(options)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -66,35 +76,43 @@ impl Service {
         }
     }
 
-    fn send(&self, signal: Signal) {
+    pub(crate) fn send(&self, signal: Signal) {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id as i32));
         kill_process(pid.expect("it has not ended"), signal).expect("it is there to be told");
     }
 
     /// Returns the next line of the log, if any.
-    async fn next_line(&mut self) -> Option<String> {
+    pub(crate) async fn next_line(&mut self) -> Option<String> {
         let log = self.log.as_mut().expect("it is a pipe");
         let line = within(PATIENCE, log.next_line()).await;
         line.expect("it can be read")
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         self.next_line().await.expect("there is a line")
     }
 
-    /// Waits for the exit status.
-    async fn end(&mut self) -> i32 {
-        let status = within(PATIENCE, self.child.wait()).await;
-        let status = status.expect("it is our child").code();
+    /// Waits for the exit status. Panics if a signal killed the service.
+    pub(crate) async fn end(&mut self) -> i32 {
+        let status = self.wait().await.code();
         status.expect("no signal kills it")
+    }
+
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        let status = within(PATIENCE, self.child.wait()).await;
+        status.expect("it is our child")
     }
 }
 
 /// Waits until the metrics satisfy a condition.
-async fn metrics_when(server: SocketAddr, holds: impl Fn(&str) -> bool) {
+pub(crate) async fn metrics_when(server: SocketAddr, holds: impl Fn(&str) -> bool) -> String {
     let client = Client::new(server);
     let begin = Instant::now();
-    while !holds(sentence(&client.get("/metrics").await.expect("an answer"))) {
+    loop {
+        let answer = client.get("/metrics").await.expect("an answer");
+        if holds(sentence(&answer)) {
+            return sentence(&answer).to_owned();
+        }
         assert!(begin.elapsed() < PATIENCE, "the metrics never changed");
         sleep(Duration::from_millis(5)).await;
     }
@@ -131,7 +149,7 @@ async fn ends_in_order_under_load(signal: Signal) {
     assert!(first.starts_with("web_service: stopping, with "), "{first}");
     assert!(last.starts_with("web_service: stopped after "), "{last}");
     assert!(
-        last.contains(" 0 cut off; ") && last.ends_with(" 0 cancelled, 0 still running"),
+        last.contains(" 0 cut off; ") && last.ends_with(" 0 failed, 0 cancelled, 0 still running"),
         "{last}"
     );
     assert_eq!(service.next_line().await, None, "that is all");
@@ -287,6 +305,7 @@ async fn help_and_wrong_arguments() {
         &["--queue", "0"][..],
         &["--address", "here"],
         &["--drain"],
+        &["--image-time", "0"],
         &["x"],
     ] {
         let output = output(wrong).await;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use web_service::serve::Stopped;
-use web_service::{App, Failure, Options, database, serve};
+use web_service::{App, Decoder, Failure, ImageOptions, Options, database, serve};
 
 pub(crate) use crate::client::{Answer, Client, PATIENCE, jpeg};
 
@@ -40,6 +40,16 @@ pub(crate) fn new_database() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
+/// Limits that no job reaches, with the careful decoder.
+pub(crate) fn image_options(processes: usize) -> ImageOptions {
+    ImageOptions {
+        processes: number(processes),
+        time_limit: Duration::from_secs(3_600),
+        memory_limit: 512 << 20,
+        decoder: Decoder::Careful,
+    }
+}
+
 /// The service, running in this process.
 pub(crate) struct Server {
     pub(crate) app: App,
@@ -52,12 +62,22 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(workers: usize, queue: usize, drain: Duration) -> Self {
+        Self::start_with(workers, queue, drain, image_options(2)).await
+    }
+
+    pub(crate) async fn start_with(
+        workers: usize,
+        queue: usize,
+        drain: Duration,
+        images: ImageOptions,
+    ) -> Self {
         let (dir, database) = new_database();
         let options = Options {
             workers: number(workers),
             connections: number(2),
             queue: number(queue),
             database: database.clone(),
+            images,
         };
         let app = within(PATIENCE, App::start(&options))
             .await
@@ -86,6 +106,10 @@ impl Server {
 
     pub(crate) fn cpu(&self) -> Metrics {
         self.app.cpu.metrics()
+    }
+
+    pub(crate) fn images(&self) -> Metrics {
+        self.app.images.metrics()
     }
 
     /// Occupies a worker of `cpu` until the result is released.
@@ -135,7 +159,8 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 pub(crate) fn balanced(metrics: &Metrics) -> bool {
-    metrics.submitted == metrics.completed + metrics.panicked + metrics.cancelled
+    let ended = metrics.completed + metrics.panicked + metrics.cancelled + metrics.failed;
+    metrics.submitted == ended
 }
 
 pub(crate) fn sentence(answer: &Answer) -> &str {

@@ -6,6 +6,11 @@
 mod binary;
 mod client;
 mod common;
+#[cfg(unix)]
+mod images;
 mod metrics;
 mod service;
 mod shutdown;
+
+// The processes that make thumbnails are this program, too.
+futurepool::process::test_init!();

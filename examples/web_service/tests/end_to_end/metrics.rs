@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
 
-use crate::common::{Server, sentence};
+use crate::common::{Server, jpeg, sentence};
 
 /// Parses the samples by name and labels. Panics if the text violates the format.
 fn parse(text: &str) -> BTreeMap<String, f64> {
@@ -62,6 +62,9 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
         client.get(path).await.unwrap();
     }
     client.hash("one").await.unwrap();
+    client.thumbnail(&jpeg(16, 16)).await.unwrap();
+    let workers = server.app.images.workers();
+    assert_eq!(workers.len(), 2, "{workers:?}");
 
     let answer = client.get("/metrics").await.unwrap();
     assert_eq!(
@@ -78,10 +81,14 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
         (r#"futurepool_workers{pool="cpu"}"#, 1),
         (r#"futurepool_workers{pool="db"}"#, 2),
         (r#"futurepool_idle_workers{pool="cpu"}"#, 1),
-        (r#"http_answers_total{status="200"}"#, 3),
+        (r#"futurepool_submitted_total{pool="images"}"#, 2), // one was the check at the start
+        (r#"futurepool_completed_total{pool="images"}"#, 2),
+        (r#"futurepool_failed_total{pool="images"}"#, 0),
+        (r#"futurepool_workers{pool="images"}"#, 2),
+        (r#"http_answers_total{status="200"}"#, 4),
         (r#"http_answers_total{status="404"}"#, 1),
         (r#"http_answers_total{status="400"}"#, 1),
-        ("http_requests_total", 6),
+        ("http_requests_total", 7),
         ("http_requests_in_flight", 1), // this one
         ("http_abandoned_total", 0),
     ];
@@ -91,6 +98,17 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
             Some(&f64::from(figure)),
             "{series} in {samples:#?}"
         );
+    }
+    for worker in workers {
+        let pid = format!(
+            "futurepool_process_{{}}{{pool=\"images\",pid=\"{}\"",
+            worker.pid
+        );
+        let idle = pid.replace("{}", "state") + ",state=\"idle\"}";
+        assert_eq!(samples.get(&idle), Some(&1.0), "{idle} in {samples:#?}");
+        let bytes = pid.replace("{}", "resident_bytes") + "}";
+        let is_known = cfg!(target_os = "linux");
+        assert_eq!(samples[&bytes] > 0.0, is_known, "{bytes} in {samples:#?}");
     }
     server.stop().await;
 }

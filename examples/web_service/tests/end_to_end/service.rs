@@ -102,12 +102,14 @@ async fn two_hundred_clients_at_once_get_the_right_answers() {
     assert_eq!((tally[&200], tally[&404]), (250, 200));
     assert_eq!(totals.answers, tally);
     assert_eq!((totals.abandoned, totals.in_flight()), (0, 0));
-    let (cpu, db) = (app.cpu.metrics(), app.db.metrics());
+    let (cpu, db, images) = (app.cpu.metrics(), app.db.metrics(), app.images.metrics());
     assert!(balanced(&cpu) && balanced(&db), "{cpu:?} {db:?}");
-    assert_eq!((cpu.completed, cpu.cancelled), (50, 0));
+    assert!(balanced(&images), "{images:?}");
+    assert_eq!((cpu.completed, cpu.cancelled), (25, 0));
+    assert_eq!((images.completed, images.cancelled), (25 + 1, 0)); // one was the check at the start
     assert_eq!((db.completed, db.cancelled), (400 + 2, 0)); // two opened the connections
     assert_eq!(
-        cpu.rejected + db.rejected,
+        cpu.rejected + db.rejected + images.rejected,
         tally.get(&503).copied().unwrap_or(0)
     );
     assert!(stopped.is_clean());
@@ -242,8 +244,8 @@ async fn bad_input_is_answered_with_a_4xx_status_and_a_sentence() {
         ("/verify", json, dear.into(), 422),
         ("/thumbnail", "image/png", Bytes::from("no image"), 422),
         ("/thumbnail", "image/png", jpeg(64, 64).slice(..100), 422),
-        ("/thumbnail", "image/png", huge.into(), 422),
-        ("/thumbnail", "image/jpeg", jpeg(3_001, 8), 422),
+        ("/thumbnail", "image/png", huge.into(), 413),
+        ("/thumbnail", "image/jpeg", jpeg(3_001, 8), 413),
         (
             "/thumbnail",
             "image/png",

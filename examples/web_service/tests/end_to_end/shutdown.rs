@@ -41,9 +41,11 @@ async fn every_request_is_answered_when_it_stops_under_load() {
     // No answer was lost, and every request that reached a handler was answered.
     assert_eq!(visits.answers, totals.answers);
     assert_eq!((totals.in_flight(), totals.abandoned), (0, 0));
-    let (cpu, db) = (app.cpu.metrics(), app.db.metrics());
-    assert!(balanced(&cpu) && balanced(&db), "{cpu:?} {db:?}");
-    assert_eq!((cpu.cancelled, db.cancelled), (0, 0));
+    for pool in [app.cpu.metrics(), app.db.metrics(), app.images.metrics()] {
+        assert!(balanced(&pool), "{pool:?}");
+        assert_eq!((pool.cancelled, pool.failed), (0, 0));
+    }
+    assert!(app.images.workers().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
