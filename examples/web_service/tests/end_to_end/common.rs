@@ -40,11 +40,11 @@ pub(crate) fn new_database() -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-/// Limits that no job reaches, with the careful decoder.
+/// Limits that no job reaches unless its test fails, with the careful decoder.
 pub(crate) fn image_options(processes: usize) -> ImageOptions {
     ImageOptions {
         processes: number(processes),
-        time_limit: Duration::from_secs(3_600),
+        time_limit: 2 * PATIENCE,
         memory_limit: 512 << 20,
         decoder: Decoder::Careful,
     }

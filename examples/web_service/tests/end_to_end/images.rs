@@ -230,7 +230,7 @@ async fn the_running_job_of_a_client_that_disconnects_is_killed() {
     until("that one is cancelled", || server.images().cancelled == 1).await;
     assert_eq!(running(&server), looping);
 
-    // It would loop for an hour.
+    // It would loop for another two minutes.
     drop(connection);
     let took = all_gone(&looping).await;
     println!("disconnected: its process was gone after {took:.2?}");
