@@ -4,11 +4,15 @@
 //! upload that consists of one of the words below runs into a bug.
 
 use std::hint::spin_loop;
+use std::mem;
 use std::process::abort;
 
 use image::{DynamicImage, ImageError, Limits};
 
 use crate::images;
+
+/// In bytes.
+const LEAK: usize = 80 << 20;
 
 pub(crate) fn decode(image: &[u8]) -> Result<DynamicImage, ImageError> {
     match image.trim_ascii_end() {
@@ -20,6 +24,10 @@ pub(crate) fn decode(image: &[u8]) -> Result<DynamicImage, ImageError> {
         b"FAULTY loop" => loop {
             spin_loop();
         },
+        b"FAULTY leak" => {
+            mem::forget(vec![1_u8; LEAK]);
+            images::decode(b"", Limits::no_limits())
+        }
         b"FAULTY panic" => panic!("index out of bounds"),
         image => images::decode(image, Limits::no_limits()),
     }

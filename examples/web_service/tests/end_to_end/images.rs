@@ -25,6 +25,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 const CRASH: Bytes = Bytes::from_static(b"FAULTY crash");
 const LOOP: Bytes = Bytes::from_static(b"FAULTY loop");
+const LEAK: Bytes = Bytes::from_static(b"FAULTY leak"); // of 80 MiB
 const PANIC: Bytes = Bytes::from_static(b"FAULTY panic");
 
 /// Starts a service whose decoder has bugs.
@@ -183,6 +184,31 @@ async fn a_panic_in_a_decoder_is_500_and_its_process_lives() {
     lives(&client).await;
     assert_eq!((server.images().panicked, server.images().failed), (1, 0));
     assert_eq!(pids(), before);
+    server.stop().await;
+}
+
+/// What a job leaves behind would make a later one exceed the limit.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_leaks_is_replaced_before_it_harms_another_request() {
+    let options = ImageOptions {
+        memory_limit: 128 << 20,
+        decoder: Decoder::Faulty,
+        ..image_options(1)
+    };
+    let server = Server::start_with(1, 8, LONG, options).await;
+    let client = server.client();
+    for _ in 0..3 {
+        let answer = client.thumbnail(&LEAK).await.unwrap();
+        assert_eq!(answer.status, 422, "{}", sentence(&answer));
+    }
+    lives(&client).await;
+    let images = server.images();
+    assert_eq!(
+        (images.completed, images.failed),
+        (3 + 1 + 1, 0),
+        "{images:?}"
+    );
     server.stop().await;
 }
 
@@ -373,28 +399,51 @@ async fn no_process_is_left_after_sigkill() {
 }
 
 #[tokio::test]
-async fn the_log_names_the_signal_and_the_worker_of_a_crash() {
+async fn the_log_names_the_worker_and_its_signal_or_limit() {
     let (_dir, database) = new_database();
-    let mut service = Service::start_with(&database, 10, Stdio::piped(), &FAULTY).await;
+    let options = [
+        "--with-faulty-decoder",
+        "--images",
+        "2",
+        "--image-time",
+        "2",
+    ];
+    let mut service = Service::start_with(&database, 10, Stdio::piped(), &options).await;
     let pids = pids(service.address, 2).await;
     let client = Client::new(service.address);
     assert_eq!(client.thumbnail(&CRASH).await.unwrap().status, 500);
-    let (mut printed, mut crashed) = (None, None);
-    while printed.is_none() || crashed.is_none() {
-        let line = service.line().await;
-        println!("  {line}");
-        if line.ends_with(": free(): invalid pointer") && line.starts_with("web_service: worker ") {
-            printed = Some(line);
-        } else if line.contains("was killed by signal 6 (SIGABRT)") {
-            crashed = Some(line);
-        }
-    }
-    let (printed, crashed) = (printed.unwrap(), crashed.unwrap());
-    let worker = |pid: &&u32| printed.starts_with(&format!("web_service: worker {pid}: "));
-    let pid = pids.iter().find(worker).expect("one of the workers");
-    assert!(crashed.starts_with("web_service: task web_service::images::thumbnail: "));
-    assert!(crashed.contains(&format!(" worker {pid} ")), "{crashed}");
+    let ends = [
+        ": free(): invalid pointer",
+        "was killed by signal 6 (SIGABRT)",
+    ];
+    // In either order: a thread of its own reads what the processes print.
+    let lines = [
+        line_with(&mut service, &ends).await,
+        line_with(&mut service, &ends).await,
+    ];
+    let has = |begin: String| lines.iter().any(|line| line.starts_with(&begin));
+    let is_named = |pid: &u32| {
+        has(format!("web_service: worker {pid}: "))
+            && has(format!(
+                "web_service: task web_service::images::thumbnail: worker {pid} "
+            ))
+    };
+    assert!(pids.iter().any(is_named), "{lines:?}");
+
+    assert_eq!(client.thumbnail(&LOOP).await.unwrap().status, 504);
+    line_with(&mut service, &["exceeded its time limit of 2s"]).await;
     lives(&client).await;
     service.send(Signal::TERM);
     assert_eq!(service.end().await, 0);
+}
+
+/// Returns the next line of the log with one of these texts.
+async fn line_with(service: &mut Service, texts: &[&str]) -> String {
+    loop {
+        let line = service.line().await;
+        println!("  {line}");
+        if texts.iter().any(|text| line.contains(text)) {
+            return line;
+        }
+    }
 }

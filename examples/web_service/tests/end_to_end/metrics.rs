@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
 
-use crate::common::{Server, jpeg, sentence};
+use crate::common::{Server, jpeg, sentence, until};
 
 /// Parses the samples by name and labels. Panics if the text violates the format.
 fn parse(text: &str) -> BTreeMap<String, f64> {
@@ -63,8 +63,8 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
     }
     client.hash("one").await.unwrap();
     client.thumbnail(&jpeg(16, 16)).await.unwrap();
-    let workers = server.app.images.workers();
-    assert_eq!(workers.len(), 2, "{workers:?}");
+    let workers = || server.app.images.workers();
+    until("both processes have started", || workers().len() == 2).await;
 
     let answer = client.get("/metrics").await.unwrap();
     assert_eq!(
@@ -99,7 +99,7 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
             "{series} in {samples:#?}"
         );
     }
-    for worker in workers {
+    for worker in workers() {
         let pid = format!(
             "futurepool_process_{{}}{{pool=\"images\",pid=\"{}\"",
             worker.pid
