@@ -79,7 +79,7 @@ enum Kind {
 
 /// A job that was accepted and has no result, for a reason that only tasks have.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "process"), allow(dead_code))]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 pub(crate) struct Failure {
     pub(crate) cause: FailureCause,
     /// The name of the task, if the error is about a task.
@@ -95,7 +95,7 @@ pub(crate) struct Failure {
 }
 
 #[derive(Clone)]
-#[cfg_attr(not(feature = "process"), allow(dead_code))]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 pub(crate) enum FailureCause {
     /// The worker ended by itself. The text says how.
     Crashed(Box<str>),
@@ -192,7 +192,7 @@ struct Panic {
 
 /// What is known of a panic in a worker process.
 #[derive(Clone)]
-#[cfg_attr(not(feature = "process"), allow(dead_code))]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 pub(crate) struct RemotePanic {
     /// The file, line and column of the panic.
     pub(crate) location: Option<Box<str>>,
@@ -214,9 +214,9 @@ impl JoinError {
     }
 
     /// Creates the error of a job that panicked in a worker process. The payload is a `String`.
-    #[cfg(feature = "process")]
     ///
     /// [`submitted_at`](Self::submitted_at) sets the place.
+    #[cfg(all(unix, feature = "process"))]
     #[track_caller]
     pub(crate) fn panicked_in_worker(message: String, remote: RemotePanic) -> Self {
         let mut error = Self::panicked(Box::new(message), Location::caller());

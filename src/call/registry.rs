@@ -10,7 +10,7 @@ use crate::util::unwind::{drop_payload, panic_message};
 
 /// A task, without its types. `#[task]` registers one for each function.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "process"), allow(dead_code))]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 pub struct TaskEntry {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
@@ -157,13 +157,13 @@ macro_rules! tasks {
 
 /// Finds tasks by name and version.
 #[derive(Debug, Default)]
-#[cfg_attr(not(feature = "process"), allow(dead_code))]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 pub(crate) struct Registry {
     /// The versions of each name.
     entries: HashMap<&'static str, Vec<TaskEntry>>,
 }
 
-#[cfg_attr(not(feature = "process"), allow(dead_code))]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 impl Registry {
     /// Returns all functions with `#[task]` that are linked into this program.
     ///

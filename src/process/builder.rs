@@ -11,7 +11,7 @@ use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::error::BuildError;
 use crate::pool::{InitializerOutput, ThreadPool};
 use crate::process::init::{self, Entry};
-use crate::process::output::OutputLine;
+use crate::process::line::OutputLine;
 use crate::process::pool::ProcessPool;
 use crate::util::sealed::PRIVATE;
 

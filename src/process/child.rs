@@ -96,6 +96,7 @@ fn serve(registry: Registry) -> Result<(), String> {
             "its standard input is no connection to a pool ({error}); only a pool starts workers"
         )
     })?;
+    #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_name(c"futurepool-work");
     let mut reader = FrameReader::new(u64::from(u32::MAX));
     let mut first = WithDescriptor {

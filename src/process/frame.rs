@@ -14,10 +14,9 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::os::unix::net::UnixStream;
 
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
-
+#[cfg(unix)]
+pub(crate) use crate::process::socket::NoSigpipe;
 use crate::{Bytes, Payload};
 
 const MAGIC: u8 = 0xf7;
@@ -132,33 +131,6 @@ fn write_parts(out: &mut impl Write, start: &[u8], rest: &[&[u8]]) -> io::Result
         }
     }
     Ok(())
-}
-
-/// Writes to a socket without a `SIGPIPE` if the other side is gone: a program that has reset that
-/// signal to its default would die with its worker.
-///
-/// Apple's systems have an option of the socket for that instead, which its maker must set.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NoSigpipe<'a>(pub(crate) &'a UnixStream);
-
-#[cfg(not(target_vendor = "apple"))]
-const SEND: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(target_vendor = "apple")]
-const SEND: SendFlags = SendFlags::empty();
-
-impl Write for NoSigpipe<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self.0, bytes, SEND)?)
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut nothing = SendAncillaryBuffer::default();
-        Ok(sendmsg(self.0, parts, &mut nothing, SEND)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 // ---- Reading ------------------------------------------------------------------------------------
@@ -437,12 +409,13 @@ pub(crate) fn fuzz(data: &[u8]) {
     });
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, unix, not(loom)))]
 mod tests {
     use std::thread;
     use std::time::Duration;
 
     use super::*;
+    use crate::process::socket::pair;
 
     const HEAD_1: Head = Head {
         kind: 3,
@@ -792,7 +765,7 @@ mod tests {
 
     #[test]
     fn a_timeout_within_a_head_loses_nothing() {
-        let (near, far) = UnixStream::pair().expect("a pair");
+        let (near, far) = pair().expect("a pair");
         near.set_read_timeout(Some(Duration::from_millis(1)))
             .expect("a timeout");
         let stream = written(b"late", &[]);
@@ -808,7 +781,7 @@ mod tests {
 
     #[test]
     fn large_lanes_pass_through_a_socket() {
-        let (near, far) = UnixStream::pair().expect("a pair");
+        let (near, far) = pair().expect("a pair");
         let lanes: Vec<_> = (1..4).map(|n| Bytes::from(vec![n; 3_000_000])).collect();
         let sent = lanes.clone();
         let writer = thread::spawn(move || {
@@ -836,7 +809,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_is_an_error_of_the_writer() {
-        let (near, far) = UnixStream::pair().expect("a pair");
+        let (near, far) = pair().expect("a pair");
         drop(near);
         for lanes in [&[][..], &[Bytes::from(vec![0; 100_000])]] {
             let error = write_frame(&mut NoSigpipe(&far), &mut Vec::new(), HEAD_1, &[], lanes)
@@ -852,7 +825,7 @@ mod tests {
         use std::{env, fs};
 
         if env::var_os("FUTUREPOOL_SIGPIPE_IS_BLOCKED").is_some() {
-            let (near, far) = UnixStream::pair().expect("a pair");
+            let (near, far) = pair().expect("a pair");
             drop(near);
             let mut far = NoSigpipe(&far);
             far.write(b"x").expect_err("there is no reader");

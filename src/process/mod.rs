@@ -11,29 +11,47 @@
 //!              ▲
 //!   supervisor ┘ limits, grace, ends (memory)      output: what workers print      events: tracing
 //! ```
+//!
+//! What is below `exchange` needs Unix. Elsewhere `unsupported` takes its place, and no pool can be built.
+
+// What only workers need is not used where there are none.
+#![cfg_attr(not(unix), allow(dead_code))]
 
 mod builder;
 #[cfg(unix)]
 mod child;
 pub(crate) mod events;
+#[cfg(unix)]
 mod exchange;
 mod forward;
 pub(crate) mod frame;
 mod init;
+mod line;
+#[cfg(unix)]
 mod memory;
+#[cfg(unix)]
 mod output;
 mod pool;
+#[cfg(unix)]
+mod socket;
+#[cfg(unix)]
 mod spawn;
+#[cfg(unix)]
 mod supervisor;
+#[cfg(not(unix))]
+mod unsupported;
 mod wire;
+#[cfg(unix)]
 mod worker;
 
 pub use self::builder::{ProcessPoolBuilder, WorkerStdio};
 #[doc(hidden)]
 pub use self::init::TestEntry;
 pub use self::init::{init, init_tasks};
-pub use self::output::{OutputLine, OutputStream};
+pub use self::line::{OutputLine, OutputStream};
 pub(crate) use self::pool::{CallSubmitter, Target, decode};
 pub use self::pool::{ProcessPool, SubmitCall, WorkerInfo, WorkerState};
+#[cfg(not(unix))]
+use self::unsupported::{child, exchange, worker};
 #[doc(inline)]
 pub use crate::__process_test_init as test_init;

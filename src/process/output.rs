@@ -12,8 +12,7 @@
 //! Lock order: [`Shared::state`] and [`PipeState::state`] are leaves. No lock is held during a
 //! system call or a callback.
 
-use std::borrow::Cow;
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Formatter};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +22,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread, read, write};
 
-use crate::process::frame::NoSigpipe;
+pub(crate) use crate::process::line::{JobName, OutputLine, OutputStream};
+use crate::process::socket::{self, NoSigpipe};
 use crate::util::sync::{Arc, Condvar, Mutex, thread, wait_on, wait_on_for};
 use crate::util::unwind::{catch_panic, drop_catching};
 
@@ -41,74 +41,6 @@ const BUSY: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
-
-/// Names an output stream of a worker process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OutputStream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// Holds one line that a worker process wrote to stdout or stderr.
-///
-/// `Display` shows the [text](Self::text).
-#[derive(Clone, Copy, Debug)]
-pub struct OutputLine<'a> {
-    pid: u32,
-    stream: OutputStream,
-    text: &'a str,
-    job: Option<&'a JobName>,
-}
-
-impl OutputLine<'_> {
-    /// Returns the process id of the worker.
-    #[doc(alias = "pid")]
-    pub fn worker_pid(&self) -> u32 {
-        self.pid
-    }
-
-    /// Returns the stream that the worker wrote the line to.
-    pub fn stream(&self) -> OutputStream {
-        self.stream
-    }
-
-    /// Returns the line without its end.
-    ///
-    /// Bytes that are not UTF-8 are replaced by U+FFFD. A line of more than 64 KiB is given in
-    /// several pieces.
-    pub fn text(&self) -> &str {
-        self.text
-    }
-
-    /// Returns the name of the task that ran in the worker when the line was read.
-    ///
-    /// A job that has just written a line may already have ended by then. So this can be `None`, or
-    /// the next job's task.
-    pub fn task(&self) -> Option<&str> {
-        self.job.map(|job| &*job.task)
-    }
-
-    /// Returns the label of the job that ran in the worker when the line was read.
-    pub fn label(&self) -> Option<&str> {
-        self.job.and_then(|job| job.label.as_deref())
-    }
-}
-
-impl Display for OutputLine<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text)
-    }
-}
-
-/// Names the job that a worker runs.
-#[derive(Clone, Debug)]
-pub(crate) struct JobName {
-    pub(crate) task: Cow<'static, str>,
-    pub(crate) label: Option<Cow<'static, str>>,
-}
 
 /// Where the output goes.
 #[derive(Clone)]
@@ -286,7 +218,7 @@ impl Output {
 
     fn start(&self) -> io::Result<Thread> {
         // A pair of sockets, for `pipe2` is not there on every system.
-        let (wake, woken) = UnixStream::pair()?;
+        let (wake, woken) = socket::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let shared = Arc::clone(&self.shared);

@@ -32,6 +32,7 @@ use crate::process::exchange::{END_PATIENCE, WANTED_EVERY, Want, describe_end, l
 use crate::process::frame::{FrameError, FrameReader, Head, NoSigpipe, write_frame};
 use crate::process::init::{Entry, worker_name};
 use crate::process::output::{JobName, Output, OutputStream, Sink};
+use crate::process::socket;
 use crate::process::supervisor::Supervisor;
 use crate::process::wire::{self, FRAME_OVERHEAD, Hello, Setup};
 use crate::process::worker::{KillReason, Outputs, Running, Worker};
@@ -140,7 +141,7 @@ impl Starting {
 
         #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
         let guard = SPAWN.lock();
-        let pair = UnixStream::pair();
+        let pair = socket::pair();
         let (own, theirs) =
             pair.map_err(|error| StartError::of_system("failed to make a socket pair", &error))?;
         command.stdin(OwnedFd::from(theirs));

@@ -4,15 +4,15 @@
 //! It sleeps in `poll` until a process ends, until the next limit, or until it is notified. So an idle
 //! pool uses no CPU time.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pipe::{PipeFlags, pipe_with};
 
+use crate::process::socket::{self, NoSigpipe};
 use crate::process::worker::{Activity, Worker, earlier};
 
 /// Watches the workers of a pool. Dropping it waits until all of them have ended.
@@ -37,7 +37,7 @@ struct State {
     /// All workers that have not ended, as far as the supervisor knows.
     workers: Vec<Arc<Worker>>,
     /// Wakes the thread. `None` while there is no thread.
-    wake: Option<Arc<OwnedFd>>,
+    wake: Option<Arc<UnixStream>>,
     sleep: Sleep,
     /// The pool is gone: the thread ends with the last worker.
     closing: bool,
@@ -101,7 +101,10 @@ impl Supervisor {
     }
 
     fn start_thread(&self) -> io::Result<()> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A pair of sockets, for `pipe2` is not there on every system.
+        let (read, write) = socket::pair()?;
+        read.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
         let mut state = self.shared.lock();
         if state.wake.is_some() {
             // Another thread was faster.
@@ -188,12 +191,12 @@ impl Shared {
         let wake = if wakes { state.wake.clone() } else { None };
         drop(state);
         if let Some(wake) = wake {
-            // If the pipe is full, the thread is about to wake up.
-            let _ = rustix::io::write(&*wake, &[0]);
+            // If the buffer is full, the thread is about to wake up.
+            let _ = NoSigpipe(&wake).write(&[0]);
         }
     }
 
-    fn watch(&self, wake: &OwnedFd) {
+    fn watch(&self, wake: &UnixStream) {
         loop {
             let mut state = self.lock();
             state.sleep = Sleep::Looking { again: false };
@@ -231,7 +234,7 @@ impl Shared {
 }
 
 /// Sleeps until a worker has ended, `until` is reached, or the thread is notified.
-fn sleep(workers: &[Arc<Worker>], wake: &OwnedFd, until: Option<Instant>) {
+fn sleep(workers: &[Arc<Worker>], wake: &UnixStream, until: Option<Instant>) {
     let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
     // If another thread has reaped one meanwhile, its descriptor says so, and this does not sleep.
     let pidfds = workers.iter().filter_map(|worker| worker.pidfd());
@@ -243,5 +246,5 @@ fn sleep(workers: &[Arc<Worker>], wake: &OwnedFd, until: Option<Instant>) {
         thread::sleep(Duration::from_millis(1));
     }
     let mut buffer = [0; 64];
-    while matches!(rustix::io::read(wake, &mut buffer), Ok(read) if read == buffer.len()) {}
+    while matches!((&mut &*wake).read(&mut buffer), Ok(read) if read == buffer.len()) {}
 }
