@@ -26,6 +26,7 @@ use crate::pool::PoolInner;
 use crate::process::builder::Config;
 use crate::process::events::{self, EventRecord};
 use crate::process::frame::{FrameError, Head, NoSigpipe, payload_size, write_frame};
+use crate::process::lifecycle;
 use crate::process::output::Output;
 use crate::process::spawn::{Ready, StartError, Starting, Unstarted};
 use crate::process::supervisor::Supervisor;
@@ -252,6 +253,9 @@ impl Link {
             .as_ref()
             .is_some_and(|ready| !ready.worker.is_usable())
         {
+            if let Some(ready) = &self.ready {
+                lifecycle::gone(&ready.worker, None);
+            }
             self.let_go();
         }
         if self.ready.is_none() {
@@ -260,10 +264,12 @@ impl Link {
             match started {
                 Ok(ready) => {
                     shared.failed_starts.store(0, Ordering::Release);
+                    lifecycle::ready(&ready.worker);
                     self.ready = Some(ready);
                 }
                 Err(error) => {
                     if matches!(error.unstarted, Unstarted::Failed | Unstarted::Killed) {
+                        lifecycle::start_failed(&error);
                         shared.failed_starts.fetch_add(1, Ordering::AcqRel);
                     }
                     return Err(error);
@@ -278,7 +284,7 @@ impl Link {
         if self.next.is_some() {
             match self.next_ready(want) {
                 // Another one is started, whose error is told.
-                Err(error) if !error.is_abandoned() => {}
+                Err(error) if !error.is_abandoned() => lifecycle::start_failed(&error),
                 done => return done,
             }
         }
@@ -469,6 +475,7 @@ impl Link {
                 Ok(Stop::Done) => self.recycle(&worker),
                 Ok(Stop::Gone { announced, panic }) => {
                     let error = self.end_of(&worker, info, panic, true);
+                    lifecycle::gone(&worker, Some(info.name));
                     self.ready = None;
                     left.starts += 1;
                     let retries = self.shared.config.retry_on_crash;
@@ -493,6 +500,7 @@ impl Link {
                 // Nothing has begun.
                 Err(()) => {
                     let error = self.end_of(&worker, info, None, false);
+                    lifecycle::gone(&worker, None);
                     self.ready = None;
                     left.losses += 1;
                     if !error.is_crashed() && !error.is_cancelled() {
@@ -776,6 +784,17 @@ impl Link {
         if is_large && self.next.is_none() && self.shared.may_replace(worker) {
             self.next = self.shared.begin_start().ok().map(Next::Boots);
         }
+        if is_old {
+            lifecycle::leaves(
+                worker,
+                format_args!("it has run {} jobs", worker.jobs_done()),
+            );
+        } else if is_large {
+            lifecycle::leaves(
+                worker,
+                format_args!("it has grown too large, {} bytes", worker.last_sample()),
+            );
+        }
         if is_old || is_large {
             self.let_go();
         }
@@ -792,11 +811,16 @@ impl Link {
     }
 
     /// Ends this side: the worker leaves. `wait`: until it has left.
-    pub(crate) fn close(&mut self, wait: bool) {
+    pub(crate) fn close(&mut self, wait: bool, reason: &str) {
         let starting = self.next.take().map(|next| Arc::clone(next.worker()));
         // It runs no job. But its initializer may take long.
         if let Some(worker) = &starting {
             worker.kill(KillReason::Leaving);
+        }
+        match &self.ready {
+            Some(ready) if ready.worker.is_usable() => lifecycle::leaves(&ready.worker, reason),
+            Some(ready) => lifecycle::gone(&ready.worker, None),
+            None => {}
         }
         self.let_go();
         if !wait {

@@ -9,7 +9,9 @@
 //!     ├─► spawn: the command, the handshake
 //!     └─► worker: kill, reap; Control: a cancel, or the outcome
 //!              ▲
-//!   supervisor ┘ limits, grace, ends (memory)      output: what workers print      events: tracing
+//!   supervisor ┘ limits, grace, ends (memory)      output: what workers print
+//!
+//!   tracing: events (those of workers), lifecycle (those about workers)
 //! ```
 //!
 //! What is below `exchange` needs Unix. Elsewhere `unsupported` takes its place, and no pool can be built.
@@ -26,6 +28,8 @@ mod exchange;
 mod forward;
 pub(crate) mod frame;
 mod init;
+#[cfg(unix)]
+mod lifecycle;
 mod line;
 #[cfg(unix)]
 mod memory;

@@ -507,7 +507,7 @@ impl Target {
         link.run(info, calls, &self.control, pool.as_ref(), origin, sink);
         let mut unused = LINK.with(|own| own.borrow_mut().replace(link));
         if let Some(link) = &mut unused {
-            link.close(false);
+            link.close(false, "its job ran inside of another one");
         }
     }
 
@@ -605,7 +605,10 @@ impl WorkerHooks for Hooks {
     fn ending(&self, pool: &Arc<PoolInner>) {
         let own = LINK.with(|own| own.borrow_mut().take());
         if let Some(mut link) = own {
-            link.close(pool.closed().is_some());
+            match pool.closed() {
+                Some(_) => link.close(true, "its pool is shut down"),
+                None => link.close(false, "it was idle for too long"),
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::process::lifecycle;
 use crate::process::socket::{self, NoSigpipe};
 use crate::process::worker::{Activity, Worker, earlier};
 
@@ -218,16 +219,21 @@ impl Shared {
             let all = std::mem::take(&mut state.workers);
             let (gone, left): (Vec<_>, Vec<_>) = all.into_iter().partition(is_gone);
             state.workers = left;
-            if state.closing && state.workers.is_empty() {
-                return;
+            let is_last = state.closing && state.workers.is_empty();
+            let again = state.sleep == (Sleep::Looking { again: true });
+            if !is_last && !again {
+                state.sleep = next.map_or(Sleep::Endless, Sleep::Until);
             }
-            if state.sleep == (Sleep::Looking { again: true }) {
-                continue;
-            }
-            state.sleep = next.map_or(Sleep::Endless, Sleep::Until);
             let left = state.workers.clone();
             drop(state);
+            lifecycle::ended_idle(&gone);
             drop((gone, workers));
+            if is_last {
+                return;
+            }
+            if again {
+                continue;
+            }
             sleep(&left, wake, next);
         }
     }

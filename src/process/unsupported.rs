@@ -13,6 +13,7 @@ pub(super) mod child {
 /// Stands for a thread's side of a worker process.
 pub(super) mod exchange {
     use std::convert::Infallible;
+    use std::marker::PhantomData;
     use std::sync::Arc;
 
     use super::supervisor::Supervisor;
@@ -46,7 +47,7 @@ pub(super) mod exchange {
             match shared.supervisor.0 {}
         }
 
-        pub(crate) fn prepare(&mut self) {
+        pub(crate) fn prepare(&mut self, _: &Want<'_>) {
             match self.0 {}
         }
 
@@ -66,8 +67,16 @@ pub(super) mod exchange {
             match self.0 {}
         }
 
-        pub(crate) fn close(&mut self, _: bool) {
+        pub(crate) fn close(&mut self, _: bool, _: &str) {
             match self.0 {}
+        }
+    }
+
+    pub(crate) struct Want<'a>(PhantomData<&'a ()>);
+
+    impl<'a> Want<'a> {
+        pub(crate) fn of_pool(_: &'a Arc<PoolInner>) -> Self {
+            Self(PhantomData)
         }
     }
 }

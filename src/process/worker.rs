@@ -57,7 +57,13 @@ pub(crate) struct Outputs {
 
 /// What the lock of a worker guards.
 struct Life {
+    /// It has greeted its pool, and was initialized.
+    ready: bool,
+    /// An event has told why it goes.
+    reported: bool,
     ended: Option<Ended>,
+    /// It ended by itself, while it had no job.
+    ended_idle: bool,
     /// Why this pool kills the worker. The first reason counts.
     kill: Option<KillReason>,
     current: Option<Current>,
@@ -140,7 +146,10 @@ impl Worker {
             output,
             resident: AtomicU64::new(0),
             life: Mutex::new(Life {
+                ready: false,
+                reported: false,
                 ended: None,
+                ended_idle: false,
                 kill: None,
                 current: None,
                 jobs_done: 0,
@@ -236,6 +245,25 @@ impl Worker {
     pub(crate) fn is_usable(&self) -> bool {
         let life = self.life();
         life.ended.is_none() && life.kill.is_none() && !life.leaving
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.life().leaving
+    }
+
+    /// The worker can take jobs.
+    pub(crate) fn set_ready(&self) {
+        self.life().ready = true;
+    }
+
+    /// Returns true once, to the first that reports why the worker goes.
+    pub(crate) fn claim_report(&self) -> bool {
+        !std::mem::replace(&mut self.life().reported, true)
+    }
+
+    /// Returns whether the worker has ended by itself, while it had no job.
+    pub(crate) fn has_ended_idle(&self) -> bool {
+        self.life().ended_idle
     }
 
     /// Returns why this pool has killed the worker, if it has.
@@ -348,6 +376,8 @@ impl Worker {
             Err(_) => return None,
         };
         life.ended = Some(Ended { status });
+        life.ended_idle =
+            life.ready && life.current.is_none() && life.kill.is_none() && !life.leaving;
         life.ended
     }
 
@@ -443,6 +473,11 @@ impl Worker {
         let seen = seen.unwrap_or(0);
         self.resident.store(seen, Ordering::Relaxed);
         seen
+    }
+
+    /// Returns what [`sample`](Self::sample) returned last.
+    pub(crate) fn last_sample(&self) -> u64 {
+        self.resident.load(Ordering::Relaxed)
     }
 }
 

@@ -33,6 +33,13 @@ impl EventLog {
         LINES.lock().unwrap().iter().any(matches)
     }
 
+    /// Returns how many events have `text` in their fields.
+    #[allow(dead_code, reason = "only the tests of worker processes count")]
+    pub(crate) fn count(text: &str) -> usize {
+        let lines = LINES.lock().unwrap();
+        lines.iter().filter(|(_, line)| line.contains(text)).count()
+    }
+
     /// Panics if an event so far had two fields of one name.
     #[track_caller]
     pub(crate) fn assert_distinct_field_names() {

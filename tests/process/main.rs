@@ -13,6 +13,7 @@ mod crashes;
 #[cfg(target_os = "linux")]
 mod descriptors;
 mod events;
+mod events_of_workers;
 #[cfg(target_os = "linux")]
 mod forked;
 mod garbage;
