@@ -6,13 +6,33 @@ use lexopt::prelude::*;
 
 use crate::child::ChildOptions;
 use crate::participant::Scale;
-use crate::peers::{Futurepool, NAMES, Peer};
+use crate::peers::{self, Futurepool, Peer};
 use crate::workloads::{self, Workload};
 
-pub const HELP: &str = "\
-Compares futurepool with other thread pools on the same workloads.
+/// What one program compares.
+pub struct Suite {
+    /// The first line of the help.
+    pub about: &'static str,
+    /// The lines of the help about options that only this program has.
+    pub own_options: &'static str,
+    pub workloads: &'static [&'static Workload],
+    /// The names that `--peer` accepts, futurepool first.
+    pub peers: &'static [&'static str],
+    /// Called once, before the first workload.
+    pub prepare: fn() -> Result<(), String>,
+}
 
-  --quick               run a tenth of the work, in at most a minute; a smoke test
+/// The thread pools.
+pub const THREADS: Suite = Suite {
+    about: "Compares futurepool with other thread pools on the same workloads.",
+    own_options: "",
+    workloads: &workloads::ALL,
+    peers: &peers::NAMES,
+    prepare: || Ok(()),
+};
+
+const OPTIONS: &str = "\
+\x20 --quick               run a tenth of the work, in at most a minute; a smoke test
   --workload NAME,…     run only the workloads whose names start with one of these
   --peer NAME,…         run only these peers, futurepool and the floors
   --rounds N            run N rounds instead of as many as the time limit allows
@@ -41,12 +61,53 @@ pub struct Comparison {
     pub svg_short: Option<PathBuf>,
 }
 
-pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
+impl Suite {
+    pub fn help(&self) -> String {
+        format!("{}\n\n{}{OPTIONS}", self.about, self.own_options)
+    }
+
+    pub fn named(&self, name: &str) -> Option<&'static Workload> {
+        let mut all = self.workloads.iter().copied();
+        all.find(|workload| workload.name == name)
+    }
+
+    /// Returns the workloads whose names start with one of `prefixes`.
+    fn starting_with(&self, prefixes: &[String]) -> Result<Vec<&'static Workload>, lexopt::Error> {
+        let all = self.workloads.iter().copied();
+        let starts = |prefix: &String| {
+            all.clone()
+                .any(|workload| workload.name.starts_with(prefix))
+        };
+        if let Some(unknown) = prefixes.iter().find(|prefix| !starts(prefix)) {
+            let names: Vec<_> = all.map(|workload| workload.name).collect();
+            let known = names.join(", ");
+            return Err(format!("unknown workload {unknown:?}; known workloads: {known}").into());
+        }
+        let is_chosen = |workload: &&Workload| {
+            prefixes
+                .iter()
+                .any(|prefix| workload.name.starts_with(prefix))
+        };
+        Ok(all.filter(is_chosen).collect())
+    }
+
+    fn check_peer(&self, name: &str) -> Result<(), lexopt::Error> {
+        match self.peers.contains(&name) {
+            true => Ok(()),
+            false => {
+                let known = self.peers.join(", ");
+                Err(format!("unknown peer {name:?}; known peers: {known}").into())
+            }
+        }
+    }
+}
+
+pub fn parse(suite: &Suite, mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
     let mut comparison = Comparison {
         scale: Scale { quick: false },
         rounds: None,
-        workloads: workloads::ALL.to_vec(),
-        peers: NAMES.map(str::to_owned).to_vec(),
+        workloads: suite.workloads.to_vec(),
+        peers: suite.peers.iter().map(|&name| name.to_owned()).collect(),
         json: None,
         svg: None,
         svg_short: None,
@@ -63,12 +124,13 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
                 comparison.rounds = Some(rounds);
             }
             Long("workload") => {
-                comparison.workloads = starting_with(&list(&mut parser)?)?;
+                comparison.workloads = suite.starting_with(&list(&mut parser)?)?;
             }
             Long("peer") => {
                 comparison.peers = list(&mut parser)?;
                 comparison.peers.push(Futurepool::NAME.to_owned());
-                comparison.peers.iter().try_for_each(|name| peer(name))?;
+                let mut peers = comparison.peers.iter();
+                peers.try_for_each(|name| suite.check_peer(name))?;
             }
             Long("json") => comparison.json = Some(parser.value()?.into()),
             Long("svg") => comparison.svg = Some(parser.value()?.into()),
@@ -77,7 +139,7 @@ pub fn parse(mut parser: lexopt::Parser) -> Result<Action, lexopt::Error> {
             Long("help") | Short('h') => return Ok(Action::Help),
             Long("child") => {
                 let name = parser.value()?.string()?;
-                let workload = workloads::named(&name).ok_or("--child: unknown workload")?;
+                let workload = suite.named(&name).ok_or("--child: unknown workload")?;
                 child_of = Some((workload, list(&mut parser)?));
             }
             _ => return Err(argument.unexpected()),
@@ -101,40 +163,13 @@ fn list(parser: &mut lexopt::Parser) -> Result<Vec<String>, lexopt::Error> {
     Ok(names.split(',').map(str::to_owned).collect())
 }
 
-/// Returns the workloads whose names start with one of `prefixes`.
-fn starting_with(prefixes: &[String]) -> Result<Vec<&'static Workload>, lexopt::Error> {
-    let all = workloads::ALL.into_iter();
-    let starts = |prefix: &String| {
-        all.clone()
-            .any(|workload| workload.name.starts_with(prefix))
-    };
-    if let Some(unknown) = prefixes.iter().find(|prefix| !starts(prefix)) {
-        let names = workloads::ALL.map(|workload| workload.name);
-        let known = names.join(", ");
-        return Err(format!("unknown workload {unknown:?}; known workloads: {known}").into());
-    }
-    let is_chosen = |workload: &&Workload| {
-        prefixes
-            .iter()
-            .any(|prefix| workload.name.starts_with(prefix))
-    };
-    Ok(all.filter(is_chosen).collect())
-}
-
-fn peer(name: &str) -> Result<(), lexopt::Error> {
-    match NAMES.contains(&name) {
-        true => Ok(()),
-        false => Err(format!("unknown peer {name:?}; known peers: {}", NAMES.join(", ")).into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Comparison, String> {
         let parser = lexopt::Parser::from_args(arguments);
-        match parse(parser).map_err(|error| error.to_string())? {
+        match parse(&THREADS, parser).map_err(|error| error.to_string())? {
             Action::Compare(comparison) => Ok(comparison),
             _ => Err("not a comparison".to_owned()),
         }
@@ -144,6 +179,21 @@ mod tests {
     fn futurepool_is_always_included() {
         let comparison = parsed(&["--peer", "tokio,rayon"]).unwrap();
         assert_eq!(comparison.peers, ["tokio", "rayon", "futurepool"]);
+    }
+
+    #[test]
+    fn the_help_lists_one_option_a_line() {
+        let help = Suite {
+            own_options: "  --own\n",
+            ..THREADS
+        }
+        .help();
+        let options: Vec<_> = help.lines().skip(2).collect();
+        assert_eq!(options[0], "  --own");
+        assert!(
+            options.iter().all(|line| line.starts_with("  --")),
+            "{help}"
+        );
     }
 
     #[test]

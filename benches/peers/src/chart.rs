@@ -201,7 +201,10 @@ mod tests {
 
     #[test]
     fn each_title_fits_into_the_width() {
-        for workload in workloads::ALL {
+        let all = workloads::ALL.into_iter();
+        #[cfg(feature = "processes")]
+        let all = all.chain(crate::processes::ALL);
+        for workload in all {
             let title = format!("{}: {}", workload.name, workload.about);
             assert!(title.chars().count() <= TITLE, "{title}");
         }

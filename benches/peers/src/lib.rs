@@ -1,6 +1,8 @@
 //! The modules of the benchmark program, which `main.rs` describes.
 //!
 //! ```text
+//!  program
+//!     ▼
 //!  arguments ──► parent ──► child (one process per workload) ──► workloads ──► peers
 //!                  │   ◄── result, one JSON line each ──┘
 //!                  └──► targets, table, chart
@@ -15,6 +17,9 @@ pub mod parent;
 pub mod participant;
 pub mod peers;
 pub mod placement;
+#[cfg(feature = "processes")]
+pub mod processes;
+pub mod program;
 pub mod result;
 pub mod runtime;
 pub mod table;

@@ -20,7 +20,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn detect() -> Self {
+    /// `peers` are the names of the packages to report.
+    pub fn detect(peers: &[&str]) -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info
             .lines()
@@ -32,7 +33,7 @@ impl Machine {
                 .to_owned(),
             cores: thread::available_parallelism().map_or(1, usize::from),
             floor: Vec::new(),
-            versions: versions(),
+            versions: versions(peers),
         }
     }
 
@@ -46,24 +47,36 @@ impl Machine {
             true => "quiet: idle cores sleep deeply",
             false => "busy: cores stay awake",
         };
-        format!("floor {floor:.1} µs ({load})")
+        format!("floor {floor:.1} µs ({load}), {}", load_average())
     }
 }
 
 /// Reads the versions of the peers from the lock file.
-fn versions() -> Vec<(String, String)> {
+fn versions(peers: &[&str]) -> Vec<(String, String)> {
     let lock = include_str!("../Cargo.lock");
     let field = |package: &str, name: &str| {
         let line = package.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim_matches(['=', ' ', '"']).to_owned())
     };
-    let adapter_parts = ["crossbeam-channel", "oneshot"];
+    let adapter_parts: &[&str] = match peers.contains(&"crossbeam") {
+        true => &["crossbeam-channel", "oneshot"],
+        false => &[],
+    };
     lock.split("[[package]]")
         .filter_map(|package| Some((field(package, "name")?, field(package, "version")?)))
         .filter(|(name, _)| {
-            crate::peers::NAMES.contains(&name.as_str()) || adapter_parts.contains(&name.as_str())
+            peers.contains(&name.as_str()) || adapter_parts.contains(&name.as_str())
         })
         .collect()
+}
+
+/// Returns how many threads ran or were ready in the last minute. Only Linux tells.
+///
+/// Above the number of processors, other programs take part in every figure.
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let average = text.split_whitespace().next().unwrap_or("unknown");
+    format!("load average {average}")
 }
 
 /// Returns a number from `/proc/self/status`, such as `VmRSS`. Only Linux has this file.

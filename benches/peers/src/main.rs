@@ -15,7 +15,7 @@
 //! `ten-thousand` and `map-10-million` start a process for each round of each participant instead.
 //! A row of a table shows, for one figure:
 //!
-//! - the minimum and the median over the rounds,
+//! - the best, the median and the worst of the rounds,
 //! - how often the figure of futurepool goes into that of the participant: the median of the ratios
 //!   **within each round**, which a machine that changes its speed does not change.
 //!
@@ -65,80 +65,11 @@
 //! interpreter is missing says so, and stays empty. `BS::thread_pool` takes part if
 //! `BS_thread_pool.hpp` is on the include path (`CPLUS_INCLUDE_PATH`).
 
-use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
-use futurepool_peers::arguments::{Action, Comparison, HELP, parse};
-use futurepool_peers::machine::Machine;
-use futurepool_peers::result::Run;
-use futurepool_peers::{chart, child, parent, peers, table, workloads};
+use futurepool_peers::arguments::THREADS;
+use futurepool_peers::program;
 
 fn main() -> ExitCode {
-    let outcome = match parse(lexopt::Parser::from_env()) {
-        Ok(Action::RunChild(workload, options)) => child::run(workload, &options),
-        Ok(Action::Compare(comparison)) => compare(&comparison),
-        Ok(Action::Help) => {
-            print!("{HELP}");
-            Ok(())
-        }
-        Ok(Action::List) => {
-            list();
-            Ok(())
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn compare(comparison: &Comparison) -> Result<(), String> {
-    let mut machine = Machine::detect();
-    println!("{}, {} cores", machine.processor, machine.cores);
-    let versions = machine.versions.iter();
-    let versions: Vec<_> = versions
-        .map(|(name, version)| format!("{name} {version}"))
-        .collect();
-    println!("{}", versions.join(", "));
-    println!("at the start: {}", machine.measure_floor());
-    let mut outcomes = Vec::new();
-    for workload in &comparison.workloads {
-        let outcome = parent::run_workload(workload, comparison);
-        table::print(workload, &outcome);
-        outcomes.push(outcome);
-    }
-    println!("\nat the end: {}", machine.measure_floor());
-    let run = Run {
-        machine,
-        quick: comparison.scale.quick,
-        workloads: outcomes,
-    };
-    if let Some(file) = &comparison.json {
-        let json = serde_json::to_string_pretty(&run).map_err(|error| error.to_string())?;
-        write(file, &json)?;
-    }
-    if let Some(file) = &comparison.svg {
-        write(file, &chart::draw(&run))?;
-    }
-    if let Some(file) = &comparison.svg_short {
-        write(file, &chart::draw_short(&run))?;
-    }
-    Ok(())
-}
-
-fn write(file: &Path, text: &str) -> Result<(), String> {
-    fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn list() {
-    println!("workloads:");
-    for workload in workloads::ALL {
-        println!("  {:<24}{}", workload.name, workload.about);
-    }
-    println!("peers:\n  {}", peers::NAMES.join(", "));
+    program::run(&THREADS)
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::arguments::Comparison;
-use crate::peers::{Futurepool, NAMES, Peer};
+use crate::peers::{self, Futurepool, Peer};
 use crate::result::{Event, Outcome, PeerResult};
 use crate::targets::evaluate;
 use crate::workloads::Workload;
@@ -34,7 +34,7 @@ pub fn run_workload(workload: &'static Workload, comparison: &Comparison) -> Out
     let mut names: Vec<_> = participants.into_iter().map(|one| one.name).collect();
     // Floors and variants of futurepool are no peers, and always run.
     let is_chosen = |name: &str| comparison.peers.iter().any(|peer| peer == name);
-    names.retain(|name| is_chosen(name) || !NAMES.contains(&name.as_str()));
+    names.retain(|name| is_chosen(name) || !peers::is_pool(name));
     let order = names.clone();
     match workload.own_process_rounds {
         None => {
@@ -137,13 +137,16 @@ fn start(workload: &Workload, comparison: &Comparison, names: &[String]) -> io::
 ///
 /// `cargo run` builds only the binary that it runs. So this function builds any other binary with
 /// the same cargo.
-fn program(name: &str) -> io::Result<PathBuf> {
+pub fn program(name: &str) -> io::Result<PathBuf> {
     let own = env::current_exe()?;
     let path = own.with_file_name(name);
     let cargo = env::var_os("CARGO").zip(env::var_os("CARGO_MANIFEST_DIR"));
     if let Some((cargo, package)) = cargo.filter(|_| own.file_stem() != path.file_stem()) {
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--bin", name]);
+        if cfg!(feature = "processes") {
+            build.args(["--features", "processes"]);
+        }
         build.args(
             own.ancestors()
                 .nth(2)

@@ -42,6 +42,11 @@ impl Participant {
             measure: Arc::new(measure),
         }
     }
+
+    pub fn note(mut self, note: &str) -> Self {
+        self.note = Some(note.to_owned());
+        self
+    }
 }
 
 /// A measurement that works with any pool.

@@ -78,6 +78,45 @@ pub fn pin_worker() {
     }
 }
 
+/// Pins all other threads of this process except the main thread as ones that wait for results.
+///
+/// A pool of worker processes has threads of its own in this process. The main thread keeps its
+/// processors, which the threads that it starts inherit.
+#[cfg(all(feature = "processes", target_os = "linux"))]
+pub fn pin_other_threads() {
+    use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+
+    let Some(processors) = PROCESSORS.get() else {
+        return;
+    };
+    let mut set = CpuSet::new();
+    set.set(processors.callers.id);
+    let main = std::process::id() as i32;
+    for entry in std::fs::read_dir("/proc/self/task").into_iter().flatten() {
+        let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+        let thread = name.to_str().and_then(|name| name.parse().ok());
+        if let Some(thread) = thread.filter(|&thread| thread != main) {
+            // A thread that has ended meanwhile needs no processor.
+            let _ = sched_setaffinity(Pid::from_raw(thread), &set);
+        }
+    }
+}
+
+#[cfg(all(feature = "processes", not(target_os = "linux")))]
+pub fn pin_other_threads() {}
+
+/// Returns the numbers of the processors of the callers and of the workers, if they are apart.
+pub fn apart() -> Option<(usize, usize)> {
+    let processors = PROCESSORS.get()?;
+    let pair = (processors.callers.id, processors.workers.id);
+    (pair.0 != pair.1).then_some(pair)
+}
+
+/// Pins the current thread to a processor that [`apart`] returned in another process.
+pub fn pin_to(processor: usize) {
+    core_affinity::set_for_current(CoreId { id: processor });
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::thread;

@@ -60,6 +60,10 @@ impl PeerResult {
         sorted(self.values(figure)).first().copied()
     }
 
+    pub fn max(&self, figure: usize) -> Option<f64> {
+        sorted(self.values(figure)).last().copied()
+    }
+
     pub fn median(&self, figure: usize) -> Option<f64> {
         median(sorted(self.values(figure)))
     }

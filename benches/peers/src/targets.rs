@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use self::Test::{AtMost, OfBest, OfPeer, Works, Yes};
-use crate::peers::{Futurepool, NAMES, Peer};
+use crate::peers::{self, Futurepool, Peer};
 use crate::placement::NOT_PINNED;
 use crate::result::{Outcome, PeerResult};
+use crate::table::shown;
+use crate::workloads;
 
 /// A goal, as a text and as a test.
 pub struct Goal {
@@ -185,6 +187,60 @@ const GOALS: &[(&str, &[Goal])] = &[
     ),
 ];
 
+/// The goals of the workloads with worker processes. A test reads a time, also where the table shows
+/// a rate.
+const PROCESS_GOALS: &[(&str, &[Goal])] = &[
+    ("process-trip-same", PROCESS_TRIP),
+    ("process-trip-apart", PROCESS_TRIP),
+    (
+        "process-burst",
+        &[
+            goal("≥ 50,000 a second", AtMost(1e9 / 50e3)),
+            goal("≥ 3× every peer", OfBest(1.0 / 3.0)),
+        ],
+    ),
+    (
+        "process-map",
+        &[
+            goal("≥ 1,000,000 a second", AtMost(1e9 / 1e6)),
+            goal("≥ 3× every peer", OfBest(1.0 / 3.0)),
+        ],
+    ),
+    (
+        "process-bytes",
+        &[
+            goal("≥ 1.5 GB/s each way", AtMost(1.0 / 1.5)),
+            goal("≥ 0.6× the bare socket", OfPeer("bare socket", 1.0 / 0.6)),
+            goal("≥ 1.2× every peer", OfBest(1.0 / 1.2)),
+        ],
+    ),
+    (
+        "process-cold",
+        &[
+            goal("≤ 3 ms", AtMost(3e6)),
+            goal(
+                "≤ 4× spawn and wait of an empty program",
+                OfPeer("empty program", 4.0),
+            ),
+        ],
+    ),
+    (
+        "process-end",
+        &[
+            goal("cancel ≤ 2 ms", AtMost(2e6)),
+            goal("overshoot ≤ 5 ms", AtMost(5e6)).of_figure(2),
+            goal("crash ≤ 5 ms", AtMost(5e6)).of_figure(3),
+        ],
+    ),
+];
+
+/// The goals of submit and join, each against the floor of the same placement.
+const PROCESS_TRIP: &[Goal] = &[
+    goal("p50 ≤ 2.5× the floor", OfPeer("floor", 2.5)),
+    goal("p99 ≤ 3× the floor's p99", OfPeer("floor", 3.0)).of_figure(1),
+    goal("≥ 3× every peer", OfBest(1.0 / 3.0)),
+];
+
 const fn goal(text: &'static str, test: Test) -> Goal {
     Goal {
         text,
@@ -217,7 +273,8 @@ pub struct Verdict {
 
 /// Evaluates all goals of the workload.
 pub fn evaluate(outcome: &Outcome) -> Vec<Verdict> {
-    let goals = GOALS.iter().find(|(name, _)| *name == outcome.workload);
+    let mut all = GOALS.iter().chain(PROCESS_GOALS);
+    let goals = all.find(|(name, _)| *name == outcome.workload);
     let goals = goals.map_or(&[][..], |(_, goals)| goals);
     goals.iter().map(|goal| verdict(goal, outcome)).collect()
 }
@@ -244,9 +301,11 @@ fn verdict(goal: &Goal, outcome: &Outcome) -> Verdict {
 }
 
 fn measure(goal: &Goal, subject: &PeerResult, outcome: &Outcome) -> Option<(bool, String)> {
+    let unit = workloads::named(outcome.workload)?.figures[goal.figure].unit;
     let of_peer = |name: &str, limit| {
         let ratio = 1.0 / outcome.ratio(name, goal.subject, goal.figure)?;
         let times = match ratio < 1.0 {
+            _ if unit.is_rate() => format!("{:.2}× the rate of {name}", 1.0 / ratio),
             true => format!("{:.2}× faster than {name}", 1.0 / ratio),
             false => format!("{ratio:.2}× {name}"),
         };
@@ -255,7 +314,7 @@ fn measure(goal: &Goal, subject: &PeerResult, outcome: &Outcome) -> Option<(bool
     match goal.test {
         AtMost(limit) => {
             let value = subject.median(goal.figure)?;
-            Some((value <= limit, format!("{value:.2}")))
+            Some((value <= limit, shown(value, unit)))
         }
         OfPeer(name, limit) => of_peer(name, limit),
         OfBest(limit) => of_peer(best(outcome, goal.figure)?, limit),
@@ -275,7 +334,7 @@ fn best(outcome: &Outcome, figure: usize) -> Option<&str> {
     let others = outcome
         .peers
         .iter()
-        .filter(|result| result.peer != Futurepool::NAME && NAMES.contains(&result.peer.as_str()));
+        .filter(|result| result.peer != Futurepool::NAME && peers::is_pool(&result.peer));
     others
         .filter_map(|result| Some((result.median(figure)?, result.peer.as_str())))
         .min_by(|a, b| a.0.total_cmp(&b.0))
@@ -285,7 +344,6 @@ fn best(outcome: &Outcome, figure: usize) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workloads;
 
     fn outcome(peers: &[(&str, &[f64])]) -> Outcome {
         let result = |(name, rounds): &(&str, &[f64])| PeerResult {
@@ -310,11 +368,14 @@ mod tests {
 
     #[test]
     fn each_goal_is_one_of_a_workload_and_of_a_figure_that_exists() {
-        for (name, goals) in GOALS {
+        let processes = PROCESS_GOALS.iter().filter(|_| cfg!(feature = "processes"));
+        for (name, goals) in GOALS.iter().chain(processes) {
             let workload = workloads::named(name).expect("the workload exists");
             assert!(goals.iter().all(|g| g.figure < workload.figures.len()));
         }
         assert_eq!(GOALS.len(), workloads::ALL.len());
+        #[cfg(feature = "processes")]
+        assert_eq!(PROCESS_GOALS.len(), crate::processes::ALL.len());
     }
 
     #[test]
@@ -328,6 +389,17 @@ mod tests {
         assert_eq!(met(OfPeer("tokio", 1.0 / 3.4), &outcome), Some(false));
         assert_eq!(met(AtMost(99.0), &outcome), Some(false));
         assert_eq!(met(AtMost(100.0), &outcome), Some(true));
+    }
+
+    #[test]
+    #[cfg(feature = "processes")]
+    fn a_goal_of_a_rate_tells_a_rate() {
+        let mut outcome = outcome(&[("futurepool", &[10_000.0]), ("loky", &[40_000.0])]);
+        outcome.workload = "process-burst";
+        let verdicts = evaluate(&outcome);
+        assert_eq!(verdicts[0].because, "100,000/s");
+        assert_eq!(verdicts[1].because, "4.00× the rate of loky");
+        assert!(verdicts.iter().all(|verdict| verdict.met == Some(true)));
     }
 
     #[test]

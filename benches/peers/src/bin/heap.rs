@@ -3,7 +3,7 @@
 use std::alloc::System;
 use std::process::ExitCode;
 
-use futurepool_peers::arguments::{Action, parse};
+use futurepool_peers::arguments::{Action, THREADS, parse};
 use futurepool_peers::child;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -11,7 +11,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() -> ExitCode {
-    match parse(lexopt::Parser::from_env()) {
+    match parse(&THREADS, lexopt::Parser::from_env()) {
         Ok(Action::RunChild(workload, options)) => child::run(workload, &options),
         _ => {
             eprintln!("`peers` starts this program; do not run it directly.");

@@ -49,6 +49,20 @@ pub const NAMES: [&str; 14] = [
     "bs_thread_pool",
 ];
 
+/// The pools of worker processes, futurepool first. The last ones are programs, not adapters.
+pub const PROCESS_NAMES: [&str; 5] = [
+    Futurepool::NAME,
+    "procspawn",
+    "ProcessPoolExecutor",
+    "loky",
+    "pebble",
+];
+
+/// Returns whether a participant of this name is a pool. A floor is none, nor is a variant of a pool.
+pub fn is_pool(name: &str) -> bool {
+    NAMES.contains(&name) || PROCESS_NAMES.contains(&name)
+}
+
 /// A pool that accepts jobs from any thread, including its own workers.
 pub trait Peer: Clone + Send + Sync + 'static {
     const NAME: &'static str;

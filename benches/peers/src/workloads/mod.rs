@@ -41,13 +41,13 @@ pub struct Workload {
     pub program: &'static str,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Figure {
     pub name: &'static str,
     pub unit: Unit,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Unit {
     Nanos,
     Micros,
@@ -60,14 +60,25 @@ pub enum Unit {
     Kibibytes,
     Megabytes,
     YesNo,
+    /// Nanoseconds each, shown as a rate.
+    EachSecond,
+    /// Nanoseconds a byte, shown as a rate.
+    GigabytesEachSecond,
 }
 
-const fn figure(name: &'static str, unit: Unit) -> Figure {
+impl Unit {
+    /// Returns whether a smaller value is shown as a larger one.
+    pub fn is_rate(self) -> bool {
+        matches!(self, Unit::EachSecond | Unit::GigabytesEachSecond)
+    }
+}
+
+pub(crate) const fn figure(name: &'static str, unit: Unit) -> Figure {
     Figure { name, unit }
 }
 
 /// The values that most workloads share.
-const DEFAULT: Workload = Workload {
+pub(crate) const DEFAULT: Workload = Workload {
     name: "",
     about: "",
     workers: WORKERS,
@@ -111,16 +122,19 @@ pub const ALL: [&Workload; 29] = [
 ];
 
 pub fn named(name: &str) -> Option<&'static Workload> {
-    ALL.into_iter().find(|workload| workload.name == name)
+    let all = ALL.into_iter();
+    #[cfg(feature = "processes")]
+    let all = all.chain(crate::processes::ALL);
+    all.into_iter().find(|workload| workload.name == name)
 }
 
 /// Returns the nanoseconds per job.
-fn nanos_each(elapsed: Duration, count: u64) -> Option<f64> {
+pub(crate) fn nanos_each(elapsed: Duration, count: u64) -> Option<f64> {
     Some(elapsed.as_secs_f64() * 1e9 / count as f64)
 }
 
 /// Runs `work`. Returns its duration and its output.
-fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let output = work();
     (start.elapsed(), output)
@@ -138,6 +152,6 @@ async fn sum<H: Future<Output = u64>>(handles: Vec<H>) -> u64 {
 }
 
 /// Returns the sum of `0..count`.
-fn sum_below(count: u64) -> u64 {
+pub(crate) fn sum_below(count: u64) -> u64 {
     count * (count - 1) / 2
 }

@@ -1,0 +1,3 @@
+//! A program that does nothing: the floor of a start.
+
+fn main() {}
