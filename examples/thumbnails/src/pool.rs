@@ -25,7 +25,8 @@ impl Pool {
                     .max_workers(workers)
                     .time_limit(time_limit)
                     .memory_limit(memory_limit)
-                    // The error of a crash has the last lines. Here they must not break the bar.
+                    // The error of a crash has a worker's last lines. Printed, they would break the
+                    // progress bar.
                     .stderr(WorkerStdio::lines(|_| {}))
                     .build();
                 Ok(Self::Processes(pool.map_err(io::Error::other)?))
@@ -38,7 +39,7 @@ impl Pool {
         }
     }
 
-    /// What the program submits to. It need not know what that is.
+    /// Returns what the program submits to, whatever it is.
     pub(crate) fn executor(&self) -> &dyn TaskExecutor {
         match self {
             Self::Processes(pool) => pool,
@@ -46,7 +47,7 @@ impl Pool {
         }
     }
 
-    /// Ends what runs, if it can be ended. Returns how many tasks still run.
+    /// Ends the running tasks, if they can be ended. Returns how many still run.
     pub(crate) fn stop(self) -> u64 {
         match self {
             Self::Processes(pool) => {

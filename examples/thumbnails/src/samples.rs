@@ -14,7 +14,7 @@ use image::{DynamicImage, ImageFormat, ImageResult};
 use self::drawing::draw;
 use crate::legacy;
 
-/// What to make.
+/// What `make-samples` makes.
 pub(crate) struct Samples {
     pub(crate) images: u32,
     pub(crate) hostile: u32,

@@ -7,6 +7,8 @@ use super::{Kind, Random};
 use crate::legacy;
 
 type Maker = fn(&mut Random) -> Vec<u8>;
+
+/// The folder, the name and the maker of each kind of hostile file, in the order of their numbers.
 const MAKERS: [(&str, &str, Maker); 19] = [
     ("crashes", "nested.rle", nested),
     ("crashes", "assertion.rle", assertion),
@@ -142,7 +144,8 @@ fn zeros(count: u64) -> Vec<u8> {
     let mut stream = vec![0x78, 0xda];
     stream.extend(block.repeat(blocks as usize));
     stream.extend([1, 0, 0, 0xff, 0xff]); // the last block, which is empty
-    // Adler-32: the first half is 1 plus the sum of the bytes, the second the sum of all first halves.
+    // Adler-32: the low half is 1 plus the sum of the bytes. The high half is the sum of all low
+    // halves.
     let adler = ((blocks * BLOCK as u64 % 65_521) as u32) << 16 | 1;
     stream.extend(adler.to_be_bytes());
     stream
