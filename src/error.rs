@@ -160,7 +160,8 @@ impl Failure {
         }
         match self.output.as_deref().map(str::trim_end) {
             None | Some("") => Ok(()),
-            Some(output) => write!(f, "; its last output: {output}"),
+            // Continuation lines are indented, so that the output cannot pose as lines of a log.
+            Some(output) => write!(f, "; its last output: {}", output.replace('\n', "\n    ")),
         }
     }
 }
@@ -176,6 +177,19 @@ impl fmt::Display for Worker {
         }
     }
 }
+
+/// Why a worker process did not start: the inner error of an [`io::Error`].
+#[derive(Debug)]
+#[cfg_attr(not(feature = "process"), allow(dead_code))]
+pub(crate) struct StartFailed(pub(crate) String);
+
+impl fmt::Display for StartFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for StartFailed {}
 
 /// The place where the job was submitted.
 type Origin = &'static Location<'static>;
@@ -393,7 +407,8 @@ impl JoinError {
         matches!(self.0, Kind::Broken(_))
     }
 
-    /// Returns `true` if the pool had no worker and failed to spawn one.
+    /// Returns `true` if the pool had no worker and failed to spawn one, or if it failed to start the
+    /// worker process of the job.
     ///
     /// [`source`](Error::source) returns the system's error. The spawn failure does not break the
     /// pool: the next `submit` tries to spawn a worker again.
@@ -730,7 +745,17 @@ impl fmt::Display for JoinError {
             Kind::Failed(failure) => failure.fmt(f),
             Kind::Shutdown(_) => f.write_str("the pool is shut down and accepts no more jobs"),
             Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
-            Kind::SpawnFailed(error) => write!(f, "failed to spawn a worker thread: {error}"),
+            Kind::SpawnFailed(error) => {
+                let of_process = error
+                    .get_ref()
+                    .is_some_and(|error| error.is::<StartFailed>());
+                let what = if of_process {
+                    "start a worker process"
+                } else {
+                    "spawn a worker thread"
+                };
+                write!(f, "failed to {what}: {error}")
+            }
             Kind::Timeout(Some(_)) => f.write_str("timed out before the job finished"),
             Kind::Timeout(None) => f.write_str("timed out before all jobs finished"),
             Kind::Deadlock(cycle) => {

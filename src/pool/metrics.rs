@@ -42,7 +42,7 @@ pub struct Metrics {
     pub failed: u64,
     /// Submissions that were refused because the pool was full, shut down or broken.
     pub rejected: u64,
-    /// Failed attempts to spawn a worker thread.
+    /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker process.
     pub spawn_failures: u64,
 }
 

@@ -244,7 +244,8 @@ impl ProcessPoolBuilder {
     /// The pool looks at the memory every 20 ms while a job runs, and at that of the worker's children
     /// every 200 ms. Memory that is shared with other processes, such as that of the program's file, does
     /// not count. A job that exceeds the limit is killed, and its handle returns an error that
-    /// [`is_memory_limit`](crate::JoinError::is_memory_limit). Between two looks a job can exceed the
+    /// [`is_memory_limit`](crate::JoinError::is_memory_limit). Memory that earlier jobs have left in the
+    /// worker counts, too: see [`recycle_above`](Self::recycle_above). Between two looks a job can exceed the
     /// limit by what it can allocate in that time: some gigabytes a second. For a hard limit, see
     /// [`address_space_limit`](Self::address_space_limit).
     #[doc(alias = "max_memory_per_child")]

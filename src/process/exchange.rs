@@ -34,6 +34,10 @@ use crate::process::wire::{self, RunHead, Status};
 use crate::process::worker::{Activity, Control, Ended, KillReason, SAMPLE_EVERY, Worker};
 use crate::task::state::Origin;
 
+/// How long a failed start is told to jobs without another attempt, which may take until the start
+/// timeout.
+const FAILURE_LASTS: Duration = Duration::from_secs(1);
+
 /// After so many failed starts in a row the pool is broken.
 const MAX_FAILED_STARTS: u32 = 3;
 
@@ -130,8 +134,9 @@ pub(crate) struct Link {
     next: Option<Next>,
     /// The last worker, which was asked to leave.
     left: Option<Arc<Worker>>,
-    /// Why the last start failed, to be told to the next job.
-    failed: Option<StartError>,
+    /// Why the last start failed, and when: told to a job that comes soon. For a later one the start is
+    /// tried again.
+    failed: Option<(StartError, Instant)>,
     scratch: Vec<u8>,
     /// How many calls the worker may begin at once, of the task that ran last.
     window: Option<(&'static str, u32)>,
@@ -226,13 +231,15 @@ impl Link {
         }
     }
 
-    /// Ensures that a worker is ready, as long as one is wanted. An error is kept for the next job.
+    /// Ensures that a worker is ready, as long as one is wanted. An error is kept for a job that comes
+    /// soon.
     pub(crate) fn prepare(&mut self, want: &Want<'_>) {
         if self.failed.is_none() {
-            self.failed = self
-                .worker(want)
-                .err()
-                .filter(|error| !error.is_abandoned());
+            let failed = self.worker(want).err();
+            let passes =
+                |error: &StartError| error.is_abandoned() || error.unstarted == Unstarted::Lacking;
+            let failed = failed.filter(|error| !passes(error));
+            self.failed = failed.map(|error| (error, Instant::now()));
         }
     }
 
@@ -268,9 +275,14 @@ impl Link {
                     self.ready = Some(ready);
                 }
                 Err(error) => {
-                    if matches!(error.unstarted, Unstarted::Failed | Unstarted::Killed) {
-                        lifecycle::start_failed(&error);
-                        shared.failed_starts.fetch_add(1, Ordering::AcqRel);
+                    match error.unstarted {
+                        Unstarted::Failed | Unstarted::Killed => {
+                            lifecycle::start_failed(&error);
+                            shared.failed_starts.fetch_add(1, Ordering::AcqRel);
+                        }
+                        // That passes, so it is no reason to give the pool up.
+                        Unstarted::Lacking => lifecycle::start_failed(&error),
+                        Unstarted::FailedElsewhere | Unstarted::Abandoned => {}
                     }
                     return Err(error);
                 }
@@ -459,6 +471,8 @@ impl Link {
                 return fail_all(&mut left, &mut sink, &JoinError::cancelled());
             }
             let failed = self.failed.take();
+            let failed = failed.filter(|(_, at)| at.elapsed() < FAILURE_LASTS);
+            let failed = failed.map(|(error, _)| error);
             let worker = match failed.map_or_else(|| self.worker(&want), Err) {
                 Ok(worker) => worker,
                 // The reason may be the cancel.
@@ -583,7 +597,11 @@ impl Link {
     fn start_failed(&self, error: StartError, pool: Option<&Arc<PoolInner>>) -> JoinError {
         let is_initializer = error.text.starts_with("the initializer failed");
         let failures = self.shared.failed_starts.load(Ordering::Acquire);
-        let is_broken = is_initializer || failures >= MAX_FAILED_STARTS;
+        let is_lacking = error.unstarted == Unstarted::Lacking;
+        let is_broken = is_initializer || (failures >= MAX_FAILED_STARTS && !is_lacking);
+        if let Some(pool) = pool {
+            pool.counters().spawn_failed();
+        }
         match pool {
             Some(pool) if is_broken => {
                 let cause: Cause = Arc::new(error.into_io().into());

@@ -140,6 +140,9 @@ const TEST_NAME: &str = "futurepool_worker";
 /// Put the line once into each test binary, in any module. It adds a test, `futurepool_worker`, which
 /// does nothing when the tests run. A worker is the same binary that runs only this test.
 ///
+/// Dropping a pool waits for its jobs. So give the pools of tests a
+/// [`time_limit`](crate::ProcessPoolBuilder::time_limit), or a test that fails can hang.
+///
 /// It works with `cargo test` and with nextest. Documentation tests call [`init`] in a `main` that is
 /// written out, and say `standalone_crate`.
 ///

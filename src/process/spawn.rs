@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Signal};
 
+use crate::error::StartFailed;
 use crate::process::builder::{Config, Program, StdioKind};
 use crate::process::child::own_build;
 use crate::process::exchange::{END_PATIENCE, WANTED_EVERY, Want, describe_end, last_output};
@@ -70,6 +71,8 @@ pub(crate) enum Unstarted {
     Killed,
     /// It is the error of a start that another thread has tried.
     FailedElsewhere,
+    /// The system lacks something at this moment: descriptors, processes or memory.
+    Lacking,
     /// Nothing wants the worker any more.
     Abandoned,
 }
@@ -95,14 +98,28 @@ impl StartError {
     }
 
     fn of_system(what: impl fmt::Display, error: &io::Error) -> Self {
+        let lacks = [Errno::MFILE, Errno::NFILE, Errno::AGAIN, Errno::NOMEM];
+        let number = error.raw_os_error();
+        let is_lacking = number.is_some_and(|number| {
+            let errno = Errno::from_raw_os_error(number);
+            lacks.contains(&errno)
+        });
+        let failed = Self::new(format!("{what}: {error}"));
         Self {
             kind: Some(error.kind()),
-            ..Self::new(format!("{what}: {error}"))
+            unstarted: match is_lacking {
+                true => Unstarted::Lacking,
+                false => failed.unstarted,
+            },
+            ..failed
         }
     }
 
     pub(crate) fn into_io(self) -> io::Error {
-        io::Error::new(self.kind.unwrap_or(ErrorKind::Other), self.text)
+        io::Error::new(
+            self.kind.unwrap_or(ErrorKind::Other),
+            StartFailed(self.text),
+        )
     }
 }
 

@@ -382,3 +382,38 @@ fn promise_18_invalid_options_are_named() {
     assert_eq!(field(four().nice(20)), "nice");
     assert!(Path::new("/proc/self/exe").exists());
 }
+
+/// The system's lack of descriptors passes, so the pool must survive any number of starts that it prevents.
+#[test]
+fn promise_18_a_lack_of_descriptors_passes() {
+    child::alone("start::promise_18_a_lack_of_descriptors_passes", || {
+        let pool = ProcessPool::builder().max_workers(1).build().unwrap();
+        pool.submit(nothing::call()).join().unwrap();
+        rlimit::setrlimit(rlimit::Resource::NOFILE, 64, 64).unwrap();
+        let mut all = Vec::new();
+        while let Ok(file) = fs::File::open("/dev/null") {
+            all.push(file);
+        }
+        // The crash leaves the pool without a worker.
+        assert!(pool.submit(crash::call()).join().unwrap_err().is_crashed());
+        // The descriptors of the worker are free again for a moment.
+        let take_all = |all: &mut Vec<fs::File>| {
+            while let Ok(file) = fs::File::open("/dev/null") {
+                all.push(file);
+            }
+        };
+        take_all(&mut all);
+        for _ in 0..10 {
+            let error = pool.submit(nothing::call()).join().unwrap_err();
+            assert!(error.is_spawn_failed(), "{error}");
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("failed to start a worker process: ")
+            );
+        }
+        assert_eq!(pool.metrics().spawn_failures, 10);
+        drop(all);
+        pool.submit(nothing::call()).join().unwrap();
+    });
+}

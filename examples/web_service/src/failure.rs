@@ -43,6 +43,8 @@ impl From<JoinError> for Failure {
         if error.is_cancelled() || error.is_shutdown() {
             Self::Stopping
         } else if error.is_spawn_failed() {
+            // The client can only try again. But the operator can do something.
+            log(error);
             Self::Busy
         } else if error.is_memory_limit() {
             Self::TooLarge(error.to_string())
