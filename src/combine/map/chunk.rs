@@ -27,6 +27,7 @@ use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::apply::{Apply, Place};
 use super::pace::{Pace, since};
 use super::rest::{Chunk, MapJob, Shared, Submission, drop_items, submit_chunk_job};
 use super::route::{Availability, Route};
@@ -532,17 +533,17 @@ impl<A, U> Drop for ChunkItems<'_, A, U> {
 pub(super) fn run_shared<'job, A, F, R, U>(
     chunk: ChunkItems<'job, A, U>,
     shared: &Arc<Shared<'job, A, F, R, U>>,
-    failures: Option<&ItemFailures>,
+    place: Place<'_>,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let (Some(adaptive), Some(chunk)) = (&shared.adaptive, chunk.take()) else {
         return;
     };
-    run_items(&chunk, shared, adaptive, failures);
+    run_items(&chunk, shared, adaptive, place);
     adaptive.deregister(&chunk);
     cancel_idle_helper(shared, adaptive);
     chunk.end();
@@ -556,16 +557,18 @@ fn run_items<'job, A, F, R, U>(
     chunk: &Arc<SharedChunk<'job, A, U>>,
     shared: &Arc<Shared<'job, A, F, R, U>>,
     adaptive: &Adaptive<'job, A, R, U>,
-    failures: Option<&ItemFailures>,
+    place: Place<'_>,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     // Relaxed: see `Submitter::stop`.
     let is_stopped = || shared.stop.load(Ordering::Relaxed) || adaptive.route.is_stopping();
+    let context = shared.context(place);
     let start = Instant::now();
+    let failures = place.failures();
     let is_detached = chunk.begin(start, failures);
     let mut look = Look::new();
     let mut started = 0;
@@ -578,7 +581,7 @@ fn run_items<'job, A, F, R, U>(
                     return;
                 };
                 started += 1;
-                result = Some(Ok((shared.function)(item)));
+                result = Some((shared.function.one(item, context)).map_err(Into::into));
                 if look.is_due() {
                     let (items, elapsed) = look.look(since(start));
                     if look.is_long() {
@@ -665,8 +668,8 @@ fn burst<'job, A, F, R, U>(
     adaptive: &Adaptive<'job, A, R, U>,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let route = &adaptive.route;
@@ -714,8 +717,8 @@ fn submit_chunk<'job, A, F, R, U>(
 ) -> Result<Batch<'job, U>, VecDeque<A>>
 where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let chunk = Arc::new(SharedChunk::new(items, false));
@@ -740,8 +743,8 @@ where
 pub(super) fn ensure_helper<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>)
 where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let Some(adaptive) = &shared.adaptive else {
@@ -783,8 +786,8 @@ fn cancel_idle_helper<'job, A, F, R, U>(
     adaptive: &Adaptive<'job, A, R, U>,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     if adaptive.queued.load(Ordering::Acquire) > 0 || adaptive.has_waiting_items() {
@@ -801,13 +804,11 @@ fn cancel_idle_helper<'job, A, F, R, U>(
 }
 
 /// What a helper runs: the back half of a chunk.
-pub(super) fn help<'job, A, F, R, U>(
-    shared: &Arc<Shared<'job, A, F, R, U>>,
-    failures: Option<&ItemFailures>,
-) where
+pub(super) fn help<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>, place: Place<'_>)
+where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let Some(adaptive) = &shared.adaptive else {
@@ -820,7 +821,7 @@ pub(super) fn help<'job, A, F, R, U>(
             Split::Half(half) => {
                 // The next helper, for the next worker that is free.
                 ensure_helper(shared);
-                run_shared(ChunkItems::new(&half), shared, failures);
+                run_shared(ChunkItems::new(&half), shared, place);
                 drop_catching("the destructor of a result", half);
                 break;
             }

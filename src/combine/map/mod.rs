@@ -19,6 +19,7 @@
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 
+mod apply;
 #[cfg(feature = "task")]
 mod calls;
 mod chunk;

@@ -21,12 +21,11 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::apply::{Apply, MapContext, Place};
 use super::chunk::{Adaptive, ChunkItems, SharedChunk, ensure_helper, help, run_shared};
 use super::route::{Availability, JobKind, Refused, Route};
 use super::submitter::ChunkHandle;
 use crate::error::JoinError;
-use crate::scope::ItemFailures;
-use crate::task::cell::catch;
 use crate::task::span::{self, Span};
 use crate::task::state::Origin;
 use crate::util::sync::{Arc, AtomicBool, Mutex};
@@ -84,7 +83,7 @@ enum Step<A> {
 #[derive(Clone, Copy)]
 pub(super) enum Caller<'a> {
     /// The end of a job of the map, which may run further items.
-    Job(Option<&'a ItemFailures>),
+    Job(Place<'a>),
     /// The thread that detaches the map, or a job that starts. It runs none.
     Owner,
 }
@@ -95,6 +94,15 @@ impl<A, F, R, U> Shared<'_, A, F, R, U> {
         match &self.adaptive {
             Some(adaptive) => adaptive.pace.chunk_size(),
             None => self.chunk_size,
+        }
+    }
+
+    /// Returns what a job knows of the map, at the place where it runs.
+    pub(super) fn context<'a>(&'a self, place: Place<'a>) -> MapContext<'a> {
+        MapContext {
+            origin: self.origin,
+            stop: &self.stop,
+            place,
         }
     }
 
@@ -216,12 +224,12 @@ pub(super) fn drop_items<A>(items: impl Iterator<Item = A>) {
 /// Submits the rest of a detached map, as far as its limits permit, by `route`.
 pub(super) fn drive<'job, A, F, R, U>(
     shared: &Arc<Shared<'job, A, F, R, U>>,
-    route: &impl Route<'job>,
+    route: &impl Route<'job, Failure = F::Failure>,
     caller: Caller<'_>,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let Some(tracker) = &shared.tracker else {
@@ -237,11 +245,11 @@ pub(super) fn drive<'job, A, F, R, U>(
             Step::Done => return,
             Step::Submit => submit_ticket(shared, route),
             Step::Run(items) => {
-                let failures = match caller {
-                    Caller::Job(failures) => failures,
-                    Caller::Owner => None,
+                let place = match caller {
+                    Caller::Job(place) => place,
+                    Caller::Owner => Place::Thread,
                 };
-                run_rest(items, shared, failures);
+                run_rest(items, shared, place);
                 tracker.end_job();
             }
             Step::Abandon(rest) => {
@@ -254,11 +262,13 @@ pub(super) fn drive<'job, A, F, R, U>(
     }
 }
 
-fn submit_ticket<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>, route: &impl Route<'job>)
-where
+fn submit_ticket<'job, A, F, R, U>(
+    shared: &Arc<Shared<'job, A, F, R, U>>,
+    route: &impl Route<'job, Failure = F::Failure>,
+) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let submission = Arc::new(Submission::new());
@@ -374,13 +384,13 @@ impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
     /// Runs the job. Before and after it, submits what is left of a detached map and finds room.
     pub(super) fn run<T>(
         mut self,
-        failures: Option<&ItemFailures>,
+        place: Place<'_>,
         work: impl FnOnce(&Arc<Shared<'job, A, F, R, U>>) -> T,
     ) -> T
     where
         A: Send + 'job,
-        F: Fn(A) -> U + Send + Sync + 'job,
-        R: Route<'job> + 'job,
+        F: Apply<A, U> + 'job,
+        R: Route<'job, Failure = F::Failure> + 'job,
         U: Send + 'job,
     {
         // This disarms the destructor.
@@ -402,7 +412,7 @@ impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
         // The permit of this job is free now, so more of the rest may find room.
         submit_rest(&shared);
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&shared)));
-        end_job(shared, failures);
+        end_job(shared, place);
         outcome.unwrap_or_else(|payload| resume_unwind(payload))
     }
 }
@@ -411,8 +421,8 @@ impl<'job, A, F, R, U> MapJob<'job, A, F, R, U> {
 fn submit_rest<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>)
 where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     if let Some(tracker) = &shared.tracker {
@@ -443,14 +453,14 @@ pub(super) enum Chunk<'job, A, U> {
 #[inline(never)]
 pub(super) fn submit_chunk_job<'job, A, F, R, U>(
     shared: &Shared<'job, A, F, R, U>,
-    route: &impl Route<'job>,
+    route: &impl Route<'job, Failure = F::Failure>,
     job: MapJob<'job, A, F, R, U>,
     chunk: Chunk<'job, A, U>,
 ) -> Result<ChunkHandle<'job, U>, Refused>
 where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let kind = job.kind;
@@ -463,27 +473,29 @@ where
 fn chunk_job<'job, A, F, R, U>(
     job: MapJob<'job, A, F, R, U>,
     chunk: Chunk<'job, A, U>,
-) -> impl FnOnce(Option<&ItemFailures>) -> DropEach<Result<U, JoinError>> + Send + 'job
+) -> impl FnOnce(Place<'_>) -> Result<DropEach<Result<U, JoinError>>, F::Failure> + Send + 'job
 where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
-    move |failures| {
+    move |place| {
         // Invariant: a chunk is registered before its job counts as started.
         if let (Chunk::Shared(items), Some(shared)) = (&chunk, &job.shared) {
             start_chunk(items, shared);
         }
-        job.run(failures, |shared| {
+        job.run(place, |shared| {
             match chunk {
-                Chunk::Items(items) => return run_chunk(items, shared, failures),
-                Chunk::Detached(mut items) => run_detached(items.take(), shared, failures),
-                Chunk::Ticket => run_ticket(shared, failures),
-                Chunk::Shared(items) => run_shared(items, shared, failures),
-                Chunk::Helper => help(shared, failures),
+                Chunk::Items(items) => return shared.function.each(items, shared.context(place)),
+                Chunk::Detached(mut items) => {
+                    (shared.function).each_detached(items.take(), shared.context(place));
+                }
+                Chunk::Ticket => run_ticket(shared, place),
+                Chunk::Shared(items) => run_shared(items, shared, place),
+                Chunk::Helper => help(shared, place),
             }
-            DropEach::new(Vec::new())
+            Ok(DropEach::new(Vec::new()))
         })
     }
 }
@@ -514,16 +526,16 @@ impl<A, F, R, U> Drop for MapJob<'_, A, F, R, U> {
     }
 }
 
-fn end_job<'job, A, F, R, U>(shared: Arc<Shared<'job, A, F, R, U>>, failures: Option<&ItemFailures>)
+fn end_job<'job, A, F, R, U>(shared: Arc<Shared<'job, A, F, R, U>>, place: Place<'_>)
 where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     if let Some(tracker) = &shared.tracker {
         if tracker.end_job() {
-            drive(&shared, &tracker.route, Caller::Job(failures));
+            drive(&shared, &tracker.route, Caller::Job(place));
         }
     }
     // This may be the last reference to the function, whose destructor may panic.
@@ -540,13 +552,11 @@ fn start_chunk<'job, A, F, R, U>(
 }
 
 /// Takes items from the rest, and runs them.
-fn run_ticket<'job, A, F, R, U>(
-    shared: &Arc<Shared<'job, A, F, R, U>>,
-    failures: Option<&ItemFailures>,
-) where
+fn run_ticket<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>, place: Place<'_>)
+where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let Some(tracker) = &shared.tracker else {
@@ -556,89 +566,27 @@ fn run_ticket<'job, A, F, R, U>(
         Availability::Open => shared.chunk_size(),
         _ => shared.fixed_chunk_size(),
     });
-    run_rest(items, shared, failures);
+    run_rest(items, shared, place);
 }
 
 /// Runs items of the rest.
 fn run_rest<'job, A, F, R, U>(
     items: Vec<A>,
     shared: &Arc<Shared<'job, A, F, R, U>>,
-    failures: Option<&ItemFailures>,
+    place: Place<'_>,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job> + 'job,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure> + 'job,
     U: Send + 'job,
 {
     let Some(adaptive) = &shared.adaptive else {
-        return run_detached(items, shared, failures);
+        return shared.function.each_detached(items, shared.context(place));
     };
     adaptive.pace.count_job();
     let chunk = Arc::new(SharedChunk::new(items.into(), true));
     let items = ChunkItems::new(&chunk);
     adaptive.start_chunk(&items);
     ensure_helper(shared);
-    run_shared(items, shared, failures);
-}
-
-/// Calls the function for each item, and drops the results.
-pub(super) fn run_detached<A, F, R, U>(
-    items: Vec<A>,
-    shared: &Shared<'_, A, F, R, U>,
-    failures: Option<&ItemFailures>,
-) where
-    F: Fn(A) -> U,
-{
-    for item in items {
-        match catch(shared.origin, || (shared.function)(item)) {
-            Ok(result) => drop_catching("the destructor of a result", result),
-            Err(error) => match failures {
-                Some(failures) => failures.record_detached(error, shared.origin),
-                None => drop_catching::<JoinError>("a panic's payload", error),
-            },
-        }
-    }
-}
-
-/// Calls the function for each item. A panic costs only the item that caused it.
-fn run_chunk<A, F, R, U>(
-    mut items: DropEach<A>,
-    shared: &Shared<'_, A, F, R, U>,
-    failures: Option<&ItemFailures>,
-) -> DropEach<Result<U, JoinError>>
-where
-    F: Fn(A) -> U,
-{
-    // Relaxed: see `Submitter::stop`.
-    let is_stopped = || shared.stop.load(Ordering::Relaxed);
-    let mut results = Vec::with_capacity(items.len());
-    let mut items = items.take().into_iter();
-    while items.len() > 0 && !is_stopped() {
-        // One `catch` serves all items up to the next panic.
-        let run = catch(shared.origin, || {
-            while !is_stopped() {
-                let Some(item) = items.next() else {
-                    return;
-                };
-                results.push(Ok((shared.function)(item)));
-            }
-        });
-        // Invariant: one result for each item taken. The item that panicked has none yet.
-        if let Err(error) = run {
-            let item = results.len();
-            results.push(Err(match failures {
-                Some(failures) => {
-                    failures.record(item, error, shared.origin);
-                    // `Results` replaces this error by the recorded one.
-                    JoinError::cancelled()
-                }
-                None => error,
-            }));
-        }
-    }
-    for item in items {
-        drop_catching("the destructor of an item", item);
-        results.push(Err(JoinError::cancelled()));
-    }
-    DropEach::new(results)
+    run_shared(items, shared, place);
 }

@@ -1,8 +1,10 @@
 //! Where the jobs of a map go: to a thread pool, to any other executor, or to a scope.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::apply::{Place, infallible};
 use crate::error::{Closed, JoinError};
 use crate::executor::{Executor, submit_to};
 use crate::pool::PoolSubmitter;
@@ -15,7 +17,10 @@ use crate::util::unwind::{drop_catching, emit};
 /// Submits the jobs of a map, which may borrow for `'job`.
 pub(crate) trait Route<'job>: Send + Sync {
     /// The route that the map's jobs use themselves, once the map is detached.
-    type OfJobs: Route<'job> + 'job;
+    type OfJobs: Route<'job, Failure = Self::Failure> + 'job;
+
+    /// How a job can fail without a panic.
+    type Failure;
 
     fn of_jobs(&self) -> Self::OfJobs;
 
@@ -49,8 +54,13 @@ pub(crate) trait Route<'job>: Send + Sync {
         self.pool().map_or(Availability::Open, availability_of)
     }
 
-    /// Submits a job that has its permit. The closure gets the place where it must record panics of
-    /// its items, if that place is not among its results.
+    /// Returns whether the map can choose the chunk size: running jobs then submit helpers, and hand
+    /// items over to them.
+    fn is_adaptive(&self) -> bool {
+        self.pool().is_some()
+    }
+
+    /// Submits a job that has its permit. The closure gets the place where it runs.
     fn submit<C, T>(
         &self,
         closure: C,
@@ -59,7 +69,7 @@ pub(crate) trait Route<'job>: Send + Sync {
         kind: JobKind,
     ) -> Result<Handle<'job, T>, Refused>
     where
-        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'job,
+        C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'job,
         T: Send + 'job;
 
     /// Reports that at least `items` items of a detached map will not run.
@@ -191,6 +201,7 @@ pub(crate) struct PoolRoute(pub(super) PoolSubmitter);
 
 impl Route<'static> for PoolRoute {
     type OfJobs = Self;
+    type Failure = Infallible;
 
     fn of_jobs(&self) -> Self {
         Self(self.0.clone())
@@ -208,10 +219,13 @@ impl Route<'static> for PoolRoute {
         _: JobKind,
     ) -> Result<Handle<'static, T>, Refused>
     where
-        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
+        C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'static,
         T: Send + 'static,
     {
-        match self.0.enqueue(move || closure(None), origin, span) {
+        match self
+            .0
+            .enqueue(move || infallible(closure(Place::Thread)), origin, span)
+        {
             Ok(handle) => Ok(Handle::Plain(handle)),
             Err((closed, closure)) => {
                 drop_catching("the destructor of an item", closure);
@@ -229,6 +243,7 @@ pub(crate) struct ExecutorRoute<'a, E: ?Sized>(pub(super) &'a E);
 
 impl<E: Executor + ?Sized> Route<'static> for ExecutorRoute<'_, E> {
     type OfJobs = NoRoute;
+    type Failure = Infallible;
 
     fn of_jobs(&self) -> NoRoute {
         NoRoute
@@ -246,10 +261,15 @@ impl<E: Executor + ?Sized> Route<'static> for ExecutorRoute<'_, E> {
         _: JobKind,
     ) -> Result<Handle<'static, T>, Refused>
     where
-        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
+        C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'static,
         T: Send + 'static,
     {
-        let handle = submit_to(self.0, move || closure(None), origin, span);
+        let handle = submit_to(
+            self.0,
+            move || infallible(closure(Place::Thread)),
+            origin,
+            span,
+        );
         Ok(Handle::Plain(handle))
     }
 }
@@ -259,6 +279,7 @@ pub(crate) struct NoRoute;
 
 impl Route<'static> for NoRoute {
     type OfJobs = Self;
+    type Failure = Infallible;
 
     fn of_jobs(&self) -> Self {
         Self
@@ -280,7 +301,7 @@ impl Route<'static> for NoRoute {
         _: JobKind,
     ) -> Result<Handle<'static, T>, Refused>
     where
-        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'static,
+        C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'static,
         T: Send + 'static,
     {
         drop_catching("the destructor of an item", closure);
@@ -299,6 +320,7 @@ pub(crate) struct ScopeRoute<'scope, 'env> {
 
 impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
     type OfJobs = Self;
+    type Failure = Infallible;
 
     fn of_jobs(&self) -> Self {
         Self {
@@ -319,10 +341,10 @@ impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
         kind: JobKind,
     ) -> Result<Handle<'scope, T>, Refused>
     where
-        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'scope,
+        C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'scope,
         T: Send + 'scope,
     {
-        let closure = move |failures: &ItemFailures| closure(Some(failures));
+        let closure = move |failures: &ItemFailures| infallible(closure(Place::Scope(failures)));
         match (self.scope).submit_acquired(&self.pool, closure, origin, span, kind) {
             Ok(handle) => Ok(Handle::Scoped(Box::new(handle))),
             Err((closed, job)) => Err(Refused {

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::vec;
 
 use super::Options;
+use super::apply::{Apply, Place};
 use super::chunk::{Adaptive, ChunkItems, ChunkView, SharedChunk, ensure_helper};
 use super::rest::{Caller, Chunk, MapJob, Shared, Tracker, drive, drop_items, submit_chunk_job};
 use super::route::{
@@ -97,8 +98,8 @@ impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
     fn new<I, F, R>(route: R, permits: Option<Acquire>, input: I, function: F) -> Self
     where
         I: Iterator<Item: Send + 'job> + Send + 'a,
-        F: Fn(I::Item) -> U + Send + Sync + 'job,
-        R: Route<'job> + 'a,
+        F: Apply<I::Item, U> + 'job,
+        R: Route<'job, Failure = F::Failure> + 'a,
     {
         let stop = Arc::new(AtomicBool::new(false));
         let origin = Location::caller();
@@ -362,17 +363,17 @@ struct Items<'job, I: Iterator, F, R: Route<'job>, U> {
 impl<'job, I, F, R, U> Source<'job, U> for Items<'job, I, F, R, U>
 where
     I: Iterator<Item: Send + 'job>,
-    F: Fn(I::Item) -> U + Send + Sync + 'job,
+    F: Apply<I::Item, U> + 'job,
     U: Send + 'job,
-    R: Route<'job>,
+    R: Route<'job, Failure = F::Failure>,
 {
     fn begin(&mut self, buffer_size: Option<usize>, chunk_size: Option<usize>) {
         let route = &self.route;
         let shared = Arc::get_mut(&mut self.shared).expect("no job was submitted");
         match chunk_size {
             Some(items) => shared.chunk_size = items,
-            // The jobs of another executor cannot submit a helper, and no item may hold back another.
-            None if route.pool().is_none() => {}
+            // No job can submit a helper or hand over items, and no item may hold back another.
+            None if !route.is_adaptive() => {}
             None => shared.adaptive = Some(Adaptive::new(route.of_jobs(), buffer_size)),
         }
         // Without a limit, the start submits everything, so that no job need be counted.
@@ -519,9 +520,9 @@ where
 impl<'job, I, F, R, U> Items<'job, I, F, R, U>
 where
     I: Iterator<Item: Send + 'job>,
-    F: Fn(I::Item) -> U + Send + Sync + 'job,
+    F: Apply<I::Item, U> + 'job,
     U: Send + 'job,
-    R: Route<'job>,
+    R: Route<'job, Failure = F::Failure>,
 {
     /// Submits all staged items as one job, which has its permit.
     fn submit_staged(&mut self) -> Result<Batch<'job, U>, Refused> {
@@ -532,10 +533,15 @@ where
         let job = MapJob::new(&self.shared);
         if items == 1 {
             let item = self.staged.pop().expect("one item is staged");
-            let run = move |failures: Option<&ItemFailures>| {
-                job.run(failures, |shared| match &shared.adaptive {
-                    None => (shared.function)(item),
-                    Some(adaptive) => adaptive.pace.measure(|| (shared.function)(item)),
+            let run = move |place: Place<'_>| {
+                job.run(place, |shared| {
+                    let context = shared.context(place);
+                    match &shared.adaptive {
+                        None => shared.function.one(item, context),
+                        Some(adaptive) => {
+                            (adaptive.pace).measure(|| shared.function.one(item, context))
+                        }
+                    }
                 })
             };
             let handle = BatchHandle::One(self.submit(run)?);
@@ -562,7 +568,7 @@ where
 
     fn submit<C, T>(&self, closure: C) -> Result<Handle<'job, T>, Refused>
     where
-        C: FnOnce(Option<&ItemFailures>) -> T + Send + 'job,
+        C: FnOnce(Place<'_>) -> Result<T, R::Failure> + Send + 'job,
         T: Send + 'job,
     {
         let span = span::clone(&self.shared.span);
@@ -578,8 +584,8 @@ fn submit_all<'job, A, F, R, U>(
     route: &R,
 ) where
     A: Send + 'job,
-    F: Fn(A) -> U + Send + Sync + 'job,
-    R: Route<'job>,
+    F: Apply<A, U> + 'job,
+    R: Route<'job, Failure = F::Failure>,
     U: Send + 'job,
 {
     let mut rest = rest.into_iter();
