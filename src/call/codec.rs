@@ -113,15 +113,26 @@ impl fmt::Display for CodecError {
 ///
 /// Returns the error, or the panic, of the value's `Serialize`.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, CodecError> {
-    contained("`Serialize`", || {
-        let mut body = Vec::new();
-        let mut serializer = rmp_serde::Serializer::new(&mut body).with_struct_map();
+    let mut body = Vec::new();
+    let lanes = encode_onto(&mut body, value)?;
+    Ok(Payload { body, lanes })
+}
+
+/// Encodes a value behind what `body` has, and returns its lanes. After an error `body` is as it was.
+pub(crate) fn encode_onto<T: Serialize + ?Sized>(
+    body: &mut Vec<u8>,
+    value: &T,
+) -> Result<Vec<Bytes>, CodecError> {
+    let before = body.len();
+    let encoded = contained("`Serialize`", || {
+        let mut serializer = rmp_serde::Serializer::new(&mut *body).with_struct_map();
         let (encoded, lanes) = collect_lanes(|| value.serialize(&mut serializer));
-        match encoded {
-            Ok(()) => Ok(Payload { body, lanes }),
-            Err(error) => Err(error.to_string()),
-        }
-    })
+        encoded.map(|()| lanes).map_err(|error| error.to_string())
+    });
+    if encoded.is_err() {
+        body.truncate(before);
+    }
+    encoded
 }
 
 /// Decodes a value.

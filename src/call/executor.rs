@@ -284,6 +284,10 @@ pub trait TaskExecutorExt: TaskExecutor {
         if let Some(pool) = self.as_thread_pool(PRIVATE) {
             return map_calls_on_pool(pool, calls, run_item::<T>);
         }
+        #[cfg(feature = "process")]
+        if let Some(pool) = self.as_process_pool(PRIVATE) {
+            return pool.map(calls);
+        }
         let (origin, span) = (Location::caller(), span::current());
         let submit = move |call| submit(self, call, origin, span::clone(&span));
         map_calls(calls, submit, origin)

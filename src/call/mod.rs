@@ -168,6 +168,16 @@ pub(crate) struct CallInfo {
     pub(crate) label: Option<Cow<'static, str>>,
 }
 
+#[cfg(feature = "process")]
+impl CallInfo {
+    /// Returns whether the calls, of the same task, have the same limits and the same label.
+    pub(crate) fn has_limits_of(&self, other: &Self) -> bool {
+        self.time_limit == other.time_limit
+            && self.deadline == other.deadline
+            && self.label == other.label
+    }
+}
+
 impl<T: Task> Call<T> {
     /// Creates a call of the task with these arguments, and without limits.
     ///
@@ -223,6 +233,11 @@ impl<T: Task> Call<T> {
 
     pub(crate) fn info(&self) -> &CallInfo {
         &self.info
+    }
+
+    #[cfg(feature = "process")]
+    pub(crate) fn args(&self) -> &T::Args {
+        &self.args
     }
 
     /// Encodes the arguments. May be called again.

@@ -28,16 +28,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Resource, Rlimit, Signal, kill_current_process_group, setrlimit};
 
-use crate::call::bytes::Bytes;
+use crate::call::bytes::{Bytes, MAX_LANES};
 use crate::call::codec::Payload;
 use crate::call::registry::{Registry, RunError};
 use crate::executor::InlineExecutor;
 use crate::executor::ext::ExecutorExt;
+use crate::process::counter::Counter;
 use crate::process::events;
 use crate::process::frame::{
     Frame, FrameError, FrameReader, Head, NoSigpipe, payload_size, write_frame,
 };
-use crate::process::wire::{self, Hello, RunHead, Setup, Status};
+use crate::process::wire::{self, Hello, Parts, Setup, Status};
 use crate::task::cancel_handle::CancelHandle;
 use crate::task::context::current_task;
 use crate::util::unwind::{drop_payload, panic_message};
@@ -51,11 +52,8 @@ const EXIT_PROTOCOL: i32 = 113;
 /// Results are sent once they have waited for so long.
 const FLUSH_AFTER: Duration = Duration::from_micros(50);
 
-/// How long a call can hold back the results of others.
-const HOLD_BACK: Duration = Duration::from_millis(1);
-
-/// No window is larger.
-const MAX_WINDOW: u32 = 1024;
+/// After so many looks without a batch the thread that sends long-held results sleeps.
+const LOOKS: u32 = 20;
 
 pub(crate) fn depth() -> u32 {
     DEPTH.load(Ordering::Acquire)
@@ -99,9 +97,9 @@ fn serve(registry: Registry) -> Result<(), String> {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_name(c"futurepool-work");
     let mut reader = FrameReader::new(u64::from(u32::MAX));
-    let mut first = WithDescriptor {
+    let mut first = WithDescriptors {
         socket: &socket,
-        descriptor: None,
+        descriptors: Vec::new(),
     };
     let Some(setup) = read(&mut reader, &mut first)? else {
         // The pool is gone.
@@ -110,7 +108,12 @@ fn serve(registry: Registry) -> Result<(), String> {
     let setup = Some(setup).filter(|frame| frame.head.kind == wire::SETUP);
     let setup = setup.and_then(|frame| Setup::decode(&frame.payload.body));
     let setup = setup.ok_or("the pool speaks another version of the protocol")?;
-    if let Some(stdout) = first.descriptor {
+    let mut descriptors = first.descriptors.into_iter();
+    let counter = match setup.has_counter {
+        true => descriptors.next().map(Counter::of),
+        false => None,
+    };
+    if let Some(stdout) = descriptors.next() {
         rustix::stdio::dup2_stdout(stdout)
             .map_err(|error| format!("failed to set its standard output: {error}"))?;
     }
@@ -136,7 +139,10 @@ fn serve(registry: Registry) -> Result<(), String> {
             scratch: Vec::new(),
             generation: setup.generation,
             batch: None,
+            flusher: Flusher::None,
         }),
+        counter,
+        max_payload: setup.max_payload,
         flush: Condvar::new(),
         running: Mutex::new(Running::default()),
     });
@@ -156,8 +162,6 @@ fn serve(registry: Registry) -> Result<(), String> {
     Server {
         registry,
         connection,
-        has_flusher: false,
-        max_payload: setup.max_payload,
     }
     .serve(&socket, reader_of_frames)
 }
@@ -183,21 +187,25 @@ fn read(reader: &mut FrameReader, socket: &mut impl Read) -> Result<Option<Frame
     }
 }
 
-/// Reads from a socket, and takes the descriptor that was sent along.
-struct WithDescriptor<'a> {
+/// Reads from a socket, and takes the descriptors that were sent along.
+struct WithDescriptors<'a> {
     socket: &'a UnixStream,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
 }
 
-impl Read for WithDescriptor<'_> {
+impl Read for WithDescriptors<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [io::IoSliceMut::new(buffer)];
         let received = recvmsg(self.socket, &mut parts, &mut control, RecvFlags::empty())?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptor = descriptors.last();
+                for descriptor in descriptors {
+                    // What a job starts must not inherit it. There is one thread yet.
+                    rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)?;
+                    self.descriptors.push(descriptor);
+                }
             }
         }
         Ok(received.bytes)
@@ -208,8 +216,12 @@ impl Read for WithDescriptor<'_> {
 struct Connection {
     /// What is written to the pool. The lock also orders the frames.
     out: Mutex<Out>,
-    /// Notified when a batch begins.
+    /// Notified when a batch begins and [`Flusher::Asleep`].
     flush: Condvar,
+    /// Tells the pool how many calls of a batch have begun.
+    counter: Option<Counter>,
+    /// No result can be larger.
+    max_payload: u64,
     running: Mutex<Running>,
 }
 
@@ -226,21 +238,31 @@ struct Out {
     scratch: Vec<u8>,
     generation: u32,
     batch: Option<Batch>,
+    flusher: Flusher,
 }
 
-/// The calls that run.
+/// The thread that sends results which a long call holds back.
+#[derive(PartialEq, Eq)]
+enum Flusher {
+    /// Only batches need it.
+    None,
+    /// It looks at the batch from time to time.
+    Looking,
+    Asleep,
+}
+
+/// The calls of a message, which run.
 struct Batch {
     job: u64,
     /// How many there are.
-    calls: u32,
-    /// How many have begun.
-    begun: u32,
-    /// How many may have begun, as far as the pool knows.
-    announced: u32,
-    /// How many of them are announced together.
-    window: u32,
+    calls: usize,
+    /// How many have ended.
+    ended: usize,
     /// Those that have not been sent.
     results: Vec<(Status, Payload)>,
+    /// The bytes and the lanes of these.
+    bytes: u64,
+    lanes: usize,
     /// When the last results were sent.
     flushed: Instant,
 }
@@ -287,91 +309,85 @@ impl Out {
             .map_err(|error| error.to_string())
     }
 
-    /// Sends the results that wait, and announces `window` further calls.
-    fn flush(&mut self, window: u32) -> Result<(), String> {
+    /// Sends the results that wait.
+    fn flush(&mut self) -> Result<(), String> {
         let Some(batch) = &mut self.batch else {
             return Ok(());
         };
-        let results = std::mem::take(&mut batch.results);
+        let mut results = std::mem::take(&mut batch.results);
+        (batch.bytes, batch.lanes) = (0, 0);
         let job = batch.job;
-        batch.announced = batch.begun.saturating_add(window).min(batch.calls);
-        batch.window = window;
-        batch.flushed = Instant::now();
-        let head = wire::encode_results(batch.announced - batch.begun, &results);
+        let head = wire::encode_results(&results);
         let mut lanes = Vec::new();
-        let mut body = vec![&head[..]];
+        let mut body = Vec::with_capacity(1 + results.len());
+        body.push(&head[..]);
         for (_, payload) in &results {
             body.push(&payload.body);
             lanes.extend(payload.lanes.iter().cloned());
         }
-        self.send(wire::RESULTS, job, &body, &lanes)
+        self.send(wire::RESULTS, job, &body, &lanes)?;
+        results.clear();
+        if let Some(batch) = &mut self.batch {
+            batch.results = results;
+            batch.flushed = Instant::now();
+        }
+        Ok(())
     }
 }
 
 struct Server {
     registry: Registry,
     connection: Arc<Connection>,
-    /// Only batches need the thread.
-    has_flusher: bool,
-    /// No result can be larger.
-    max_payload: u64,
 }
 
 impl Server {
-    fn serve(&mut self, socket: &UnixStream, mut reader: FrameReader) -> Result<(), String> {
-        while let Some(mut frame) = read(&mut reader, &mut &*socket)? {
+    fn serve(&self, mut socket: &UnixStream, mut reader: FrameReader) -> Result<(), String> {
+        while let Some(mut frame) = read(&mut reader, &mut socket)? {
             let job = frame.head.job;
             if frame.head.kind != wire::RUN {
                 return Err("the pool has sent no job".to_owned());
             }
-            let calls = wire::decode_run(&mut frame.payload);
-            let (head, calls) = calls.ok_or("the pool has sent a broken job")?;
-            self.run(job, &head, calls)?;
+            let decoded = wire::decode_run(&mut frame.payload);
+            let (head, calls) = decoded.ok_or("the pool has sent a broken job")?;
+            events::set_level(head.level);
+            let task = self.registry.get(head.task, head.version);
+            let task = task.map(|task| task.run).ok_or_else(|| {
+                let (name, version) = (head.task, head.version);
+                format!("the worker has no task {name} of version {version}")
+            });
+            self.run(job, task, frame.payload.body, calls)?;
         }
         Ok(())
     }
 
-    fn run(&mut self, job: u64, head: &RunHead<'_>, calls: Vec<Payload>) -> Result<(), String> {
-        events::set_level(head.level);
-        let count = calls.len() as u32;
-        if count > 1 && !self.has_flusher {
-            let connection = Arc::clone(&self.connection);
-            let spawned = thread::Builder::new()
-                .name("futurepool-flush".to_owned())
-                .spawn(move || flush_long_batches(&connection));
-            self.has_flusher = spawned.is_ok();
+    fn run(
+        &self,
+        job: u64,
+        task: Result<TaskFn, String>,
+        mut message: Vec<u8>,
+        mut calls: Parts<()>,
+    ) -> Result<(), String> {
+        let count = calls.len();
+        let is_batch = count > 1;
+        if is_batch && self.connection.counter.is_none() {
+            return Err("the pool has sent several calls".to_owned());
         }
-        self.connection.lock().batch = Some(Batch {
-            job,
-            calls: count,
-            begun: 0,
-            announced: head.window.min(count),
-            window: head.window,
-            results: Vec::new(),
-            flushed: Instant::now(),
-        });
-        if count > 1 {
-            self.connection.flush.notify_one();
-        }
+        self.connection.begin(job, count);
         // As a job, so that `cancel_requested` and `current_job` work in it.
         let connection = Arc::clone(&self.connection);
-        let task = self
-            .registry
-            .get(head.task, head.version)
-            .map(|task| task.run);
-        let unknown = format!(
-            "the worker has no task {} of version {}",
-            head.task, head.version
-        );
-        let max = self.max_payload;
         let run = move || {
-            for call in calls {
-                connection.begin_call()?;
-                let result = match task {
-                    None => (Status::UnknownTask, wire::encode_text(&unknown)),
-                    Some(task) => refuse_too_large(run_call(task, call), max),
+            while let Some(((), call)) = calls.next(&mut message) {
+                if let Some(counter) = connection.counter.as_ref().filter(|_| is_batch) {
+                    let begins = counter.begin().map_err(|error| error.to_string())?;
+                    if !begins {
+                        return connection.skip_rest();
+                    }
+                }
+                let result = match &task {
+                    Err(unknown) => (Status::UnknownTask, wire::encode_text(unknown)),
+                    Ok(task) => run_call(*task, call),
                 };
-                connection.end_call(result, max)?;
+                connection.end_call(result)?;
             }
             Ok(())
         };
@@ -406,92 +422,116 @@ impl Connection {
         outcome.map_err(|error| error.to_string())?
     }
 
-    /// A call is about to begin. Ensures that the pool knows that.
-    fn begin_call(&self) -> Result<(), String> {
+    /// The calls of a message are about to run.
+    fn begin(self: &Arc<Self>, job: u64, calls: usize) {
+        let mut out = self.lock();
+        out.batch = Some(Batch {
+            job,
+            calls,
+            ended: 0,
+            results: Vec::with_capacity(calls.min(1024)),
+            bytes: 0,
+            lanes: 0,
+            flushed: Instant::now(),
+        });
+        if calls == 1 {
+            return;
+        }
+        match out.flusher {
+            Flusher::Looking => {}
+            Flusher::Asleep => {
+                out.flusher = Flusher::Looking;
+                drop(out);
+                self.flush.notify_one();
+            }
+            Flusher::None => {
+                out.flusher = Flusher::Looking;
+                drop(out);
+                let connection = Arc::clone(self);
+                let spawned = thread::Builder::new()
+                    .name("futurepool-flush".to_owned())
+                    .spawn(move || flush_long_batches(&connection));
+                if spawned.is_err() {
+                    // Results come later then.
+                    self.lock().flusher = Flusher::None;
+                }
+            }
+        }
+    }
+
+    fn end_call(&self, (status, payload): (Status, Payload)) -> Result<(), String> {
+        let size = payload_size(&[&payload.body], &payload.lanes);
+        let result = if size > self.max_payload && status == Status::Returned {
+            let max = self.max_payload;
+            let text = format!("it is larger than `max_payload`, {max} bytes");
+            (Status::BadOutput, wire::encode_text(&text))
+        } else {
+            (status, payload)
+        };
         let mut out = self.lock();
         let Some(batch) = &mut out.batch else {
             return Ok(());
         };
-        if batch.begun == batch.announced {
-            // Calls that take little are announced together.
-            let took = batch.flushed.elapsed();
-            let window = match batch.window {
-                window if took < FLUSH_AFTER / 2 => window.saturating_mul(2).min(MAX_WINDOW),
-                window if took > FLUSH_AFTER => (window / 2).max(1),
-                window => window,
-            };
-            out.flush(window)?;
-        }
-        if let Some(batch) = &mut out.batch {
-            batch.begun += 1;
-        }
-        Ok(())
-    }
-
-    fn end_call(&self, result: (Status, Payload), max_payload: u64) -> Result<(), String> {
-        let mut out = self.lock();
-        let Some(batch) = &out.batch else {
-            return Ok(());
-        };
-        let waits: u64 = batch.results.iter().map(|(_, payload)| size(payload)).sum();
-        if waits.saturating_add(size(&result.1)) > max_payload {
-            // Together they would be too large for a frame.
-            let window = (batch.window / 2).max(1);
-            out.flush(window)?;
+        let lanes = result.1.lanes.len();
+        let fits = batch.bytes.saturating_add(size) <= self.max_payload
+            && batch.lanes + lanes <= MAX_LANES;
+        if !fits {
+            out.flush()?;
         }
         let Some(batch) = &mut out.batch else {
             return Ok(());
         };
         batch.results.push(result);
-        let is_last = batch.begun == batch.calls;
-        let window = (batch.window / 2).max(1);
-        if is_last {
-            let window = batch.window;
-            return out.flush(window);
-        }
-        if batch.calls > 1 && batch.flushed.elapsed() > FLUSH_AFTER {
-            return out.flush(window);
+        batch.bytes += size;
+        batch.lanes += lanes;
+        batch.ended += 1;
+        // The time is only looked at if it matters.
+        if batch.ended == batch.calls || batch.flushed.elapsed() > FLUSH_AFTER {
+            out.flush()?;
         }
         Ok(())
     }
-}
 
-fn size(payload: &Payload) -> u64 {
-    payload_size(&[&payload.body], &payload.lanes)
-}
-
-/// The pool would take a result that is too large for garbage.
-fn refuse_too_large(result: (Status, Payload), max: u64) -> (Status, Payload) {
-    if result.0 != Status::Returned || size(&result.1) <= max {
-        return result;
+    /// The pool does not want the calls that are left.
+    fn skip_rest(&self) -> Result<(), String> {
+        let mut out = self.lock();
+        if let Some(batch) = &mut out.batch {
+            batch.results.push((Status::Skipped, wire::encode_text("")));
+        }
+        out.flush()
     }
-    let text = format!("it is larger than `max_payload`, {max} bytes");
-    (Status::BadOutput, wire::encode_text(&text))
 }
 
 /// Sends results that a long call holds back.
 fn flush_long_batches(connection: &Connection) {
     let mut out = connection.lock();
+    let mut looks = 0;
     loop {
-        let is_due = match &out.batch {
-            Some(batch) if !batch.results.is_empty() => batch.flushed.elapsed() >= HOLD_BACK,
-            _ => false,
-        };
-        if is_due && out.flush(1).is_err() {
-            return;
-        }
-        out = match out.batch.as_ref().is_some_and(|batch| batch.calls > 1) {
-            true => {
-                (connection.flush.wait_timeout(out, HOLD_BACK))
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+        looks += 1;
+        if let Some(batch) = out.batch.as_ref().filter(|batch| batch.calls > 1) {
+            looks = 0;
+            let is_due = !batch.results.is_empty() && batch.flushed.elapsed() >= FLUSH_AFTER;
+            if is_due && out.flush().is_err() {
+                return;
             }
-            false => (connection.flush.wait(out)).unwrap_or_else(PoisonError::into_inner),
+        }
+        let woken = if looks < LOOKS {
+            let woken = connection.flush.wait_timeout(out, FLUSH_AFTER);
+            woken
+                .map(|woken| woken.0)
+                .map_err(|error| error.into_inner().0)
+        } else {
+            out.flusher = Flusher::Asleep;
+            looks = 0;
+            connection.flush.wait(out).map_err(PoisonError::into_inner)
         };
+        out = woken.unwrap_or_else(|out| out);
     }
 }
 
-fn run_call(task: fn(Payload) -> Result<Payload, RunError>, call: Payload) -> (Status, Payload) {
+type TaskFn = fn(Payload) -> Result<Payload, RunError>;
+
+fn run_call(task: TaskFn, call: Payload) -> (Status, Payload) {
     PANIC.with(|panic| panic.borrow_mut().take());
     match catch_unwind(AssertUnwindSafe(|| task(call))) {
         Ok(Ok(payload)) => (Status::Returned, payload),
@@ -529,7 +569,7 @@ fn chain_panic_hook(connection: &Arc<Connection>) {
             if let Ok(mut out) = connection.out.try_lock() {
                 if let Some(batch) = &mut out.batch {
                     batch.results.push((Status::PanickedAndAborts, panic));
-                    let _ = out.flush(0);
+                    let _ = out.flush();
                 }
             }
         } else {

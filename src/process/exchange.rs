@@ -7,10 +7,9 @@
 //!              └─► the worker ended: why?  running call: an error; later calls: the next worker
 //! ```
 //!
-//! A call has *begun* if its frame was wholly written, and the worker was allowed to begin it: see the
-//! window in `wire.rs`. It is sent to no other worker then, unless its task says that it may be.
+//! A call has *begun* if its message was wholly written, and the worker has counted it: see
+//! `counter.rs`. It is sent to no other worker then, unless its task says that it may be.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -24,8 +23,9 @@ use crate::call::codec::Payload;
 use crate::error::{Cause, Failure, FailureCause, JoinError, RemotePanic};
 use crate::pool::PoolInner;
 use crate::process::builder::Config;
+use crate::process::calls::{Calls, Left, Part};
 use crate::process::events::{self, EventRecord};
-use crate::process::frame::{FrameError, Head, NoSigpipe, payload_size, write_frame};
+use crate::process::frame::{FrameError, Head, NoSigpipe, write_frame};
 use crate::process::lifecycle;
 use crate::process::output::Output;
 use crate::process::spawn::{Ready, StartError, Starting, Unstarted};
@@ -138,8 +138,6 @@ pub(crate) struct Link {
     /// tried again.
     failed: Option<(StartError, Instant)>,
     scratch: Vec<u8>,
-    /// How many calls the worker may begin at once, of the task that ran last.
-    window: Option<(&'static str, u32)>,
 }
 
 /// A worker that starts.
@@ -196,26 +194,93 @@ impl<'a> Want<'a> {
 }
 
 /// What is left to do of a job.
-struct Left {
-    calls: VecDeque<(usize, Payload)>,
-    /// How often the first of them was begun.
+struct Rest<'a> {
+    calls: Left<'a>,
+    /// The calls before this one have begun once, and are to run again. They are sent one by one, so that
+    /// none of them is lost again with another one.
+    begun_once: usize,
+    /// How often the first call was begun after that.
     starts: u32,
-    /// How often a worker was gone before it had begun anything.
+    /// How often in a row a worker was gone, or wanted none of the calls, before it had begun any.
     losses: u32,
     /// It is no job, but a part of the start of a worker.
     initializes: bool,
 }
 
+impl<'a> Rest<'a> {
+    fn new(calls: &'a Calls) -> Self {
+        Self {
+            calls: Left::new(calls),
+            begun_once: 0,
+            starts: 0,
+            losses: 0,
+            initializes: false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.calls.count() == 0
+    }
+
+    /// Hands over the result of the first call.
+    fn resolve(&mut self, outcome: Outcome, sink: &mut dyn FnMut(Outcome)) {
+        self.calls.advance();
+        (self.starts, self.losses) = (0, 0);
+        sink(outcome);
+    }
+
+    fn fail_all(&mut self, error: &JoinError, sink: &mut dyn FnMut(Outcome)) {
+        while !self.is_empty() {
+            self.resolve(Err(error.replicate()), sink);
+        }
+    }
+
+    /// Returns whether the first call was begun before.
+    fn has_started(&self) -> bool {
+        self.calls.next() < self.begun_once
+    }
+
+    /// Returns how many calls may be sent together.
+    fn most(&self, worker: &Worker) -> usize {
+        if self.has_started() || worker.counter.is_none() {
+            return 1;
+        }
+        usize::MAX
+    }
+}
+
 /// Why the exchange with a worker stopped.
 enum Stop {
-    /// All results are there.
+    /// All results are there, or the worker has skipped the other calls.
     Done,
-    /// The worker cannot be used any more. `announced`: how many of the calls that are left may have
-    /// begun. `panic`: the first of them panicked, which ended the worker.
-    Gone {
-        announced: usize,
-        panic: Option<Payload>,
-    },
+    /// The worker cannot be used any more. `panic`: the running call panicked, which ended the worker.
+    Gone { sent: Sent, panic: Option<Payload> },
+}
+
+/// The calls of a message.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    calls: usize,
+    /// How many of them have a result.
+    done: usize,
+}
+
+impl Sent {
+    fn left(self) -> usize {
+        self.calls - self.done
+    }
+
+    /// Returns how many calls without a result have begun. The worker has ended.
+    fn begun(self, worker: &Worker) -> usize {
+        match &worker.counter {
+            Some(counter) if self.calls > 1 => {
+                let begun = counter.begun().saturating_sub(self.done);
+                begun.min(self.left())
+            }
+            // The whole message is one call.
+            _ => self.left(),
+        }
+    }
 }
 
 impl Link {
@@ -227,7 +292,6 @@ impl Link {
             left: None,
             failed: None,
             scratch: Vec::new(),
-            window: None,
         }
     }
 
@@ -408,14 +472,11 @@ impl Link {
         // A cancel of the job that the worker is for ends the initializer, too.
         let control = want.control.map_or_else(Arc::default, Arc::clone);
         let mut outcome = None;
-        let mut left = Left {
-            calls: VecDeque::from([(0, call)]),
-            starts: 0,
-            losses: 0,
-            initializes: true,
-        };
-        let mut sink = |_, result| outcome = Some(result);
-        let stop = self.exchange(&worker, &info, &control, want, &mut left, &mut sink);
+        let calls = Calls::from(call);
+        let mut rest = Rest::new(&calls);
+        rest.initializes = true;
+        let mut sink = |result| outcome = Some(result);
+        let stop = self.exchange(&worker, &info, &control, want, &mut rest, &mut sink);
         control.take_back();
         let ready = self.ready.take().expect("the exchange leaves it");
         let problem = match (stop, outcome) {
@@ -439,36 +500,36 @@ impl Link {
         )))
     }
 
-    /// Sends calls of one task to a worker, and hands each result to `sink`, which gets the number of the
-    /// call.
+    /// Sends calls of one task to a worker, and hands the result of each to `sink`, in order.
     ///
-    /// `control` decides between a cancel and the outcome. The caller asks it before it uses the result.
+    /// `control` decides between a cancel and the outcome. The caller asks it before it uses the results.
     pub(crate) fn run(
         &mut self,
         info: &CallInfo,
-        calls: Vec<(usize, Payload)>,
+        calls: &Calls,
         control: &Arc<Control>,
         pool: Option<&Arc<PoolInner>>,
         origin: Origin,
-        sink: &mut dyn FnMut(usize, Outcome),
+        sink: &mut dyn FnMut(Outcome),
     ) {
-        let mut sink = |call: usize, outcome: Outcome| {
-            sink(call, outcome.map_err(|error| error.submitted_at(origin)));
+        let sink = &mut |outcome: Outcome| {
+            sink(outcome.map_err(|error| error.submitted_at(origin)));
         };
-        let mut left = Left {
-            calls: calls.into(),
-            starts: 0,
-            losses: 0,
-            initializes: false,
-        };
-        self.refuse_too_large(info, &mut left, &mut sink);
+        let mut rest = Rest::new(calls);
         let want = Want {
             control: Some(control),
             pool,
         };
-        while !left.calls.is_empty() {
-            if !want.holds() {
-                return fail_all(&mut left, &mut sink, &JoinError::cancelled());
+        while !rest.is_empty() {
+            // The job may have sent other calls before.
+            if !want.holds() || !control.take_back() || control.skips_rest() {
+                return rest.fail_all(&JoinError::cancelled(), sink);
+            }
+            let max = self.shared.config.max_payload;
+            if rest.calls.part(1, max).is_none() {
+                let text = format!("the arguments are larger than `max_payload`, {max} bytes");
+                rest.resolve(Err(JoinError::codec(info.name, text, false)), sink);
+                continue;
             }
             let failed = self.failed.take();
             let failed = failed.filter(|(_, at)| at.elapsed() < FAILURE_LASTS);
@@ -479,36 +540,27 @@ impl Link {
                 Err(_) if !want.holds() => continue,
                 Err(error) => {
                     let error = self.start_failed(error, pool);
-                    return fail_all(&mut left, &mut sink, &error);
+                    return rest.fail_all(&error, sink);
                 }
             };
-            if let Some(error) = self.unable(info, left.starts > 0) {
-                return fail_all(&mut left, &mut sink, &error);
+            if let Some(error) = self.unable(info, rest.has_started()) {
+                return rest.fail_all(&error, sink);
             }
-            match self.exchange(&worker, info, control, &want, &mut left, &mut sink) {
+            match self.exchange(&worker, info, control, &want, &mut rest, sink) {
                 Ok(Stop::Done) => self.recycle(&worker),
-                Ok(Stop::Gone { announced, panic }) => {
+                Ok(Stop::Gone { sent, panic }) => {
+                    let has_panicked = panic.is_some();
                     let error = self.end_of(&worker, info, panic, true);
                     lifecycle::gone(&worker, Some(info.name));
                     self.ready = None;
-                    left.starts += 1;
-                    let retries = self.shared.config.retry_on_crash;
-                    let max_starts = info.attempts.min(retries.saturating_add(1));
-                    let may_retry =
-                        info.idempotent && error.is_crashed() && left.starts < max_starts;
-                    let was_cancelled = control.is_cancelled();
-                    if may_retry && !was_cancelled && control.take_back() {
-                        continue;
-                    }
-                    left.starts = 0;
-                    // Those that may have begun, the running one first.
-                    for _ in 0..announced.max(1) {
-                        if let Some((call, _)) = left.calls.pop_front() {
-                            sink(call, Err(error.replicate()));
+                    match sent.begun(&worker) {
+                        0 if !has_panicked => lost(info, &mut rest, sink),
+                        begun => {
+                            let begun = begun.max(1);
+                            if !self.will_retry(info, control, &error, begun, &mut rest) {
+                                fail_begun(&worker, info, error, begun, &mut rest, sink);
+                            }
                         }
-                    }
-                    if !was_cancelled {
-                        control.take_back();
                     }
                 }
                 // Nothing has begun.
@@ -516,46 +568,39 @@ impl Link {
                     let error = self.end_of(&worker, info, None, false);
                     lifecycle::gone(&worker, None);
                     self.ready = None;
-                    left.losses += 1;
-                    if !error.is_crashed() && !error.is_cancelled() {
+                    match error.is_crashed() || error.is_cancelled() {
+                        true => lost(info, &mut rest, sink),
                         // It has exceeded a limit before it could begin.
-                        if let Some((call, _)) = left.calls.pop_front() {
-                            sink(call, Err(error));
-                        }
-                    } else if left.losses >= MAX_FAILED_STARTS {
-                        let text = "several workers in a row ended before they could begin the job";
-                        let error = JoinError::failed(Failure {
-                            task: Some(info.name.into()),
-                            ..Failure::new(FailureCause::Crashed(text.into()))
-                        });
-                        return fail_all(&mut left, &mut sink, &error);
+                        false => rest.resolve(Err(error), sink),
                     }
-                    control.take_back();
                 }
             }
         }
     }
 
-    /// Calls that are too large get an error, and are no longer left.
-    fn refuse_too_large(
+    /// Decides whether the calls that had begun when their worker ended run again.
+    fn will_retry(
         &self,
         info: &CallInfo,
-        left: &mut Left,
-        sink: &mut dyn FnMut(usize, Outcome),
-    ) {
-        let max = self.shared.config.max_payload;
-        let fits = |payload: &Payload| payload_size(&[&payload.body], &payload.lanes) <= max;
-        if left.calls.iter().all(|(_, payload)| fits(payload)) {
-            return;
+        control: &Control,
+        error: &JoinError,
+        begun: usize,
+        rest: &mut Rest<'_>,
+    ) -> bool {
+        let first = rest.calls.next();
+        let is_second = rest.has_started();
+        let starts = 1 + rest.starts + u32::from(is_second);
+        let retries = self.shared.config.retry_on_crash;
+        let max_starts = info.attempts.min(retries.saturating_add(1));
+        let may_retry = info.idempotent && error.is_crashed() && starts < max_starts;
+        if !may_retry || control.is_cancelled() {
+            return false;
         }
-        for (call, payload) in std::mem::take(&mut left.calls) {
-            if fits(&payload) {
-                left.calls.push_back((call, payload));
-            } else {
-                let text = format!("the arguments are larger than `max_payload`, {max} bytes");
-                sink(call, Err(JoinError::codec(info.name, text, false)));
-            }
+        match is_second {
+            true => rest.starts += 1,
+            false => rest.begun_once = first + begun,
         }
+        true
     }
 
     /// Returns why the worker cannot run the task, or why it need not.
@@ -612,82 +657,75 @@ impl Link {
         }
     }
 
-    /// Sends what is left, and reads results until all are there or the worker is gone. `Err` if nothing
-    /// has begun.
+    /// Sends a message with calls, and reads results until all are there or the worker is gone. `Err` if
+    /// nothing has begun.
     fn exchange(
         &mut self,
         worker: &Arc<Worker>,
         info: &CallInfo,
         control: &Arc<Control>,
         want: &Want<'_>,
-        left: &mut Left,
-        sink: &mut dyn FnMut(usize, Outcome),
+        rest: &mut Rest<'_>,
+        sink: &mut dyn FnMut(Outcome),
     ) -> Result<Stop, ()> {
         let shared = Arc::clone(&self.shared);
         let config = &shared.config;
+        let part = rest.calls.part(rest.most(worker), config.max_payload);
+        let part = part.ok_or(())?;
+        let mut sent = Sent {
+            calls: part.sizes.len(),
+            done: 0,
+        };
         let job = shared.next_job.fetch_add(1, Ordering::Relaxed);
-        if !worker.begin_job(job, info, control) {
+        if !worker.begin_job(info, control) {
             return Err(());
         }
+        if let Some(counter) = worker.counter.as_ref().filter(|_| sent.calls > 1) {
+            counter.reset();
+        }
         // A pool that stops after this finds the job.
-        if !want.holds() || !control.send(worker) {
+        if !want.holds() || !control.send(worker) || control.skips_rest() {
             // It was cancelled, which `run` sees.
             worker.end_job(0);
             return Ok(Stop::Done);
         }
-        let limit = match left.initializes {
+        let limit = match rest.initializes {
             true => info.time_limit,
             false => earlier_limit(config.time_limit, info.time_limit),
         };
-        let window = match self.window {
-            Some((task, window)) if std::ptr::eq(task, info.name) => window,
-            _ => 1,
-        };
-        let sent = left.calls.len();
         // A worker that does not read must not keep this thread for ever.
         set_limits(&shared, worker, limit);
-        if !self.send(worker, job, info, window, left) {
-            // A frame that was not wholly written begins nothing.
+        if !self.send(worker, job, info, &part) {
+            // A message that was not wholly written begins nothing.
             worker.end_job(0);
             worker.kill(KillReason::Leaving);
             return Err(());
         }
         set_limits(&shared, worker, limit);
-        if !left.initializes {
+        if !rest.initializes {
             self.prepare_replacement(worker, want.pool);
         }
-        let mut announced = (window as usize).min(left.calls.len());
         let ready = self.ready.as_mut().expect("the worker is ready");
-        let stop = loop {
-            if left.calls.is_empty() {
-                break Stop::Done;
-            }
-            let frame = match ready.reader.read(&mut worker.socket()) {
+        let gone = |sent, panic| Ok(Stop::Gone { sent, panic });
+        let protocol = |text: &str| worker.kill(KillReason::Protocol(text.into()));
+        while sent.left() > 0 {
+            let mut frame = match ready.reader.read(&mut worker.socket()) {
                 Ok(frame) => frame,
-                // It ended, and has not read all of the frame.
+                // It ended, and has not read all of the message.
                 Err(FrameError::Io(error))
-                    if error.kind() == io::ErrorKind::ConnectionReset
-                        && left.calls.len() == sent =>
+                    if error.kind() == io::ErrorKind::ConnectionReset && sent.done == 0 =>
                 {
                     worker.end_job(0);
                     return Err(());
                 }
                 Err(error) => {
                     protocol_error(worker, error);
-                    break Stop::Gone {
-                        announced,
-                        panic: None,
-                    };
+                    return gone(sent, None);
                 }
             };
             if frame.head.generation != worker.generation() {
-                worker.kill(KillReason::Protocol(
-                    "it sent a message of another worker".into(),
-                ));
-                break Stop::Gone {
-                    announced,
-                    panic: None,
-                };
+                protocol("it sent a message of another worker");
+                return gone(sent, None);
             }
             if frame.head.kind == wire::EVENT {
                 // What cannot be decoded is dropped: an event is no reason to fail a job.
@@ -701,76 +739,61 @@ impl Link {
                     kind: wire::RESULTS,
                     job: of,
                     ..
-                } if of == job => wire::decode_results(frame.payload),
+                } if of == job => wire::decode_results(&mut frame.payload),
                 _ => None,
             };
-            let results = results.filter(|results| results.results.len() <= left.calls.len());
-            let Some(results) = results else {
-                worker.kill(KillReason::Protocol(
-                    "it sent something that is no result".into(),
-                ));
-                break Stop::Gone {
-                    announced,
-                    panic: None,
-                };
+            let results = results.filter(|results| results.len() <= sent.left());
+            let Some(mut results) = results else {
+                protocol("it sent something that is no result");
+                return gone(sent, None);
             };
-            let mut aborts = None;
-            for (status, payload) in results.results {
-                if status == Status::PanickedAndAborts {
-                    aborts = Some(payload);
-                    break;
-                }
-                let (call, _) = left.calls.pop_front().expect("it was counted");
-                sink(call, outcome(status, payload, worker, info));
-            }
-            announced = (results.window as usize).min(left.calls.len());
-            if let Some(panic) = aborts {
-                break Stop::Gone {
-                    announced: 1,
-                    panic: Some(panic),
-                };
-            }
-            self.window = Some((info.name, results.window.clamp(1, 1024)));
-            if !left.calls.is_empty() {
+            if results.len() < sent.left() {
+                // The clocks of the next call.
                 set_limits(&shared, worker, limit);
             }
-        };
-        if matches!(stop, Stop::Done) {
-            worker.end_job(u64::from(!left.initializes));
+            while let Some((status, payload)) = results.next(&mut frame.payload.body) {
+                match status {
+                    Status::PanickedAndAborts => return gone(sent, Some(payload)),
+                    Status::Skipped if sent.calls == 1 => {
+                        protocol("it has skipped a call that it had to run");
+                        return gone(sent, None);
+                    }
+                    Status::Skipped => {
+                        // Neither this one has begun, nor those behind it.
+                        worker.end_job(1);
+                        rest.losses += 1;
+                        if rest.losses >= MAX_FAILED_STARTS && !control.skips_rest() {
+                            protocol("it does not run what it is sent");
+                            return Err(());
+                        }
+                        return Ok(Stop::Done);
+                    }
+                    _ => {}
+                }
+                sent.done += 1;
+                rest.resolve(outcome(status, payload, worker, info), sink);
+            }
         }
-        Ok(stop)
+        worker.end_job(u64::from(!rest.initializes));
+        Ok(Stop::Done)
     }
 
-    /// Writes the calls. Returns false if the frame was not wholly written.
-    fn send(
-        &mut self,
-        worker: &Worker,
-        job: u64,
-        info: &CallInfo,
-        window: u32,
-        left: &Left,
-    ) -> bool {
-        let payloads: Vec<&Payload> = left.calls.iter().map(|(_, payload)| payload).collect();
+    /// Writes calls. Returns false if the message was not wholly written.
+    fn send(&mut self, worker: &Worker, job: u64, info: &CallInfo, calls: &Part<'_>) -> bool {
         let head = RunHead {
             task: info.name,
             version: info.version,
-            window,
             level: events::current_level(),
         };
-        let head = wire::encode_run(&head, &payloads);
-        let mut body = vec![&head[..]];
-        let mut lanes = Vec::new();
-        for payload in &payloads {
-            body.push(&payload.body);
-            lanes.extend(payload.lanes.iter().cloned());
-        }
+        let head = wire::encode_run(&head, calls.sizes);
         let frame = Head {
             kind: wire::RUN,
             generation: worker.generation(),
             job,
         };
+        let body = [&head[..], calls.bodies];
         let mut out = NoSigpipe(worker.socket());
-        write_frame(&mut out, &mut self.scratch, frame, &body, &lanes).is_ok()
+        write_frame(&mut out, &mut self.scratch, frame, &body, calls.lanes).is_ok()
     }
 
     /// If this is the last job of the worker, starts the next worker meanwhile.
@@ -922,10 +945,46 @@ fn initialize_apart(shared: &Arc<Shared>, starting: Starting, pool: Arc<PoolInne
     Next::Prepares { worker, result }
 }
 
-fn fail_all(left: &mut Left, sink: &mut dyn FnMut(usize, Outcome), error: &JoinError) {
-    for (call, _) in left.calls.drain(..) {
-        sink(call, Err(error.replicate()));
+/// The worker was gone before it had begun any of the calls. Another one gets them, a few times.
+fn lost(info: &CallInfo, rest: &mut Rest<'_>, sink: &mut dyn FnMut(Outcome)) {
+    rest.losses += 1;
+    if rest.losses >= MAX_FAILED_STARTS {
+        let text = "several workers in a row ended before they could begin the job";
+        let error = JoinError::failed(Failure {
+            task: Some(info.name.into()),
+            ..Failure::new(FailureCause::Crashed(text.into()))
+        });
+        rest.fail_all(&error, sink);
     }
+}
+
+/// Fails the calls that had begun when the worker ended. The last one of them was running.
+fn fail_begun(
+    worker: &Worker,
+    info: &CallInfo,
+    error: JoinError,
+    begun: usize,
+    rest: &mut Rest<'_>,
+    sink: &mut dyn FnMut(Outcome),
+) {
+    let was_cancelled = matches!(worker.kill_reason(), Some(KillReason::Cancelled));
+    for _ in 1..begun {
+        let text =
+            "ended in a later call of the same chunk, before it had sent the result of this one";
+        let ended = || Failure {
+            task: Some(info.name.into()),
+            worker: Some(worker.pid()),
+            status: error.exit_status(),
+            may_have_run: true,
+            ..Failure::new(FailureCause::Crashed(text.into()))
+        };
+        let own = match was_cancelled {
+            true => error.replicate(),
+            false => JoinError::failed(ended()),
+        };
+        rest.resolve(Err(own), sink);
+    }
+    rest.resolve(Err(error), sink);
 }
 
 fn unknown_task(info: &CallInfo, text: String) -> JoinError {
@@ -991,6 +1050,7 @@ fn outcome(status: Status, payload: Payload, worker: &Worker, info: &CallInfo) -
             Err(JoinError::codec(info.name, text, true))
         }
         Status::UnknownTask => Err(unknown_task(info, text())),
+        Status::Skipped => Err(JoinError::cancelled()),
     }
 }
 

@@ -66,7 +66,7 @@ impl JobClosure<()> for Forward {
         let info = job.info().clone();
         let outcome = job.encode().and_then(|call| {
             let outcome = target.run_one(&info, call, origin);
-            target.decide(&info, outcome, origin)
+            target.decide(info.name, outcome, origin)
         });
         match outcome {
             Ok(output) => {

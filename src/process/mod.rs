@@ -20,8 +20,11 @@
 #![cfg_attr(not(unix), allow(dead_code))]
 
 mod builder;
+mod calls;
 #[cfg(unix)]
 mod child;
+#[cfg(unix)]
+mod counter;
 pub(crate) mod events;
 #[cfg(unix)]
 mod exchange;
@@ -31,6 +34,7 @@ mod init;
 #[cfg(unix)]
 mod lifecycle;
 mod line;
+mod map;
 #[cfg(unix)]
 mod memory;
 #[cfg(unix)]
@@ -53,7 +57,7 @@ pub use self::builder::{ProcessPoolBuilder, WorkerStdio};
 pub use self::init::TestEntry;
 pub use self::init::{init, init_tasks};
 pub use self::line::{OutputLine, OutputStream};
-pub(crate) use self::pool::{CallSubmitter, Target, decode};
+pub(crate) use self::pool::Target;
 pub use self::pool::{ProcessPool, SubmitCall, WorkerInfo, WorkerState};
 #[cfg(not(unix))]
 use self::unsupported::{child, exchange, worker};

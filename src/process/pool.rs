@@ -9,7 +9,7 @@
 //! Queue, permits, counts, shutdown and waits are those of the [`ThreadPool`].
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use futures::future::FusedFuture;
 
-use crate::call::codec::Payload;
+use crate::call::codec::{CodecError, Payload};
 use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::error::{BuildError, Failure, FailureCause, JoinError, Refusal, SubmitError};
 use crate::pool::expiry::{self, ExpiryGuard};
@@ -29,6 +29,7 @@ use crate::pool::{
     WorkerHooks,
 };
 use crate::process::builder::{Config, ProcessPoolBuilder};
+use crate::process::calls::Calls;
 use crate::process::exchange::{Link, Outcome, Shared, Want};
 use crate::process::worker::{Activity, Control, Worker};
 use crate::task::cell::{JobClosure, RawTask, Scheduler, StartBy, TaskCell};
@@ -411,11 +412,16 @@ impl CallSubmitter {
         queued.map_err(|(closed, call)| (closed.into(), call))
     }
 
+    pub(crate) fn pool(&self) -> &Arc<PoolInner> {
+        &self.pool
+    }
+
     /// Makes what a job needs to reach a worker.
     pub(crate) fn target(&self) -> Target {
         Target {
             shared: Arc::clone(&self.shared),
             control: Arc::default(),
+            keeps_outcome: Cell::new(false),
         }
     }
 
@@ -441,6 +447,7 @@ struct Remote<T: Task> {
 pub(crate) struct Target {
     shared: Arc<Shared>,
     control: Arc<Control>,
+    keeps_outcome: Cell<bool>,
 }
 
 impl<T: Task> JobClosure<T::Output> for Remote<T> {
@@ -455,37 +462,44 @@ impl<T: Task> JobClosure<T::Output> for Remote<T> {
             expiry,
         } = self;
         drop(expiry);
-        let info = call.info().clone();
-        let encoded = call.encode();
-        drop_catching("the destructor of a call's arguments", call);
-        let outcome = match encoded {
-            Ok(payload) => target.run_one(&info, payload, origin),
-            Err(error) => {
-                let text = format!("the arguments could not be encoded: {error}");
-                Err(JoinError::codec(info.name, text, false).submitted_at(origin))
-            }
-        };
-        let payload = target.decide(&info, outcome, origin)?;
-        decode::<T>(&info, payload, origin)
+        let outcome = target.run_call(call, origin);
+        let output = target.decide(T::NAME, outcome, origin)?;
+        decode::<T>(output, origin)
     }
 }
 
+impl Target {
+    /// Runs a call in the worker of this thread. The caller [decides](Self::decide) between the outcome and
+    /// a cancel.
+    pub(crate) fn run_call<T: Task>(&self, call: Call<T>, origin: Origin) -> Outcome {
+        let info = call.info().clone();
+        let encoded = call.encode();
+        drop_catching("the destructor of a call's arguments", call);
+        match encoded {
+            Ok(payload) => self.run_one(&info, payload, origin),
+            Err(error) => Err(unencodable(info.name, &error, origin)),
+        }
+    }
+}
+
+/// The error of a call that could not be encoded.
+pub(crate) fn unencodable(task: &'static str, error: &CodecError, origin: Origin) -> JoinError {
+    let text = format!("the arguments could not be encoded: {error}");
+    JoinError::codec(task, text, false).submitted_at(origin)
+}
+
 /// Decodes a result in this process.
-pub(crate) fn decode<T: Task>(
-    info: &CallInfo,
-    payload: Payload,
-    origin: Origin,
-) -> Result<T::Output, JoinError> {
-    decode_output::<T>(payload).map_err(|error| {
+pub(crate) fn decode<T: Task>(output: Payload, origin: Origin) -> Result<T::Output, JoinError> {
+    decode_output::<T>(output).map_err(|error| {
         let text = format!("the result could not be decoded: {error}");
-        JoinError::codec(info.name, text, true).submitted_at(origin)
+        JoinError::codec(T::NAME, text, true).submitted_at(origin)
     })
 }
 
 impl Target {
     pub(crate) fn run_one(&self, info: &CallInfo, payload: Payload, origin: Origin) -> Outcome {
         let mut outcome = None;
-        self.run(info, vec![(0, payload)], origin, &mut |_, result| {
+        self.run(info, &Calls::from(payload), origin, &mut |result| {
             outcome = Some(result);
         });
         // There is one result for each call.
@@ -496,9 +510,9 @@ impl Target {
     pub(crate) fn run(
         &self,
         info: &CallInfo,
-        calls: Vec<(usize, Payload)>,
+        calls: &Calls,
         origin: Origin,
-        sink: &mut dyn FnMut(usize, Outcome),
+        sink: &mut dyn FnMut(Outcome),
     ) {
         // A job that runs inside of another one, in a destructor or a callback, has a worker of its own.
         let own = LINK.with(|link| link.borrow_mut().take());
@@ -511,12 +525,28 @@ impl Target {
         }
     }
 
+    /// Returns whether the job was cancelled. It may still be.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.control.is_cancelled()
+    }
+
+    /// The outcome stands although the job was cancelled: it contains what became of each call.
+    pub(crate) fn keep_outcome(&self) {
+        self.keeps_outcome.set(true);
+    }
+
     /// Decides between the outcome and a cancel.
-    pub(crate) fn decide(&self, info: &CallInfo, outcome: Outcome, origin: Origin) -> Outcome {
+    pub(crate) fn decide<V>(
+        &self,
+        task: &'static str,
+        outcome: Result<V, JoinError>,
+        origin: Origin,
+    ) -> Result<V, JoinError> {
         if self.control.decide() {
             return outcome;
         }
         match outcome {
+            Ok(value) if self.keeps_outcome.get() => Ok(value),
             Err(error) if error.is_cancelled() || !error.may_have_run() => {
                 Err(match error.is_cancelled() {
                     true => error,
@@ -524,12 +554,15 @@ impl Target {
                 })
             }
             // It ended in its grace, or in the moment of the cancel.
-            _ => Err(JoinError::failed(Failure {
-                task: Some(info.name.into()),
-                may_have_run: true,
-                origin: Some(origin),
-                ..Failure::new(FailureCause::Killed)
-            })),
+            outcome => {
+                drop_catching("the destructor of a job's result", outcome);
+                Err(JoinError::failed(Failure {
+                    task: Some(task.into()),
+                    may_have_run: true,
+                    origin: Some(origin),
+                    ..Failure::new(FailureCause::Killed)
+                }))
+            }
         }
     }
 }
@@ -552,6 +585,10 @@ impl Scheduler for ProcessRef {
             Cancel::Requested if cancel(&self.control, &self.shared) => Cancel::Stopping,
             other => other,
         }
+    }
+
+    fn on_request(&self) {
+        self.control.skip_rest();
     }
 }
 

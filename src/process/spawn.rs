@@ -29,6 +29,7 @@ use rustix::process::{Pid, Signal};
 use crate::error::StartFailed;
 use crate::process::builder::{Config, Program, StdioKind};
 use crate::process::child::own_build;
+use crate::process::counter::Counter;
 use crate::process::exchange::{END_PATIENCE, WANTED_EVERY, Want, describe_end, last_output};
 use crate::process::frame::{FrameError, FrameReader, Head, NoSigpipe, write_frame};
 use crate::process::init::{Entry, worker_name};
@@ -165,7 +166,18 @@ impl Starting {
         let stdout = Stdout::of(config)
             .map_err(|error| StartError::of_system("failed to make a pipe", &error))?;
         command.stdout(stdout.at_start(config));
-        send_setup(&own, config, generation, stdout.handed_over()).map_err(|error| {
+        let counter = Counter::new().ok();
+        let descriptors = counter.as_ref().map(Counter::as_fd).into_iter();
+        let descriptors: Vec<_> = descriptors.chain(stdout.handed_over()).collect();
+        let setup = Setup {
+            depth: config.depth,
+            address_space_limit: config.address_space_limit,
+            nice: config.nice,
+            max_payload: config.max_payload,
+            generation,
+            has_counter: counter.is_some(),
+        };
+        send_setup(&own, &setup, descriptors).map_err(|error| {
             StartError::of_system("failed to write to the socket of a worker", &error)
         })?;
         let spawned = command.spawn();
@@ -211,7 +223,8 @@ impl Starting {
             stdout: add(OutputStream::Stdout, stdout, &config.stdout),
             stderr: add(OutputStream::Stderr, stderr, &config.stderr),
         };
-        let worker = Arc::new(Worker::new(pid, generation, own, pidfd(pid), handle));
+        let worker = Worker::new(pid, generation, own, pidfd(pid), counter, handle);
+        let worker = Arc::new(worker);
         let _ = running.set(Arc::downgrade(&worker));
         // From here on the worker is killed and reaped when it is dropped.
         piped.map_err(|error| {
@@ -331,46 +344,38 @@ impl Starting {
 /// Writes the first message, with the standard output of a worker that gets it later.
 fn send_setup(
     socket: &UnixStream,
-    config: &Config,
-    generation: u32,
-    stdout: Option<BorrowedFd<'_>>,
+    setup: &Setup,
+    descriptors: Vec<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let setup = Setup {
-        depth: config.depth,
-        address_space_limit: config.address_space_limit,
-        nice: config.nice,
-        max_payload: config.max_payload,
-        generation,
-    };
     let head = Head {
         kind: wire::SETUP,
-        generation,
+        generation: setup.generation,
         job: 0,
     };
-    let mut out = WithDescriptor {
+    let mut out = WithDescriptors {
         socket,
-        descriptor: stdout,
+        descriptors,
     };
     // It fits into the buffer of a new socket, so this does not wait.
     write_frame(&mut out, &mut Vec::new(), head, &[&setup.encode()], &[])
 }
 
-/// Sends a descriptor along with the first byte.
-struct WithDescriptor<'a> {
+/// Sends up to two descriptors along with the first byte.
+struct WithDescriptors<'a> {
     socket: &'a UnixStream,
-    descriptor: Option<BorrowedFd<'a>>,
+    descriptors: Vec<BorrowedFd<'a>>,
 }
 
-impl io::Write for WithDescriptor<'_> {
+impl io::Write for WithDescriptors<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(descriptor) = self.descriptor.take() else {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        if descriptors.is_empty() {
             return io::Write::write(&mut NoSigpipe(self.socket), bytes);
-        };
-        let descriptors = [descriptor];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fits = control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        debug_assert!(fits, "there is space for one");
+        debug_assert!(fits, "there is space for two");
         // Nothing has closed the other end yet, so there is no signal to suppress.
         let parts = [io::IoSlice::new(bytes)];
         Ok(sendmsg(

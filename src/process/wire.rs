@@ -4,14 +4,19 @@
 //! pool   ── SETUP ──► worker      the worker's limits, what it needs to know
 //! pool   ◄── HELLO ── worker      its build, its tasks
 //! pool   ── RUN ────► worker      one or more calls of one task
-//! pool   ◄── RESULTS ─ worker     results of them, in order; which further calls may begin
+//! pool   ◄── RESULTS ─ worker     results of them, in order
 //! pool   ◄── EVENT ── worker      a `tracing` event
 //! ```
 //!
+//! Which of the calls have begun is told by a number that both sides share: see `counter.rs`.
+//!
 //! What a worker sends is untrusted: each read checks what is left.
+
+use std::vec;
 
 use crate::call::bytes::Bytes;
 use crate::call::codec::Payload;
+use crate::process::calls::Size;
 
 /// Changes with everything in this file, and in `frame.rs`.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -39,16 +44,19 @@ pub(crate) enum Status {
     BadOutput,
     /// The worker does not have the task. The payload is the reason.
     UnknownTask,
+    /// The call and those behind it were not begun, because the pool has asked for that.
+    Skipped,
 }
 
 impl Status {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Returned,
         Self::Panicked,
         Self::PanickedAndAborts,
         Self::BadArguments,
         Self::BadOutput,
         Self::UnknownTask,
+        Self::Skipped,
     ];
 
     fn of(byte: u8) -> Option<Self> {
@@ -85,12 +93,22 @@ impl Writer {
 
 /// Reads what a [`Writer`] wrote. `None` if that is not what is there.
 #[derive(Debug)]
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Reader<'a>(
+    /// What is left.
+    &'a [u8],
+    /// How much was read.
+    usize,
+);
 
 impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes, 0)
+    }
+
     pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, left) = self.0.split_at_checked(len)?;
         self.0 = left;
+        self.1 += len;
         Some(taken)
     }
 
@@ -127,6 +145,8 @@ pub(crate) struct Setup {
     pub(crate) nice: Option<i32>,
     pub(crate) max_payload: u64,
     pub(crate) generation: u32,
+    /// The first descriptor that is sent along is a counter.
+    pub(crate) has_counter: bool,
 }
 
 impl Setup {
@@ -137,11 +157,12 @@ impl Setup {
         out.u64(self.max_payload);
         out.u8(u8::from(self.nice.is_some()));
         out.u32(self.nice.unwrap_or(0) as u32);
+        out.u8(u8::from(self.has_counter));
         out.0
     }
 
     pub(crate) fn decode(body: &[u8]) -> Option<Self> {
-        let mut body = Reader(body);
+        let mut body = Reader::new(body);
         if body.u32()? != PROTOCOL {
             return None;
         }
@@ -155,6 +176,7 @@ impl Setup {
             address_space_limit,
             max_payload,
             nice: (has_nice > 0).then_some(nice),
+            has_counter: body.u8()? > 0,
         })
     }
 }
@@ -179,7 +201,7 @@ impl Hello {
     }
 
     pub(crate) fn decode(body: &[u8]) -> Option<Self> {
-        let mut body = Reader(body);
+        let mut body = Reader::new(body);
         if body.u32()? != PROTOCOL {
             return None;
         }
@@ -198,96 +220,106 @@ impl Hello {
 pub(crate) struct RunHead<'a> {
     pub(crate) task: &'a str,
     pub(crate) version: u32,
-    /// How many calls may begin before the first results are sent.
-    pub(crate) window: u32,
     /// The most verbose level of `tracing` events that the pool's side wants; 0 for none.
     pub(crate) level: u8,
 }
 
-/// Puts calls together: what is written, except for the lanes. The bodies follow the returned bytes.
-pub(crate) fn encode_run(head: &RunHead<'_>, calls: &[&Payload]) -> Vec<u8> {
-    let mut out = Writer::default();
+/// Puts calls together: what is written before their bodies and lanes.
+pub(crate) fn encode_run(head: &RunHead<'_>, calls: &[Size]) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(
+        head.task.len() + 16 + SIZE * calls.len(),
+    ));
     out.bytes(head.task.as_bytes()).u32(head.version);
-    out.u32(head.window).u8(head.level);
-    encode_sizes(&mut out, calls.iter().copied());
+    out.u8(head.level).u32(calls.len() as u32);
+    for call in calls {
+        out.u64(call.body as u64).u32(call.lanes as u32);
+    }
     out.0
 }
 
-fn encode_sizes<'a>(out: &mut Writer, payloads: impl ExactSizeIterator<Item = &'a Payload>) {
-    out.u32(payloads.len() as u32);
-    for payload in payloads {
-        out.u64(payload.body.len() as u64);
-        out.u32(payload.lanes.len() as u32);
-    }
-}
+/// How many bytes a size takes.
+const SIZE: usize = 12;
 
 /// Takes calls apart again.
-pub(crate) fn decode_run(frame: &mut Payload) -> Option<(RunHead<'_>, Vec<Payload>)> {
+pub(crate) fn decode_run(frame: &mut Payload) -> Option<(RunHead<'_>, Parts<()>)> {
     let lanes = std::mem::take(&mut frame.lanes);
-    let mut body = Reader(&frame.body);
+    let mut body = Reader::new(&frame.body);
     let head = RunHead {
         task: body.text()?,
         version: body.u32()?,
-        window: body.u32()?,
         level: body.u8()?,
     };
-    let count = body.u32()?;
-    let sizes = decode_sizes(&mut body, count, |_| Some(()))?;
-    Some((
-        head,
-        split(&mut body, lanes, &sizes)?
-            .into_iter()
-            .map(|((), call)| call)
-            .collect(),
-    ))
+    let parts = Parts::new(&mut body, lanes, |_| Some(()))?;
+    Some((head, parts))
 }
 
-type Sized<T> = (T, u64, u32);
-
-/// Each entry is `extra`, then the sizes.
-fn decode_sizes<T>(
-    body: &mut Reader<'_>,
-    count: u32,
-    mut extra: impl FnMut(&mut Reader<'_>) -> Option<T>,
-) -> Option<Vec<Sized<T>>> {
-    let mut sizes = Vec::new();
-    for _ in 0..count {
-        sizes.push((extra(body)?, body.u64()?, body.u32()?));
-    }
-    Some(sizes)
+/// What a message has for each call, in order.
+#[derive(Debug)]
+pub(crate) struct Parts<T> {
+    sizes: vec::IntoIter<(T, usize, usize)>,
+    lanes: vec::IntoIter<Bytes>,
+    /// Where the next body begins in the message.
+    at: usize,
+    /// There is one part in all, so it can have the buffer of the message.
+    is_only: bool,
 }
 
-fn split<T: Copy>(
-    body: &mut Reader<'_>,
-    lanes: Vec<Bytes>,
-    sizes: &[Sized<T>],
-) -> Option<Vec<(T, Payload)>> {
-    let mut lanes = lanes.into_iter();
-    let mut payloads = Vec::with_capacity(sizes.len());
-    for (extra, len, count) in sizes {
-        let body = body.take(usize::try_from(*len).ok()?)?.to_vec();
-        if lanes.len() < *count as usize {
+impl<T> Parts<T> {
+    /// Reads the sizes, each of which stands behind what `extra` reads. `None` if they do not fit to what is
+    /// there.
+    fn new(
+        body: &mut Reader<'_>,
+        lanes: Vec<Bytes>,
+        mut extra: impl FnMut(&mut Reader<'_>) -> Option<T>,
+    ) -> Option<Self> {
+        let len = body.0.len();
+        let count = body.u32()? as usize;
+        if count > len / SIZE {
             return None;
         }
-        let lanes = lanes.by_ref().take(*count as usize).collect();
-        payloads.push((*extra, Payload { body, lanes }));
+        let mut sizes = Vec::with_capacity(count);
+        let (mut bodies, mut all_lanes) = (0_usize, 0_usize);
+        for _ in 0..count {
+            let extra = extra(body)?;
+            let (body, lanes) = (usize::try_from(body.u64()?).ok()?, body.u32()? as usize);
+            bodies = bodies.checked_add(body)?;
+            all_lanes = all_lanes.checked_add(lanes)?;
+            sizes.push((extra, body, lanes));
+        }
+        // Nothing may be missing or left over.
+        let fits = bodies == body.0.len() && all_lanes == lanes.len();
+        fits.then(|| Self {
+            is_only: count == 1,
+            sizes: sizes.into_iter(),
+            lanes: lanes.into_iter(),
+            at: body.1,
+        })
     }
-    // Nothing may be left over.
-    (body.0.is_empty() && lanes.len() == 0).then_some(payloads)
+
+    pub(crate) fn len(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Returns the next part. `message` is the body of the message that the parts were made of.
+    pub(crate) fn next(&mut self, message: &mut Vec<u8>) -> Option<(T, Payload)> {
+        let (extra, body, lanes) = self.sizes.next()?;
+        let body = if self.is_only {
+            message.drain(..self.at);
+            std::mem::take(message)
+        } else {
+            let start = self.at;
+            self.at += body;
+            message[start..self.at].to_vec()
+        };
+        let lanes = self.lanes.by_ref().take(lanes).collect();
+        Some((extra, Payload { body, lanes }))
+    }
 }
 
-/// Results of calls, in order.
-#[derive(Debug)]
-pub(crate) struct Results {
-    /// How many further calls may begin before the next results are sent.
-    pub(crate) window: u32,
-    pub(crate) results: Vec<(Status, Payload)>,
-}
-
-/// Puts results together: what is written, except for the bodies and lanes.
-pub(crate) fn encode_results(window: u32, results: &[(Status, Payload)]) -> Vec<u8> {
-    let mut out = Writer::default();
-    out.u32(window).u32(results.len() as u32);
+/// Puts results together: what is written before their bodies and lanes.
+pub(crate) fn encode_results(results: &[(Status, Payload)]) -> Vec<u8> {
+    let mut out = Writer(Vec::with_capacity(4 + (1 + SIZE) * results.len()));
+    out.u32(results.len() as u32);
     for (status, payload) in results {
         out.u8(*status as u8);
         out.u64(payload.body.len() as u64);
@@ -297,12 +329,11 @@ pub(crate) fn encode_results(window: u32, results: &[(Status, Payload)]) -> Vec<
 }
 
 /// Takes results apart again.
-pub(crate) fn decode_results(frame: Payload) -> Option<Results> {
-    let mut body = Reader(&frame.body);
-    let (window, count) = (body.u32()?, body.u32()?);
-    let sizes = decode_sizes(&mut body, count, |body| Status::of(body.u8()?))?;
-    let results = split(&mut body, frame.lanes, &sizes)?;
-    Some(Results { window, results })
+pub(crate) fn decode_results(frame: &mut Payload) -> Option<Parts<Status>> {
+    let lanes = std::mem::take(&mut frame.lanes);
+    Parts::new(&mut Reader::new(&frame.body), lanes, |body| {
+        Status::of(body.u8()?)
+    })
 }
 
 /// The payload of a panic.
@@ -317,7 +348,7 @@ pub(crate) fn encode_panic(message: &str, location: &str) -> Payload {
 }
 
 pub(crate) fn decode_panic(payload: &Payload) -> Option<(&str, &str)> {
-    let mut body = Reader(&payload.body);
+    let mut body = Reader::new(&payload.body);
     Some((body.text()?, body.text()?))
 }
 
@@ -369,6 +400,7 @@ mod tests {
             nice: Some(-5),
             max_payload: 7,
             generation: 9,
+            has_counter: true,
         };
         let bytes = setup.encode();
         assert_eq!(Setup::decode(&bytes), Some(setup));
@@ -388,7 +420,7 @@ mod tests {
 
     #[test]
     fn calls_are_put_together_and_taken_apart() {
-        let calls = [
+        let mut all = vec![
             payload(b"one", &[b"x"]),
             payload(b"", &[]),
             payload(b"three", &[b"y", b"z"]),
@@ -396,17 +428,19 @@ mod tests {
         let head = RunHead {
             task: "t",
             version: 2,
-            window: 4,
             level: 1,
         };
-        let refs: Vec<_> = calls.iter().collect();
-        let mut whole = frame(encode_run(&head, &refs), &refs);
-        let (decoded, parts) = decode_run(&mut whole).unwrap();
-        assert_eq!(decoded, head);
-        let same =
-            |(a, b): (&Payload, &Payload)| a.body == b.body && a.lanes.len() == b.lanes.len();
-        assert_eq!(parts.len(), 3);
-        assert!(parts.iter().zip(&calls).all(same));
+        for calls in [all.split_off(2), all] {
+            let sizes: Vec<_> = calls.iter().map(Size::of).collect();
+            let refs: Vec<_> = calls.iter().collect();
+            let mut whole = frame(encode_run(&head, &sizes), &refs);
+            let (decoded, mut parts) = decode_run(&mut whole).unwrap();
+            assert_eq!((decoded, parts.len()), (head, calls.len()));
+            for call in &calls {
+                assert_eq!(parts.next(&mut whole.body), Some(((), call.clone())));
+            }
+            assert_eq!(parts.next(&mut whole.body), None);
+        }
     }
 
     #[test]
@@ -416,20 +450,22 @@ mod tests {
             (Status::Panicked, encode_panic("m", "l")),
         ];
         let parts: Vec<_> = results.iter().map(|(_, part)| part).collect();
-        let whole = frame(encode_results(3, &results), &parts);
-        let decoded = decode_results(whole.clone()).unwrap();
-        assert_eq!((decoded.window, decoded.results.len()), (3, 2));
-        assert_eq!(decode_panic(&decoded.results[1].1), Some(("m", "l")));
+        let whole = frame(encode_results(&results), &parts);
+        let mut copy = whole.clone();
+        let mut decoded = decode_results(&mut copy).unwrap();
+        assert_eq!(decoded.next(&mut copy.body).unwrap().0, Status::Returned);
+        let (_, panic) = decoded.next(&mut copy.body).unwrap();
+        assert_eq!(decode_panic(&panic), Some(("m", "l")));
         for len in 0..whole.body.len() {
             let mut short = whole.clone();
             short.body.truncate(len);
-            assert!(decode_results(short).is_none(), "{len} bytes");
+            assert!(decode_results(&mut short).is_none(), "{len} bytes");
         }
         let mut longer = whole.clone();
         longer.body.push(0);
-        assert!(decode_results(longer).is_none());
+        assert!(decode_results(&mut longer).is_none());
         let mut huge = whole;
-        huge.body[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(decode_results(huge).is_none());
+        huge.body[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(decode_results(&mut huge).is_none());
     }
 }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use rustix::process::{
 };
 
 use crate::call::CallInfo;
+use crate::process::counter::Counter;
 use crate::process::output::OutputHandle;
 
 /// A worker process. The pool's supervisor and the exchange thread that uses it share it.
@@ -40,6 +41,8 @@ pub(crate) struct Worker {
     socket: UnixStream,
     /// Readable once the process has ended. `None` where the system has no such thing.
     pidfd: Option<OwnedFd>,
+    /// Tells how many calls of a batch have begun. Without it a worker gets no batches.
+    pub(crate) counter: Option<Counter>,
     /// Read what the process writes, where that is piped.
     pub(crate) output: Outputs,
     /// The resident memory in bytes when it was last looked at; 0 before that.
@@ -51,6 +54,8 @@ pub(crate) struct Worker {
 /// The pipes that the pool reads. Dropping them closes them.
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
+    /// Never read: it keeps the pipe open.
+    #[allow(dead_code)]
     pub(crate) stdout: Option<OutputHandle>,
     pub(crate) stderr: Option<OutputHandle>,
 }
@@ -105,7 +110,6 @@ pub(crate) enum KillReason {
 
 /// The job that a worker runs.
 struct Current {
-    job: u64,
     task: &'static str,
     label: Option<Cow<'static, str>>,
     since: Instant,
@@ -135,6 +139,7 @@ impl Worker {
         generation: u32,
         socket: UnixStream,
         pidfd: Option<OwnedFd>,
+        counter: Option<Counter>,
         output: Outputs,
     ) -> Self {
         Self {
@@ -143,6 +148,7 @@ impl Worker {
             generation,
             socket,
             pidfd,
+            counter,
             output,
             resident: AtomicU64::new(0),
             life: Mutex::new(Life {
@@ -202,13 +208,12 @@ impl Worker {
     }
 
     /// Marks the worker as running `job`. Returns false if no job may be sent to it any more.
-    pub(crate) fn begin_job(&self, job: u64, info: &CallInfo, control: &Arc<Control>) -> bool {
+    pub(crate) fn begin_job(&self, info: &CallInfo, control: &Arc<Control>) -> bool {
         let mut life = self.life();
         if life.ended.is_some() || life.kill.is_some() || life.leaving {
             return false;
         }
         life.current = Some(Current {
-            job,
             task: info.name,
             label: info.label.clone(),
             since: Instant::now(),
@@ -551,6 +556,8 @@ impl std::fmt::Debug for Worker {
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     state: Mutex<Stage>,
+    /// Calls that have not begun are no longer wanted. Written under the lock.
+    skips: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -594,6 +601,27 @@ impl Control {
             Stage::Waiting => true,
             Stage::Cancelled | Stage::Decided => false,
         }
+    }
+
+    /// Skips the calls that have not begun. A running one is left alone.
+    pub(crate) fn skip_rest(&self) {
+        let stage = self.stage();
+        // Ordering: a thread that is about to send a batch sees this after it has made the stage `Sent`, or
+        // the worker is asked here.
+        self.skips.store(true, Ordering::Release);
+        let worker = match &*stage {
+            Stage::Sent(worker) => Some(Arc::clone(worker)),
+            _ => None,
+        };
+        drop(stage);
+        if let Some(counter) = worker.as_ref().and_then(|worker| worker.counter.as_ref()) {
+            counter.stop();
+        }
+    }
+
+    /// Returns whether calls that have not begun are skipped.
+    pub(crate) fn skips_rest(&self) -> bool {
+        self.skips.load(Ordering::Acquire)
     }
 
     /// Decides the outcome. Returns false if the job was cancelled before.

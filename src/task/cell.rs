@@ -114,6 +114,9 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_cancel(&self, cancel: Cancel) -> Cancel {
         cancel
     }
+    /// A cancel request was set, of a task whose executor must not stop it. Calls of a chunk that have not
+    /// begun need not run. No lock is held.
+    fn on_request(&self) {}
     /// The outcome is visible, of a task that `runner` has run or that did not run. Wakes what waits
     /// for an idle pool, so no lock may be held.
     fn on_published(&self, runner: Option<Runner>) {
@@ -735,13 +738,27 @@ pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
     cancel_if(task, false)
 }
 
+/// Cancels a queued task for its handle. A running one gets a cancel request, and is not stopped by any
+/// executor.
+pub(crate) fn request_cancel<K: RawTask + ?Sized>(task: &K) {
+    match task.begin_cancel(false) {
+        Cancel::Requested => task.scheduler().on_request(),
+        cancel => {
+            let _ = finish_cancel(task, cancel);
+        }
+    }
+}
+
 /// Cancels a task if it is queued. A running one gets no cancel request.
 pub(crate) fn cancel_if_queued<K: RawTask + ?Sized>(task: &K) {
     let _ = cancel_if(task, true);
 }
 
 fn cancel_if<K: RawTask + ?Sized>(task: &K, only_queued: bool) -> Cancel {
-    let cancel = task.begin_cancel(only_queued);
+    finish_cancel(task, task.begin_cancel(only_queued))
+}
+
+fn finish_cancel<K: RawTask + ?Sized>(task: &K, cancel: Cancel) -> Cancel {
     match cancel {
         Cancel::DropClosure => {
             publish(task, &JoinError::cancelled());

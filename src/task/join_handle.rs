@@ -17,7 +17,9 @@ use crate::park::parker::Parker;
 use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
 use crate::task::cancel_handle::CancelHandle;
 use crate::task::cancel_on_drop::CancelOnDrop;
-use crate::task::cell::{JoinTask, RawTask, Role, Taken, cancel, cancel_if_queued, state_of};
+use crate::task::cell::{
+    JoinTask, RawTask, Role, Taken, cancel, cancel_if_queued, request_cancel, state_of,
+};
 use crate::task::context::{ThreadId, may_be_waited_for, note_backlog};
 use crate::task::state::{Cancel, OutcomeKind, Poller, Register, Stage, Waiter};
 use crate::task::tagged::Tagged;
@@ -563,6 +565,13 @@ impl<T> JoinHandle<T> {
         match &self.slot {
             Slot::Pending(_) => CancelHandle::new(self.raw()),
             Slot::Consumed(kind) => CancelHandle::of_consumed(*kind),
+        }
+    }
+
+    /// Cancels the job if it is queued. A running one gets a cancel request, and is not stopped.
+    pub(crate) fn request_cancel(&self) {
+        if let Slot::Pending(task) = &self.slot {
+            request_cancel(&**task);
         }
     }
 

@@ -105,7 +105,7 @@ fn read_frame(socket: &mut impl Read) -> io::Result<(Head, Vec<u8>)> {
 
 /// Results of `count` calls, each with the same answer.
 fn results(count: u32, status: u8, answer: &[u8]) -> Vec<u8> {
-    let mut out = Bytes::default().u32(1).u32(count);
+    let mut out = Bytes::default().u32(count);
     for _ in 0..count {
         out = out.u8(status).u64(answer.len() as u64).u32(0);
     }
@@ -121,7 +121,7 @@ fn one() -> Vec<u8> {
 }
 
 /// What the fake worker does. It is an argument of the job.
-const TRICKS: [&str; 24] = [
+const TRICKS: [&str; 25] = [
     "noise",
     "zeros",
     "no-magic",
@@ -137,6 +137,7 @@ const TRICKS: [&str; 24] = [
     "short-body",
     "long-body",
     "status",
+    "skipped",
     "sizes",
     "half-frame",
     "half-head",
@@ -195,8 +196,8 @@ fn perform(trick: &str, socket: &UnixStream, head: Head) {
             &one(),
         )),
         "two-results" => send(honest(answer, &results(2, 0, &[1]))),
-        "many-results" => send(honest(answer, &Bytes::default().u32(1).u32(u32::MAX).0)),
-        // It says that the job may begin, again and again, and then that it was something else.
+        "many-results" => send(honest(answer, &Bytes::default().u32(u32::MAX).0)),
+        // It says nothing, again and again, and then that it was something else.
         "no-results" => {
             for _ in 0..100 {
                 send(honest(answer, &results(0, 0, &[])));
@@ -205,10 +206,10 @@ fn perform(trick: &str, socket: &UnixStream, head: Head) {
         }
         "short-body" => send(honest(answer, &one()[..5])),
         "long-body" => send(honest(answer, &[one(), one()].concat())),
+        "skipped" => send(honest(answer, &results(1, 6, &[]))),
         "status" => send(honest(answer, &results(1, 77, &[1]))),
         "sizes" => {
             let body = Bytes::default()
-                .u32(1)
                 .u32(1)
                 .u8(0)
                 .u64(u64::MAX)

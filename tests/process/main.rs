@@ -22,6 +22,8 @@ mod idle;
 mod jobs;
 mod limits;
 #[cfg(target_os = "linux")]
+mod map;
+#[cfg(target_os = "linux")]
 mod memory;
 mod nested;
 #[cfg(target_os = "linux")]

@@ -44,7 +44,17 @@ pub(crate) struct MapContext<'a> {
     pub(crate) place: Place<'a>,
 }
 
-impl MapContext<'_> {
+impl<'a> MapContext<'a> {
+    /// Returns the way to the worker process of this thread.
+    #[cfg(feature = "process")]
+    pub(crate) fn target(self) -> Result<&'a crate::process::Target, JoinError> {
+        match self.place {
+            Place::Process(target) => Ok(target),
+            // A map of calls only has a route to worker processes.
+            Place::Thread | Place::Scope(_) => Err(JoinError::cancelled()),
+        }
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         // Relaxed: see `Submitter::stop`.
         self.stop.load(Ordering::Relaxed)
@@ -58,7 +68,7 @@ pub(crate) enum Place<'a> {
     /// In a scope, where the job records the panics of its items.
     Scope(&'a ItemFailures),
     /// In a thread that has a worker process.
-    #[cfg(all(feature = "process", unix))]
+    #[cfg(feature = "process")]
     Process(&'a crate::process::Target),
 }
 

@@ -15,7 +15,9 @@
 //! - [`Pace`](pace::Pace) chooses the size of the batches from what the items take, unless the user
 //!   does. The items of such a batch are in a [`SharedChunk`](chunk::SharedChunk), so that no item waits
 //!   for another one of its batch.
-//! - `calls` maps calls of tasks: on a thread pool like any function, elsewhere one by one.
+//! - [`Apply`](apply::Apply) is what the map does with its items: it calls a function, or runs tasks in a
+//!   worker process.
+//! - `calls` maps calls of tasks: on a thread pool like any function, on foreign executors one by one.
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 
@@ -41,11 +43,15 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
+#[cfg(feature = "process")]
+pub(crate) use self::apply::{Apply, MapContext, Place};
 #[cfg(feature = "task")]
 pub(crate) use self::calls::{map_calls, map_calls_on_pool};
 pub(crate) use self::route::JobKind;
+#[cfg(feature = "process")]
+pub(crate) use self::route::{Handle, Refused, Route};
 pub(crate) use self::submitter::Submitter;
-use self::submitter::{Batch, Ready, Results};
+use self::submitter::{Batch, End, Ready, Results};
 use crate::error::JoinError;
 use crate::park::block_on::block_on_until;
 use crate::pool::{GlobalPool, ThreadPool};
@@ -290,7 +296,8 @@ macro_rules! map_type {
             /// a result. (Python counts from the call of `map`.) When the timeout elapses, the map:
             ///
             /// 1. yields the results that are complete and next in order,
-            /// 2. cancels the queued jobs and requests the cancellation of the running ones,
+            /// 2. cancels the queued jobs and requests the cancellation of the running ones, which a
+            ///    pool of worker processes kills,
             /// 3. yields one error for which [`is_timeout`](JoinError::is_timeout) returns true,
             /// 4. ends.
             ///
@@ -373,7 +380,7 @@ macro_rules! map_type {
             /// Apart from that, items are lost in these cases only:
             ///
             /// - [`shutdown_now`](crate::ThreadPool::shutdown_now) cancels the remaining items, and so
-            ///   does a pool that breaks.
+            ///   does a pool that breaks. On a pool of worker processes it also kills the running ones.
             /// - [`cancel_queued`](crate::ThreadPool::cancel_queued), or another reason why a
             ///   job of the map never runs, cancels all remaining items of the map together with that
             ///   job.
@@ -1054,8 +1061,17 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
     }
 
     fn end_by_timeout(&mut self) -> JoinError {
-        self.end();
+        self.end_by(End::TimedOut);
         JoinError::timeout()
+    }
+
+    fn end_by(&mut self, end: End) {
+        self.done = true;
+        // First the flag: see `chunk::burst`.
+        self.submitter.stop();
+        self.in_flight.cancel_all(end);
+        self.submitter.end();
+        self.ready.clear();
     }
 }
 
@@ -1147,12 +1163,7 @@ impl<'job, U, P: InFlight<'job, U>> Drive<U> for MapState<'_, 'job, U, P> {
     }
 
     fn end(&mut self) {
-        self.done = true;
-        // First the flag: see `chunk::burst`.
-        self.submitter.stop();
-        self.in_flight.cancel_all();
-        self.submitter.end();
-        self.ready.clear();
+        self.end_by(End::Dropped);
     }
 
     fn detach(&mut self) {
@@ -1191,7 +1202,7 @@ trait InFlight<'job, U>: Default {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Results<U>>>;
     /// Makes the results of a chunk that is next available as soon as they are there.
     fn make_eager(&mut self);
-    fn cancel_all(&mut self);
+    fn cancel_all(&mut self, end: End);
 }
 
 /// Input order: the front batch is next.
@@ -1231,9 +1242,12 @@ impl<'job, U> InFlight<'job, U> for VecDeque<Batch<'job, U>> {
         self.iter().take(1).for_each(Batch::make_eager);
     }
 
-    fn cancel_all(&mut self) {
+    fn cancel_all(&mut self, end: End) {
         // The last one first: a worker that a running job frees then finds no other job of the map.
-        mem::take(self).iter().rev().for_each(Batch::cancel);
+        mem::take(self)
+            .iter()
+            .rev()
+            .for_each(|batch| batch.end(end));
     }
 }
 
@@ -1262,7 +1276,7 @@ impl<'job, U> InFlight<'job, U> for FuturesUnordered<Batch<'job, U>> {
         self.iter().for_each(Batch::make_eager);
     }
 
-    fn cancel_all(&mut self) {
-        mem::take(self).iter().for_each(Batch::cancel);
+    fn cancel_all(&mut self, end: End) {
+        mem::take(self).iter().for_each(|batch| batch.end(end));
     }
 }

@@ -111,6 +111,14 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    #[cfg(feature = "process")]
+    pub(crate) fn new(error: JoinError) -> Self {
+        Self {
+            error,
+            scoped: None,
+        }
+    }
+
     /// Returns the error. The caller reports it, so the job is no failure of a scope.
     pub(super) fn into_error(self) -> JoinError {
         if let Some(job) = self.scoped {
@@ -143,6 +151,17 @@ pub(crate) enum Handle<'job, T> {
 }
 
 impl<T> Handle<'_, T> {
+    /// Cancels the job if it is queued. A running one gets a cancel request, and is not stopped.
+    pub(super) fn request_cancel(&self) {
+        match self {
+            Self::Plain(handle) => handle.request_cancel(),
+            Self::Scoped(handle) => {
+                handle.cancel();
+            }
+        }
+    }
+
+    /// Cancels the job. A running one is stopped, if its executor can do that.
     pub(super) fn cancel(&self) {
         match self {
             Self::Plain(handle) => handle.cancel(),

@@ -95,7 +95,7 @@ impl<'scope, U: Send + 'scope> Submitter<'scope, 'scope, U> {
 
 impl<'a, 'job: 'a, U: Send + 'job> Submitter<'a, 'job, U> {
     #[track_caller]
-    fn new<I, F, R>(route: R, permits: Option<Acquire>, input: I, function: F) -> Self
+    pub(crate) fn new<I, F, R>(route: R, permits: Option<Acquire>, input: I, function: F) -> Self
     where
         I: Iterator<Item: Send + 'job> + Send + 'a,
         F: Apply<I::Item, U> + 'job,
@@ -603,6 +603,15 @@ fn submit_all<'job, A, F, R, U>(
     drop_items(rest);
 }
 
+/// How a map ended before its last result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was dropped, or gathered its first error.
+    Dropped,
+    /// Its timeout elapsed.
+    TimedOut,
+}
+
 /// A submitted job of a map. Resolves to the results of its items.
 pub(crate) struct Batch<'job, U> {
     handle: BatchHandle<'job, U>,
@@ -656,17 +665,36 @@ impl<'job, U> Batch<'job, U> {
         }
     }
 
+    /// Cancels the items that have not started. The running one gets a cancel request.
     pub(super) fn cancel(&self) {
         match &self.handle {
-            BatchHandle::One(handle) => handle.cancel(),
-            BatchHandle::Chunk(handle) => handle.cancel(),
+            BatchHandle::One(handle) => handle.request_cancel(),
+            BatchHandle::Chunk(handle) => handle.request_cancel(),
             BatchHandle::Shared(batch) => {
                 if let Some(handle) = &batch.handle {
-                    handle.cancel();
+                    handle.request_cancel();
                 }
                 batch.chunk.cancel();
             }
             BatchHandle::Done => {}
+        }
+    }
+
+    /// Cancels all items. The running one is stopped, if its executor can do that.
+    fn kill(&self) {
+        match &self.handle {
+            BatchHandle::One(handle) => handle.cancel(),
+            BatchHandle::Chunk(handle) => handle.cancel(),
+            // Only threads share chunks.
+            BatchHandle::Shared(_) | BatchHandle::Done => self.cancel(),
+        }
+    }
+
+    /// Ends the batch for a map that has ended.
+    pub(super) fn end(&self, end: End) {
+        match end {
+            End::Dropped => self.cancel(),
+            End::TimedOut => self.kill(),
         }
     }
 
