@@ -266,7 +266,9 @@ impl ProcessPoolBuilder {
 
     /// Replaces a worker after `jobs` jobs, at least 1. By default workers are not replaced.
     ///
-    /// The replacement starts while the last job runs, so that no job waits for it.
+    /// The replacement starts while the last job runs, and runs its
+    /// [initializer](Self::initializer), so that no job waits for it. If several workers are due at once,
+    /// only one of them is replaced that early.
     #[doc(alias = "max_tasks_per_child")]
     #[doc(alias = "maxtasksperchild")]
     #[doc(alias = "max_tasks")]
@@ -319,6 +321,9 @@ impl ProcessPoolBuilder {
     /// Its `main` must begin with [`process::init`](crate::process::init). It must contain the tasks: a
     /// job whose task it lacks returns an error that
     /// [`is_unknown_task`](crate::JoinError::is_unknown_task).
+    ///
+    /// `program` can also be a script that ends in `exec` with such a program. The script must not read its
+    /// standard input, which belongs to the pool.
     #[doc(alias = "set_executable")]
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());

@@ -138,7 +138,8 @@ const TEST_NAME: &str = "futurepool_worker";
 /// Makes a test binary able to be its own worker.
 ///
 /// Put the line once into each test binary, in any module. It adds a test, `futurepool_worker`, which
-/// does nothing when the tests run. A worker is the same binary that runs only this test.
+/// does nothing when the tests run. A worker is the same binary that runs only this test. What the test
+/// harness prints in a worker is discarded.
 ///
 /// Dropping a pool waits for its jobs. So give the pools of tests a
 /// [`time_limit`](crate::ProcessPoolBuilder::time_limit), or a test that fails can hang.
@@ -195,16 +196,21 @@ pub(crate) enum Entry {
 pub(crate) fn own_entry() -> Option<Entry> {
     // First, because a test may call `init` itself, and the arguments are needed nevertheless.
     if let Some(entry) = inventory::iter::<TestEntry>.into_iter().next() {
-        // The path of a test does not name the crate.
-        let path = match entry.module.split_once("::") {
-            Some((_, module)) => format!("{module}::{TEST_NAME}"),
-            None => TEST_NAME.to_owned(),
-        };
+        let path = test_path(entry.module);
         // On the main thread, so that it prints nothing about a test that takes long.
         let arguments = ["--exact", &path, "--nocapture", "--test-threads=1"];
         return Some(Entry::Test(arguments.map(OsString::from).to_vec()));
     }
     INITIALIZED.load(Ordering::Acquire).then_some(Entry::Main)
+}
+
+/// Returns the path of the test in `module`, as the test harness has it.
+fn test_path(module: &str) -> String {
+    // It does not name the crate.
+    match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{TEST_NAME}"),
+        None => TEST_NAME.to_owned(),
+    }
 }
 
 /// Returns the `argv[0]` of a worker of this program.
@@ -213,4 +219,25 @@ pub(crate) fn worker_name(program: &OsStr) -> OsString {
     name.push(" ");
     name.push(std::path::Path::new(program).file_name().unwrap_or(program));
     name
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_test_does_not_name_the_crate() {
+        assert_eq!(test_path("my_tests"), "futurepool_worker");
+        assert_eq!(
+            test_path("my_crate::a::tests"),
+            "a::tests::futurepool_worker"
+        );
+    }
+
+    #[test]
+    fn this_process_is_no_worker() {
+        assert!(!is_worker());
+        let name = worker_name(OsStr::new("/bin/program"));
+        assert_eq!(name, "futurepool-worker: program");
+    }
 }

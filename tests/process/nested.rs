@@ -1,5 +1,7 @@
 //! Pools in workers of pools.
 
+use std::sync::OnceLock;
+
 use futurepool::{ProcessPool, task};
 
 use crate::common::{LONG, within};
@@ -43,9 +45,14 @@ fn promise_22_pools_can_be_nested_ten_deep() {
 }
 
 /// A pool of the whole process. In a worker it is another pool, which is a nested one.
-fn shared() -> &'static ProcessPool {
-    static POOL: std::sync::OnceLock<ProcessPool> = std::sync::OnceLock::new();
-    POOL.get_or_init(|| ProcessPool::builder().build().unwrap())
+fn shared() -> Result<&'static ProcessPool, String> {
+    static POOL: OnceLock<Result<ProcessPool, String>> = OnceLock::new();
+    let build = || {
+        ProcessPool::builder()
+            .build()
+            .map_err(|error| error.to_string())
+    };
+    POOL.get_or_init(build).as_ref().map_err(Clone::clone)
 }
 
 #[task]
@@ -53,7 +60,7 @@ fn submit_to_own(depth: u32) -> Result<u32, String> {
     if depth == 0 {
         return Ok(0);
     }
-    let below = shared().submit(submit_to_own::call(depth - 1)).join();
+    let below = shared()?.submit(submit_to_own::call(depth - 1)).join();
     below
         .map_err(|error| error.to_string())?
         .map(|depth| depth + 1)

@@ -1,5 +1,6 @@
 //! Worker processes in a program with `panic = "abort"`. It checks itself: a panic of it is an abort.
 
+use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process;
 use std::thread;
@@ -40,7 +41,13 @@ fn setup(fails: bool) {
     assert!(!fails, "no setup");
 }
 
+/// Set in workers that do what a program must not do.
+const EARLY: &str = "FUTUREPOOL_TEST_EARLY_POOL";
+
 fn main() {
+    if env::var_os(EARLY).is_some() {
+        build_a_pool_too_early();
+    }
     workers::init();
     let builder = ProcessPool::builder()
         .max_workers(2)
@@ -50,6 +57,7 @@ fn main() {
     promise_11_a_panic_carries_message_and_location(&pool);
     all_kinds_of_errors_are_told_to_the_handles(&pool);
     a_panic_in_the_initializer_breaks_the_pool();
+    promise_19_a_program_that_builds_its_pool_before_init_is_no_fork_bomb();
 
     let metrics = pool.metrics();
     let ended = metrics.completed + metrics.panicked + metrics.cancelled + metrics.failed;
@@ -135,4 +143,39 @@ fn a_panic_in_the_initializer_breaks_the_pool() {
         .initializer(setup::call(false));
     let pool = pool.build().expect("valid options");
     pool.submit(pid::call()).join().expect("a number");
+}
+
+/// In a worker, before `init`.
+fn build_a_pool_too_early() {
+    let own = env::current_exe().expect("a path");
+    for builder in [ProcessPool::builder(), ProcessPool::builder().program(own)] {
+        let error = builder
+            .max_workers(4)
+            .prestart(4)
+            .build()
+            .expect_err("no pool yet");
+        eprintln!("too early: {error}");
+    }
+    process::exit(17);
+}
+
+fn promise_19_a_program_that_builds_its_pool_before_init_is_no_fork_bomb() {
+    let builder = ProcessPool::builder().max_workers(4).env(EARLY, "1");
+    let pool = builder
+        .stderr(WorkerStdio::lines(|_| {}))
+        .build()
+        .expect("valid options");
+    let jobs: Vec<_> = (0..20).map(|_| pool.submit(pid::call())).collect();
+    for job in jobs {
+        let error = job.join().expect_err("no worker");
+        assert!(error.is_spawn_failed() || error.is_broken(), "{error}");
+        let text = error.to_string();
+        for part in [
+            "exited with code 17",
+            "too early: ",
+            "this process is a worker",
+        ] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
 }
