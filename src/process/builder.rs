@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::codec::Payload;
+use crate::call::codec::{CodecError, Payload, contained};
 use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::error::BuildError;
 use crate::pool::{InitializerOutput, ThreadPool};
@@ -303,9 +303,12 @@ impl ProcessPoolBuilder {
     pub fn initializer<T: Task<Output: InitializerOutput>>(mut self, call: Call<T>) -> Self {
         let check = |payload| {
             let output = decode_output::<T>(payload).map_err(|error| error.to_string())?;
-            output
-                .into_result(PRIVATE)
-                .map_err(|error| error.to_string())
+            // The conversion, the error's `Display` and its destructor are user code.
+            let result = || {
+                let result = output.into_result(PRIVATE);
+                result.map_err(|error| error.to_string())
+            };
+            contained("its error", result).map_err(CodecError::into_text)
         };
         let initializer = call.encode().map(|encoded| Initializer {
             info: call.info().clone(),

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use futurepool::process::WorkerStdio;
 use futurepool::{ProcessPool, task};
 
 use crate::common::{Gate, LONG, within};
@@ -126,7 +127,7 @@ fn promise_16_an_address_space_limit_is_one_of_the_system() {
         let builder = ProcessPool::builder()
             .max_workers(1)
             .address_space_limit(600 << 20);
-        let pool = builder.build().unwrap();
+        let pool = builder.stderr(WorkerStdio::null()).build().unwrap();
         let error = pool.submit(allocate::call(4 << 30)).join().unwrap_err();
         assert!(error.is_crashed() && !error.is_memory_limit(), "{error}");
         assert_eq!(pool.submit(add_up::call(3)).join().unwrap(), 3);

@@ -1,6 +1,7 @@
 //! Workers that do not start as they should.
 
 use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -82,10 +83,12 @@ fn assert_all_say(errors: &[JoinError], words: &[&str]) {
     }
 }
 
+/// What the workers print is in the errors, and not in the output of the tests.
 fn four() -> ProcessPoolBuilder {
-    ProcessPool::builder()
-        .max_workers(4)
+    let builder = ProcessPool::builder().max_workers(4);
+    builder
         .stdout(WorkerStdio::null())
+        .stderr(WorkerStdio::lines(|_| {}))
 }
 
 #[test]
@@ -130,7 +133,7 @@ fn promise_18_a_program_that_ends_at_once_is_told_to_the_handles_and_not_started
         drop(pool);
 
         // It says why.
-        let builder = four().stderr(WorkerStdio::lines(|_| {}));
+        let builder = four();
         let pool = builder
             .program("/bin/ls")
             .env("LC_ALL", "C")
@@ -152,7 +155,7 @@ fn no_worker() {
 #[test]
 fn promise_18_a_program_without_init_is_told_with_its_last_output() {
     within(LONG, "no init", || {
-        let builder = program(four(), "start::no_worker").stderr(WorkerStdio::lines(|_| {}));
+        let builder = program(four(), "start::no_worker");
         let pool = builder.build().unwrap();
         assert_all_say(
             &fail(&pool),
@@ -271,9 +274,7 @@ fn promise_18_an_initializer_that_fails_breaks_the_pool_with_its_cause() {
             let path = starts.file().to_str().unwrap().to_owned();
             let builder = four().initializer(note_and::call(path, what.into()));
             let timeout = Duration::from_millis(if what == "hang" { 700 } else { 20_000 });
-            let builder = builder
-                .start_timeout(timeout)
-                .stderr(WorkerStdio::lines(|_| {}));
+            let builder = builder.start_timeout(timeout);
             let pool = builder.build().unwrap();
             let errors = fail(&pool);
             assert!(
@@ -288,6 +289,31 @@ fn promise_18_an_initializer_that_fails_breaks_the_pool_with_its_cause() {
                 starts.count()
             );
         }
+    });
+}
+
+/// An error that cannot be shown.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct Loud;
+
+impl fmt::Display for Loud {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("it is loud");
+    }
+}
+
+impl Error for Loud {}
+
+#[task]
+fn fail_loudly() -> Result<(), Loud> {
+    Err(Loud)
+}
+
+#[test]
+fn promise_18_an_error_of_an_initializer_that_panics_breaks_the_pool() {
+    within(LONG, "loud", || {
+        let pool = four().initializer(fail_loudly::call()).build().unwrap();
+        assert_all_say(&fail(&pool), &["initializer", "it is loud"]);
     });
 }
 
@@ -328,10 +354,7 @@ fn promise_19_a_program_that_builds_its_pool_in_its_workers_is_no_fork_bomb() {
     within(LONG, "bomb", || {
         let (starts, mark) = (Starts::new(), Mark::new());
         let (name, value) = mark.variable();
-        let builder = starts
-            .of(four())
-            .env(name, value)
-            .stderr(WorkerStdio::lines(|_| {}));
+        let builder = starts.of(four()).env(name, value);
         let pool = program(builder, "start::bomb").build().unwrap();
         assert_all_say(&fail(&pool), &["this process is a worker"]);
         // Three in a row, and those that were under way.
