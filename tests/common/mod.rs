@@ -155,10 +155,6 @@ impl Gate {
         changed.notify_all();
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Blocks until the gate is open; panics after [`LONG`], so that a failed test does not hold
     /// its workers forever.
     pub(crate) fn wait(&self) {

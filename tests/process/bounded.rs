@@ -98,10 +98,11 @@ fn promise_15_a_shutdown_releases_submitters() {
     });
 }
 
-/// Returns whether `data` is the only reference to its bytes.
+/// Returns whether `data` is the only reference to its bytes: then they are not copied.
 fn is_only(data: Bytes) -> bool {
     let place = data.as_ptr();
-    data.into_vec().as_ptr() == place
+    let bytes = data.into_vec();
+    bytes.as_ptr() == place
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn fake() {
         kind: HELLO,
         ..setup
     };
-    let mut send = |bytes: Vec<u8>| (&socket).write_all(&bytes).unwrap();
+    let send = |bytes: Vec<u8>| (&socket).write_all(&bytes).unwrap();
     match env::var(GREETING).as_deref() {
         Err(_) => send(honest(hello, &greeting())),
         Ok("noise") => send(vec![0xf7; 10_000]),

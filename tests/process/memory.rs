@@ -3,13 +3,14 @@
 use std::env;
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use futurepool::process::WorkerStdio;
 use futurepool::{ProcessPool, task};
 
-use crate::common::{Gate, LONG, within};
+use crate::common::{LONG, within};
 
 /// Returns the resident memory of a process in bytes; 0 if it is gone.
 pub(crate) fn resident(pid: u32) -> u64 {
@@ -76,18 +77,18 @@ fn exceed(call: impl FnOnce(&ProcessPool) -> futurepool::JoinError + Send + 'sta
     within(LONG, "memory", move || {
         let builder = ProcessPool::builder().max_workers(2).memory_limit(LIMIT);
         let pool = builder.build().unwrap();
-        let gate = Gate::new();
+        let is_over = AtomicBool::new(false);
         let error = thread::scope(|scope| {
             let neighbour = scope.spawn(|| {
                 let mut jobs = 0;
-                while !gate.is_open() {
+                while !is_over.load(Ordering::Relaxed) {
                     assert_eq!(pool.submit(add_up::call(10)).join().unwrap(), 45);
                     jobs += 1;
                 }
                 jobs
             });
             let error = call(&pool);
-            gate.open();
+            is_over.store(true, Ordering::Relaxed);
             assert!(neighbour.join().unwrap() > 0);
             error
         });

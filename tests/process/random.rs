@@ -210,9 +210,9 @@ impl Actor {
                 self.world.shut.store(true, SeqCst);
                 if self.random.one_in(2) {
                     self.world.stopped.store(true, SeqCst);
-                    let _ = self.pool.shutdown_now();
+                    drop(self.pool.shutdown_now());
                 } else {
-                    let _ = self.pool.shutdown();
+                    drop(self.pool.shutdown());
                 }
             }
             _ => thread::sleep(Duration::from_micros(self.random.below(3_000) as u64)),
