@@ -331,7 +331,9 @@ pub struct WorkerInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerState {
-    /// It waits for a job, or it is starting.
+    /// It has not said yet that it can run jobs, or it runs the initializer.
+    Starting,
+    /// It waits for a job.
     Idle,
     /// It runs a job.
     Running,
@@ -339,9 +341,21 @@ pub enum WorkerState {
     Leaving,
 }
 
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Running => "running",
+            Self::Leaving => "leaving",
+        })
+    }
+}
+
 impl WorkerInfo {
     fn of(worker: &Arc<Worker>) -> Option<Self> {
         let (state, running) = match worker.activity() {
+            Activity::Starting => (WorkerState::Starting, None),
             Activity::Idle => (WorkerState::Idle, None),
             Activity::Running(running) => (WorkerState::Running, Some(running)),
             Activity::Leaving => (WorkerState::Leaving, None),

@@ -127,6 +127,7 @@ pub(crate) struct Running {
 /// What a worker is doing.
 #[derive(Debug, Clone)]
 pub(crate) enum Activity {
+    Starting,
     Idle,
     Running(Running),
     Leaving,
@@ -198,6 +199,7 @@ impl Worker {
             _ if life.ended.is_some() => Activity::Ended,
             Some(current) => Activity::Running(current.running()),
             None if life.leaving || life.kill.is_some() => Activity::Leaving,
+            None if !life.ready => Activity::Starting,
             None => Activity::Idle,
         }
     }

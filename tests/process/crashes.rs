@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use futurepool::process::WorkerState;
 use futurepool::{JoinError, ProcessPool};
 use rustix::process::Signal;
 
@@ -265,7 +266,9 @@ fn kill_at_random(pool: &ProcessPool, done: &AtomicBool) {
     let mut random = Random(7);
     while !done.load(Ordering::Acquire) {
         thread::sleep(Duration::from_micros(random.below(20_000) as u64));
-        let workers = pool.workers();
+        // Several starts in a row that are killed would be an error of a job, which is another promise.
+        let mut workers = pool.workers();
+        workers.retain(|worker| worker.state != WorkerState::Starting);
         if !workers.is_empty() {
             kill(workers[random.below(workers.len())].pid);
         }
