@@ -2,8 +2,8 @@ use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futurepool::Bytes;
 use futurepool::process::ProcessPool;
-use futurepool::{Bytes, TaskExecutorExt};
 
 use super::pool::{LONG, Pool, RUN};
 use super::tasks;
@@ -48,7 +48,7 @@ impl Pool for ProcessPool {
 
     fn map_numbers(&self, items: u64) -> u64 {
         let calls = (0..items).map(tasks::identity::call);
-        let results = self.map_tasks(calls).chunk_size(64).into_iter();
+        let results = self.map(calls).chunk_size(64).into_iter();
         results
             .map(|result| result.expect("the job succeeds"))
             .sum()
