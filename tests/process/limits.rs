@@ -1,5 +1,7 @@
 //! Time limits.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::common::{LONG, eventually, within};
@@ -55,11 +57,23 @@ fn promise_5_a_job_that_ignores_signals_is_killed_too() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let file = path.to_str().unwrap().to_owned();
-        let pool = quiet(1).build().unwrap();
-        let call = jobs::wait_for_a_child_that_ignores_signals::call(file);
-        let call = call.time_limit(Duration::from_secs(1));
-        let error = pool.submit(call).join().unwrap_err();
+        // The worker ignores signals, as it inherits that, and so does a child of the job.
+        let program = directory.path().join("worker");
+        let binary = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\ntrap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE\n\
+             exec '{}' --exact futurepool_worker --nocapture\n",
+            binary.display()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let pool = quiet(1).program(program).build().unwrap();
+        let call = jobs::wait_for_a_child_that_ignores_signals::call(file).label("job");
+        let handle = pool.submit(call.time_limit(Duration::from_secs(1)));
+        let worker = worker_of(&pool, "job");
+        let error = handle.join().unwrap_err();
         assert!(error.is_time_limit(), "{error}");
+        assert!(!is_alive(worker));
         let pid: u32 = lines(&path)[0].parse().unwrap();
         eventually("the child of the job is gone", || !is_alive(pid));
     });
