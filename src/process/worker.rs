@@ -657,3 +657,109 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// A process that never ends, as a worker. Dropping it kills the process.
+    fn worker() -> Arc<Worker> {
+        let (own, theirs) = UnixStream::pair().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("1000").process_group(0);
+        let command = command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        let pid = command.spawn().unwrap().id();
+        let pid = Pid::from_raw(pid as i32).unwrap();
+        Arc::new(Worker::new(pid, 1, own, None, None, Outputs::default()))
+    }
+
+    fn begin(worker: &Arc<Worker>) -> Arc<Control> {
+        let info = CallInfo {
+            name: "task",
+            version: 1,
+            signature: 0,
+            idempotent: false,
+            attempts: 1,
+            time_limit: None,
+            deadline: None,
+            label: None,
+        };
+        let control = Arc::default();
+        assert!(worker.begin_job(&info, &control));
+        assert!(control.send(worker));
+        control
+    }
+
+    fn lives(worker: &Worker) -> bool {
+        worker.kill_reason().is_none() && worker.try_end().is_none()
+    }
+
+    #[test]
+    fn promise_7_a_cancel_that_comes_too_late_leaves_the_next_job_alone() {
+        let worker = worker();
+        let first = begin(&worker);
+        // The canceller is on its way.
+        let (cancelled, told) = first.cancel();
+        assert!(cancelled && told.is_some());
+        worker.end_job(1);
+        assert!(!first.decide());
+        let second = begin(&worker);
+        for grace in [Duration::ZERO, Duration::from_secs(1)] {
+            assert_eq!(worker.cancel_job(&first, grace), None);
+            assert!(lives(&worker) && worker.is_usable());
+        }
+        worker.cancel_job(&second, Duration::ZERO);
+        assert!(worker.wait_for_end(Duration::from_secs(60)).is_some());
+        assert!(matches!(worker.kill_reason(), Some(KillReason::Cancelled)));
+    }
+
+    #[test]
+    fn promise_7_a_time_limit_ends_with_its_job() {
+        let worker = worker();
+        let now = Instant::now();
+        let (limit, later) = (Duration::from_secs(1), now + Duration::from_secs(5));
+        begin(&worker);
+        worker.set_time_limit(now + limit, limit);
+        assert_eq!(worker.supervise(now, None), Some(now + limit));
+        worker.end_job(1);
+        begin(&worker);
+        assert_eq!(worker.supervise(later, None), None);
+        assert!(lives(&worker));
+        worker.set_time_limit(now + limit, limit);
+        worker.supervise(later, None);
+        assert!(matches!(
+            worker.kill_reason(),
+            Some(KillReason::TimeLimit(_))
+        ));
+    }
+
+    #[test]
+    fn a_limit_of_a_later_item_does_not_extend_a_grace() {
+        let worker = worker();
+        let job = begin(&worker);
+        let grace = Duration::from_secs(1);
+        let at = worker.cancel_job(&job, grace).unwrap();
+        worker.set_time_limit(at + grace, grace);
+        assert_eq!(worker.supervise(at - grace, None), Some(at));
+        // Nor does the end of the job: the worker must leave.
+        worker.end_job(1);
+        worker.supervise(at, None);
+        assert!(matches!(worker.kill_reason(), Some(KillReason::Cancelled)));
+    }
+
+    #[test]
+    fn either_the_outcome_or_the_cancel_decides() {
+        let worker = worker();
+        let control = Arc::new(Control::default());
+        assert!(control.send(&worker) && control.take_back() && control.send(&worker));
+        assert!(control.decide());
+        assert!(matches!(control.cancel(), (false, None)));
+        let control = Control::default();
+        assert!(matches!(control.cancel(), (true, None)));
+        assert!(!control.send(&worker) && !control.take_back() && !control.decide());
+        assert!(matches!(control.cancel(), (true, None)));
+    }
+}

@@ -341,13 +341,20 @@ fn promise_12_what_is_too_large_is_an_error_of_that_job_alone() {
 
 /// The initializer is no job: it neither uses a worker up nor replaces it.
 #[test]
-fn an_initializer_works_with_workers_of_one_job() {
+fn an_initializer_does_not_count_as_a_job_of_its_worker() {
     within(LONG, "an initializer and recycling", || {
-        let builder = quiet(1).max_jobs_per_worker(1);
-        let pool = builder.initializer(jobs::nothing::call()).build().unwrap();
-        let pids: Vec<_> = (0..4)
-            .map(|_| pool.submit(jobs::own_pid::call()).join().unwrap())
-            .collect();
-        assert!(pids.windows(2).all(|pair| pair[0] != pair[1]), "{pids:?}");
+        for jobs in [1, 2] {
+            let builder = quiet(1).max_jobs_per_worker(jobs);
+            let pool = builder.initializer(jobs::nothing::call()).build().unwrap();
+            let pids: Vec<_> = (0..2 * jobs)
+                .map(|_| pool.submit(jobs::own_pid::call()).join().unwrap())
+                .collect();
+            let workers: Vec<_> = pids.chunk_by(|a, b| a == b).collect();
+            assert_eq!(workers.len(), 2, "{pids:?}");
+            assert!(
+                workers.iter().all(|same| same.len() as u64 == jobs),
+                "{pids:?}"
+            );
+        }
     });
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use futurepool::process::WorkerState;
+use futurepool::process::{WorkerInfo, WorkerState};
 use futurepool::{JoinError, ProcessPool};
 use rustix::process::Signal;
 
@@ -269,6 +269,9 @@ fn kill_at_random(pool: &ProcessPool, done: &AtomicBool) {
         // Several starts in a row that are killed would be an error of a job, which is another promise.
         let mut workers = pool.workers();
         workers.retain(|worker| worker.state != WorkerState::Starting);
+        // On a busy machine, kills of workers that start could come faster than the starts.
+        let has_started = |worker: &WorkerInfo| worker.task.is_some() || worker.jobs_done > 0;
+        let workers: Vec<_> = pool.workers().into_iter().filter(has_started).collect();
         if !workers.is_empty() {
             kill(workers[random.below(workers.len())].pid);
         }

@@ -564,7 +564,7 @@ fn promise_3_every_handle_resolves_whatever_is_killed_when() {
         return;
     }
     let seed = number("FUTUREPOOL_SEED");
-    let rounds = number("FUTUREPOOL_ROUNDS").unwrap_or(if seed.is_some() { 1 } else { 200 });
+    let rounds = number("FUTUREPOOL_ROUNDS").unwrap_or(if seed.is_some() { 1 } else { 100 });
     play_within(0);
     let mut before = None;
     let start = Instant::now();
