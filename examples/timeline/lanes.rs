@@ -1,11 +1,19 @@
 //! The lanes of the picture: which worker ran which jobs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::recorder::{Job, Run};
+use crate::recorder::{Job, Process, Run};
 
-/// Each worker's name, and the jobs that it ran in order of their start.
-pub(crate) type Lanes<'a> = Vec<(&'a str, Vec<OnLane<'a>>)>;
+/// A worker. If it is a process, it is replaced now and then, and the lane goes on.
+#[derive(Default)]
+pub(crate) struct Lane<'a> {
+    pub(crate) name: String,
+    /// In order of their start.
+    pub(crate) jobs: Vec<OnLane<'a>>,
+    /// One after the other.
+    pub(crate) processes: Vec<Life<'a>>,
+}
 
 /// A job in the lane of its worker.
 pub(crate) struct OnLane<'a> {
@@ -16,11 +24,29 @@ pub(crate) struct OnLane<'a> {
     pub(crate) depth: usize,
 }
 
-pub(crate) fn lanes(jobs: &[Job]) -> Lanes<'_> {
-    let mut lanes = BTreeMap::<_, Vec<_>>::new();
+/// A worker process in its lane.
+pub(crate) struct Life<'a> {
+    pub(crate) process: &'a Process,
+    /// Not before its predecessor went.
+    pub(crate) start: Duration,
+    /// Not before its last job has ended.
+    pub(crate) end: Duration,
+    /// It did not survive its last job.
+    pub(crate) was_killed: bool,
+}
+
+impl Life<'_> {
+    pub(crate) fn reason(&self) -> &str {
+        let gone = self.process.gone.as_ref();
+        gone.map_or("", |(_, reason)| reason)
+    }
+}
+
+pub(crate) fn lanes<'a>(jobs: &'a [Job], processes: &'a [Process]) -> Vec<Lane<'a>> {
+    let mut lanes = BTreeMap::<&str, Lane<'a>>::new();
     for (number, job) in (1..).zip(jobs) {
         if let Some(run) = &job.run {
-            lanes.entry(&run.worker[..]).or_default().push(OnLane {
+            lanes.entry(&run.worker).or_default().jobs.push(OnLane {
                 number,
                 job,
                 run,
@@ -29,15 +55,46 @@ pub(crate) fn lanes(jobs: &[Job]) -> Lanes<'_> {
         }
     }
     for lane in lanes.values_mut() {
-        lane.sort_by_key(|on_lane| on_lane.run.start);
+        lane.jobs.sort_by_key(|on_lane| on_lane.run.start);
         let mut ends = Vec::new();
-        for on_lane in lane {
+        for on_lane in &mut lane.jobs {
             ends.retain(|end| *end > on_lane.run.start);
             on_lane.depth = ends.len();
             ends.push(on_lane.run.end);
         }
     }
-    let mut lanes: Lanes<'_> = lanes.into_iter().collect();
-    lanes.sort_by_key(|(worker, _)| worker.len()); // so that worker-2 comes before worker-10
-    lanes
+    for process in processes {
+        let lane = lanes.entry(&process.worker).or_default();
+        lane.add(process);
+    }
+    // So that worker-2 comes before worker-10.
+    let mut lanes: Vec<_> = lanes.into_iter().collect();
+    lanes.sort_by_key(|(worker, _)| worker.len());
+    let named = lanes.into_iter().map(|(worker, lane)| {
+        // The threads of a pool of processes have the pool's name.
+        let number = worker.rsplit_once('-').map_or(worker, |(_, number)| number);
+        Lane {
+            name: format!("worker-{number}"),
+            ..lane
+        }
+    });
+    named.collect()
+}
+
+impl<'a> Lane<'a> {
+    fn add(&mut self, process: &'a Process) {
+        let own = |on_lane: &&OnLane<'_>| on_lane.run.pid == Some(process.pid);
+        let last_job = self.jobs.iter().rfind(own);
+        let gone = process.gone.as_ref().map(|(at, _)| *at);
+        let last_end = last_job.map(|on_lane| on_lane.run.end);
+        let before = self.processes.last().map(|life| life.end);
+        let start = before.map_or(process.ready, |before| before.max(process.ready));
+        let outcome = last_job.map_or("", |on_lane| on_lane.job.get("outcome"));
+        self.processes.push(Life {
+            process,
+            start,
+            end: start.max(gone.max(last_end).unwrap_or_default()),
+            was_killed: ["cancelled", "failed"].contains(&outcome),
+        });
+    }
 }

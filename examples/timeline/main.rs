@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example timeline
 //! cargo run --release --example timeline -- --trace trace.json --svg timeline.svg
+//! cargo run --release --features process --example timeline -- --processes
 //! ```
 //!
 //! The trace is in Chrome's format: open it in <https://ui.perfetto.dev> or `chrome://tracing`. The
@@ -15,12 +16,18 @@
 //! - when a worker enters the span: the job starts;
 //! - when the worker exits the span: the job ends.
 //!
+//! With `--processes` the jobs run in worker processes. Some of them are killed while they run, and
+//! some crash. The pool's events tell when a process is ready, and why it goes. An event that a job
+//! emits in its process comes out in this one, with the number of that process.
+//!
 //! The example checks itself. The exit status is 1 if the recorded jobs differ from the pool's
 //! metrics, or if two jobs overlap on one worker. Wrong arguments are status 2. It prints panics
 //! "on purpose".
 
 mod lanes;
 mod picture;
+#[cfg(feature = "process")]
+mod processes;
 mod recorder;
 mod trace;
 
@@ -33,10 +40,11 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use futurepool::{JoinError, JoinHandle, Metrics, ReturnWhen, ThreadPool, wait};
+use tracing::Span;
 use tracing::field::Empty;
 use tracing::info_span;
 
-use crate::lanes::OnLane;
+use crate::lanes::{Lane, OnLane};
 use crate::recorder::{Job, Recorder, TARGET};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -47,9 +55,16 @@ Usage: timeline [OPTIONS]
 --trace FILE   for Perfetto or chrome://tracing (default: timeline.json in the temporary folder)
 --svg FILE     the picture (default: timeline.svg in the temporary folder)
 --workers N    number of workers (default: 4)
+--processes    in worker processes, with jobs that are killed, and jobs that crash
 ";
 
+const NO_PROCESSES: &str = "\
+--processes needs a feature: cargo run --release --features process --example timeline -- --processes";
+
 fn main() -> ExitCode {
+    // In a worker process this runs jobs, and does not return.
+    #[cfg(feature = "process")]
+    futurepool::process::init();
     let options = match Options::parse(lexopt::Parser::from_env()) {
         Ok(options) => options,
         Err(error) => {
@@ -77,6 +92,7 @@ struct Options {
     trace: PathBuf,
     svg: PathBuf,
     workers: usize,
+    processes: bool,
 }
 
 impl Options {
@@ -87,6 +103,7 @@ impl Options {
             trace: env::temp_dir().join("timeline.json"),
             svg: env::temp_dir().join("timeline.svg"),
             workers: 4,
+            processes: false,
         };
         while let Some(argument) = arguments.next()? {
             match argument {
@@ -97,6 +114,8 @@ impl Options {
                 Long("trace") => options.trace = arguments.value()?.into(),
                 Long("svg") => options.svg = arguments.value()?.into(),
                 Long("workers") => options.workers = arguments.value()?.parse()?,
+                Long("processes") if cfg!(feature = "process") => options.processes = true,
+                Long("processes") => return Err(NO_PROCESSES.into()),
                 _ => return Err(argument.unexpected()),
             }
         }
@@ -111,16 +130,19 @@ fn run(options: &Options) -> Result<(), Failure> {
     let recorder = Arc::new(Recorder::new());
     tracing::subscriber::set_global_default(Arc::clone(&recorder))?;
 
-    let builder = ThreadPool::builder().max_workers(options.workers);
-    let pool = Arc::new(builder.thread_name_prefix("worker").build()?);
-    mixed_load(&pool);
-    pool.shutdown().join(); // all jobs and callbacks have finished, so the metrics are final
-    let jobs = recorder.jobs();
+    // All jobs and callbacks have finished then, so the metrics are final.
+    let metrics = if options.processes {
+        in_processes(options.workers)?
+    } else {
+        in_threads(options.workers)?
+    };
+    let (jobs, processes) = (recorder.jobs(), recorder.processes());
 
-    check_totals(&jobs, &pool.metrics())?;
-    let lanes = lanes::lanes(&jobs);
-    for (worker, runs) in &lanes {
-        check_lane(runs).map_err(|error| format!("{worker}: {error}"))?;
+    check_totals(&jobs, &metrics)?;
+    let lanes = lanes::lanes(&jobs, &processes);
+    for lane in &lanes {
+        let checked = check_lane(lane);
+        checked.map_err(|error| format!("{}: {error}", lane.name))?;
     }
     fs::write(&options.trace, trace::trace(&jobs, &lanes))?;
     fs::write(&options.svg, picture::picture(&jobs, &lanes))?;
@@ -130,10 +152,34 @@ fn run(options: &Options) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let time = end.unwrap_or_default();
     writeln!(out, "{count} jobs on {workers} workers in {time:.1?}")?;
+    if options.processes {
+        let killed = lanes.iter().flat_map(|lane| &lane.processes);
+        let killed = killed.filter(|life| life.was_killed).count();
+        let count = processes.len();
+        writeln!(out, "{count} processes, {killed} killed or crashed")?;
+    }
     let (trace, svg) = (options.trace.display(), options.svg.display());
     writeln!(out, "{trace}: open it in https://ui.perfetto.dev")?;
     writeln!(out, "{svg}: open it in a browser")?;
     Ok(())
+}
+
+fn in_threads(workers: usize) -> Result<Metrics, Failure> {
+    let builder = ThreadPool::builder().max_workers(workers);
+    let pool = Arc::new(builder.thread_name_prefix("worker").build()?);
+    mixed_load(&pool);
+    pool.shutdown().join();
+    Ok(pool.metrics())
+}
+
+#[cfg(feature = "process")]
+fn in_processes(workers: usize) -> Result<Metrics, Failure> {
+    processes::run(workers)
+}
+
+#[cfg(not(feature = "process"))]
+fn in_processes(_: usize) -> Result<Metrics, Failure> {
+    Err(NO_PROCESSES.into())
 }
 
 // ---- the load -----------------------------------------------------------------------------------
@@ -175,14 +221,18 @@ fn mixed_load(pool: &Arc<ThreadPool>) {
     wait(nested, ReturnWhen::AllCompleted).join();
 }
 
-/// Submits a job in its own span. A callback records the outcome in that span.
 fn submit(
     pool: &ThreadPool,
     kind: &'static str,
     job: impl FnOnce() + Send + 'static,
 ) -> JoinHandle<()> {
-    let span = info_span!(target: TARGET, "job", kind, outcome = Empty);
-    let handle = span.in_scope(|| pool.submit(job));
+    in_span(kind, || pool.submit(job))
+}
+
+/// Submits a job in its own span. A callback records the outcome in that span.
+fn in_span(kind: &'static str, submit: impl FnOnce() -> JoinHandle<()>) -> JoinHandle<()> {
+    let span: Span = info_span!(target: TARGET, "job", kind, outcome = Empty);
+    let handle = span.in_scope(submit);
     handle.add_done_callback(move |outcome| {
         span.record("outcome", in_a_word(outcome));
     });
@@ -209,6 +259,7 @@ fn in_a_word(outcome: Result<&(), &JoinError>) -> &'static str {
         Ok(()) => "completed",
         Err(error) if error.is_panic() => "panicked",
         Err(error) if error.is_cancelled() => "cancelled",
+        Err(error) if error.is_crashed() || error.is_time_limit() => "failed",
         Err(_) => "refused",
     }
 }
@@ -221,6 +272,7 @@ fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
         ("completed", metrics.completed),
         ("panicked", metrics.panicked),
         ("cancelled", metrics.cancelled),
+        ("failed", metrics.failed),
     ] {
         let seen = jobs.iter().filter(|job| job.get("outcome") == outcome);
         let seen = seen.count() as u64;
@@ -245,10 +297,11 @@ fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that a worker ran one job at a time, except jobs that its waiting job submitted.
-fn check_lane(lane: &[OnLane<'_>]) -> Result<(), Failure> {
+/// Checks that a worker ran one job at a time, except jobs that its waiting job submitted. If it is a
+/// process, checks that it was there while its jobs ran.
+fn check_lane(lane: &Lane<'_>) -> Result<(), Failure> {
     let mut stack = Vec::<&OnLane<'_>>::new();
-    for next in lane {
+    for next in &lane.jobs {
         stack.retain(|below| below.run.end > next.run.start);
         if let Some(below) = stack.last() {
             let (number, other) = (next.number, below.number);
@@ -263,6 +316,21 @@ fn check_lane(lane: &[OnLane<'_>]) -> Result<(), Failure> {
             }
         }
         stack.push(next);
+        if let Some(pid) = next.run.pid {
+            let mut processes = lane.processes.iter();
+            let is_own = |start, end| start <= next.run.start && next.run.end <= end;
+            if !processes.any(|life| life.process.pid == pid && is_own(life.start, life.end)) {
+                let number = next.number;
+                return Err(
+                    format!("job {number} runs in process {pid}, which is not there").into(),
+                );
+            }
+        }
+    }
+    for life in &lane.processes {
+        if life.process.gone.is_none() {
+            return Err(format!("process {} did not go", life.process.pid).into());
+        }
     }
     Ok(())
 }

@@ -3,15 +3,18 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::lanes::{Lanes, OnLane};
+use crate::lanes::{Lane, OnLane};
 use crate::recorder::Job;
 
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 9] = [
     ("short", "#56b4e9"),
     ("long", "#0072b2"),
     ("waits for its parts", "#f0b429"),
     ("part", "#009e73"),
     ("panics", "#d55e00"),
+    ("crashes", "#b2182b"),
+    ("exceeds its time limit", "#e8a33d"),
+    ("cancelled while it runs", "#5f5f5f"),
     ("cancelled", "#9a9a9a"),
 ];
 
@@ -21,9 +24,13 @@ const LEFT: f64 = 84.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const ROW: f64 = 15.0;
 const THIN_ROW: f64 = 6.0;
+/// The row of the processes above the jobs of a lane.
+const PROCESS_ROW: f64 = 13.0;
+/// How wide a process id is.
+const PID: f64 = 38.0;
 
 /// Draws the lanes of the workers, below them the queued jobs, and a time axis.
-pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
+pub(crate) fn picture(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
     let end = jobs
         .iter()
         .filter_map(|job| job.ended)
@@ -33,16 +40,17 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     let mut body = String::new();
 
     let mut y = 66.0;
-    for (worker, lane) in lanes {
-        let rows = lane
-            .iter()
-            .map(|on_lane| on_lane.depth + 1)
-            .max()
-            .unwrap_or(1);
-        text(&mut body, "name", LEFT - 10.0, y + 11.5, worker);
+    for lane in lanes {
+        let rows = lane.jobs.iter().map(|on_lane| on_lane.depth + 1).max();
+        let rows = rows.unwrap_or(1);
+        if !lane.processes.is_empty() {
+            scale.processes(&mut body, y, lane);
+            y += PROCESS_ROW;
+        }
+        text(&mut body, "name", LEFT - 10.0, y + 11.5, &lane.name);
         for OnLane {
             job, run, depth, ..
-        } in lane
+        } in &lane.jobs
         {
             let at = y + *depth as f64 * ROW;
             scale.bar(&mut body, at, ROW - 1.0, (run.start, run.end), job);
@@ -71,7 +79,8 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     y += ends.len() as f64 * THIN_ROW + 6.0;
 
     let (grid, height) = (scale.grid(56.0, y), y + 30.0);
-    let head = head(&format!("{} jobs on {} workers", jobs.len(), lanes.len()));
+    let processes = lanes.iter().map(|lane| lane.processes.len()).sum();
+    let head = head(jobs, lanes.len(), processes);
     // The picture can be inlined into a page: it is as wide as its place, and it has no style sheet,
     // which would apply to the whole page. The background is white, so that the text is readable on
     // any page.
@@ -83,13 +92,21 @@ pub(crate) fn picture(jobs: &[Job], lanes: &Lanes<'_>) -> String {
     )
 }
 
-fn head(title: &str) -> String {
+fn head(jobs: &[Job], workers: usize, processes: usize) -> String {
     let mut head = String::new();
-    text(&mut head, "head", 16.0, 24.0, title);
-    let note = "Thin bars: queued jobs. A bar below another: a job that the upper one runs while it waits.";
+    let mut title = format!("{} jobs on {workers} workers", jobs.len());
+    let mut note = "Thin bars: queued jobs. A bar below another: a job that the upper one runs while it waits.";
+    if processes > 0 {
+        title += &format!(", {processes} processes");
+        note = "Thin bars: queued jobs. Lines: the processes of a worker, and their numbers. \u{d7}: killed or crashed.";
+    }
+    text(&mut head, "head", 16.0, 24.0, &title);
     text(&mut head, "name", RIGHT, 24.0, note);
     let mut x = 16.0;
     for (kind, colour) in KINDS {
+        if !jobs.iter().any(|job| job.get("kind") == kind) {
+            continue;
+        }
         let _ = writeln!(
             head,
             r#"<rect x="{x:.1}" y="35" width="11" height="11" fill="{colour}"/>"#
@@ -144,6 +161,28 @@ impl Scale {
         );
     }
 
+    /// Draws a line for each process of a lane, its number where there is room, and how it ended.
+    fn processes(&self, body: &mut String, y: f64, lane: &Lane<'_>) {
+        let x = |time: Duration| self.x(time.as_secs_f64() * 1e3);
+        let mut free = LEFT;
+        for life in &lane.processes {
+            let (from, to) = (x(life.start), x(life.end));
+            let (line, width) = (y + 10.0, (to - from - 1.5).max(1.0));
+            let _ = writeln!(
+                body,
+                r##"<rect x="{from:.1}" y="{line}" width="{width:.1}" height="2" fill="#333"/>"##
+            );
+            if from >= free {
+                text(body, "pid", from, y + 8.0, &life.process.pid.to_string());
+                free = from + PID;
+            }
+            if life.was_killed {
+                text(body, "mark", to, y + 9.0, "\u{d7}");
+                free = free.max(to + 8.0);
+            }
+        }
+    }
+
     fn grid(&self, top: f64, bottom: f64) -> String {
         let mut grid = String::new();
         for tick in (0..)
@@ -167,6 +206,8 @@ fn text(body: &mut String, class: &str, x: f64, y: f64, text: &str) {
         "head" => r#" font-weight="bold""#,
         "name" => r#" text-anchor="end""#,
         "tick" => r#" text-anchor="middle""#,
+        "pid" => r#" font-size="9""#,
+        "mark" => r#" text-anchor="middle" font-weight="bold""#,
         _ => "",
     };
     let _ = writeln!(

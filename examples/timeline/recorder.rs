@@ -1,4 +1,4 @@
-//! A `tracing` subscriber that records the times of jobs.
+//! A `tracing` subscriber that records the times of jobs, and of worker processes.
 //!
 //! Each job is a span, which is entered twice: around its submit, and then by a worker.
 
@@ -18,6 +18,12 @@ use tracing_core::span::Current;
 /// The target of the spans that are jobs.
 pub(crate) const TARGET: &str = "job";
 
+/// The target of the pool's events that tell when a worker process is ready, and why it goes.
+const LIFE: &str = "futurepool::process";
+
+/// The target of events that a job emits in its worker process.
+const REMOTE: &str = "futurepool::worker";
+
 /// The record of a job. Times count from the creation of the recorder.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -33,12 +39,26 @@ pub(crate) struct Job {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
+    /// The name of the pool's thread.
     pub(crate) worker: String,
+    /// The process that ran it, if it was not this one.
+    pub(crate) pid: Option<u32>,
     pub(crate) start: Duration,
     pub(crate) end: Duration,
 }
 
-/// The fields of a span.
+/// The record of a worker process.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// The name of the pool's thread that uses it.
+    pub(crate) worker: String,
+    pub(crate) ready: Duration,
+    /// When it went, and why.
+    pub(crate) gone: Option<(Duration, String)>,
+}
+
+/// The fields of a span or an event.
 #[derive(Clone, Debug, Default)]
 struct Words(BTreeMap<&'static str, String>);
 
@@ -65,10 +85,12 @@ impl Job {
     }
 }
 
-/// A `tracing` subscriber for the spans of jobs only. A span's id is the number of its job, from 1.
+/// A `tracing` subscriber for the spans of jobs, and for events of worker processes. A span's id is the
+/// number of its job, from 1.
 pub(crate) struct Recorder {
     epoch: Instant,
     jobs: Mutex<Vec<Job>>,
+    processes: Mutex<Vec<Process>>,
 }
 
 thread_local! {
@@ -79,17 +101,33 @@ thread_local! {
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        let (epoch, jobs) = (Instant::now(), Mutex::default());
-        Self { epoch, jobs }
+        Self {
+            epoch: Instant::now(),
+            jobs: Mutex::default(),
+            processes: Mutex::default(),
+        }
     }
 
     pub(crate) fn jobs(&self) -> Vec<Job> {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the processes in the order in which they were ready.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        lock(&self.processes).clone()
     }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
+        lock(&self.jobs)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn thread_name() -> String {
+    thread::current().name().unwrap_or("?").to_owned()
 }
 
 fn index_of(id: &Id) -> usize {
@@ -98,7 +136,12 @@ fn index_of(id: &Id) -> usize {
 
 impl Subscriber for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_span() && metadata.target() == TARGET
+        let target = metadata.target();
+        if metadata.is_span() {
+            target == TARGET
+        } else {
+            [LIFE, REMOTE].contains(&target)
+        }
     }
 
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
@@ -124,9 +167,12 @@ impl Subscriber for Recorder {
         let runs = mem::replace(&mut job.submit_seen, true);
         if runs {
             let start = self.epoch.elapsed();
-            let worker = thread::current().name().unwrap_or("?").to_owned();
-            let end = start; // until the exit
-            job.run = Some(Run { worker, start, end });
+            job.run = Some(Run {
+                worker: thread_name(),
+                pid: None, // until its first event
+                start,
+                end: start, // until the exit
+            });
         }
         ENTERED.with_borrow_mut(|entered| entered.push((index, runs)));
     }
@@ -159,6 +205,41 @@ impl Subscriber for Recorder {
         })
     }
 
+    fn event(&self, event: &Event<'_>) {
+        let now = self.epoch.elapsed();
+        let mut words = Words::default();
+        event.record(&mut words);
+        let pid = words.0.get("worker").and_then(|pid| pid.parse().ok());
+        let (Some(pid), reason) = (pid, words.0.remove("reason")) else {
+            return;
+        };
+        if event.metadata().target() == REMOTE {
+            // The pool passes it on inside the span of the job.
+            if let Some((index, true)) = ENTERED.with_borrow(|entered| entered.last().copied()) {
+                if let Some(run) = &mut self.lock()[index].run {
+                    if run.pid.replace(pid).is_none() {
+                        // Until here it was on its way to the process, which may have been starting.
+                        run.start = now;
+                    }
+                }
+            }
+            return;
+        }
+        let mut processes = lock(&self.processes);
+        if let Some(reason) = reason {
+            let process = processes.iter_mut().rfind(|process| process.pid == pid);
+            if let Some(process) = process {
+                process.gone = Some((now, reason));
+            }
+        } else {
+            processes.push(Process {
+                pid,
+                worker: thread_name(),
+                ready: now,
+                gone: None,
+            });
+        }
+    }
+
     fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &Event<'_>) {}
 }

@@ -4,22 +4,44 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::lanes::Lanes;
+use crate::lanes::Lane;
 use crate::recorder::Job;
 
 /// Writes Chrome's trace event format: a list of events.
 ///
 /// An event has a phase (`ph`), a time (`ts`, in microseconds), a thread (`tid`) and a process
 /// (`pid`).
-pub(crate) fn trace(jobs: &[Job], lanes: &Lanes<'_>) -> String {
+pub(crate) fn trace(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
     let mut events = vec![
         named("process_name", 1, 0, "workers"),
         named("process_name", 2, 0, "queue"),
     ];
-    for (tid, (worker, _)) in (1..).zip(lanes) {
-        events.push(named("thread_name", 1, tid, worker));
+    let mut tid_of = BTreeMap::new();
+    for (tid, lane) in (1..).zip(lanes) {
+        events.push(named("thread_name", 1, tid, &lane.name));
+        for on_lane in &lane.jobs {
+            tid_of.insert(on_lane.number, tid);
+        }
+        // A worker process encloses its jobs.
+        for life in &lane.processes {
+            let pid = life.process.pid;
+            let (start, time) = (micros(life.start), micros(life.end - life.start));
+            let (name, reason) = (json(&format!("process {pid}")), json(life.reason()));
+            let about = format!(r#""cat":"process","pid":1,"tid":{tid},"args":{{"end":{reason}}}"#);
+            events.push(format!(
+                r#"{{"ph":"X","name":{name},"ts":{start},"dur":{time},{about}}}"#
+            ));
+            let mark = |name: &str, at: &str| {
+                let name = json(name);
+                format!(r#"{{"ph":"i","s":"t","name":{name},"ts":{at},{about}}}"#)
+            };
+            events.push(mark(&format!("process {pid} is ready"), &start));
+            if life.was_killed {
+                let (what, end) = (format!("end: {}", life.reason()), micros(life.end));
+                events.push(mark(&what, &end));
+            }
+        }
     }
-    let tid_of: BTreeMap<_, _> = lanes.iter().map(|(worker, _)| *worker).zip(1..).collect();
     for (number, job) in (1..).zip(jobs) {
         let (kind, outcome) = (json(job.get("kind")), json(job.get("outcome")));
         let about = format!(r#""name":{kind},"args":{{"job":{number},"outcome":{outcome}}}"#);
@@ -31,7 +53,7 @@ pub(crate) fn trace(jobs: &[Job], lanes: &Lanes<'_>) -> String {
         // Runs on one worker nest or are disjoint, so each is a "complete" event of its thread.
         if let Some(run) = &job.run {
             let (start, time) = (micros(run.start), micros(run.end - run.start));
-            let tid = tid_of[&run.worker[..]];
+            let tid = tid_of[&number];
             let run =
                 format!(r#""cat":"run","ts":{start},"dur":{time},"pid":1,"tid":{tid},{about}"#);
             events.push(format!(r#"{{"ph":"X",{run}}}"#));

@@ -16,24 +16,29 @@ use crate::process::spawn::StartError;
 use crate::process::worker::{Ended, KillReason, Worker};
 use crate::util::unwind::emit;
 
+/// The target of the events: a module that users see.
+const TARGET: &str = "futurepool::process";
+
 /// The worker can take jobs.
 pub(crate) fn ready(worker: &Worker) {
     worker.set_ready();
     let worker = worker.pid();
-    emit(|| tracing::debug!(worker, "worker process {worker} is ready"));
+    emit(|| tracing::debug!(target: TARGET, worker, "worker process {worker} is ready"));
 }
 
 /// No worker could be started.
 pub(crate) fn start_failed(error: &StartError) {
     let error = &error.text;
-    emit(|| tracing::warn!(%error, "failed to start a worker process: {error}"));
+    emit(|| tracing::warn!(target: TARGET, %error, "failed to start a worker process: {error}"));
 }
 
 /// The pool asks the worker to leave.
 pub(crate) fn leaves(worker: &Worker, reason: impl Display) {
     if worker.claim_report() {
         let worker = worker.pid();
-        emit(|| tracing::debug!(worker, %reason, "worker process {worker} leaves: {reason}"));
+        emit(
+            || tracing::debug!(target: TARGET, worker, %reason, "worker process {worker} leaves: {reason}"),
+        );
     }
 }
 
@@ -46,6 +51,7 @@ pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
     let killed = |reason: &str| {
         emit(|| {
             tracing::debug!(
+                target: TARGET,
                 worker = pid,
                 task,
                 reason,
@@ -61,6 +67,7 @@ pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
         };
         emit(|| {
             tracing::warn!(
+                target: TARGET,
                 worker = pid,
                 task,
                 reason,
@@ -88,6 +95,7 @@ pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
             let reason = "its job was cancelled, and ended in its grace";
             emit(|| {
                 tracing::debug!(
+                    target: TARGET,
                     worker = pid,
                     reason,
                     "worker process {pid} leaves: {reason}"

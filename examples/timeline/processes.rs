@@ -1,0 +1,87 @@
+//! The load in worker processes, of which some are killed, and some crash.
+
+use std::thread;
+use std::time::Duration;
+
+use futurepool::process::WorkerStdio;
+use futurepool::{Call, JoinHandle, Metrics, ProcessPool, ReturnWhen, task, wait};
+
+use crate::{Failure, in_span};
+
+/// Blocks its worker process. The event tells the recorder which process that is.
+#[task]
+fn work(milliseconds: u64) {
+    tracing::info!("a job begins");
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+#[task]
+fn panics() {
+    work(12);
+    panic!("on purpose");
+}
+
+#[task]
+fn crashes() {
+    work(12);
+    std::process::abort();
+}
+
+pub(crate) fn run(workers: usize) -> Result<Metrics, Failure> {
+    let builder = ProcessPool::builder().max_workers(workers);
+    // The workers say "on purpose", too.
+    let builder = builder.stderr(WorkerStdio::null());
+    let pool = builder.max_jobs_per_worker(12).build()?;
+    mixed_load(&pool);
+    pool.shutdown().join();
+    Ok(pool.metrics())
+}
+
+/// Submits a burst of jobs, of which some are cancelled, then a job now and then.
+fn mixed_load(pool: &ProcessPool) {
+    let submit = |kind, call| in_span(kind, || pool.submit(call));
+    let mut handles = Vec::new();
+    let mut endless = Vec::new();
+    for n in 0..28 {
+        match n % 9 {
+            0 => handles.push(submit("long", work::call(45))),
+            2 => endless.push(submit("cancelled while it runs", work::call(60_000))),
+            4 => handles.push(in_span("crashes", || pool.submit(crashes::call()))),
+            6 => handles.push(in_span("panics", || pool.submit(panics::call()))),
+            8 => handles.push(submit("exceeds its time limit", too_long())),
+            _ => handles.push(submit("short", work::call(4 + n % 5))),
+        }
+    }
+    let unwanted: Vec<_> = (0..6)
+        .map(|_| submit("cancelled", work::call(20)))
+        .collect();
+    for handle in &unwanted {
+        handle.cancel();
+    }
+    for handle in &endless {
+        cancel_while_it_runs(handle);
+    }
+    let all = handles.into_iter().chain(endless).chain(unwanted);
+    wait(all, ReturnWhen::AllCompleted).join();
+
+    let now_and_then = (0..36).map(|n| {
+        thread::sleep(Duration::from_millis(4));
+        match n {
+            20 => in_span("crashes", || pool.submit(crashes::call())),
+            _ => submit("short", work::call(6 + n % 9)),
+        }
+    });
+    wait(now_and_then, ReturnWhen::AllCompleted).join();
+}
+
+fn too_long() -> Call<work> {
+    work::call(60_000).time_limit(Duration::from_millis(30))
+}
+
+fn cancel_while_it_runs(handle: &JoinHandle<()>) {
+    while !handle.is_running() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(20));
+    handle.cancel();
+}
