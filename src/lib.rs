@@ -276,6 +276,9 @@
 //!   workers that start and exit (`DEBUG`). Programs that use the `log` crate enable the feature
 //!   `log` of `tracing` to receive them. std's panic hook prints panics to stderr, too: set a hook of
 //!   your own if all output must be JSON.
+//! - Events of the target `futurepool::process` tell why a worker process went. The field `worker` is
+//!   its process id. `DEBUG` events report that it is ready, or for which `reason` the pool ends it.
+//!   A crash and a failed start are `WARN`.
 //! - If the system refuses to start a thread, the pool goes on with fewer workers and looks merely
 //!   slow. [`Metrics::spawn_failures`] and the `WARN` event tell the difference.
 //! - `cargo run --example timeline` records all jobs of a pool as a trace for Perfetto and as a

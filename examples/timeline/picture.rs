@@ -26,8 +26,8 @@ const ROW: f64 = 15.0;
 const THIN_ROW: f64 = 6.0;
 /// The row of the processes above the jobs of a lane.
 const PROCESS_ROW: f64 = 13.0;
-/// How wide a process id is.
-const PID: f64 = 38.0;
+/// How wide a digit of a process id is.
+const DIGIT: f64 = 5.6;
 
 /// Draws the lanes of the workers, below them the queued jobs, and a time axis.
 pub(crate) fn picture(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
@@ -172,13 +172,14 @@ impl Scale {
                 body,
                 r##"<rect x="{from:.1}" y="{line}" width="{width:.1}" height="2" fill="#333"/>"##
             );
-            if from >= free {
-                text(body, "pid", from, y + 8.0, &life.process.pid.to_string());
-                free = from + PID;
+            if from.max(free) < from + 8.0 {
+                let (at, pid) = (from.max(free), life.process.pid.to_string());
+                text(body, "pid", at, y + 8.0, &pid);
+                free = at + DIGIT * pid.len() as f64 + 3.0;
             }
             if life.was_killed {
                 text(body, "mark", to, y + 9.0, "\u{d7}");
-                free = free.max(to + 8.0);
+                free = free.max(to + 5.0);
             }
         }
     }

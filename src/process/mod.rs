@@ -1,20 +1,22 @@
 //! Worker processes: jobs that can be killed, and crashes that harm no other job.
 //!
-//! ```text
-//!   ProcessPool ─► a ThreadPool: queue, permits, counts, shutdown
-//!                    │ each of its threads owns a worker process
-//!                    ▼
-//!   exchange: Link ──── frames over a socket pair ────► child: runs tasks in the worker process
-//!     │                        (frame, wire)                  init: how a program becomes a worker
-//!     ├─► spawn: the command, the handshake
-//!     └─► worker: kill, reap; Control: a cancel, or the outcome
-//!              ▲
-//!   supervisor ┘ limits, grace, ends (memory)      output: what workers print
-//!
-//!   tracing: events (those of workers), lifecycle (those about workers)
-//! ```
-//!
-//! What is below `exchange` needs Unix. Elsewhere `unsupported` takes its place, and no pool can be built.
+//! See [`ProcessPool`].
+
+// Maintainers:
+//
+//   ProcessPool ─► a ThreadPool: queue, permits, counts, shutdown
+//                    │ each of its threads owns a worker process
+//                    ▼
+//   exchange: Link ──── frames over a socket pair ────► child: runs tasks in the worker process
+//     │                        (frame, wire)                  init: how a program becomes a worker
+//     ├─► spawn: the command, the handshake
+//     └─► worker: kill, reap; Control: a cancel, or the outcome
+//              ▲
+//   supervisor ┘ limits, grace, ends (memory)      output: what workers print
+//
+//   tracing: events (those of workers), lifecycle (those about workers)
+//
+// What is below `exchange` needs Unix. Elsewhere `unsupported` takes its place, and no pool can be built.
 
 // What only workers need is not used where there are none.
 #![cfg_attr(not(unix), allow(dead_code))]

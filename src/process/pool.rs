@@ -85,6 +85,12 @@ use crate::util::unwind::drop_catching;
 ///     Ok(())
 /// }
 /// ```
+///
+/// # A picture
+///
+/// `cargo run --release --features process --example timeline -- --processes` draws what happens when
+/// jobs are killed, and when they crash. Other workers go on, and a killed one is replaced:
+#[cfg_attr(doc, doc = concat!("<div>", include_str!("../../docs/timeline-processes.svg"), "</div>"))]
 #[doc(alias = "ProcessPoolExecutor")]
 #[doc(alias = "multiprocessing.Pool")]
 #[doc(alias = "loky")]
