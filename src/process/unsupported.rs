@@ -23,6 +23,7 @@ pub(super) mod exchange {
     use crate::error::JoinError;
     use crate::pool::PoolInner;
     use crate::process::builder::Config;
+    use crate::process::calls::Calls;
     use crate::task::state::Origin;
 
     pub(crate) type Outcome = Result<Payload, JoinError>;
@@ -58,11 +59,11 @@ pub(super) mod exchange {
         pub(crate) fn run(
             &mut self,
             _: &CallInfo,
-            _: Vec<(usize, Payload)>,
+            _: &Calls,
             _: &Arc<Control>,
             _: Option<&Arc<PoolInner>>,
             _: Origin,
-            _: &mut dyn FnMut(usize, Outcome),
+            _: &mut dyn FnMut(Outcome),
         ) {
             match self.0 {}
         }
@@ -165,6 +166,12 @@ pub(super) mod worker {
         pub(crate) fn decide(&self) -> bool {
             true
         }
+
+        pub(crate) fn is_cancelled(&self) -> bool {
+            false
+        }
+
+        pub(crate) fn skip_rest(&self) {}
 
         pub(crate) fn cancel(&self) -> (bool, Option<Arc<Worker>>) {
             (false, None)
