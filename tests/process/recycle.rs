@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use futurepool::{ProcessPool, task};
+use futurepool::{JoinHandle, ProcessPool, task};
 
 use crate::common::{LONG, child, eventually, within};
+use crate::jobs;
 use crate::procs::{children, is_alive};
 
 #[task]
@@ -152,6 +153,30 @@ fn promise_17_there_is_at_most_one_process_more_than_the_maximum() {
             assert!(most <= 4, "{most}");
         },
     );
+}
+
+#[test]
+fn promise_17_a_worker_that_does_not_leave_counts_as_one() {
+    let test = "recycle::promise_17_a_worker_that_does_not_leave_counts_as_one";
+    child::alone(test, || {
+        let pool = ProcessPool::builder()
+            .max_workers(2)
+            .prestart(2)
+            .max_jobs_per_worker(1);
+        let pool = pool.build().unwrap();
+        eventually("both are there", || pool.workers().len() == 2);
+        let hang = [(); 2].map(|()| pool.submit(jobs::hang_at_exit::call()));
+        let after: Vec<_> = (0..6).map(|_| pool.submit(pid::call())).collect();
+        let mut most = 0;
+        while !after.iter().all(JoinHandle::is_finished) {
+            let alive = children(process::id())
+                .into_iter()
+                .filter(|pid| is_alive(*pid));
+            most = most.max(alive.count());
+        }
+        assert!(hang.into_iter().chain(after).all(|job| job.join().is_ok()));
+        assert!(most <= 3, "{most}");
+    });
 }
 
 #[test]
