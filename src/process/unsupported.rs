@@ -122,6 +122,7 @@ pub(super) mod worker {
 
     #[derive(Debug)]
     pub(crate) enum Activity {
+        Starting,
         Idle,
         Running(Running),
         Leaving,
