@@ -711,13 +711,6 @@ impl Link {
         while sent.left() > 0 {
             let mut frame = match ready.reader.read(&mut worker.socket()) {
                 Ok(frame) => frame,
-                // It ended, and has not read all of the message.
-                Err(FrameError::Io(error))
-                    if error.kind() == io::ErrorKind::ConnectionReset && sent.done == 0 =>
-                {
-                    worker.end_job(0);
-                    return Err(());
-                }
                 Err(error) => {
                     protocol_error(worker, error);
                     return gone(sent, None);

@@ -8,7 +8,7 @@ use crate::error::JoinError;
 use crate::pool::enqueue_with;
 use crate::process::pool::{ProcessPool, Target};
 use crate::task::cancel_handle::CancelHandle;
-use crate::task::cell::{JobClosure, StartBy};
+use crate::task::cell::{JobClosure, StartBy, catch};
 use crate::task::context::current_task;
 use crate::task::span;
 use crate::task::state::Origin;
@@ -55,6 +55,17 @@ struct Forward {
 
 impl JobClosure<()> for Forward {
     fn call(self, origin: Origin) -> Result<(), JoinError> {
+        // A panic of the pool itself drops the task, which cancels it.
+        catch(origin, move || self.run(origin)).and_then(|outcome| outcome)
+    }
+
+    fn start_by(&self) -> Option<StartBy> {
+        self.job.info().start_by()
+    }
+}
+
+impl Forward {
+    fn run(self, origin: Origin) -> Result<(), JoinError> {
         let Self { job, target } = self;
         if !job.set_running() {
             // It was cancelled.
@@ -79,9 +90,5 @@ impl JobClosure<()> for Forward {
                 Err(copy)
             }
         }
-    }
-
-    fn start_by(&self) -> Option<StartBy> {
-        self.job.info().start_by()
     }
 }

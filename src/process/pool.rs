@@ -32,7 +32,7 @@ use crate::process::builder::{Config, ProcessPoolBuilder};
 use crate::process::calls::Calls;
 use crate::process::exchange::{Link, Outcome, Shared, Want};
 use crate::process::worker::{Activity, Control, Worker};
-use crate::task::cell::{JobClosure, RawTask, Scheduler, StartBy, TaskCell};
+use crate::task::cell::{JobClosure, RawTask, Scheduler, StartBy, TaskCell, catch};
 use crate::task::context::current_pool;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
@@ -482,9 +482,13 @@ impl<T: Task> JobClosure<T::Output> for Remote<T> {
             expiry,
         } = self;
         drop(expiry);
-        let outcome = target.run_call(call, origin);
-        let output = target.decide(T::NAME, outcome, origin)?;
-        decode::<T>(output, origin)
+        // User code is contained in what this calls. A panic of the pool itself must be an error, too.
+        let run = catch(origin, move || {
+            let outcome = target.run_call(call, origin);
+            let output = target.decide(T::NAME, outcome, origin)?;
+            decode::<T>(output, origin)
+        });
+        run.and_then(|outcome| outcome)
     }
 }
 
