@@ -711,6 +711,14 @@ impl Link {
         while sent.left() > 0 {
             let mut frame = match ready.reader.read(&mut worker.socket()) {
                 Ok(frame) => frame,
+                // It ended, and has left a part of the message unread. So it has not begun: its thread
+                // reads the whole message first.
+                Err(FrameError::Io(error))
+                    if error.kind() == io::ErrorKind::ConnectionReset && sent.done == 0 =>
+                {
+                    worker.end_job(0);
+                    return Err(());
+                }
                 Err(error) => {
                     protocol_error(worker, error);
                     return gone(sent, None);
