@@ -335,7 +335,10 @@ fn promise_3_a_cancel_does_not_wait_for_an_initializer() {
             // A thread has the job, and its worker does not become ready.
             let handle = pool.submit(jobs::nothing::call());
             eventually("the job is with a thread", || handle.is_running());
-            let initializes = |worker: &WorkerInfo| worker.task.is_some();
+            // Not on the old worker, which may not have ended altogether.
+            let is_initializer = |task: &str| task.ends_with("wait_while_it_exists");
+            let initializes =
+                |worker: &WorkerInfo| worker.task.as_deref().is_some_and(is_initializer);
             eventually("a worker is initialized", || {
                 pool.workers().iter().any(initializes)
             });
