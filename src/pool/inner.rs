@@ -263,12 +263,13 @@ impl PoolInner {
         self.close(Closed::Shutdown);
     }
 
-    /// Accepts no more jobs, asks the running ones to end, and cancels the queued ones.
-    pub(crate) fn stop(&self) {
+    /// Accepts no more jobs, asks the running ones to end, and cancels the queued ones. Returns how many
+    /// those were.
+    pub(crate) fn stop(&self) -> usize {
         self.shut_down.store(true, Ordering::Release);
         // Ordering: a job that sees the request sees what the caller did before.
         self.stopping.store(true, Ordering::Release);
-        self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled());
+        self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled())
     }
 
     /// Returns whether running jobs are asked to end.
@@ -287,7 +288,7 @@ impl PoolInner {
         drop_catching("the destructor of an error", (error, cause));
     }
 
-    fn close_and_refuse(&self, reason: Closed, error: &JoinError) {
+    fn close_and_refuse(&self, reason: Closed, error: &JoinError) -> usize {
         // The queue first, so that no job is added behind those that are drained. Then the jobs, before
         // any user code runs: a waker may take its time, and no worker may start a job meanwhile.
         // (`close` closes it once more, which changes nothing.)
@@ -297,6 +298,7 @@ impl PoolInner {
         self.close(reason);
         refuse_marked(&marked, error);
         self.check_termination();
+        marked.len()
     }
 
     /// Resolves all jobs that are queued now with `error`. Returns how many there were.

@@ -435,7 +435,7 @@ impl ThreadPool {
     #[doc(alias = "__exit__")]
     pub fn shutdown(&self) -> Shutdown {
         self.inner.shut_down();
-        Shutdown::new(Arc::clone(&self.inner))
+        Shutdown::new(Arc::clone(&self.inner), 0)
     }
 
     /// Stops accepting jobs immediately, and cancels every queued job.
@@ -469,8 +469,8 @@ impl ThreadPool {
     #[doc(alias = "terminate_workers")]
     #[doc(alias = "kill_workers")]
     pub fn shutdown_now(&self) -> Shutdown {
-        self.inner.stop();
-        Shutdown::new(Arc::clone(&self.inner))
+        let cancelled = self.inner.stop();
+        Shutdown::new(Arc::clone(&self.inner), cancelled)
     }
 
     /// Cancels every queued job and returns how many. The pool stays open.

@@ -33,15 +33,45 @@ pub struct Shutdown {
     waiter: Option<u64>,
     /// The future was ready.
     done: bool,
+    /// How many queued jobs the call has cancelled.
+    cancelled: usize,
 }
 
 impl Shutdown {
-    pub(crate) fn new(pool: Arc<PoolInner>) -> Self {
+    pub(crate) fn new(pool: Arc<PoolInner>, cancelled: usize) -> Self {
         Self {
             pool,
             waiter: None,
             done: false,
+            cancelled,
         }
+    }
+
+    /// Returns how many queued jobs [`shutdown_now`](crate::ThreadPool::shutdown_now) has cancelled.
+    ///
+    /// A call after the first one returns 0, and so does [`shutdown`](crate::ThreadPool::shutdown), which
+    /// cancels none. A job that another thread cancels first is not counted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (started, wait_for_start) = channel();
+    /// let (finish, wait_for_finish) = channel::<()>();
+    /// let _running = pool.submit(move || {
+    ///     started.send(()).unwrap();
+    ///     wait_for_finish.recv()
+    /// });
+    /// wait_for_start.recv().unwrap(); // the only worker is busy from here on
+    /// let _queued = [1, 2].map(|n| pool.submit(move || n));
+    /// assert_eq!(pool.shutdown_now().cancelled(), 2);
+    /// drop(finish);
+    /// ```
+    #[must_use]
+    pub fn cancelled(&self) -> usize {
+        self.cancelled
     }
 
     /// Blocks until the pool's threads have exited and their thread-locals are dropped.

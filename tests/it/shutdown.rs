@@ -1696,3 +1696,22 @@ impl Tally {
         None
     }
 }
+
+#[test]
+fn a_shutdown_says_how_many_jobs_it_has_cancelled() {
+    let pool = ThreadPool::new(1);
+    let (started, wait_for_start) = std::sync::mpsc::channel();
+    let (finish, wait_for_finish) = std::sync::mpsc::channel::<()>();
+    let running = pool.submit(move || {
+        started.send(()).unwrap();
+        let _ = wait_for_finish.recv();
+    });
+    wait_for_start.recv().unwrap();
+    let queued: Vec<_> = (0..3).map(|n| pool.submit(move || n)).collect();
+    assert!(queued[1].cancel());
+    assert_eq!(pool.shutdown_now().cancelled(), 2);
+    assert_eq!(pool.shutdown_now().cancelled(), 0);
+    assert_eq!(pool.shutdown().cancelled(), 0);
+    drop(finish);
+    running.join().unwrap();
+}
