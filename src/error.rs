@@ -158,7 +158,17 @@ impl Failure {
         if let Some(origin) = self.origin {
             write!(f, " (submitted at {origin})")?;
         }
-        match self.output.as_deref().map(str::trim_end) {
+        write!(f, "{}", LastOutput(self.output.as_deref()))
+    }
+}
+
+/// Adds what a worker process has written last to a message.
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
+pub(crate) struct LastOutput<'a>(pub(crate) Option<&'a str>);
+
+impl fmt::Display for LastOutput<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.map(str::trim_end) {
             None | Some("") => Ok(()),
             // Continuation lines are indented, so that the output cannot pose as lines of a log.
             Some(output) => write!(f, "; its last output: {}", output.replace('\n', "\n    ")),

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, Signal};
 
-use crate::error::StartFailed;
+use crate::error::{LastOutput, StartFailed};
 use crate::process::builder::{Config, Program, StdioKind};
 use crate::process::child::own_build;
 use crate::process::counter::Counter;
@@ -327,10 +327,8 @@ impl Starting {
         };
         let signal = ended_by_itself.and_then(|ended| ended.status?.signal());
         let was_killed = signal == Some(Signal::KILL.as_raw());
-        let error = StartError::new(match last_output(worker) {
-            Some(output) => format!("{text}; its last output: {}", output.trim_end()),
-            None => text,
-        });
+        let output = last_output(worker);
+        let error = StartError::new(format!("{text}{}", LastOutput(output.as_deref())));
         match was_killed {
             true => StartError {
                 unstarted: Unstarted::Killed,

@@ -119,7 +119,11 @@ fn promise_18_a_program_that_cannot_be_run_is_told_to_the_handles() {
 fn promise_18_a_program_that_ends_at_once_is_told_to_the_handles_and_not_started_again_and_again() {
     within(LONG, "ends", || {
         let pool = four().program("/bin/true").build().unwrap();
-        assert_all_say(&fail(&pool), &["exited with code 0", "process::init()"]);
+        let errors = fail(&pool);
+        assert_all_say(&errors, &["exited with code 0", "process::init()"]);
+        // It has written nothing.
+        let of_output = |error: &JoinError| error.to_string().contains("last output");
+        assert!(!errors.iter().any(of_output), "{errors:?}");
 
         let starts = Starts::new();
         let builder = starts.of(four()).env("FUTUREPOOL_TEST_GOOD_STARTS", "0");
