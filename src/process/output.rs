@@ -298,16 +298,26 @@ impl OutputHandle {
         }
     }
 
-    /// Returns the last 4 KiB that were read.
+    /// Returns the last lines that were read, up to 4 KiB, or the end of a line that is longer.
     pub(crate) fn tail(&self) -> String {
         let (bytes, is_cut) = {
             let progress = self.pipe.state.lock();
             (progress.tail.clone(), progress.is_cut)
         };
-        // The first character may have lost its first bytes.
-        let lost = bytes.iter().take(3).take_while(|b| is_continuation(**b));
-        let start = if is_cut { lost.count() } else { 0 };
+        let start = if is_cut { first_whole(&bytes) } else { 0 };
         String::from_utf8_lossy(&bytes[start..]).into_owned()
+    }
+}
+
+/// Returns where the first line begins that has lost nothing. If there is only the end of one line: where
+/// its first character begins.
+fn first_whole(bytes: &[u8]) -> usize {
+    match bytes.iter().position(|byte| *byte == b'\n') {
+        Some(end) if end + 1 < bytes.len() => end + 1,
+        _ => {
+            let lost = bytes.iter().take(3).take_while(|b| is_continuation(**b));
+            lost.count()
+        }
     }
 }
 
@@ -814,6 +824,14 @@ mod tests {
         assert!(tail.starts_with('ä') && tail.ends_with("äend"));
         handle.pipe.state.lock().keep(&[b'x'; 3 * TAIL]);
         assert_eq!(handle.tail(), "x".repeat(TAIL));
+    }
+
+    #[test]
+    fn the_tail_begins_with_a_whole_line() {
+        assert_eq!(first_whole(b"half\na line\n"), 5);
+        assert_eq!(first_whole(b"the end of one line\n"), 0);
+        assert_eq!(first_whole("äx".as_bytes().split_at(1).1), 1);
+        assert_eq!(first_whole(b""), 0);
     }
 
     #[test]
