@@ -136,6 +136,27 @@ impl WorkerStdio {
     }
 }
 
+/// The same as the functions above, for those that expect the variants of an enum.
+#[allow(non_upper_case_globals, non_snake_case)]
+impl WorkerStdio {
+    /// See [`inherit`](Self::inherit).
+    #[doc(hidden)]
+    pub const Inherit: Self = Self(StdioKind::Inherit);
+    /// See [`null`](Self::null).
+    #[doc(hidden)]
+    pub const Null: Self = Self(StdioKind::Null);
+    /// See [`tee`](Self::tee).
+    #[doc(hidden)]
+    pub const Tee: Self = Self(StdioKind::Tee);
+
+    /// See [`lines`](Self::lines).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn Lines(f: impl Fn(OutputLine<'_>) + Send + Sync + 'static) -> Self {
+        Self::lines(f)
+    }
+}
+
 impl fmt::Debug for WorkerStdio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -189,3 +189,17 @@ fn promise_20_the_error_has_the_last_lines_of_stderr_where_the_pool_reads_it() {
         assert_eq!(output(WorkerStdio::null()), None);
     });
 }
+
+#[test]
+fn an_output_can_be_named_like_the_variant_of_an_enum() {
+    let lines = WorkerStdio::Lines(|line| drop(line.to_string()));
+    let named = [
+        (WorkerStdio::Inherit, WorkerStdio::inherit()),
+        (WorkerStdio::Null, WorkerStdio::null()),
+        (WorkerStdio::Tee, WorkerStdio::tee()),
+        (lines, WorkerStdio::lines(|_| {})),
+    ];
+    for (variant, function) in named {
+        assert_eq!(format!("{variant:?}"), format!("{function:?}"));
+    }
+}
