@@ -87,8 +87,8 @@ pub trait Task: Send + 'static {
 
     /// How often a call may start in all, if the worker that ran it has crashed.
     ///
-    /// More than 1 only has an effect if the task is [idempotent](Self::IDEMPOTENT).
-    const ATTEMPTS: u32 = 1;
+    /// It only has an effect if the task is [idempotent](Self::IDEMPOTENT).
+    const ATTEMPTS: u32 = 3;
 
     /// The file and the line of the task.
     #[doc(hidden)]

@@ -606,6 +606,20 @@ fn options_set_the_constants() {
     #[task(crate = crate, idempotent, attempts = 7, type = Renamed)]
     fn renamed() {}
 
+    struct ByHand;
+
+    impl Task for ByHand {
+        const NAME: &'static str = "by hand";
+        const IDEMPOTENT: bool = true;
+        type Args = ();
+        type Output = ();
+
+        fn run((): ()) {}
+    }
+
+    // The same as without the option.
+    assert_eq!(Call::<ByHand>::new(()).info().attempts, blur::ATTEMPTS);
+
     renamed();
     assert_eq!((Renamed::IDEMPOTENT, Renamed::ATTEMPTS), (true, 7));
     assert_eq!(Renamed::NAME, "futurepool::call::tests::renamed");
