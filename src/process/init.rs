@@ -177,6 +177,8 @@ macro_rules! __process_test_init {
             $crate::process::init();
         }
 
+        // Outside of tests there is no such test, so the program needs `init`.
+        #[cfg(test)]
         $crate::__private::inventory::submit! {
             $crate::__private::TestEntry::new(::core::module_path!())
         }
