@@ -26,6 +26,7 @@ mod map;
 #[cfg(target_os = "linux")]
 mod memory;
 mod nested;
+mod no_unsafe;
 #[cfg(target_os = "linux")]
 mod orphans;
 mod output;
