@@ -443,7 +443,7 @@ impl Link {
     fn greeted(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
         match self.next.take() {
             Some(Next::Boots(starting)) if starting.wait_for_greeting(want) => {
-                starting.finish(&self.shared.config)
+                starting.finish(&self.shared.config, want)
             }
             next => {
                 self.next = next;

@@ -257,27 +257,35 @@ impl Starting {
         }
     }
 
-    /// Waits until the worker has said what it is.
-    pub(crate) fn finish(self, config: &Config) -> Result<Ready, StartError> {
+    /// Waits until the worker has said what it is, or is not wanted any more.
+    pub(crate) fn finish(self, config: &Config, want: &Want<'_>) -> Result<Ready, StartError> {
         let mut reader = FrameReader::new(config.max_payload.saturating_add(FRAME_OVERHEAD));
-        match self.read_hello(config, &mut reader) {
+        match self.read_hello(config, want, &mut reader) {
             Ok(tasks) => Ok(Ready {
                 worker: Arc::clone(&self.worker),
                 reader,
                 tasks,
             }),
-            Err(problem) => Err(self.fail(problem)),
+            Err(problem) => {
+                let error = self.fail(problem);
+                Err(match want.holds() {
+                    true => error,
+                    false => StartError::abandoned(),
+                })
+            }
         }
     }
 
     fn read_hello(
         &self,
         config: &Config,
+        want: &Want<'_>,
         reader: &mut FrameReader,
     ) -> Result<Vec<(String, u32, u64)>, Problem> {
         let mut socket = TimedSocket {
             socket: self.worker.socket(),
             deadline: self.deadline,
+            want,
         };
         let frame = reader.read(&mut socket).map_err(|error| match error {
             FrameError::End | FrameError::Truncated => Problem::Ended,
@@ -285,7 +293,6 @@ impl Starting {
             FrameError::Io(_) => Problem::Ended,
             other => Problem::Nonsense(other.to_string()),
         })?;
-        let _ = self.worker.socket().set_read_timeout(None);
         if frame.head.kind != wire::HELLO || frame.head.generation != self.worker.generation() {
             return Err(Problem::Nonsense(
                 "its first message is no greeting".to_owned(),
@@ -455,20 +462,29 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// A socket whose reads all end at one point in time.
-pub(crate) struct TimedSocket<'a> {
-    pub(crate) socket: &'a UnixStream,
-    pub(crate) deadline: Instant,
+/// A socket whose reads all end at one point in time, or once the worker is not wanted any more. What is
+/// there then is still read: a worker may have waited for long until the pool looks at it.
+struct TimedSocket<'a> {
+    socket: &'a UnixStream,
+    deadline: Instant,
+    want: &'a Want<'a>,
 }
 
 impl io::Read for TimedSocket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.socket, PollFlags::IN)];
+            let timeout = Timespec::try_from(left.min(WANTED_EVERY)).ok();
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) if left.is_zero() || !self.want.holds() => {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                Ok(0) => {}
+                Ok(_) => return (&mut &*self.socket).read(buffer),
+                Err(error) => return Err(error.into()),
+            }
         }
-        self.socket.set_read_timeout(Some(left))?;
-        (&mut &*self.socket).read(buffer)
     }
 }
 
