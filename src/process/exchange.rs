@@ -1010,9 +1010,7 @@ fn set_limits(shared: &Shared, worker: &Worker, limit: Option<Duration>) {
         shared.supervisor.look_at(at);
     }
     if shared.config.memory_limit.is_some() {
-        let at = now + SAMPLE_EVERY;
-        worker.set_next_sample(Some(at));
-        shared.supervisor.look_at(at);
+        shared.supervisor.look_at(worker.sample_by(now + SAMPLE_EVERY));
     }
 }
 

@@ -80,9 +80,10 @@ struct Life {
     /// When the supervisor kills the worker because it was told to leave. It stays until the worker has
     /// ended.
     leave_by: Option<(Instant, KillReason)>,
-    /// When the supervisor looks at the memory next. Only while a job with a limit runs.
+    /// When the supervisor looks at the memory next, if a job runs then. It stays from job to job: many
+    /// short ones are looked at as often as a long one.
     next_sample: Option<Instant>,
-    /// Counts the looks at the memory during the current job.
+    /// Counts the looks at the memory.
     samples: u32,
 }
 
@@ -222,8 +223,6 @@ impl Worker {
             control: Arc::clone(control),
         });
         life.time_limit = None;
-        life.next_sample = None;
-        life.samples = 0;
         true
     }
 
@@ -232,9 +231,14 @@ impl Worker {
         self.life().time_limit = Some((at, limit));
     }
 
-    /// Sets when the memory of the worker is looked at.
-    pub(crate) fn set_next_sample(&self, at: Option<Instant>) {
-        self.life().next_sample = at;
+    /// Stops the clock of the current job.
+    pub(crate) fn clear_time_limit(&self) {
+        self.life().time_limit = None;
+    }
+
+    /// Returns when the memory of the worker is looked at: at `at`, or before.
+    pub(crate) fn sample_by(&self, at: Instant) -> Instant {
+        *self.life().next_sample.get_or_insert(at)
     }
 
     /// Marks the job as ended. A kill for it that comes later does nothing.
@@ -243,7 +247,6 @@ impl Worker {
         let current = life.current.take();
         life.jobs_done += jobs;
         life.time_limit = None;
-        life.next_sample = None;
         drop(life);
         drop(current);
     }
@@ -439,11 +442,11 @@ impl Worker {
             self.hang_up();
             return None;
         }
-        let is_due = life.next_sample.is_some_and(|at| at <= now);
+        let is_due = life.current.is_some() && life.next_sample.is_some_and(|at| at <= now);
         let (Some(limit), true) = (memory_limit, is_due) else {
             return life.next_look();
         };
-        life.samples += 1;
+        life.samples = life.samples.wrapping_add(1);
         let of_group = life.samples % SAMPLES_PER_GROUP == 0;
         let control = life
             .current
@@ -458,15 +461,14 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|own| Arc::ptr_eq(own, &current.control))
         };
-        if life.ended.is_none() && life.current.as_ref().is_some_and(is_same) {
-            if seen > limit {
-                self.kill_now(&mut life, KillReason::MemoryLimit { limit, seen });
-                drop(life);
-                self.hang_up();
-                return None;
-            }
-            life.next_sample = Some(now + SAMPLE_EVERY);
+        let is_same = life.current.as_ref().is_some_and(is_same);
+        if life.ended.is_none() && is_same && seen > limit {
+            self.kill_now(&mut life, KillReason::MemoryLimit { limit, seen });
+            drop(life);
+            self.hang_up();
+            return None;
         }
+        life.next_sample = Some(now + SAMPLE_EVERY);
         life.next_look()
     }
 
@@ -518,7 +520,9 @@ impl Life {
     fn next_look(&self) -> Option<Instant> {
         let limit = self.time_limit.map(|(at, _)| at);
         let leave_by = self.leave_by.as_ref().map(|(at, _)| *at);
-        earlier(earlier(limit, leave_by), self.next_sample)
+        // An idle worker costs nothing.
+        let sample = self.next_sample.filter(|_| self.current.is_some());
+        earlier(earlier(limit, leave_by), sample)
     }
 }
 
