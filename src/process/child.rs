@@ -311,7 +311,7 @@ impl Out {
 
     /// Sends the results that wait.
     fn flush(&mut self) -> Result<(), String> {
-        let Some(batch) = &mut self.batch else {
+        let Some(batch) = self.batch.as_mut().filter(|batch| !batch.results.is_empty()) else {
             return Ok(());
         };
         let mut results = std::mem::take(&mut batch.results);

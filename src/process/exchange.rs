@@ -743,14 +743,15 @@ impl Link {
                 } if of == job => wire::decode_results(&mut frame.payload),
                 _ => None,
             };
-            let results = results.filter(|results| results.len() <= sent.left());
+            // A message without a result would start the clock of the running call anew.
+            let results = results.filter(|results| (1..=sent.left()).contains(&results.len()));
             let Some(mut results) = results else {
                 protocol("it sent something that is no result");
                 return gone(sent, None);
             };
-            if results.len() < sent.left() {
-                // The clocks of the next call.
-                set_limits(&shared, worker, limit);
+            if limit.is_some() {
+                // What this thread does with the results is not in the time of the next call.
+                worker.clear_time_limit();
             }
             while let Some((status, payload)) = results.next(&mut frame.payload.body) {
                 match status {
@@ -773,6 +774,9 @@ impl Link {
                 }
                 sent.done += 1;
                 rest.resolve(outcome(status, payload, worker, info), sink);
+            }
+            if sent.left() > 0 {
+                set_limits(&shared, worker, limit);
             }
         }
         worker.end_job(u64::from(!rest.initializes));
