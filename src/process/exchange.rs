@@ -10,7 +10,7 @@
 //! A call has *begun* if its message was wholly written, and the worker has counted it: see
 //! `counter.rs`. It is sent to no other worker then, unless its task says that it may be.
 
-use std::io;
+use std::io::{self, IoSlice, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -693,9 +693,7 @@ impl Link {
             true => info.time_limit,
             false => earlier_limit(config.time_limit, info.time_limit),
         };
-        // A worker that does not read must not keep this thread for ever.
-        set_limits(&shared, worker, limit);
-        if !self.send(worker, job, info, &part) {
+        if !self.send(worker, job, info, &part, limit) {
             // A message that was not wholly written begins nothing.
             worker.end_job(0);
             worker.kill(KillReason::Leaving);
@@ -784,7 +782,14 @@ impl Link {
     }
 
     /// Writes calls. Returns false if the message was not wholly written.
-    fn send(&mut self, worker: &Worker, job: u64, info: &CallInfo, calls: &Part<'_>) -> bool {
+    fn send(
+        &mut self,
+        worker: &Worker,
+        job: u64,
+        info: &CallInfo,
+        calls: &Part<'_>,
+        limit: Option<Duration>,
+    ) -> bool {
         let head = RunHead {
             task: info.name,
             version: info.version,
@@ -797,7 +802,11 @@ impl Link {
             job,
         };
         let body = [&head[..], calls.bodies];
-        let mut out = NoSigpipe(worker.socket());
+        let shared = Arc::clone(&self.shared);
+        let mut out = InPieces {
+            socket: NoSigpipe(worker.socket()),
+            before_each: || set_limits(&shared, worker, limit),
+        };
         write_frame(&mut out, &mut self.scratch, frame, &body, calls.lanes).is_ok()
     }
 
@@ -1015,6 +1024,43 @@ fn set_limits(shared: &Shared, worker: &Worker, limit: Option<Duration>) {
     }
     if shared.config.memory_limit.is_some() {
         shared.supervisor.look_at(worker.sample_by(now + SAMPLE_EVERY));
+    }
+}
+
+/// How much is written at once.
+const PIECE: usize = 1 << 20;
+
+/// Writes large messages in pieces, each of which has the time limit for itself. So a worker that reads
+/// nothing keeps no thread for ever, and one that reads is not killed because there is much to read.
+struct InPieces<W, F> {
+    socket: W,
+    before_each: F,
+}
+
+impl<W: Write, F: FnMut()> Write for InPieces<W, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.before_each)();
+        self.socket.write(&bytes[..bytes.len().min(PIECE)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut left = PIECE;
+        let fits = |part: &&IoSlice<'_>| {
+            let fits = part.len() <= left;
+            left = left.saturating_sub(part.len());
+            fits
+        };
+        match parts.iter().take_while(fits).count() {
+            0 => self.write(parts.first().map_or(&[], |part| part)),
+            count => {
+                (self.before_each)();
+                self.socket.write_vectored(&parts[..count])
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
     }
 }
 
