@@ -1,5 +1,8 @@
 //! Tests of the way from a call over the codec to the function and back, in one process.
 
+// `#[task]` must see the types that it sends.
+#![allow(clippy::type_complexity)]
+
 use std::collections::BTreeMap;
 
 use serde::de::Error as _;

@@ -311,7 +311,11 @@ impl Out {
 
     /// Sends the results that wait.
     fn flush(&mut self) -> Result<(), String> {
-        let Some(batch) = self.batch.as_mut().filter(|batch| !batch.results.is_empty()) else {
+        let Some(batch) = self
+            .batch
+            .as_mut()
+            .filter(|batch| !batch.results.is_empty())
+        else {
             return Ok(());
         };
         let mut results = std::mem::take(&mut batch.results);

@@ -1023,7 +1023,9 @@ fn set_limits(shared: &Shared, worker: &Worker, limit: Option<Duration>) {
         shared.supervisor.look_at(at);
     }
     if shared.config.memory_limit.is_some() {
-        shared.supervisor.look_at(worker.sample_by(now + SAMPLE_EVERY));
+        shared
+            .supervisor
+            .look_at(worker.sample_by(now + SAMPLE_EVERY));
     }
 }
 
