@@ -498,6 +498,16 @@ impl Config {
         default()
     }
 
+    /// Returns whether workers that search spin only for a moment. A job of a worker process takes longer
+    /// than a spin, and the process may need the processor of the thread that spins.
+    pub(crate) fn spins_shortly(&self) -> bool {
+        #[cfg(feature = "process")]
+        let shortly = self.hooks.is_some();
+        #[cfg(not(feature = "process"))]
+        let shortly = false;
+        shortly
+    }
+
     /// Runs the initializer on this worker. A panic in it becomes an error.
     pub(crate) fn initialize(&self) -> Result<(), BoxError> {
         let Some(initializer) = &self.initializer else {

@@ -136,7 +136,7 @@ fn next_job(
         }
         // One worker of the pool spins; the others park at once.
         searching = searching || pool.idle().try_start_searching();
-        if searching && spin.spin(false, || pool.has_queued_hint()) {
+        if searching && spin.spin(pool.config().spins_shortly(), || pool.has_queued_hint()) {
             continue;
         }
         let is_empty = || !pool.has_queued_hint();

@@ -604,6 +604,11 @@ impl Scheduler for ProcessRef {
         Some(&self.pool)
     }
 
+    fn has_backlog(&self) -> bool {
+        // So waits spin only for a moment: see `Config::spins_shortly`.
+        true
+    }
+
     fn on_cancel(&self, cancelled: Cancel) -> Cancel {
         match cancelled {
             Cancel::Requested if cancel(&self.control, &self.shared) => Cancel::Stopping,
