@@ -1,6 +1,6 @@
 //! The code that `#[task]` writes.
 
-use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -76,8 +76,10 @@ pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<To
     let variables: Vec<_> = (0..names.len()).map(|n| format_ident!("__A{n}")).collect();
     let wire_of =
         (names.iter().zip(&wires)).map(|(name, wire)| wire.wire_of(quote!(#name), &krate));
+    // A variable of the macro's own: the function may have this name.
+    let all = Ident::new("args", Span::mixed_site());
     let unwire =
-        (names.iter().zip(&wires)).map(|(name, wire)| wire.unwire(quote!(args.#name), &krate));
+        (names.iter().zip(&wires)).map(|(name, wire)| wire.unwire(quote!(#all.#name), &krate));
 
     // A private type of the caller may be named like the parameter's type, so no name of it is `Args`.
     let args = format_ident!("__FuturepoolArgs");
@@ -155,8 +157,8 @@ pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<To
                 type Args = #args_type;
                 type Output = #output;
 
-                fn run(args: Self::Args) -> Self::Output {
-                    let _ = &args;
+                fn run(#all: Self::Args) -> Self::Output {
+                    let _ = &#all;
                     #name(#(#unwire),*)
                 }
 
@@ -164,7 +166,7 @@ pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<To
             }
 
             #[automatically_derived]
-            #[allow(dead_code, clippy::too_many_arguments)]
+            #[allow(dead_code, clippy::self_named_constructors, clippy::too_many_arguments)]
             impl #ty {
                 #[doc = #call_documentation]
                 #visibility fn call(#(#names: #types),*) -> #krate::Call<#ty> {

@@ -598,6 +598,29 @@ mod signatures {
 }
 
 #[test]
+fn a_task_can_have_the_name_of_what_the_macro_uses() {
+    #[task(crate = crate)]
+    fn args(args: u32, output: u32) -> u32 {
+        args + output
+    }
+
+    #[task(crate = crate)]
+    fn run(run: u32) -> u32 {
+        run
+    }
+
+    #[task(crate = crate)]
+    fn call(call: Vec<u8>) -> Vec<u8> {
+        call
+    }
+
+    assert_eq!(args(1, 2) + run(3) + call(vec![4]).len() as u32, 7);
+    assert_eq!(through_codec(args::call(1, 2)).unwrap(), 3);
+    assert_eq!(through_codec(run::call(3)).unwrap(), 3);
+    assert_eq!(through_codec(call::call(vec![4])).unwrap(), [4]);
+}
+
+#[test]
 fn options_set_the_constants() {
     assert_eq!((blur::NAME, blur::VERSION), ("blur", 3));
     assert_eq!((blur::IDEMPOTENT, blur::ATTEMPTS), (true, 3));
