@@ -144,7 +144,7 @@ pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<To
             }
 
             #[automatically_derived]
-            #[allow(deprecated)]
+            #[allow(deprecated, clippy::type_complexity)]
             impl #krate::Task for #ty {
                 const NAME: &'static str = #task_name;
                 const VERSION: u32 = #version;
