@@ -168,7 +168,8 @@ pub(crate) struct LastOutput<'a>(pub(crate) Option<&'a str>);
 
 impl fmt::Display for LastOutput<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.map(str::trim_end) {
+        // A panic begins with an empty line.
+        match self.0.map(|text| text.trim_start_matches('\n').trim_end()) {
             None | Some("") => Ok(()),
             // Continuation lines are indented, so that the output cannot pose as lines of a log.
             Some(output) => write!(f, "; its last output: {}", output.replace('\n', "\n    ")),

@@ -1,5 +1,9 @@
 //! Guides: coming [from Python](from_python), coming [from tokio](from_tokio), and [how it
 //! works](how_it_works).
+#![cfg_attr(
+    feature = "process",
+    doc = "[Threads or processes](threads_or_processes) is about worker processes."
+)]
 //!
 //! This module contains documentation only. Start with the [front page](crate).
 

@@ -82,7 +82,8 @@
 //! | start | tens of microseconds | a millisecond or more, and the initializer |
 //!
 //! So give a process jobs that take milliseconds. For many small ones, use
-//! [`map`](crate::process::ProcessPool::map): it sends several items at a time.
+//! [`map`](crate::process::ProcessPool::map) with a [`chunk_size`](crate::Map::chunk_size): it sends that
+//! many calls at a time.
 //!
 //! **Pass bytes as `Vec<u8>` or [`Bytes`](crate::Bytes).** They travel beside the encoded
 //! arguments, without being encoded one by one. A parameter or a result written as `Vec<u8>` does
@@ -167,8 +168,8 @@
 //! ```
 //!
 //! A pool with [`retry_on_crash(n)`](crate::process::ProcessPoolBuilder::retry_on_crash) runs such
-//! a job again, up to `n` times, if its worker crashes. A task is never started more than three
-//! times in all, or the number in `#[task(idempotent, attempts = 5)]`. A time limit, a memory
+//! a job again, up to `n` times, if its worker crashes. Without it, no job is run again. A task is never
+//! started more than three times in all, or the number in `#[task(idempotent, attempts = 5)]`. A time limit, a memory
 //! limit, a cancel or a panic never causes a retry.
 //!
 //! # The same task in both
@@ -307,8 +308,9 @@
 //!   has more resident memory after a job. It kills no job.
 //! - [`keep_alive`](crate::process::ProcessPoolBuilder::keep_alive) ends idle workers.
 //!
-//! The replacement is started first, so no job waits for it. Meanwhile there is one process more
-//! than `max_workers`.
+//! After so many jobs, the replacement starts while the last of them runs, so the next one does not wait
+//! for it. Meanwhile there is one process more than `max_workers`, never several: if many workers are due
+//! at once, the others are replaced after their last job.
 //!
 //! # Workers that use pools
 //!
