@@ -203,6 +203,8 @@ struct Rest<'a> {
     starts: u32,
     /// How often in a row a worker was gone, or wanted none of the calls, before it had begun any.
     losses: u32,
+    /// What became of the calls that have begun once: their error if they cannot run again.
+    first_error: Option<JoinError>,
     /// It is no job, but a part of the start of a worker.
     initializes: bool,
 }
@@ -214,6 +216,7 @@ impl<'a> Rest<'a> {
             begun_once: 0,
             starts: 0,
             losses: 0,
+            first_error: None,
             initializes: false,
         }
     }
@@ -231,8 +234,16 @@ impl<'a> Rest<'a> {
 
     fn fail_all(&mut self, error: &JoinError, sink: &mut dyn FnMut(Outcome)) {
         while !self.is_empty() {
-            self.resolve(Err(error.replicate()), sink);
+            self.fail_next(error.replicate(), sink);
         }
+    }
+
+    /// Fails the first call, which has not begun now. If it has begun before, its error must not say that it
+    /// never ran.
+    fn fail_next(&mut self, error: JoinError, sink: &mut dyn FnMut(Outcome)) {
+        let before = self.first_error.as_ref().filter(|_| self.has_started());
+        let error = before.map_or(error, JoinError::replicate);
+        self.resolve(Err(error), sink);
     }
 
     /// Returns whether the first call was begun before.
@@ -571,7 +582,7 @@ impl Link {
                     match error.is_crashed() || error.is_cancelled() {
                         true => lost(info, &mut rest, sink),
                         // It has exceeded a limit before it could begin.
-                        false => rest.resolve(Err(error), sink),
+                        false => rest.fail_next(error, sink),
                     }
                 }
             }
@@ -600,6 +611,7 @@ impl Link {
             true => rest.starts += 1,
             false => rest.begun_once = first + begun,
         }
+        rest.first_error = Some(error.replicate());
         true
     }
 

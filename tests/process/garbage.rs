@@ -204,6 +204,15 @@ fn perform(trick: &str, socket: &UnixStream, head: Head) {
             }
             send(honest(answer, &[]));
         }
+        "no-results-for-ever" => loop {
+            if (&*socket)
+                .write_all(&honest(answer, &results(0, 0, &[])))
+                .is_err()
+            {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        },
         "short-body" => send(honest(answer, &one()[..5])),
         "long-body" => send(honest(answer, &[one(), one()].concat())),
         "skipped" => send(honest(answer, &results(1, 6, &[]))),
@@ -259,8 +268,8 @@ fn connection() -> UnixStream {
     UnixStream::from(io::stdin().as_fd().try_clone_to_owned().unwrap())
 }
 
-/// Becomes a worker that has a task, and reads no job.
-pub(crate) fn greet_and_read_nothing(task: &str) -> ! {
+/// Becomes a worker that has a task.
+pub(crate) fn greet(task: &str) -> UnixStream {
     let socket = connection();
     let (setup, _) = read_frame(&mut &socket).unwrap();
     let hello = Head {
@@ -270,6 +279,12 @@ pub(crate) fn greet_and_read_nothing(task: &str) -> ! {
     (&socket)
         .write_all(&honest(hello, &greeting_with(task)))
         .unwrap();
+    socket
+}
+
+/// Becomes a worker that has a task, and reads no job.
+pub(crate) fn greet_and_read_nothing(task: &str) -> ! {
+    let _socket = greet(task);
     loop {
         thread::sleep(LONG);
     }
@@ -301,6 +316,7 @@ fn fake() {
         )),
         Ok("protocol") => send(honest(hello, &Bytes::default().u32(1000).u64(0).u32(0).0)),
         Ok("cut") => send(honest(hello, &greeting()[..30])),
+        Ok("half") => send(honest(hello, &greeting())[..30].to_vec()),
         Ok("many") => send(honest(
             hello,
             &Bytes::default().u32(1).u64(0).u32(u32::MAX).0,
@@ -337,6 +353,11 @@ fn ask(what: String) -> u32 {
 
 fn trick(name: &str) -> Call<ask> {
     ask::call(format!("do:{name};"))
+}
+
+/// Returns the error of a job whose worker does a trick.
+pub(crate) fn submit_trick(pool: &ProcessPool, name: &str) -> JoinError {
+    pool.submit(trick(name)).join().unwrap_err()
 }
 
 #[track_caller]

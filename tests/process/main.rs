@@ -39,6 +39,7 @@ mod procs;
 mod random;
 #[cfg(target_os = "linux")]
 mod recycle;
+mod slow;
 #[cfg(target_os = "linux")]
 mod start;
 

@@ -1,0 +1,187 @@
+//! Jobs and workers that are slow, or shorter than what looks at them.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futurepool::process::WorkerStdio;
+use futurepool::{Bytes, ProcessPool, Task, task};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::common::{LONG, eventually, within};
+use crate::garbage::{self, is_worker, program};
+
+#[task]
+fn sleep(millis: u64) -> u32 {
+    thread::sleep(Duration::from_millis(millis));
+    std::process::id()
+}
+
+#[test]
+fn promise_17_a_replacement_that_has_waited_for_long_is_used() {
+    within(LONG, "replacement", || {
+        let builder = ProcessPool::builder().max_workers(1).max_jobs_per_worker(1);
+        let timeout = Duration::from_secs(2);
+        let pool = builder.start_timeout(timeout).build().unwrap();
+        let last = pool.submit(sleep::call(3_000));
+        eventually("the replacement starts", || pool.workers().len() == 2);
+        let next = pool.workers()[1].pid;
+        last.join().unwrap();
+        assert_eq!(pool.submit(sleep::call(0)).join().unwrap(), next);
+    });
+}
+
+/// Decoding it takes long.
+struct Slow(u64);
+
+impl Serialize for Slow {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Slow {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let millis = u64::deserialize(deserializer)?;
+        thread::sleep(Duration::from_millis(millis));
+        Ok(Self(millis))
+    }
+}
+
+#[task]
+fn slow_to_decode(runs: u64, millis: u64) -> Slow {
+    thread::sleep(Duration::from_millis(runs));
+    Slow(millis)
+}
+
+#[test]
+fn promise_5_the_decoding_of_results_is_not_in_the_time_limit_of_the_next_call() {
+    within(LONG, "decoding", || {
+        let builder = ProcessPool::builder().max_workers(1);
+        let pool = builder.time_limit(Duration::from_secs(2)).build().unwrap();
+        let calls = [(0, 3_000), (1_500, 0), (1_900, 0)];
+        let calls = calls.map(|(runs, millis)| slow_to_decode::call(runs, millis));
+        for result in pool.map(calls).chunk_size(3).into_iter() {
+            result.unwrap();
+        }
+    });
+}
+
+#[task]
+fn leak(bytes: usize) {
+    vec![1_u8; bytes].leak();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn promise_16_a_memory_limit_sees_what_short_jobs_leak() {
+    const LIMIT: u64 = 256 << 20;
+    within(LONG, "a leak", || {
+        let builder = ProcessPool::builder().max_workers(1);
+        let pool = builder.memory_limit(LIMIT).build().unwrap();
+        pool.submit(sleep::call(0)).join().unwrap();
+        let failed = (0..1_000).any(|_| pool.submit(leak::call(1 << 20)).join().is_err());
+        assert!(failed, "the worker has {:?}", pool.workers());
+
+        let calls = (0..1_000).map(|_| leak::call(1 << 20));
+        let mut results = pool.map(calls).chunk_size(500).into_iter();
+        assert!(results.any(|result| result.is_err_and(|error| error.is_memory_limit())));
+    });
+}
+
+#[task]
+fn takes(bytes: Bytes) -> u64 {
+    panic!("only fake workers run this: {bytes:?}")
+}
+
+/// A worker that reads its job slowly.
+#[test]
+fn slow_reader() {
+    if !is_worker("slow::slow_reader") {
+        return;
+    }
+    let mut socket = garbage::greet(takes::NAME);
+    let mut buffer = [0; 64 * 1024];
+    loop {
+        thread::sleep(Duration::from_millis(10));
+        if !matches!(socket.read(&mut buffer), Ok(1..)) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn promise_5_the_sending_of_arguments_is_not_in_the_time_limit() {
+    within(LONG, "sending", || {
+        let limit = Duration::from_millis(1_000);
+        let builder = ProcessPool::builder().max_workers(1).time_limit(limit);
+        let pool = program(builder, "slow::slow_reader").build().unwrap();
+        let bytes = Bytes::from(vec![0; 16 << 20]);
+        let error = pool.submit(takes::call(bytes)).join().unwrap_err();
+        // It was wholly written, and never answered.
+        assert!(error.is_time_limit() && error.may_have_run(), "{error}");
+    });
+}
+
+#[test]
+fn promise_18_a_greeting_that_stops_half_way_does_not_delay_a_shutdown() {
+    within(LONG, "half a greeting", || {
+        let builder = ProcessPool::builder()
+            .max_workers(1)
+            .start_timeout(LONG)
+            .env("FUTUREPOOL_TEST_GREETING", "half");
+        let pool = program(builder, "garbage::fake").build().unwrap();
+        let job = pool.submit(sleep::call(0));
+        eventually("it starts", || !pool.workers().is_empty());
+        // It has sent its half by now, or this test shows nothing.
+        thread::sleep(Duration::from_millis(500));
+        let start = Instant::now();
+        pool.shutdown_now().join();
+        let error = job.join().unwrap_err();
+        assert!(error.is_cancelled(), "{error} after {:?}", start.elapsed());
+        assert!(start.elapsed() < LONG / 3, "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn promise_5_empty_messages_do_not_extend_the_time_limit() {
+    within(LONG, "empty", || {
+        let builder = ProcessPool::builder().max_workers(1);
+        let pool = builder.time_limit(Duration::from_secs(1));
+        let pool = program(pool, "garbage::fake").build().unwrap();
+        let error = garbage::submit_trick(&pool, "no-results-for-ever");
+        assert!(error.is_time_limit() || error.is_crashed(), "{error}");
+    });
+}
+
+/// Removes its own program, and crashes.
+#[task(idempotent, attempts = 3)]
+fn remove_and_crash(program: PathBuf) {
+    std::fs::remove_file(program).unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn promise_4_a_job_that_was_begun_once_may_have_run_although_its_second_worker_could_not_start() {
+    within(LONG, "begun once", || {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("worker");
+        std::fs::copy(
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/process/worker.sh"),
+            &path,
+        )
+        .unwrap();
+        let builder = ProcessPool::builder().max_workers(1).retry_on_crash(2);
+        let pool = program(builder, "futurepool_worker")
+            .program(&path)
+            .stderr(WorkerStdio::null())
+            .build()
+            .unwrap();
+        let error = pool
+            .submit(remove_and_crash::call(path))
+            .join()
+            .unwrap_err();
+        assert!(error.may_have_run(), "{error}");
+    });
+}
