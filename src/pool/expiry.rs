@@ -20,6 +20,7 @@ static EXPIRY: Expiry = Expiry {
         entries: BTreeMap::new(),
         next_id: 0,
         has_thread: false,
+        sleeps_until: None,
     }),
     changed: Condvar::new(),
 };
@@ -27,7 +28,7 @@ static EXPIRY: Expiry = Expiry {
 struct Expiry {
     // Lock order: no other lock is taken under this one. No user code runs under it.
     state: Mutex<State>,
-    /// Notified when the earliest deadline becomes earlier.
+    /// Notified when there is a deadline before [`State::sleeps_until`].
     changed: Condvar,
 }
 
@@ -35,6 +36,8 @@ struct State {
     entries: BTreeMap<(Instant, u64), Entry>,
     next_id: u64,
     has_thread: bool,
+    /// When the thread wakes up by itself. `None` while it works.
+    sleeps_until: Option<Instant>,
 }
 
 struct Entry {
@@ -90,9 +93,10 @@ pub(crate) fn queued(key: (Instant, u64), task: Weak<dyn RawTask>) {
         }
         return;
     }
-    let is_earliest = state.entries.keys().next() == Some(&key);
+    // Not whether it is the earliest deadline: an earlier one may not be queued yet, and never be.
+    let wakes = state.sleeps_until.is_some_and(|until| key.0 < until);
     drop(state);
-    if is_earliest {
+    if wakes {
         EXPIRY.changed.notify_one();
     }
 }
@@ -101,8 +105,9 @@ fn run() {
     let mut state = EXPIRY.state.lock();
     loop {
         let now = Instant::now();
-        let first = state.entries.first_key_value().map(|(key, _)| *key);
-        if let Some(key) = first.filter(|(at, _)| *at <= now) {
+        let mut due = state.entries.range(..=(now, u64::MAX));
+        // One that is not queued yet must not be lost: it stays until it is.
+        if let Some(key) = due.find_map(|(key, entry)| entry.task.is_some().then_some(*key)) {
             let entry = state.entries.remove(&key);
             drop(state);
             if let Some(Entry {
@@ -117,12 +122,86 @@ fn run() {
             state = EXPIRY.state.lock();
             continue;
         }
-        let timeout = first.map_or(KEEP_ALIVE, |(at, _)| at.saturating_duration_since(now));
+        let mut later = state.entries.range((now, u64::MAX)..);
+        let first = later.find(|(key, _)| key.0 > now).map(|(key, _)| key.0);
+        let until = first.unwrap_or(now + KEEP_ALIVE);
+        state.sleeps_until = Some(until);
+        let timeout = until.saturating_duration_since(now);
         let timed_out;
         (state, timed_out) = wait_on_for(&EXPIRY.changed, state, timeout);
+        state.sleeps_until = None;
         if first.is_none() && timed_out && state.entries.is_empty() {
             state.has_thread = false;
             return;
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::Location;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::task::cell::{Scheduler, TaskCell};
+    use crate::task::join_handle::JoinHandle;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    struct NoPool;
+
+    impl Scheduler for NoPool {}
+
+    struct Job {
+        guard: ExpiryGuard,
+        task: Arc<dyn RawTask>,
+        handle: JoinHandle<()>,
+    }
+
+    impl Job {
+        fn new(after: Duration) -> Self {
+            let guard = ExpiryGuard::new(Instant::now() + after, JoinError::expired("test"));
+            let task = TaskCell::queued(|| (), Location::caller(), None, 0, NoPool);
+            let task = Arc::new(task);
+            Self {
+                guard,
+                task: task.clone(),
+                handle: JoinHandle::new(task),
+            }
+        }
+
+        fn queue(&self) {
+            queued(self.guard.key(), Arc::downgrade(&self.task));
+        }
+
+        #[track_caller]
+        fn expires(mut self) {
+            let error = self
+                .handle
+                .join_timeout(Duration::from_secs(60))
+                .unwrap_err();
+            assert!(error.is_expired(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_of_a_job_that_is_never_queued_hides_no_later_one() {
+        let far = Job::new(Duration::from_secs(3600));
+        far.queue();
+        // The thread sleeps until then.
+        std::thread::sleep(SOON);
+        let (first, second) = (Job::new(2 * SOON), Job::new(3 * SOON));
+        second.queue();
+        drop(first);
+        second.expires();
+    }
+
+    #[test]
+    fn a_deadline_that_passes_before_its_job_is_queued_is_not_lost() {
+        let (slow, other) = (Job::new(SOON), Job::new(2 * SOON));
+        other.queue();
+        other.expires();
+        slow.queue();
+        slow.expires();
     }
 }
