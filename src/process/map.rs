@@ -163,6 +163,10 @@ impl Route<'static> for ProcessRoute {
         C: FnOnce(Place<'_>) -> Result<T, JoinError> + Send + 'static,
         T: Send + 'static,
     {
+        if let Some(error) = self.calls.forked() {
+            drop_catching("the destructor of a call's arguments", closure);
+            return Err(Refused::new(error));
+        }
         let target = self.calls.target();
         let scheduler = self.calls.scheduler(&target);
         let job = MapJob {

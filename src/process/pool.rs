@@ -227,12 +227,8 @@ impl ProcessPool {
         }
     }
 
-    /// A child process made by `fork` has none of the threads.
     pub(crate) fn forked(&self) -> Option<JoinError> {
-        let is_forked = self.threads.is_forked();
-        is_forked.then(|| {
-            JoinError::broken("the pool belongs to the process that this one was forked from")
-        })
+        forked(self.threads.is_forked())
     }
 
     /// Waits until no accepted job is unresolved: see [`ThreadPool::wait_idle`].
@@ -301,6 +297,12 @@ impl ProcessPool {
     pub(crate) fn threads(&self) -> &ThreadPool {
         &self.threads
     }
+}
+
+/// A child process made by `fork` has none of the threads.
+fn forked(is_forked: bool) -> Option<JoinError> {
+    is_forked
+        .then(|| JoinError::broken("the pool belongs to the process that this one was forked from"))
 }
 
 impl fmt::Debug for ProcessPool {
@@ -434,6 +436,10 @@ impl CallSubmitter {
 
     pub(crate) fn pool(&self) -> &Arc<PoolInner> {
         &self.pool
+    }
+
+    pub(crate) fn forked(&self) -> Option<JoinError> {
+        forked(self.pool.is_forked())
     }
 
     /// Makes what a job needs to reach a worker.
@@ -705,8 +711,15 @@ impl<T: Task> Future for SubmitCall<T> {
             this.call.is_some(),
             "SubmitCall was polled after it was ready"
         );
-        ready!(this.acquire.poll(context));
+        let forked = this.submitter.forked();
+        if forked.is_none() {
+            ready!(this.acquire.poll(context));
+        }
         let call = this.call.take().expect("it was looked for above");
+        if let Some(error) = forked {
+            let reason = Refusal::Unable(Box::new(error));
+            return Poll::Ready(Err(SubmitError::new(reason, call)));
+        }
         let submitted = this
             .submitter
             .enqueue_or_closed(call, this.origin, this.span.take());

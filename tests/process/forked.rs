@@ -65,6 +65,11 @@ fn in_a_forked_process_old_pools_harm_nothing_and_a_new_one_works() {
                     let error = pool.submit(pid::call()).join().unwrap_err();
                     assert!(error.is_broken(), "{error}");
                     drop(pool.try_submit(pid::call()).unwrap_err());
+                    let refused = futurepool::block_on(pool.submit_async(pid::call()));
+                    assert_eq!(refused.unwrap_err().into_inner().run(), process::id());
+                    let mut results = pool.map([pid::call(), pid::call()]).into_iter();
+                    assert!(results.next().unwrap().unwrap_err().is_broken());
+                    assert!(results.next().is_none());
                 }
                 let running = handle.take().unwrap();
                 drop(running);
