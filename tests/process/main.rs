@@ -17,6 +17,7 @@ mod events_of_workers;
 #[cfg(target_os = "linux")]
 mod forked;
 mod garbage;
+mod hosts;
 #[cfg(target_os = "linux")]
 mod idle;
 mod jobs;
