@@ -227,12 +227,18 @@ impl Starting {
         let worker = Arc::new(worker);
         let _ = running.set(Arc::downgrade(&worker));
         // From here on the worker is killed and reaped when it is dropped.
-        piped.map_err(|error| {
-            StartError::of_system("failed to read the output of a worker", &error)
-        })?;
-        supervisor.add(&worker).map_err(|error| {
-            StartError::of_system("failed to start the thread that watches workers", &error)
-        })?;
+        let watched = piped
+            .map_err(|error| StartError::of_system("failed to read the output of a worker", &error))
+            .and_then(|()| {
+                supervisor.add(&worker).map_err(|error| {
+                    StartError::of_system("failed to start the thread that watches workers", &error)
+                })
+            });
+        if let Err(error) = watched {
+            // Where there are no descriptors of processes, a thread that waits for its end keeps it.
+            worker.kill(KillReason::Leaving);
+            return Err(error);
+        }
         Ok(Self { worker, deadline })
     }
 

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::process::lifecycle;
 use crate::process::socket::{self, NoSigpipe};
-use crate::process::worker::{Activity, Worker, earlier};
+use crate::process::worker::{Activity, KillReason, Worker, earlier};
 
 /// Watches the workers of a pool. Dropping it waits until all of them have ended.
 #[derive(Debug)]
@@ -127,8 +127,15 @@ impl Supervisor {
         let name = "futurepool-supervisor".to_owned();
         let spawned = thread::Builder::new().name(name).spawn(main);
         spawned.map(drop).inspect_err(|_| {
-            let wake = self.shared.lock().wake.take();
+            let mut state = self.shared.lock();
+            let wake = state.wake.take();
+            // Those that were added meanwhile count on this thread.
+            let unwatched = std::mem::take(&mut state.workers);
+            drop(state);
             drop(wake);
+            for worker in unwatched {
+                worker.kill(KillReason::Leaving);
+            }
         })
     }
 
