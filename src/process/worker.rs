@@ -301,6 +301,10 @@ impl Worker {
         life.leaving = true;
         life.leave_by = at.map(|at| (at, KillReason::Cancelled));
         drop(life);
+        // The calls behind it in its chunk must not begin. No other chunk is sent to this worker.
+        if let Some(counter) = &self.counter {
+            counter.stop();
+        }
         let _ = self.socket.shutdown(Shutdown::Write);
         at
     }

@@ -185,3 +185,94 @@ fn promise_4_a_job_that_was_begun_once_may_have_run_although_its_second_worker_c
         assert!(error.may_have_run(), "{error}");
     });
 }
+
+#[test]
+fn promise_6_calls_of_a_chunk_do_not_begin_in_the_grace_of_a_cancel() {
+    within(LONG, "a chunk", || {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lines");
+        let builder = ProcessPool::builder().max_workers(1);
+        let pool = builder
+            .cancel_grace(Duration::from_secs(5))
+            .build()
+            .unwrap();
+        let name = file.to_str().unwrap().to_owned();
+        let calls = (0..10).map(|n| {
+            let line = n.to_string();
+            crate::jobs::append_and_sleep::call(name.clone(), line, 500)
+        });
+        let results = pool.map(calls).chunk_size(10);
+        let results = results.timeout(Duration::from_millis(1_000)).into_iter();
+        assert!(results.last().unwrap().unwrap_err().is_timeout());
+        pool.shutdown().join();
+        let begun = crate::jobs::lines(&file).len();
+        assert!(begun < 6, "{begun} calls have begun");
+    });
+}
+
+#[test]
+fn promise_3_no_option_is_too_large() {
+    within(LONG, "large options", || {
+        let pool = ProcessPool::builder()
+            .max_workers(usize::MAX)
+            .queue_capacity(usize::MAX)
+            .keep_alive(Duration::MAX)
+            .start_timeout(Duration::MAX)
+            .time_limit(Duration::MAX)
+            .cancel_grace(Duration::MAX)
+            .max_jobs_per_worker(u64::MAX)
+            .retry_on_crash(u32::MAX)
+            .max_payload(u64::MAX)
+            .initializer(crate::jobs::nothing::call());
+        #[cfg(target_os = "linux")]
+        let pool = pool.memory_limit(u64::MAX).recycle_above(u64::MAX);
+        let pool = pool.build().unwrap();
+        let call = sleep::call(100).time_limit(Duration::MAX);
+        let pid = pool.submit(call).join().unwrap();
+        let call = sleep::call(500);
+        let cancelled = pool.submit(call);
+        eventually("it runs", || {
+            pool.workers().iter().any(|worker| worker.task.is_some())
+        });
+        assert!(cancelled.cancel());
+        assert!(cancelled.join().unwrap_err().is_cancelled());
+        assert_ne!(pool.submit(sleep::call(0)).join().unwrap(), pid);
+        let error = pool
+            .submit(crate::jobs::abort_again::call())
+            .join()
+            .unwrap_err();
+        assert!(error.is_crashed());
+        pool.shutdown().join();
+    });
+}
+
+#[test]
+fn promise_3_no_option_is_too_small() {
+    within(LONG, "small options", || {
+        let one = Duration::from_nanos(1);
+        let pool = ProcessPool::builder()
+            .max_workers(1)
+            .queue_capacity(1)
+            .keep_alive(one)
+            .time_limit(one)
+            .cancel_grace(one)
+            .max_jobs_per_worker(1)
+            .max_payload(1);
+        #[cfg(target_os = "linux")]
+        let pool = pool.memory_limit(1).recycle_above(1);
+        let pool = pool.build().unwrap();
+        for _ in 0..20 {
+            let result = pool.submit(sleep::call(0)).join();
+            if let Err(error) = result {
+                let is_limit = error.is_time_limit() || error.is_memory_limit();
+                assert!(is_limit || error.is_codec(), "{error}");
+            }
+            pool.submit(sleep::call(1)).cancel();
+        }
+        pool.shutdown().join();
+        let builder = ProcessPool::builder().max_workers(1).start_timeout(one);
+        let pool = builder.build().unwrap();
+        let error = pool.submit(sleep::call(0)).join().unwrap_err();
+        assert!(error.is_spawn_failed() || error.is_broken(), "{error}");
+    });
+}
