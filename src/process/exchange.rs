@@ -376,9 +376,7 @@ impl Link {
             }
         }
         // Only a replacement is a process more than the maximum.
-        if let Some(left) = self.left.take() {
-            left.wait_for_end(KILL_PATIENCE);
-        }
+        self.wait_for_left();
         let shared = Arc::clone(&self.shared);
         // One after the other, until it is known that the program can be a worker.
         let mut first = shared.first_start();
@@ -874,6 +872,13 @@ impl Link {
                 self.shared.supervisor.look_at(at);
             }
             self.left = Some(ready.worker);
+        }
+    }
+
+    /// Waits until the worker that was asked to leave has ended.
+    pub(crate) fn wait_for_left(&mut self) {
+        if let Some(left) = self.left.take() {
+            left.wait_for_end(KILL_PATIENCE);
         }
     }
 

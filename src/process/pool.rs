@@ -679,7 +679,11 @@ impl WorkerHooks for Hooks {
         if let Some(mut link) = own {
             match pool.closed() {
                 Some(_) => link.close(true, "its pool is shut down"),
-                None => link.close(false, "it was idle for too long"),
+                None => {
+                    link.close(false, "it was idle for too long");
+                    // Another thread may start now, with a worker of its own. There must not be too many.
+                    link.wait_for_left();
+                }
             }
         }
     }

@@ -71,6 +71,10 @@ pub(super) mod exchange {
         pub(crate) fn close(&mut self, _: bool, _: &str) {
             match self.0 {}
         }
+
+        pub(crate) fn wait_for_left(&mut self) {
+            match self.0 {}
+        }
     }
 
     pub(crate) struct Want<'a>(PhantomData<&'a ()>);

@@ -224,8 +224,6 @@ fn promise_3_no_option_is_too_large() {
             .retry_on_crash(u32::MAX)
             .max_payload(u64::MAX)
             .initializer(crate::jobs::nothing::call());
-        #[cfg(target_os = "linux")]
-        let pool = pool.memory_limit(u64::MAX).recycle_above(u64::MAX);
         let pool = pool.build().unwrap();
         let call = sleep::call(100).time_limit(Duration::MAX);
         let pid = pool.submit(call).join().unwrap();
@@ -258,8 +256,6 @@ fn promise_3_no_option_is_too_small() {
             .cancel_grace(one)
             .max_jobs_per_worker(1)
             .max_payload(1);
-        #[cfg(target_os = "linux")]
-        let pool = pool.memory_limit(1).recycle_above(1);
         let pool = pool.build().unwrap();
         for _ in 0..20 {
             let result = pool.submit(sleep::call(0)).join();
@@ -274,5 +270,42 @@ fn promise_3_no_option_is_too_small() {
         let pool = builder.build().unwrap();
         let error = pool.submit(sleep::call(0)).join().unwrap_err();
         assert!(error.is_spawn_failed() || error.is_broken(), "{error}");
+    });
+}
+
+#[test]
+fn promise_19_idle_workers_that_are_slow_to_leave_are_not_too_many() {
+    within(LONG, "slow to leave", || {
+        let builder = ProcessPool::builder().max_workers(1);
+        let pool = builder
+            .keep_alive(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        for _ in 0..10 {
+            pool.submit(crate::jobs::hang_at_exit::call())
+                .join()
+                .unwrap();
+            let workers = pool.workers();
+            assert!(workers.len() <= 2, "{workers:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn promise_16_no_limit_of_memory_is_too_large_or_too_small() {
+    within(LONG, "limits of memory", || {
+        let one = || ProcessPool::builder().max_workers(1);
+        let pool = one().memory_limit(u64::MAX).recycle_above(u64::MAX);
+        let pool = pool.build().unwrap();
+        let pid = pool.submit(sleep::call(100)).join().unwrap();
+        assert_eq!(pool.submit(sleep::call(0)).join().unwrap(), pid);
+        let pool = one().memory_limit(1).recycle_above(1).build().unwrap();
+        for millis in [0, 0, 100, 0] {
+            if let Err(error) = pool.submit(sleep::call(millis)).join() {
+                assert!(error.is_memory_limit(), "{error}");
+            }
+        }
     });
 }
