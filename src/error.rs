@@ -24,8 +24,14 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 /// [`is_spawn_failed`](Self::is_spawn_failed) describe the job. [`is_timeout`](Self::is_timeout)
 /// and [`is_deadlock`](Self::is_deadlock) describe only the wait.
 ///
+/// Tasks can end in further ways. Of a worker process: [`is_crashed`](Self::is_crashed),
+/// [`is_time_limit`](Self::is_time_limit), [`is_memory_limit`](Self::is_memory_limit),
+/// [`is_codec`](Self::is_codec) and [`is_unknown_task`](Self::is_unknown_task). Of any executor:
+/// [`is_refused`](Self::is_refused) and [`is_expired`](Self::is_expired).
+/// [`may_have_run`](Self::may_have_run) tells whether the job can have had effects.
+///
 /// The `?` operator converts it into an [`io::Error`], which keeps it as the inner error. The kind
-/// of a timeout is [`io::ErrorKind::TimedOut`].
+/// of a timeout and of a time limit is [`io::ErrorKind::TimedOut`].
 ///
 /// # Examples
 ///

@@ -381,7 +381,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Lowers the priority of the workers by `nice`, from -20 to 19.
+    /// Lowers the CPU priority of the workers by `nice`, from -20 to 19. A negative number raises it, which
+    /// needs a privilege.
     pub fn nice(mut self, nice: i32) -> Self {
         self.config.nice = Some(nice);
         self
@@ -400,12 +401,19 @@ impl ProcessPoolBuilder {
     }
 
     /// Sets how long a worker may take to start, its initializer included. The default is 10 seconds.
+    ///
+    /// A worker that takes longer is killed, and the job that waits for it returns an error that
+    /// [`is_spawn_failed`](crate::JoinError::is_spawn_failed). After three failed starts in a row, or if the
+    /// initializer takes longer, the pool is [broken](crate::JoinError::is_broken).
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.config.start_timeout = timeout;
         self
     }
 
     /// Limits the size of the arguments of a job, and of its result, in bytes. The default is 1 GiB.
+    ///
+    /// A job that exceeds it returns an error that [`is_codec`](crate::JoinError::is_codec). Its worker
+    /// lives on.
     pub fn max_payload(mut self, bytes: u64) -> Self {
         self.config.max_payload = bytes;
         self

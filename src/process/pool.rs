@@ -130,7 +130,14 @@ impl ProcessPool {
     ///
     /// # Errors
     ///
-    /// Errors are returned through the handle.
+    /// Errors are returned through the handle. Besides those of any job:
+    ///
+    /// - [`is_crashed`](JoinError::is_crashed): the worker process ended before the job did.
+    /// - [`is_time_limit`](JoinError::is_time_limit), [`is_memory_limit`](JoinError::is_memory_limit): the
+    ///   job exceeded a limit, and was killed.
+    /// - [`is_codec`](JoinError::is_codec): the arguments or the result could not be encoded or decoded.
+    /// - [`is_unknown_task`](JoinError::is_unknown_task): the worker's program does not have the task.
+    /// - [`is_expired`](JoinError::is_expired): the job did not start before its deadline.
     ///
     /// # Examples
     ///
