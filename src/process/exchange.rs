@@ -370,10 +370,13 @@ impl Link {
     fn start(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
         if self.next.is_some() {
             match self.next_ready(want) {
-                // Another one is started, whose error is told.
+                Ok(ready) => return Ok(ready),
                 Err(error) if !error.is_abandoned() => lifecycle::start_failed(&error),
-                done => return done,
+                Err(error) if !want.holds() => return Err(error),
+                // The pool needed no further worker, but a job is to run again.
+                Err(_) => {}
             }
+            // Another one is started, whose error is told.
         }
         // Only a replacement is a process more than the maximum.
         self.wait_for_left();

@@ -194,3 +194,55 @@ fn promise_17_a_worker_that_has_grown_is_replaced() {
         assert_eq!(pool.submit(leak::call(0)).join().unwrap(), second);
     });
 }
+
+/// Its second run returns. The first one waits for the file, and aborts.
+#[task(idempotent)]
+fn abort_once(marks: PathBuf) {
+    if fs::create_dir(marks.join("begun")).is_err() {
+        return;
+    }
+    while !marks.join("go").exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    process::abort();
+}
+
+/// The initializer of all workers but the first waits for the file.
+#[task]
+fn start_slowly(marks: PathBuf) {
+    if fs::create_dir(marks.join("first")).is_ok() {
+        return;
+    }
+    fs::write(marks.join("second"), "").unwrap();
+    while !marks.join("go").exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn promise_3_a_retry_gets_a_worker_although_its_pool_needs_no_replacement() {
+    within(LONG, "retry", || {
+        let directory = tempfile::tempdir().unwrap();
+        let marks = directory.path().to_owned();
+        let pool = ProcessPool::builder()
+            .max_workers(1)
+            .max_jobs_per_worker(1)
+            .retry_on_crash(1)
+            // The replacement is given up once its initializer has taken so long.
+            .start_timeout(Duration::from_secs(3))
+            .initializer(start_slowly::call(marks.clone()))
+            .build()
+            .unwrap();
+        let job = pool.submit(abort_once::call(marks.clone()));
+        eventually("the job and the replacement have begun", || {
+            marks.join("begun").exists() && marks.join("second").exists()
+        });
+        // From here on the pool needs no replacement, as no job is queued.
+        let shutdown = pool.shutdown();
+        let replacement = || pool.workers().len() > 1;
+        eventually("the replacement is given up", || !replacement());
+        fs::write(marks.join("go"), "").unwrap();
+        job.join().unwrap();
+        shutdown.join();
+    });
+}
