@@ -689,7 +689,8 @@ impl WorkerHooks for Hooks {
                 None => {
                     link.close(false, "it was idle for too long");
                     // Another thread may start now, with a worker of its own. There must not be too many.
-                    link.wait_for_left();
+                    // Meanwhile nothing may count on this one.
+                    pool.while_unavailable(|| link.wait_for_left());
                 }
             }
         }

@@ -309,3 +309,26 @@ fn promise_16_no_limit_of_memory_is_too_large_or_too_small() {
         }
     });
 }
+
+#[test]
+fn promise_19_a_job_does_not_wait_for_the_worker_of_another_thread_to_leave() {
+    within(LONG, "leaves", || {
+        let builder = ProcessPool::builder().max_workers(2);
+        let pool = builder
+            .keep_alive(Duration::from_millis(1))
+            .build()
+            .unwrap();
+        let slow = pool
+            .submit(crate::jobs::hang_at_exit::call())
+            .join()
+            .unwrap();
+        let leaves = || {
+            let workers = pool.workers();
+            let own = workers.iter().find(|worker| worker.pid == slow);
+            own.is_some_and(|worker| worker.state == futurepool::process::WorkerState::Leaving)
+        };
+        eventually("it leaves", leaves);
+        assert_ne!(pool.submit(sleep::call(0)).join().unwrap(), slow);
+        assert!(leaves(), "the job has waited");
+    });
+}
