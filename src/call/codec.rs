@@ -135,17 +135,21 @@ pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     encoded
 }
 
+/// How deep a value can be nested. What another process sends must not overflow the stack.
+const MAX_DEPTH: usize = 256;
+
 /// Decodes a value.
 ///
 /// # Errors
 ///
 /// Returns the error, or the panic, of the type's `Deserialize`. Bytes behind the value are an
-/// error, too.
+/// error, too, and so is a value that is nested more than [`MAX_DEPTH`] deep.
 pub fn decode<T: DeserializeOwned>(payload: Payload) -> Result<T, CodecError> {
     let Payload { body, lanes } = payload;
     contained("`Deserialize`", || {
         with_lanes(lanes, || {
             let mut deserializer = rmp_serde::Deserializer::from_read_ref(&body);
+            deserializer.set_max_depth(MAX_DEPTH);
             let value = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
             match IgnoredAny::deserialize(&mut deserializer) {
                 Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Ok(value),

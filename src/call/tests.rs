@@ -231,6 +231,21 @@ struct New {
     name: String,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct Nested(Vec<Nested>);
+
+#[test]
+fn what_is_nested_too_deep_is_an_error() {
+    let nested = |depth| (1..depth).fold(Nested(Vec::new()), |inner, _| Nested(vec![inner]));
+    let decoded: Result<Nested, _> = decode(encode(&nested(200)).unwrap());
+    assert!(decoded.is_ok());
+    let encoded = encode(&nested(300)).unwrap();
+    assert!(decode::<Nested>(encoded).is_err());
+    // In what is ignored, too.
+    let encoded = encode(&(nested(300), 1)).unwrap();
+    assert!(decode::<(serde::de::IgnoredAny, u8)>(encoded).is_err());
+}
+
 #[test]
 fn an_added_field_is_ignored_or_defaulted() {
     let (name, size) = ("x".to_owned(), 3);

@@ -105,6 +105,8 @@
 //! - **Globals.** A `static` that the program has changed is unchanged in the worker.
 //! - **`Option<Option<T>>` and `Option<()>` in your own types.** The format cannot tell
 //!   `Some(None)` from `None`. Written as a parameter or as the result, they work.
+//! - **Values that are nested more than 256 deep**, such as a list of boxes. They are refused, because
+//!   each level takes stack.
 //! - **Panic payloads.** The error of a panic has its message, as a `String`, and its place in the
 //!   worker: [`panic_location`](crate::JoinError::panic_location).
 //! - **The async runtime.** A task in a worker runs in no tokio runtime.

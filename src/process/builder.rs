@@ -18,6 +18,10 @@ use crate::util::sealed::PRIVATE;
 /// How deep pools can be nested: a pool in a worker of a pool.
 const MAX_DEPTH: u32 = 10;
 
+/// The stack of the threads that encode arguments and decode results: that of most main threads, because
+/// nested values take a frame for each level.
+const STACK_SIZE: usize = 8 << 20;
+
 /// The options of a new [`ProcessPool`]: see [`ProcessPool::builder`].
 ///
 /// # Examples
@@ -471,7 +475,9 @@ impl ProcessPoolBuilder {
             _ => 1,
         };
         let max_workers = self.max_workers.unwrap_or_else(default_workers);
-        let mut threads = ThreadPool::builder().max_workers(max_workers);
+        let mut threads = ThreadPool::builder()
+            .max_workers(max_workers)
+            .stack_size(STACK_SIZE);
         if let Some(jobs) = self.queue_capacity {
             threads = threads.queue_capacity(jobs);
         }

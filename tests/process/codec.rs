@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futurepool::{Call, JoinError, JoinHandle, ProcessPool, Task, task};
 use rustix::process::Signal;
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::{Error as _, Serialize, Serializer};
+use serde::de::{Deserializer, Error as _};
+use serde::ser::{Error as _, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::common::{LONG, within};
 use crate::jobs::{self, quiet, raise};
@@ -336,6 +337,39 @@ fn promise_12_what_is_too_large_is_an_error_of_that_job_alone() {
         let error = error_of(limited(200).submit(jobs::panics::call("x".repeat(100))));
         assert!(error.is_panic(), "{error}");
         assert_eq!(pool.submit(jobs::own_pid::call()).join().unwrap(), pid);
+    });
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Nested(Vec<Nested>);
+
+#[task]
+fn nest(depth: usize) -> Nested {
+    (1..depth).fold(Nested(Vec::new()), |inner, _| Nested(vec![inner]))
+}
+
+#[task]
+fn depth_of(mut nested: Nested) -> usize {
+    let mut depth = 1;
+    while let Some(inner) = nested.0.pop() {
+        (nested, depth) = (inner, depth + 1);
+    }
+    depth
+}
+
+/// Otherwise a result could overflow the stack of the pool's process.
+#[test]
+fn promise_12_what_is_nested_too_deep_is_an_error_of_that_job_alone() {
+    within(LONG, "nested", || {
+        let pool = quiet(1).build().unwrap();
+        assert!(pool.submit(nest::call(200)).join().is_ok());
+        for depth in [300, 1_000] {
+            let error = pool.submit(nest::call(depth)).join().unwrap_err();
+            assert!(error.is_codec() && error.may_have_run(), "{error}");
+            let error = pool.submit(depth_of::call(nest(depth))).join().unwrap_err();
+            assert!(error.is_codec() && !error.may_have_run(), "{error}");
+        }
+        assert_eq!(pool.submit(depth_of::call(nest(200))).join().unwrap(), 200);
     });
 }
 
