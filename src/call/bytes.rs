@@ -13,11 +13,11 @@ use serde::ser::{Serialize, Serializer};
 /// A buffer of bytes, which a [`Call`](crate::Call) carries to another process without a copy.
 ///
 /// Use it in the arguments and the output of a task. A `Vec<u8>` inside a struct is encoded element
-/// by element, which is slow. A `Bytes` of 4 KiB or more is not encoded at all: it is written to the
-/// other process as it is.
+/// by element, which is slow. A `Bytes` of 4 KiB or more is not encoded at all: it is written to
+/// the other process as it is.
 ///
-/// A parameter or an output of a [`#[task]`](macro@crate::task) that is written `Vec<u8>` travels in
-/// this way, too.
+/// A parameter or an output of a [`#[task]`](macro@crate::task) that is written `Vec<u8>` travels
+/// in this way, too.
 ///
 /// A clone shares the buffer, and costs no copy. [`into_vec`](Self::into_vec) returns the buffer
 /// itself, unless a clone still exists. Dropping the last clone frees the buffer.
@@ -162,8 +162,8 @@ pub(crate) const MAX_LANES: usize = 65_535;
 
 /// The start of what stands in the body for a buffer in a lane. The index of the lane follows.
 ///
-/// It is encoded as bytes, as a small buffer is. A number would be ambiguous: an untagged enum with a
-/// variant for numbers would take it.
+/// It is encoded as bytes, as a small buffer is. A number would be ambiguous: an untagged enum with
+/// a variant for numbers would take it.
 const MARK: [u8; 16] = *b"\xf1futurepool lane";
 
 /// The length of what stands for a buffer in a lane.

@@ -118,7 +118,8 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload, CodecError> {
     Ok(Payload { body, lanes })
 }
 
-/// Encodes a value behind what `body` has, and returns its lanes. After an error `body` is as it was.
+/// Encodes a value behind what `body` has, and returns its lanes. After an error `body` is as it
+/// was.
 pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     body: &mut Vec<u8>,
     value: &T,

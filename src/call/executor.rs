@@ -1,4 +1,5 @@
-//! What can run tasks: the trait, its implementations for threads, and the methods that every one has.
+//! What can run tasks: the trait, its implementations for threads, and the methods that every one
+//! has.
 
 use std::fmt;
 use std::panic::Location;
@@ -164,9 +165,9 @@ forward!(&E, Box<E>, Arc<E>);
 /// It is implemented for every executor, `dyn TaskExecutor` included, and cannot be implemented
 /// outside this crate.
 ///
-/// On a [`ThreadPool`] a task is a job like any other. It can wait for further jobs of its pool, its
-/// [`cancel_requested`](crate::cancel_requested) works, and the pool's metrics count it. Nothing is
-/// encoded there.
+/// On a [`ThreadPool`] a task is a job like any other. It can wait for further jobs of its pool,
+/// its [`cancel_requested`](crate::cancel_requested) works, and the pool's metrics count it.
+/// Nothing is encoded there.
 ///
 /// # Examples
 ///
@@ -252,8 +253,8 @@ pub trait TaskExecutorExt: TaskExecutor {
     /// Submits each call of an iterator, and yields the outputs in the order of the calls.
     ///
     /// The map behaves like that of [`ThreadPool::map`]: it is lazy, and has the same methods. On a
-    /// thread pool, calls that take microseconds share a job. On other executors, each call is a job
-    /// of its own, and [`chunk_size`](Map::chunk_size) has no effect.
+    /// thread pool, calls that take microseconds share a job. On other executors, each call is a
+    /// job of its own, and [`chunk_size`](Map::chunk_size) has no effect.
     ///
     /// A call that fails, is refused or expires yields an `Err` in its place, and the others go on.
     ///
@@ -466,8 +467,8 @@ struct Link {
 /// **Dropping a job cancels it.** An executor resolves it in one of these ways, on any thread:
 ///
 /// - [`run_here`](Self::run_here) runs the task in this process.
-/// - [`encode`](Self::encode) returns the arguments for another process, which sends the output back
-///   for [`resolve`](Self::resolve).
+/// - [`encode`](Self::encode) returns the arguments for another process, which sends the output
+///   back for [`resolve`](Self::resolve).
 /// - [`fail`](Self::fail) resolves it with an error.
 ///
 /// So the [`JoinHandle`](crate::JoinHandle) always resolves.
@@ -614,8 +615,8 @@ impl TaskJob {
     ///
     /// # Errors
     ///
-    /// Returns an error that [`is_codec`](JoinError::is_codec) if the arguments fail to serialize, or
-    /// panic. Pass it to [`fail`](Self::fail). Returns one that
+    /// Returns an error that [`is_codec`](JoinError::is_codec) if the arguments fail to serialize,
+    /// or panic. Pass it to [`fail`](Self::fail). Returns one that
     /// [`is_cancelled`](JoinError::is_cancelled) if the job was cancelled.
     ///
     /// # Examples
@@ -831,8 +832,8 @@ impl<T: Task> ErasedJob for TypedJob<T> {
     }
 
     fn set_running(&self) -> bool {
-        // Invariant: before the promise is running. So a cancel that finds the promise running leaves
-        // the call alone.
+        // Invariant: before the promise is running. So a cancel that finds the promise running
+        // leaves the call alone.
         self.slot.set_running();
         let running = self.promise.set_running();
         if !running {

@@ -9,8 +9,8 @@
 //!                └─► TaskEntry ─► registry: which function a name means
 //! ```
 //!
-//! - [`codec`] turns arguments and outputs into a [`Payload`](codec::Payload), [`bytes`] keeps large
-//!   buffers out of it.
+//! - [`codec`] turns arguments and outputs into a [`Payload`](codec::Payload), [`bytes`] keeps
+//!   large buffers out of it.
 //! - [`registry`] finds a task by its name, where it runs.
 
 pub(crate) mod bytes;
@@ -129,8 +129,8 @@ pub trait Task: Send + 'static {
 /// **Dropping it drops the arguments, and runs nothing.** Pass it to
 /// an executor, or [`run`](Self::run) it here.
 ///
-/// A function with [`#[task]`](macro@crate::task) has a method `call` that makes one. It can be cloned
-/// if the arguments can.
+/// A function with [`#[task]`](macro@crate::task) has a method `call` that makes one. It can be
+/// cloned if the arguments can.
 ///
 /// # Examples
 ///
@@ -181,8 +181,8 @@ impl CallInfo {
 impl<T: Task> Call<T> {
     /// Creates a call of the task with these arguments, and without limits.
     ///
-    /// For a function with [`#[task]`](macro@crate::task), use its method `call` instead. See [`Task`]
-    /// for an example.
+    /// For a function with [`#[task]`](macro@crate::task), use its method `call` instead. See
+    /// [`Task`] for an example.
     pub fn new(args: T::Args) -> Self {
         let info = CallInfo {
             name: T::NAME,
@@ -201,7 +201,8 @@ impl<T: Task> Call<T> {
     ///
     /// The time starts when the function does, so it does not include the time in the queue. An
     /// executor that cannot stop a function refuses the call, for example a thread pool: see
-    /// [`is_refused`](crate::JoinError::is_refused). A limit of the pool applies too: the shorter one counts.
+    /// [`is_refused`](crate::JoinError::is_refused). A limit of the pool applies too: the shorter
+    /// one counts.
     #[doc(alias = "timeout")]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.info.time_limit = Some(limit);
@@ -210,7 +211,8 @@ impl<T: Task> Call<T> {
 
     /// Sets the latest time at which the function may start.
     ///
-    /// A call that has not started by then is not run: see [`is_expired`](crate::JoinError::is_expired).
+    /// A call that has not started by then is not run: see
+    /// [`is_expired`](crate::JoinError::is_expired).
     pub fn deadline(mut self, at: Instant) -> Self {
         self.info.deadline = Some(at);
         self

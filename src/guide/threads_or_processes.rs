@@ -82,8 +82,8 @@
 //! | start | tens of microseconds | a millisecond or more, and the initializer |
 //!
 //! So give a process jobs that take milliseconds. For many small ones, use
-//! [`map`](crate::process::ProcessPool::map) with a [`chunk_size`](crate::Map::chunk_size): it sends that
-//! many calls at a time.
+//! [`map`](crate::process::ProcessPool::map) with a [`chunk_size`](crate::Map::chunk_size): it
+//! sends that many calls at a time.
 //!
 //! **Pass bytes as `Vec<u8>` or [`Bytes`](crate::Bytes).** They travel beside the encoded
 //! arguments, without being encoded one by one. A parameter or a result written as `Vec<u8>` does
@@ -105,8 +105,8 @@
 //! - **Globals.** A `static` that the program has changed is unchanged in the worker.
 //! - **`Option<Option<T>>` and `Option<()>` in your own types.** The format cannot tell
 //!   `Some(None)` from `None`. Written as a parameter or as the result, they work.
-//! - **Values that are nested more than 256 deep**, such as a list of boxes. They are refused, because
-//!   each level takes stack.
+//! - **Values that are nested more than 256 deep**, such as a list of boxes. They are refused,
+//!   because each level takes stack.
 //! - **Panic payloads.** The error of a panic has its message, as a `String`, and its place in the
 //!   worker: [`panic_location`](crate::JoinError::panic_location).
 //! - **The async runtime.** A task in a worker runs in no tokio runtime.
@@ -170,9 +170,9 @@
 //! ```
 //!
 //! A pool with [`retry_on_crash(n)`](crate::process::ProcessPoolBuilder::retry_on_crash) runs such
-//! a job again, up to `n` times, if its worker crashes. Without it, no job is run again. A task is never
-//! started more than three times in all, or the number in `#[task(idempotent, attempts = 5)]`. A time limit, a memory
-//! limit, a cancel or a panic never causes a retry.
+//! a job again, up to `n` times, if its worker crashes. Without it, no job is run again. A task is
+//! never started more than three times in all, or the number in `#[task(idempotent, attempts =
+//! 5)]`. A time limit, a memory limit, a cancel or a panic never causes a retry.
 //!
 //! # The same task in both
 //!
@@ -310,9 +310,9 @@
 //!   has more resident memory after a job. It kills no job.
 //! - [`keep_alive`](crate::process::ProcessPoolBuilder::keep_alive) ends idle workers.
 //!
-//! After so many jobs, the replacement starts while the last of them runs, so the next one does not wait
-//! for it. Meanwhile there is one process more than `max_workers`, never several: if many workers are due
-//! at once, the others are replaced after their last job.
+//! After so many jobs, the replacement starts while the last of them runs, so the next one does not
+//! wait for it. Meanwhile there is one process more than `max_workers`, never several: if many
+//! workers are due at once, the others are replaced after their last job.
 //!
 //! # Workers that use pools
 //!

@@ -18,8 +18,8 @@ use crate::util::sealed::PRIVATE;
 /// How deep pools can be nested: a pool in a worker of a pool.
 const MAX_DEPTH: u32 = 10;
 
-/// The stack of the threads that encode arguments and decode results: that of most main threads, because
-/// nested values take a frame for each level.
+/// The stack of the threads that encode arguments and decode results: that of most main threads,
+/// because nested values take a frame for each level.
 const STACK_SIZE: usize = 8 << 20;
 
 /// The options of a new [`ProcessPool`]: see [`ProcessPool::builder`].
@@ -132,8 +132,8 @@ impl WorkerStdio {
 
     /// Returns an output of which `f` gets each line, with the worker and the job.
     ///
-    /// `f` runs on a thread of the pool. While it runs, the output of all workers waits. A panic in it is
-    /// reported through `tracing`. The pool keeps the last lines, as for [`tee`](Self::tee).
+    /// `f` runs on a thread of the pool. While it runs, the output of all workers waits. A panic in
+    /// it is reported through `tracing`. The pool keeps the last lines, as for [`tee`](Self::tee).
     #[must_use]
     pub fn lines(f: impl Fn(OutputLine<'_>) + Send + Sync + 'static) -> Self {
         Self(StdioKind::Lines(Arc::new(f)))
@@ -212,15 +212,16 @@ impl ProcessPoolBuilder {
 
     /// Sets the maximum number of worker processes, at least 1.
     ///
-    /// The default is the number of available processors, and 1 for a pool in a worker of another pool.
-    /// Workers start on demand. One more can exist for a moment, while it replaces another one.
+    /// The default is the number of available processors, and 1 for a pool in a worker of another
+    /// pool. Workers start on demand. One more can exist for a moment, while it replaces another
+    /// one.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = Some(workers);
         self
     }
 
-    /// Starts `workers` worker processes with the pool, up to the maximum. By default they start with
-    /// the first jobs.
+    /// Starts `workers` worker processes with the pool, up to the maximum. By default they start
+    /// with the first jobs.
     pub fn prestart(mut self, workers: usize) -> Self {
         self.prestart = workers;
         self
@@ -245,8 +246,8 @@ impl ProcessPoolBuilder {
     ///
     /// The time counts from the start of the job. A job that exceeds it is killed with its worker
     /// process, and its handle returns an error that
-    /// [`is_time_limit`](crate::JoinError::is_time_limit). Other jobs are not affected. In a map the
-    /// limit is for each item. A call's own [limit](Call::time_limit) can only be shorter.
+    /// [`is_time_limit`](crate::JoinError::is_time_limit). Other jobs are not affected. In a map
+    /// the limit is for each item. A call's own [limit](Call::time_limit) can only be shorter.
     #[doc(alias = "timeout")]
     #[doc(alias = "task_timeout")]
     pub fn time_limit(mut self, limit: Duration) -> Self {
@@ -256,22 +257,24 @@ impl ProcessPoolBuilder {
 
     /// Sets how long a cancelled job may go on before its process is killed. The default is 0.
     ///
-    /// Meanwhile [`cancel_requested`](crate::cancel_requested) returns `true` in the worker. A job that
-    /// returns in time ends with its process, and its result is dropped.
+    /// Meanwhile [`cancel_requested`](crate::cancel_requested) returns `true` in the worker. A job
+    /// that returns in time ends with its process, and its result is dropped.
     #[doc(alias = "term_timeout")]
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.config.cancel_grace = grace;
         self
     }
 
-    /// Limits the resident memory of a worker, in bytes. By default there is no limit. Only on Linux.
+    /// Limits the resident memory of a worker, in bytes. By default there is no limit. Only on
+    /// Linux.
     ///
-    /// The pool looks at the memory every 20 ms while a job runs, and at that of the worker's children
-    /// every 200 ms. Memory that is shared with other processes, such as that of the program's file, does
-    /// not count. A job that exceeds the limit is killed, and its handle returns an error that
-    /// [`is_memory_limit`](crate::JoinError::is_memory_limit). Memory that earlier jobs have left in the
-    /// worker counts, too: see [`recycle_above`](Self::recycle_above). Between two looks a job can exceed the
-    /// limit by what it can allocate in that time: some gigabytes a second. For a hard limit, see
+    /// The pool looks at the memory every 20 ms while a job runs, and at that of the worker's
+    /// children every 200 ms. Memory that is shared with other processes, such as that of the
+    /// program's file, does not count. A job that exceeds the limit is killed, and its handle
+    /// returns an error that [`is_memory_limit`](crate::JoinError::is_memory_limit). Memory that
+    /// earlier jobs have left in the worker counts, too: see
+    /// [`recycle_above`](Self::recycle_above). Between two looks a job can exceed the limit by what
+    /// it can allocate in that time: some gigabytes a second. For a hard limit, see
     /// [`address_space_limit`](Self::address_space_limit).
     #[doc(alias = "max_memory_per_child")]
     pub fn memory_limit(mut self, bytes: u64) -> Self {
@@ -281,8 +284,8 @@ impl ProcessPoolBuilder {
 
     /// Limits the address space of each worker process, in bytes. By default there is no limit.
     ///
-    /// The system enforces it: an allocation that exceeds it fails, which aborts most programs. It also
-    /// counts memory that is reserved and never used, such as the stacks of threads.
+    /// The system enforces it: an allocation that exceeds it fails, which aborts most programs. It
+    /// also counts memory that is reserved and never used, such as the stacks of threads.
     #[doc(alias = "RLIMIT_AS")]
     pub fn address_space_limit(mut self, bytes: u64) -> Self {
         self.config.address_space_limit = Some(bytes);
@@ -292,8 +295,8 @@ impl ProcessPoolBuilder {
     /// Replaces a worker after `jobs` jobs, at least 1. By default workers are not replaced.
     ///
     /// The replacement starts while the last job runs, and runs its
-    /// [initializer](Self::initializer), so that no job waits for it. If several workers are due at once,
-    /// only one of them is replaced that early.
+    /// [initializer](Self::initializer), so that no job waits for it. If several workers are due at
+    /// once, only one of them is replaced that early.
     #[doc(alias = "max_tasks_per_child")]
     #[doc(alias = "maxtasksperchild")]
     #[doc(alias = "max_tasks")]
@@ -310,9 +313,9 @@ impl ProcessPoolBuilder {
 
     /// Runs a job again, up to `times` times, if its worker crashes. The default is 0.
     ///
-    /// This is only for tasks that are `idempotent`: the job may have run before. The number of starts in
-    /// all never exceeds the task's `attempts`. A job that no worker has begun goes to another worker in
-    /// any case.
+    /// This is only for tasks that are `idempotent`: the job may have run before. The number of
+    /// starts in all never exceeds the task's `attempts`. A job that no worker has begun goes to
+    /// another worker in any case.
     #[doc(alias = "max_retries")]
     pub fn retry_on_crash(mut self, times: u32) -> Self {
         self.config.retry_on_crash = times;
@@ -346,12 +349,12 @@ impl ProcessPoolBuilder {
 
     /// Starts `program` for each worker, instead of the own program.
     ///
-    /// Its `main` must begin with [`process::init`](crate::process::init). It must contain the tasks: a
-    /// job whose task it lacks returns an error that
+    /// Its `main` must begin with [`process::init`](crate::process::init). It must contain the
+    /// tasks: a job whose task it lacks returns an error that
     /// [`is_unknown_task`](crate::JoinError::is_unknown_task).
     ///
-    /// `program` can also be a script that ends in `exec` with such a program. The script must not read its
-    /// standard input, which belongs to the pool.
+    /// `program` can also be a script that ends in `exec` with such a program. The script must not
+    /// read its standard input, which belongs to the pool.
     #[doc(alias = "set_executable")]
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = Some(program.into());
@@ -385,8 +388,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Lowers the CPU priority of the workers by `nice`, from -20 to 19. A negative number raises it, which
-    /// needs a privilege.
+    /// Lowers the CPU priority of the workers by `nice`, from -20 to 19. A negative number raises
+    /// it, which needs a privilege.
     pub fn nice(mut self, nice: i32) -> Self {
         self.config.nice = Some(nice);
         self
@@ -404,20 +407,22 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Sets how long a worker may take to start, its initializer included. The default is 10 seconds.
+    /// Sets how long a worker may take to start, its initializer included. The default is 10
+    /// seconds.
     ///
     /// A worker that takes longer is killed, and the job that waits for it returns an error that
-    /// [`is_spawn_failed`](crate::JoinError::is_spawn_failed). After three failed starts in a row, or if the
-    /// initializer takes longer, the pool is [broken](crate::JoinError::is_broken).
+    /// [`is_spawn_failed`](crate::JoinError::is_spawn_failed). After three failed starts in a row,
+    /// or if the initializer takes longer, the pool is [broken](crate::JoinError::is_broken).
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.config.start_timeout = timeout;
         self
     }
 
-    /// Limits the size of the arguments of a job, and of its result, in bytes. The default is 1 GiB.
+    /// Limits the size of the arguments of a job, and of its result, in bytes. The default is 1
+    /// GiB.
     ///
-    /// A job that exceeds it returns an error that [`is_codec`](crate::JoinError::is_codec). Its worker
-    /// lives on.
+    /// A job that exceeds it returns an error that [`is_codec`](crate::JoinError::is_codec). Its
+    /// worker lives on.
     pub fn max_payload(mut self, bytes: u64) -> Self {
         self.config.max_payload = bytes;
         self

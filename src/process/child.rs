@@ -6,8 +6,8 @@
 //!   "flush"       sends results that a long call holds back
 //! ```
 //!
-//! Standard input is the socket at first. It is moved to a descriptor that children do not inherit, so
-//! nothing that a job prints or reads disturbs the protocol.
+//! Standard input is the socket at first. It is moved to a descriptor that children do not inherit,
+//! so nothing that a job prints or reads disturbs the protocol.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -49,7 +49,7 @@ static DEPTH: AtomicU32 = AtomicU32::new(0);
 /// The exit code of a worker that cannot go on.
 const EXIT_PROTOCOL: i32 = 113;
 
-/// Results are sent once they have waited for so long.
+/// How long results wait before they are sent.
 const FLUSH_AFTER: Duration = Duration::from_micros(50);
 
 /// After so many looks without a batch the thread that sends long-held results sleeps.

@@ -1,7 +1,7 @@
 //! Which call of a batch has begun: a number that a pool and its worker share.
 //!
-//! It is the position in an open file that both have. So it costs one small system call to count, and
-//! it survives a crash of the worker.
+//! It is the position in an open file that both have. So it costs one small system call to count,
+//! and it survives a crash of the worker.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,8 +41,8 @@ impl Counter {
         seek(&self.0, SeekFrom::Current(0)).map_or(usize::MAX, |at| (at % STOP) as usize)
     }
 
-    /// Asks the worker to begin no further call. It may come too late, and then stop another batch. So the
-    /// pool sends calls that were skipped again, unless it no longer wants them.
+    /// Asks the worker to begin no further call. It may come too late, and then stop another batch.
+    /// So the pool sends calls that were skipped again, unless it no longer wants them.
     pub(crate) fn stop(&self) {
         let _ = seek(&self.0, SeekFrom::Current(STOP as i64));
     }

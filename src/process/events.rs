@@ -58,7 +58,8 @@ impl EventRecord {
     ///
     /// # Errors
     ///
-    /// Returns a text if `bytes` are no record, or a larger one than [`encode`](Self::encode) makes.
+    /// Returns a text if `bytes` are no record, or a larger one than [`encode`](Self::encode)
+    /// makes.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > ENCODED {
             return Err(format!("an event of {} bytes", bytes.len()));
@@ -74,8 +75,8 @@ impl EventRecord {
 
 // ---- In a worker --------------------------------------------------------------------------------
 
-/// Makes this process, a worker, pass its events on: `send` gets each event up to the level that was
-/// set last. It starts with none.
+/// Makes this process, a worker, pass its events on: `send` gets each event up to the level that
+/// was set last. It starts with none.
 ///
 /// `send` runs on the thread that emits the event, while user code may hold its own locks. It must
 /// not emit events.

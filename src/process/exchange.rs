@@ -41,8 +41,8 @@ const FAILURE_LASTS: Duration = Duration::from_secs(1);
 /// After so many failed starts in a row the pool is broken.
 const MAX_FAILED_STARTS: u32 = 3;
 
-/// How long a worker that has closed its socket may take to end. A process closes it when it ends, but a
-/// busy system may take a while for the rest.
+/// How long a worker that has closed its socket may take to end. A process closes it when it ends,
+/// but a busy system may take a while for the rest.
 pub(crate) const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to end.
@@ -102,8 +102,8 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether a worker may be started before `old` has ended. Only one in the pool is replaced
-    /// like this at a time, so that there is at most one process more than the maximum.
+    /// Returns whether a worker may be started before `old` has ended. Only one in the pool is
+    /// replaced like this at a time, so that there is at most one process more than the maximum.
     fn may_replace(&self, old: &Arc<Worker>) -> bool {
         let lock = self.replaced.lock();
         let mut replaced = lock.unwrap_or_else(PoisonError::into_inner);
@@ -134,8 +134,8 @@ pub(crate) struct Link {
     next: Option<Next>,
     /// The last worker, which was asked to leave.
     left: Option<Arc<Worker>>,
-    /// Why the last start failed, and when: told to a job that comes soon. For a later one the start is
-    /// tried again.
+    /// Why the last start failed, and when: told to a job that comes soon. For a later one the
+    /// start is tried again.
     failed: Option<(StartError, Instant)>,
     scratch: Vec<u8>,
 }
@@ -185,7 +185,8 @@ impl<'a> Want<'a> {
         let Some(control) = self.control else {
             return !self.pool.is_some_and(|pool| pool.is_closed_and_empty());
         };
-        // A pool that stops cancels the jobs that it finds in its workers. This one may not be there yet.
+        // A pool that stops cancels the jobs that it finds in its workers. This one may not be
+        // there yet.
         if self.pool.is_some_and(|pool| pool.is_stopping()) {
             control.cancel();
         }
@@ -196,8 +197,8 @@ impl<'a> Want<'a> {
 /// What is left to do of a job.
 struct Rest<'a> {
     calls: Left<'a>,
-    /// The calls before this one have begun once, and are to run again. They are sent one by one, so that
-    /// none of them is lost again with another one.
+    /// The calls before this one have begun once, and are to run again. They are sent one by one,
+    /// so that none of them is lost again with another one.
     begun_once: usize,
     /// How often the first call was begun after that.
     starts: u32,
@@ -238,8 +239,8 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// Fails the first call, which has not begun now. If it has begun before, its error must not say that it
-    /// never ran.
+    /// Fails the first call, which has not begun now. If it has begun before, its error must not
+    /// say that it never ran.
     fn fail_next(&mut self, error: JoinError, sink: &mut dyn FnMut(Outcome)) {
         let before = self.first_error.as_ref().filter(|_| self.has_started());
         let error = before.map_or(error, JoinError::replicate);
@@ -264,7 +265,8 @@ impl<'a> Rest<'a> {
 enum Stop {
     /// All results are there, or the worker has skipped the other calls.
     Done,
-    /// The worker cannot be used any more. `panic`: the running call panicked, which ended the worker.
+    /// The worker can no longer be used. `panic`: the running call panicked, which ended the
+    /// worker.
     Gone { sent: Sent, panic: Option<Payload> },
 }
 
@@ -306,8 +308,8 @@ impl Link {
         }
     }
 
-    /// Ensures that a worker is ready, as long as one is wanted. An error is kept for a job that comes
-    /// soon.
+    /// Ensures that a worker is ready, as long as one is wanted. An error is kept for a job that
+    /// comes soon.
     pub(crate) fn prepare(&mut self, want: &Want<'_>) {
         if self.failed.is_none() {
             let failed = self.worker(want).err();
@@ -327,8 +329,8 @@ impl Link {
                 .is_some_and(|ready| ready.worker.is_usable())
     }
 
-    /// Returns a worker that is ready. Starts one if need be, and abandons that if it is not wanted any
-    /// more.
+    /// Returns a worker that is ready. Starts one if need be, and abandons that if it is not wanted
+    /// any more.
     fn worker(&mut self, want: &Want<'_>) -> Result<Arc<Worker>, StartError> {
         if self
             .ready
@@ -427,7 +429,7 @@ impl Link {
         self.initialize(started?, want)
     }
 
-    /// Waits until the worker that starts is ready. If it is not wanted any more, it goes on starting,
+    /// Waits until the worker that starts is ready. If it is no longer wanted, it goes on starting,
     /// for a job that comes later.
     fn next_ready(&mut self, want: &Want<'_>) -> Result<Ready, StartError> {
         let Some(Next::Prepares { worker, result }) = &self.next else {
@@ -514,7 +516,8 @@ impl Link {
 
     /// Sends calls of one task to a worker, and hands the result of each to `sink`, in order.
     ///
-    /// `control` decides between a cancel and the outcome. The caller asks it before it uses the results.
+    /// `control` decides between a cancel and the outcome. The caller asks it before it uses the
+    /// results.
     pub(crate) fn run(
         &mut self,
         info: &CallInfo,
@@ -670,8 +673,8 @@ impl Link {
         }
     }
 
-    /// Sends a message with calls, and reads results until all are there or the worker is gone. `Err` if
-    /// nothing has begun.
+    /// Sends a message with calls, and reads results until all are there or the worker is gone.
+    /// `Err` if nothing has begun.
     fn exchange(
         &mut self,
         worker: &Arc<Worker>,
@@ -722,8 +725,8 @@ impl Link {
         while sent.left() > 0 {
             let mut frame = match ready.reader.read(&mut worker.socket()) {
                 Ok(frame) => frame,
-                // It ended, and has left a part of the message unread. So it has not begun: its thread
-                // reads the whole message first.
+                // It ended, and has left a part of the message unread. So it has not begun: its
+                // thread reads the whole message first.
                 Err(FrameError::Io(error))
                     if error.kind() == io::ErrorKind::ConnectionReset && sent.done == 0 =>
                 {
@@ -914,8 +917,8 @@ impl Link {
         }
     }
 
-    /// Waits for the end of a worker that is gone, and returns the error of the call that ran or would
-    /// have run.
+    /// Waits for the end of a worker that is gone, and returns the error of the call that ran or
+    /// would have run.
     fn end_of(
         &self,
         worker: &Worker,
@@ -960,7 +963,8 @@ impl Link {
     }
 }
 
-/// Greets a worker and runs its initializer, on another thread. It goes on until `pool` needs no workers.
+/// Greets a worker and runs its initializer, on another thread. It goes on until `pool` needs no
+/// workers.
 fn initialize_apart(shared: &Arc<Shared>, starting: Starting, pool: Arc<PoolInner>) -> Next {
     let worker = Arc::clone(starting.worker());
     let (send, result) = mpsc::sync_channel(1);
@@ -1052,8 +1056,9 @@ fn set_limits(shared: &Shared, worker: &Worker, limit: Option<Duration>) {
 /// How much is written at once.
 const PIECE: usize = 1 << 20;
 
-/// Writes large messages in pieces, each of which has the time limit for itself. So a worker that reads
-/// nothing keeps no thread for ever, and one that reads is not killed because there is much to read.
+/// Writes large messages in pieces, each of which has the time limit for itself. So a worker that
+/// reads nothing keeps no thread for ever, and one that reads is not killed because there is much
+/// to read.
 struct InPieces<W, F> {
     socket: W,
     before_each: F,

@@ -118,8 +118,8 @@ fn write_parts(out: &mut impl Write, start: &[u8], rest: &[&[u8]]) -> io::Result
         .chain(rest.iter().copied())
         .map(IoSlice::new)
         .collect();
-    // Invariant: the first of `left` is not empty. `start` is not, and `advance_slices` removes empty
-    // parts behind what was written. So 0 means that nothing more can be written.
+    // Invariant: the first of `left` is not empty. `start` is not, and `advance_slices` removes
+    // empty parts behind what was written. So 0 means that nothing more can be written.
     let mut left = &mut slices[..];
     while !left.is_empty() {
         let some = left.len().min(PARTS);

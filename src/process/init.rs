@@ -17,8 +17,8 @@ pub(crate) fn is_worker() -> bool {
         || has_first_message()
 }
 
-/// A script that starts this program loses `argv[0]`. The first message of the pool still waits at the
-/// standard input, until [`init`] takes it.
+/// A script that starts this program loses `argv[0]`. The first message of the pool still waits at
+/// the standard input, until [`init`] takes it.
 #[cfg(unix)]
 fn has_first_message() -> bool {
     use rustix::net::{RecvFlags, recv};
@@ -41,14 +41,15 @@ fn has_first_message() -> bool {
 /// Makes this program able to run tasks in worker processes. Call it first in `main`.
 ///
 /// A [`ProcessPool`](crate::ProcessPool) starts the own program again for each worker. In such a
-/// process `init` runs tasks, and never returns: the rest of `main` does not run there. In any other
-/// process it returns at once.
+/// process `init` runs tasks, and never returns: the rest of `main` does not run there. In any
+/// other process it returns at once.
 ///
 /// It knows all functions with the attribute [`task`](macro@crate::task) that are linked into the
 /// program. [`init_tasks`] takes a list instead.
 ///
-/// Without it [`build`](crate::ProcessPoolBuilder::build) returns an error: the workers would run the
-/// whole of `main` again. In test binaries use [`test_init!`](crate::process::test_init) instead.
+/// Without it [`build`](crate::ProcessPoolBuilder::build) returns an error: the workers would run
+/// the whole of `main` again. In test binaries use [`test_init!`](crate::process::test_init)
+/// instead.
 ///
 /// # Panics
 ///
@@ -137,15 +138,15 @@ const TEST_NAME: &str = "futurepool_worker";
 
 /// Makes a test binary able to be its own worker.
 ///
-/// Put the line once into each test binary, in any module. It adds a test, `futurepool_worker`, which
-/// does nothing when the tests run. A worker is the same binary that runs only this test. What the test
-/// harness prints in a worker is discarded.
+/// Put the line once into each test binary, in any module. It adds a test, `futurepool_worker`,
+/// which does nothing when the tests run. A worker is the same binary that runs only this test.
+/// What the test harness prints in a worker is discarded.
 ///
 /// Dropping a pool waits for its jobs. So give the pools of tests a
 /// [`time_limit`](crate::ProcessPoolBuilder::time_limit), or a test that fails can hang.
 ///
-/// It works with `cargo test` and with nextest. Documentation tests call [`init`] in a `main` that is
-/// written out, and say `standalone_crate`.
+/// It works with `cargo test` and with nextest. Documentation tests call [`init`] in a `main` that
+/// is written out, and say `standalone_crate`.
 ///
 /// # Examples
 ///

@@ -1,7 +1,7 @@
 //! `tracing` events of the life of worker processes, so that a user sees why a worker went.
 //!
-//! A worker that its pool wants to go is no failure, and no warning. Each worker that was ready gets one
-//! event when it goes. No lock may be held here: a subscriber is user code.
+//! A worker that its pool wants to go is no failure, and no warning. Each worker that was ready
+//! gets one event when it goes. No lock may be held here: a subscriber is user code.
 
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
@@ -42,7 +42,7 @@ pub(crate) fn leaves(worker: &Worker, reason: impl Display) {
     }
 }
 
-/// The worker is gone, or cannot be used any more. `task`: what it ran.
+/// The worker is gone, or can no longer be used. `task`: what it ran.
 pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
     if !worker.claim_report() {
         return;
@@ -106,8 +106,8 @@ pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
     }
 }
 
-/// Reports those of `ended` that have ended by themselves while they were idle. The thread that watches
-/// workers must not wait for a subscriber, so another one does.
+/// Reports those of `ended` that have ended by themselves while they were idle. The thread that
+/// watches workers must not wait for a subscriber, so another one does.
 pub(crate) fn ended_idle(ended: &[Arc<Worker>]) {
     let idle = ended.iter().filter(|worker| worker.has_ended_idle());
     let idle: Vec<_> = idle.map(Arc::clone).collect();

@@ -28,22 +28,22 @@ use crate::util::unwind::{DropEach, drop_catching, emit};
 impl ProcessPool {
     /// Runs calls in the workers, and yields the results in the order of the calls.
     ///
-    /// The returned [`Map`] is the one of [`ThreadPool::map`](crate::ThreadPool::map), with the same
-    /// options. It is **lazy**: it takes no call and submits no job until it is asked for a result or
-    /// [started](Map::start). Dropping it does what [`Map`] says. The drop kills no worker: a call
-    /// that runs is finished, and the calls behind it in its chunk are skipped.
+    /// The returned [`Map`] is the one of [`ThreadPool::map`](crate::ThreadPool::map), with the
+    /// same options. It is **lazy**: it takes no call and submits no job until it is asked for a
+    /// result or [started](Map::start). Dropping it does what [`Map`] says. The drop kills no
+    /// worker: a call that runs is finished, and the calls behind it in its chunk are skipped.
     ///
     /// # Calls and jobs
     ///
-    /// Each call is a job of its own, unless [`chunk_size`](Map::chunk_size) is set. A job costs some
-    /// 20 to 50 µs. **So set a chunk size for calls that take less than that.** With
-    /// `chunk_size(64)`, two workers run some million empty calls a second. Calls are not put together
-    /// on their own: what was sent to a worker cannot move to a free one, so each would wait for those
-    /// before it.
+    /// Each call is a job of its own, unless [`chunk_size`](Map::chunk_size) is set. A job costs
+    /// some 20 to 50 µs. **So set a chunk size for calls that take less than that.** With
+    /// `chunk_size(64)`, two workers run some million empty calls a second. Calls are not put
+    /// together on their own: what was sent to a worker cannot move to a free one, so each would
+    /// wait for those before it.
     ///
     /// A chunk is sent to its worker as a whole, or in parts if it is larger than
-    /// [`max_payload`](crate::ProcessPoolBuilder::max_payload). Calls with different limits or labels
-    /// also travel in different parts.
+    /// [`max_payload`](crate::ProcessPoolBuilder::max_payload). Calls with different limits or
+    /// labels also travel in different parts.
     ///
     /// # Errors of calls
     ///
@@ -52,8 +52,8 @@ impl ProcessPool {
     ///
     /// - Time limits count for each call, in a chunk too.
     /// - A panic, or a value that cannot be encoded, costs that call alone.
-    /// - If a worker crashes or is killed for a limit, the call that runs fails. Results that the worker
-    ///   has sent before stand. The calls behind it run in another worker.
+    /// - If a worker crashes or is killed for a limit, the call that runs fails. Results that the
+    ///   worker has sent before stand. The calls behind it run in another worker.
     /// - The worker sends results after some 50 µs, and when a chunk ends. A call that was
     ///   finished just before a crash may therefore fail with an error that
     ///   [`is_crashed`](JoinError::is_crashed) and [`may_have_run`](JoinError::may_have_run). It is
@@ -98,8 +98,8 @@ impl ProcessPool {
 
     /// Runs calls in the workers, and yields the results in completion order.
     ///
-    /// A result does not tell which call it belongs to: return what tells that from the task. In every
-    /// other way this method behaves like [`map`](Self::map).
+    /// A result does not tell which call it belongs to: return what tells that from the task. In
+    /// every other way this method behaves like [`map`](Self::map).
     #[doc(alias = "imap_unordered")]
     #[track_caller]
     pub fn map_unordered<'a, T, I>(&self, calls: I) -> MapUnordered<'a, T::Output>

@@ -16,7 +16,8 @@
 //
 //   tracing: events (those of workers), lifecycle (those about workers)
 //
-// What is below `exchange` needs Unix. Elsewhere `unsupported` takes its place, and no pool can be built.
+// What is below `exchange` needs Unix. Elsewhere `unsupported` takes its place, and no pool can be
+// built.
 
 // What only workers need is not used where there are none.
 #![cfg_attr(not(unix), allow(dead_code))]

@@ -309,8 +309,8 @@ impl OutputHandle {
     }
 }
 
-/// Returns where the first line begins that has lost nothing. If there is only the end of one line: where
-/// its first character begins.
+/// Returns where the first line begins that has lost nothing. If there is only the end of one line:
+/// where its first character begins.
 fn first_whole(bytes: &[u8]) -> usize {
     match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) if end + 1 < bytes.len() => end + 1,

@@ -42,25 +42,26 @@ use crate::util::unwind::drop_catching;
 /// A pool of worker processes, whose jobs can be killed.
 ///
 /// [`submit`](Self::submit) takes a [`Call`] of a [`task`](macro@crate::task) and returns the same
-/// [`JoinHandle`] as a [`ThreadPool`]. What a job does to its process harms no other job: a crash, an
-/// endless loop, or a leak ends with the process, and the pool replaces it.
+/// [`JoinHandle`] as a [`ThreadPool`]. What a job does to its process harms no other job: a crash,
+/// an endless loop, or a leak ends with the process, and the pool replaces it.
 ///
 /// # What dropping it does
 ///
-/// Dropping the pool is `shutdown().join()`, as for a [`ThreadPool`](ThreadPool#what-dropping-it-does):
-/// queued jobs still run, and the drop **blocks** until all worker processes have ended.
+/// Dropping the pool is `shutdown().join()`, as for a
+/// [`ThreadPool`](ThreadPool#what-dropping-it-does): queued jobs still run, and the drop **blocks**
+/// until all worker processes have ended.
 ///
 /// If this process ends in any other way, by a signal too, its workers are killed within a moment.
 ///
 /// # What differs from threads
 ///
-/// - A job is a named function with its arguments, not a closure. Arguments and result are copied to
-///   the other process and back.
+/// - A job is a named function with its arguments, not a closure. Arguments and result are copied
+///   to the other process and back.
 /// - [`cancel`](JoinHandle::cancel) of a running job kills it and returns `true`. So do
 ///   [`shutdown_now`](Self::shutdown_now), [`cancel_on_drop`](JoinHandle::cancel_on_drop),
 ///   [`first_ok`](crate::first_ok) and the timeout of a map.
-/// - A job that waits for another one of its pool cannot exist: a job has no access to the pool that
-///   runs it. A pool that is built in a job is a nested one. It has one worker by default.
+/// - A job that waits for another one of its pool cannot exist: a job has no access to the pool
+///   that runs it. A pool that is built in a job is a nested one. It has one worker by default.
 ///
 /// # Examples
 ///
@@ -88,8 +89,8 @@ use crate::util::unwind::drop_catching;
 ///
 /// # A picture
 ///
-/// `cargo run --release --features process --example timeline -- --processes` draws what happens when
-/// jobs are killed, and when they crash. Other workers go on, and a killed one is replaced:
+/// `cargo run --release --features process --example timeline -- --processes` draws what happens
+/// when jobs are killed, and when they crash. Other workers go on, and a killed one is replaced:
 #[cfg_attr(doc, doc = concat!("<div>", include_str!("../../docs/timeline-processes.svg"), "</div>"))]
 #[doc(alias = "ProcessPoolExecutor")]
 #[doc(alias = "multiprocessing.Pool")]
@@ -123,8 +124,8 @@ impl ProcessPool {
 
     /// Queues a call and returns the handle of its job.
     ///
-    /// It does what [`ThreadPool::submit`] does. On a full bounded pool it **blocks the calling thread**
-    /// until the queue has room.
+    /// It does what [`ThreadPool::submit`] does. On a full bounded pool it **blocks the calling
+    /// thread** until the queue has room.
     ///
     /// Dropping the handle detaches the job, which still runs.
     ///
@@ -133,10 +134,12 @@ impl ProcessPool {
     /// Errors are returned through the handle. Besides those of any job:
     ///
     /// - [`is_crashed`](JoinError::is_crashed): the worker process ended before the job did.
-    /// - [`is_time_limit`](JoinError::is_time_limit), [`is_memory_limit`](JoinError::is_memory_limit): the
-    ///   job exceeded a limit, and was killed.
-    /// - [`is_codec`](JoinError::is_codec): the arguments or the result could not be encoded or decoded.
-    /// - [`is_unknown_task`](JoinError::is_unknown_task): the worker's program does not have the task.
+    /// - [`is_time_limit`](JoinError::is_time_limit),
+    ///   [`is_memory_limit`](JoinError::is_memory_limit): the job exceeded a limit, and was killed.
+    /// - [`is_codec`](JoinError::is_codec): the arguments or the result could not be encoded or
+    ///   decoded.
+    /// - [`is_unknown_task`](JoinError::is_unknown_task): the worker's program does not have the
+    ///   task.
     /// - [`is_expired`](JoinError::is_expired): the job did not start before its deadline.
     ///
     /// # Examples
@@ -205,8 +208,8 @@ impl ProcessPool {
     ///
     /// # Errors
     ///
-    /// Returns a [`SubmitError`] with the call if the pool is shut down or broken, or becomes so while the
-    /// future waits.
+    /// Returns a [`SubmitError`] with the call if the pool is shut down or broken, or becomes so
+    /// while the future waits.
     ///
     /// # Cancel safety
     ///
@@ -331,8 +334,8 @@ pub struct WorkerInfo {
     pub state: WorkerState,
     /// How many jobs it has finished.
     pub jobs_done: u64,
-    /// Its resident memory in bytes, without what it shares with other processes. 0 if it is unknown, as
-    /// it is on systems other than Linux.
+    /// Its resident memory in bytes, without what it shares with other processes. 0 if it is
+    /// unknown, as it is on systems other than Linux.
     pub resident_memory: u64,
     /// The name of the task that it runs.
     pub task: Option<Cow<'static, str>>,
@@ -495,7 +498,8 @@ impl<T: Task> JobClosure<T::Output> for Remote<T> {
             expiry,
         } = self;
         drop(expiry);
-        // User code is contained in what this calls. A panic of the pool itself must be an error, too.
+        // User code is contained in what this calls. A panic of the pool itself must be an error,
+        // too.
         let run = catch(origin, move || {
             let outcome = target.run_call(call, origin);
             let output = target.decide(T::NAME, outcome, origin)?;
@@ -506,8 +510,8 @@ impl<T: Task> JobClosure<T::Output> for Remote<T> {
 }
 
 impl Target {
-    /// Runs a call in the worker of this thread. The caller [decides](Self::decide) between the outcome and
-    /// a cancel.
+    /// Runs a call in the worker of this thread. The caller [decides](Self::decide) between the
+    /// outcome and a cancel.
     pub(crate) fn run_call<T: Task>(&self, call: Call<T>, origin: Origin) -> Outcome {
         let info = call.info().clone();
         let encoded = call.encode();
@@ -551,7 +555,8 @@ impl Target {
         origin: Origin,
         sink: &mut dyn FnMut(Outcome),
     ) {
-        // A job that runs inside of another one, in a destructor or a callback, has a worker of its own.
+        // A job that runs inside of another one, in a destructor or a callback, has a worker of its
+        // own.
         let own = LINK.with(|link| link.borrow_mut().take());
         let mut link = own.unwrap_or_else(|| Link::new(Arc::clone(&self.shared)));
         let pool = current_pool();
@@ -653,8 +658,8 @@ thread_local! {
 
 /// What the threads do besides running jobs: each owns a worker process.
 ///
-/// A handle keeps the pool's queue, and so these. What is shared belongs to the pool, its threads and its
-/// queued jobs.
+/// A handle keeps the pool's queue, and so these. What is shared belongs to the pool, its threads
+/// and its queued jobs.
 struct Hooks(Weak<Shared>);
 
 impl WorkerHooks for Hooks {
@@ -688,8 +693,8 @@ impl WorkerHooks for Hooks {
                 Some(_) => link.close(true, "its pool is shut down"),
                 None => {
                     link.close(false, "it was idle for too long");
-                    // Another thread may start now, with a worker of its own. There must not be too many.
-                    // Meanwhile nothing may count on this one.
+                    // Another thread may start now, with a worker of its own. There must not be too
+                    // many. Meanwhile nothing may count on this one.
                     pool.while_unavailable(|| link.wait_for_left());
                 }
             }

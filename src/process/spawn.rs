@@ -4,8 +4,8 @@
 //!   begin: socket pair, SETUP, spawn ──► boots ──► finish: HELLO, then the initializer
 //! ```
 //!
-//! The first message is there before the process is, so that a process can tell by its standard input
-//! that it is a worker.
+//! The first message is there before the process is, so that a process can tell by its standard
+//! input that it is a worker.
 //!
 //! A replacement begins while the old worker still runs a job, so that nothing waits for it.
 
@@ -74,7 +74,7 @@ pub(crate) enum Unstarted {
     FailedElsewhere,
     /// The system lacks something at this moment: descriptors, processes or memory.
     Lacking,
-    /// Nothing wants the worker any more.
+    /// Nothing wants the worker now.
     Abandoned,
 }
 
@@ -90,7 +90,7 @@ impl StartError {
     pub(crate) fn abandoned() -> Self {
         Self {
             unstarted: Unstarted::Abandoned,
-            ..Self::new("the worker is not needed any more")
+            ..Self::new("the worker is no longer needed")
         }
     }
 
@@ -235,7 +235,8 @@ impl Starting {
                 })
             });
         if let Err(error) = watched {
-            // Where there are no descriptors of processes, a thread that waits for its end keeps it.
+            // Where there are no descriptors of processes, a thread that waits for its end keeps
+            // it.
             worker.kill(KillReason::Leaving);
             return Err(error);
         }
@@ -246,8 +247,8 @@ impl Starting {
         &self.worker
     }
 
-    /// Waits until the worker says something, has ended, or is late. Returns false if it is not wanted
-    /// any more.
+    /// Waits until the worker says something, has ended, or is late. Returns false if it is not
+    /// wanted any more.
     pub(crate) fn wait_for_greeting(&self, want: &Want<'_>) -> bool {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
@@ -263,7 +264,7 @@ impl Starting {
         }
     }
 
-    /// Waits until the worker has said what it is, or is not wanted any more.
+    /// Waits until the worker has said what it is, or is no longer wanted.
     pub(crate) fn finish(self, config: &Config, want: &Want<'_>) -> Result<Ready, StartError> {
         let mut reader = FrameReader::new(config.max_payload.saturating_add(FRAME_OVERHEAD));
         match self.read_hello(config, want, &mut reader) {
@@ -468,8 +469,8 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// A socket whose reads all end at one point in time, or once the worker is not wanted any more. What is
-/// there then is still read: a worker may have waited for long until the pool looks at it.
+/// A socket whose reads all end at one point in time, or once the worker is no longer wanted. What
+/// is there then is still read: a worker may have waited for long until the pool looks at it.
 struct TimedSocket<'a> {
     socket: &'a UnixStream,
     deadline: Instant,

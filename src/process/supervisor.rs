@@ -1,8 +1,8 @@
-//! The thread that watches the workers of a pool: it kills those that exceed a limit, and reaps those
-//! that have ended.
+//! The thread that watches the workers of a pool: it kills those that exceed a limit, and reaps
+//! those that have ended.
 //!
-//! It sleeps in `poll` until a process ends, until the next limit, or until it is notified. So an idle
-//! pool uses no CPU time.
+//! It sleeps in `poll` until a process ends, until the next limit, or until it is notified. So an
+//! idle pool uses no CPU time.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -153,8 +153,8 @@ impl Supervisor {
 impl Drop for Supervisor {
     fn drop(&mut self) {
         if self.shared.owner != std::process::id() {
-            // In a child of this process, made by `fork`: it has no copy of the thread, which may have
-            // held the lock.
+            // In a child of this process, made by `fork`: it has no copy of the thread, which may
+            // have held the lock.
             return;
         }
         let mut state = self.shared.lock();

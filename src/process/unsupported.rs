@@ -1,6 +1,7 @@
 //! Where there is no Unix: no pool can be built, so the types that it would need have no values.
 //!
-//! The modules here have the names of those that they stand for. The public face is the same everywhere.
+//! The modules here have the names of those that they stand for. The public face is the same
+//! everywhere.
 
 /// Stands for what happens inside a worker.
 pub(super) mod child {

@@ -265,8 +265,8 @@ pub(crate) struct Parts<T> {
 }
 
 impl<T> Parts<T> {
-    /// Reads the sizes, each of which stands behind what `extra` reads. `None` if they do not fit to what is
-    /// there.
+    /// Reads the sizes, each of which stands behind what `extra` reads. `None` if they do not fit
+    /// to what is there.
     fn new(
         body: &mut Reader<'_>,
         lanes: Vec<Bytes>,

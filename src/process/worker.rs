@@ -77,11 +77,11 @@ struct Life {
     leaving: bool,
     /// When the supervisor kills the worker for the time that its job takes.
     time_limit: Option<(Instant, Duration)>,
-    /// When the supervisor kills the worker because it was told to leave. It stays until the worker has
-    /// ended.
+    /// When the supervisor kills the worker because it was told to leave. It stays until the worker
+    /// has ended.
     leave_by: Option<(Instant, KillReason)>,
-    /// When the supervisor looks at the memory next, if a job runs then. It stays from job to job: many
-    /// short ones are looked at as often as a long one.
+    /// When the supervisor looks at the memory next, if a job runs then. It stays from job to job:
+    /// many short ones are looked at as often as a long one.
     next_sample: Option<Instant>,
     /// Counts the looks at the memory.
     samples: u32,
@@ -210,7 +210,7 @@ impl Worker {
         self.life().current.as_ref().map(Current::running)
     }
 
-    /// Marks the worker as running `job`. Returns false if no job may be sent to it any more.
+    /// Marks the worker as running `job`. Returns false if it may get no further job.
     pub(crate) fn begin_job(&self, info: &CallInfo, control: &Arc<Control>) -> bool {
         let mut life = self.life();
         if life.ended.is_some() || life.kill.is_some() || life.leaving {
@@ -281,8 +281,8 @@ impl Worker {
         self.life().kill.clone()
     }
 
-    /// Cancels `job` if the worker still runs it: at once, or after `grace`. Returns when to look at
-    /// the worker again.
+    /// Cancels `job` if the worker still runs it: at once, or after `grace`. Returns when to look
+    /// at the worker again.
     pub(crate) fn cancel_job(&self, job: &Arc<Control>, grace: Duration) -> Option<Instant> {
         let mut life = self.life();
         let is_current = |current: &Current| Arc::ptr_eq(&current.control, job);
@@ -338,8 +338,8 @@ impl Worker {
         at
     }
 
-    /// Ends the read of the exchange thread, which a descendant of the worker could keep waiting. What
-    /// has arrived is still read.
+    /// Ends the read of the exchange thread, which a descendant of the worker could keep waiting.
+    /// What has arrived is still read.
     fn hang_up(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
@@ -421,7 +421,8 @@ impl Worker {
         }
     }
 
-    /// Waits until the descriptor says that the process has ended. `None` if there is no descriptor.
+    /// Waits until the descriptor says that the process has ended. `None` if there is no
+    /// descriptor.
     fn is_descriptor_ready(&self, timeout: Option<Duration>) -> Option<bool> {
         let pidfd = self.pidfd.as_ref()?;
         let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
@@ -433,8 +434,8 @@ impl Worker {
         }
     }
 
-    /// Does what is due: kills a worker that has exceeded a limit, and looks at its memory. Returns when
-    /// to do so again.
+    /// Does what is due: kills a worker that has exceeded a limit, and looks at its memory. Returns
+    /// when to do so again.
     pub(crate) fn supervise(&self, now: Instant, memory_limit: Option<u64>) -> Option<Instant> {
         let mut life = self.life();
         if life.ended.is_some() {
@@ -546,7 +547,8 @@ impl Drop for Worker {
             // In a child of this process, made by `fork`. The worker is not its own.
             return;
         }
-        // The supervisor keeps each worker until it has ended. This is for a start that failed half-way.
+        // The supervisor keeps each worker until it has ended. This is for a start that failed
+        // half-way.
         if self.try_end().is_none() {
             self.kill(KillReason::Leaving);
             self.wait_for_end(Duration::from_secs(1));
@@ -562,7 +564,8 @@ impl std::fmt::Debug for Worker {
     }
 }
 
-/// Decides between a cancel of a job and its outcome. The handle's side and the exchange thread share it.
+/// Decides between a cancel of a job and its outcome. The handle's side and the exchange thread
+/// share it.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     state: Mutex<Stage>,
@@ -598,7 +601,7 @@ impl Control {
         waits
     }
 
-    /// No worker has the job any more, and another one may get it. Returns false if it was cancelled.
+    /// No worker has the job now, and another one may get it. Returns false if it was cancelled.
     pub(crate) fn take_back(&self) -> bool {
         let mut stage = self.stage();
         match &*stage {
@@ -616,8 +619,8 @@ impl Control {
     /// Skips the calls that have not begun. A running one is left alone.
     pub(crate) fn skip_rest(&self) {
         let stage = self.stage();
-        // Ordering: a thread that is about to send a batch sees this after it has made the stage `Sent`, or
-        // the worker is asked here.
+        // Ordering: a thread that is about to send a batch sees this after it has made the stage
+        // `Sent`, or the worker is asked here.
         self.skips.store(true, Ordering::Release);
         let worker = match &*stage {
             Stage::Sent(worker) => Some(Arc::clone(worker)),
