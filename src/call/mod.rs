@@ -199,7 +199,8 @@ impl<T: Task> Call<T> {
 
     /// Limits how long the function may run. Then its process is killed.
     ///
-    /// The time starts when the function does, so it does not include the time in the queue. An
+    /// The time starts when the function does, so it includes neither the time in the queue nor the sending
+    /// of the arguments. It includes the sending of the result. An
     /// executor that cannot stop a function refuses the call, for example a thread pool: see
     /// [`is_refused`](crate::JoinError::is_refused). A limit of the pool applies too: the shorter
     /// one counts.

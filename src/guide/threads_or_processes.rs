@@ -280,7 +280,8 @@
 //! Each worker has its own process group. That has three effects:
 //!
 //! - Ctrl-C in a terminal reaches only the program. When the program ends, its workers do.
-//! - Child processes of a task are killed together with their worker.
+//! - Child processes of a task are killed together with their worker. (Not if the worker ends by itself in
+//!   a program that reaps all of its children.)
 //! - Job control of the shell (Ctrl-Z) stops only the program.
 //!
 //! **No worker outlives its program**, even if the program is killed with `SIGKILL`. A thread in

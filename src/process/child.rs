@@ -63,12 +63,16 @@ pub(crate) fn depth() -> u32 {
 pub(crate) fn own_build() -> u64 {
     static BUILD: OnceLock<u64> = OnceLock::new();
     *BUILD.get_or_init(|| {
-        let open_file = std::fs::metadata("/proc/self/exe");
-        let path = || std::fs::metadata(std::env::current_exe()?);
-        let Ok(file) = open_file.or_else(|_| path()) else {
+        let mut hash = DefaultHasher::new();
+        // The open file is the same whatever happens to its path.
+        if let Ok(file) = std::fs::metadata("/proc/self/exe") {
+            [file.dev(), file.ino(), file.size()].hash(&mut hash);
+            return hash.finish();
+        }
+        let file = std::env::current_exe().and_then(std::fs::metadata);
+        let Ok(file) = file else {
             return 0;
         };
-        let mut hash = DefaultHasher::new();
         [file.dev(), file.ino(), file.size(), file.mtime() as u64].hash(&mut hash);
         hash.finish()
     })

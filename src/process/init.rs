@@ -23,6 +23,9 @@ pub(crate) fn is_worker() -> bool {
 fn has_first_message() -> bool {
     use rustix::net::{RecvFlags, recv};
 
+    if !is_peer_trusted() {
+        return false;
+    }
     let mut bytes = [0; 256];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     // An error if it is no socket.
@@ -31,6 +34,19 @@ fn has_first_message() -> bool {
     };
     let frame = super::frame::FrameReader::new(bytes.len() as u64).read(&mut &bytes[..received]);
     frame.is_ok_and(|frame| frame.head.kind == super::wire::SETUP)
+}
+
+/// Returns whether the other end of the standard input was made by a process of the same user. A server
+/// that gets a client's connection as its standard input must not become the client's worker.
+#[cfg(target_os = "linux")]
+fn is_peer_trusted() -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(std::io::stdin());
+    peer.is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn is_peer_trusted() -> bool {
+    true
 }
 
 #[cfg(not(unix))]
