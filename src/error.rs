@@ -140,10 +140,12 @@ impl Failure {
         match &self.cause {
             FailureCause::Crashed(how) => write!(f, "{worker} {how}")?,
             FailureCause::Killed => {
-                write!(
-                    f,
-                    "the job was cancelled while it ran, and {worker} was killed"
-                )?;
+                f.write_str("the job was cancelled while it ran, and ")?;
+                match self.worker {
+                    Some(_) => write!(f, "{worker} was killed")?,
+                    // It ended by itself.
+                    None => f.write_str("its result was dropped")?,
+                }
             }
             FailureCause::TimeLimit(limit) => {
                 write!(
