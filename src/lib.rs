@@ -264,7 +264,7 @@
 //! }
 //! ```
 //!
-//! A job in a process costs some 20 µs more than in a thread, and its arguments and result are copied.
+//! A job in a process costs 20 to 40 µs more than in a thread, and its arguments and result are copied.
 #![cfg_attr(
     feature = "process",
     doc = "See the guide [threads or processes](guide::threads_or_processes)."
