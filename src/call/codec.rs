@@ -144,7 +144,7 @@ const MAX_DEPTH: usize = 256;
 /// # Errors
 ///
 /// Returns the error, or the panic, of the type's `Deserialize`. Bytes behind the value are an
-/// error, too, and so is a value that is nested more than [`MAX_DEPTH`] deep.
+/// error, too, and so is a value that is nested more than 256 deep.
 pub fn decode<T: DeserializeOwned>(payload: Payload) -> Result<T, CodecError> {
     let Payload { body, lanes } = payload;
     contained("`Deserialize`", || {
