@@ -6,36 +6,14 @@
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
 mod common;
+#[path = "common/forking.rs"]
+mod forking;
 
-use std::process;
 use std::sync::mpsc::channel;
-use std::thread;
 
-use common::{LONG, eventually, within};
-use fork::{Fork, fork, waitpid_nohang};
+use common::{LONG, within};
+use forking::in_forked_process;
 use futurepool::ThreadPool;
-
-/// Runs `f` in a forked child process and returns what `f` returned.
-fn in_forked_process(f: impl FnOnce() -> bool) -> bool {
-    let child = match fork().unwrap() {
-        Fork::Parent(child) => child,
-        Fork::Child => {
-            // Ends the child process in any case.
-            thread::spawn(|| {
-                thread::sleep(LONG / 3);
-                process::exit(3);
-            });
-            process::exit(if f() { 0 } else { 1 });
-        }
-    };
-    let mut status = None;
-    eventually("the forked process ends", || {
-        status = waitpid_nohang(child).unwrap();
-        status.is_some()
-    });
-    assert_ne!(status, Some(3), "the forked process hangs");
-    status == Some(0)
-}
 
 #[test]
 fn in_a_forked_process_an_old_pool_can_be_dropped_and_a_new_one_works() {

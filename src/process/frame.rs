@@ -30,7 +30,7 @@ const SMALL: usize = 16 * 1024;
 /// How much memory is reserved ahead of the first bytes. What has arrived doubles it.
 const AHEAD: usize = 1024 * 1024;
 
-/// How many parts one vectored write takes. Systems limit them, to 1,024 as a rule.
+/// How many parts one vectored write takes. Most systems limit them to 1,024.
 const PARTS: usize = 64;
 
 /// What a frame says beside its payload.

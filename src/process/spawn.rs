@@ -247,8 +247,8 @@ impl Starting {
         &self.worker
     }
 
-    /// Waits until the worker says something, has ended, or is late. Returns false if it is not
-    /// wanted any more.
+    /// Waits until the worker sends something, has ended, or is late. Returns false once the worker
+    /// is no longer needed.
     pub(crate) fn wait_for_greeting(&self, want: &Want<'_>) -> bool {
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());

@@ -23,7 +23,9 @@
 //! # Lock order
 //!
 //! A thread that holds a lock may take only locks further down. No user code, waker, destructor of
-//! user data or system call runs under any of them.
+//! user data or system call runs under any of them. There are two exceptions, both for worker processes:
+//! the kill and the reaping of a process exclude each other by a lock, and in a worker process a lock keeps
+//! the messages to the pool apart while they are written.
 //!
 //! | lock | in | what it guards |
 //! |---|---|---|
@@ -37,6 +39,7 @@
 //! | map's rest | `combine/map/rest.rs` | the items left of a detached map |
 //! | map's chunks | `combine/map/chunk.rs` | the chunks of a map that run |
 //! | chunk | `combine/map/chunk.rs` | items and results of one chunk |
+//! | supervisor, replaced worker | `process/supervisor.rs`, `process/exchange/` | the worker processes of a pool |
 //! | leaves | | no other lock is taken under these |
 //! | – semaphore | `pool/semaphore.rs` | permits and their waiters |
 //! | – registry | `pool/registry.rs` | the threads of a pool |
@@ -45,6 +48,9 @@
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – woken futures | `combine/future_set.rs` | which futures of a set were woken; what polls the set |
 //! | – timer | `util/timer.rs` | deadlines |
+//! | – expiry | `pool/expiry.rs` | deadlines of queued calls |
+//! | – control | `process/worker.rs` | whether a cancel or the outcome decides a call |
+//! | – life | `process/worker.rs` | a worker process; it is killed and reaped under this lock |
 //! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |
 //! | – value, outbox, items, room | `unblock/` | what an `Unblock` shares with its job |
 //! | – job count, packet | `scope/erased.rs` | the jobs of a scope that have not ended; one of them |

@@ -81,7 +81,7 @@ fn promise_6_a_job_that_does_not_end_in_its_grace_is_killed() {
             let pid = worker_of(&pool, "job");
             let start = Instant::now();
             assert!(handle.cancel());
-            // `cancel` waits for nothing.
+            // `cancel` returns before the grace period ends.
             assert!(start.elapsed() < grace);
             assert!(!handle.is_finished());
             assert!(handle.join().unwrap_err().is_cancelled());

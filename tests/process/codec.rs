@@ -290,7 +290,8 @@ fn promise_12_crash_big_data() {
     });
 }
 
-/// Nobody reads while many jobs are submitted: nothing that a submit writes to may fill up.
+/// Submits many jobs, each with an earlier limit than the last. The socket that wakes the supervisor
+/// must not fill up.
 #[test]
 fn promise_12_should_not_deadlock_if_wakeup_pipe_full() {
     within(LONG, "many submits", || {

@@ -1,6 +1,7 @@
 //! Workers that do not keep to the protocol. They are programs of the tests: see [`fake`].
 
 use std::env;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -19,6 +20,9 @@ const WORKER: &str = "FUTUREPOOL_TEST_WORKER";
 
 /// How a fake worker greets its pool.
 const GREETING: &str = "FUTUREPOOL_TEST_GREETING";
+
+/// Names the file that marks that half of a greeting was sent.
+pub(crate) const SENT: &str = "FUTUREPOOL_TEST_SENT";
 
 /// Makes `test` of this binary the program of the workers.
 pub(crate) fn program(builder: ProcessPoolBuilder, test: &str) -> ProcessPoolBuilder {
@@ -316,7 +320,10 @@ fn fake() {
         )),
         Ok("protocol") => send(honest(hello, &Bytes::default().u32(1000).u64(0).u32(0).0)),
         Ok("cut") => send(honest(hello, &greeting()[..30])),
-        Ok("half") => send(honest(hello, &greeting())[..30].to_vec()),
+        Ok("half") => {
+            send(honest(hello, &greeting())[..30].to_vec());
+            fs::write(env::var(SENT).unwrap(), "").unwrap();
+        }
         Ok("many") => send(honest(
             hello,
             &Bytes::default().u32(1).u64(0).u32(u32::MAX).0,

@@ -16,6 +16,8 @@ mod events;
 mod events_of_workers;
 #[cfg(target_os = "linux")]
 mod forked;
+#[path = "../common/forking.rs"]
+mod forking;
 mod garbage;
 mod hosts;
 #[cfg(target_os = "linux")]

@@ -616,7 +616,7 @@ fn promise_what_was_sent_before_shutdown_now_stands() {
     let map = pool.map(calls).chunk_size(5).start();
     eventually("item 3 runs", || notes.starts().contains_key(&3));
     let results = within(LONG, "the map ends", move || {
-        // The results before are sent while item 3 runs, or before.
+        // Within this time the worker sends the results before, which item 3 holds back.
         thread::sleep(Duration::from_millis(200));
         pool.shutdown_now().join();
         map.into_iter().collect::<Vec<_>>()

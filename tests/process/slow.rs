@@ -127,15 +127,16 @@ fn promise_5_the_sending_of_arguments_is_not_in_the_time_limit() {
 #[test]
 fn promise_18_a_greeting_that_stops_half_way_does_not_delay_a_shutdown() {
     within(LONG, "half a greeting", || {
+        let directory = tempfile::tempdir().unwrap();
+        let sent = directory.path().join("sent");
         let builder = ProcessPool::builder()
             .max_workers(1)
             .start_timeout(LONG)
-            .env("FUTUREPOOL_TEST_GREETING", "half");
+            .env("FUTUREPOOL_TEST_GREETING", "half")
+            .env(garbage::SENT, &sent);
         let pool = program(builder, "garbage::fake").build().unwrap();
         let job = pool.submit(sleep::call(0));
-        eventually("it starts", || !pool.workers().is_empty());
-        // It has sent its half by now, or this test shows nothing.
-        thread::sleep(Duration::from_millis(500));
+        eventually("half of the greeting is sent", || sent.exists());
         let start = Instant::now();
         pool.shutdown_now().join();
         let error = job.join().unwrap_err();

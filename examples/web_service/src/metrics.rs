@@ -83,7 +83,7 @@ fn write(app: &App, out: &mut String) -> fmt::Result {
         }
     }
 
-    // A process that has ended has no lines any more. Its jobs are in the figures of the pool.
+    // Only live processes have lines. The jobs of processes that ended count in the pool's figures.
     let processes = app.images.workers();
     let name = "futurepool_process_resident_bytes";
     head(out, name, "gauge", "Memory of a worker process.")?;

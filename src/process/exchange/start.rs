@@ -142,8 +142,8 @@ impl Link {
                 .is_some_and(|ready| ready.worker.is_usable())
     }
 
-    /// Returns a worker that is ready. Starts one if need be, and abandons that if it is not wanted
-    /// any more.
+    /// Returns a worker that is ready. Starts one if there is none, and abandons the start once the
+    /// worker is no longer needed.
     pub(super) fn worker(&mut self, want: &Want<'_>) -> Result<Arc<Worker>, StartError> {
         if self
             .ready

@@ -43,7 +43,7 @@ fn running(server: &Server) -> Vec<u32> {
     running.map(|worker| worker.pid).collect()
 }
 
-/// Returns whether a process exists, and is no zombie: who inherits an orphan may be slow to reap it.
+/// Returns whether a process exists and is not a zombie. The init process may be slow to reap orphans.
 fn is_alive(pid: u32) -> bool {
     let exists = Pid::from_raw(pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok());
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
