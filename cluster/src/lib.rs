@@ -1,0 +1,6 @@
+//! Runs `futurepool`'s tasks on workers on any number of machines.
+
+#![forbid(unsafe_code)]
+
+pub(crate) mod broker;
+pub(crate) mod protocol;
