@@ -27,8 +27,10 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 /// Tasks can end in further ways. Of a worker process: [`is_crashed`](Self::is_crashed),
 /// [`is_time_limit`](Self::is_time_limit), [`is_memory_limit`](Self::is_memory_limit),
 /// [`is_codec`](Self::is_codec) and [`is_unknown_task`](Self::is_unknown_task). Of any executor:
-/// [`is_refused`](Self::is_refused) and [`is_expired`](Self::is_expired).
-/// [`may_have_run`](Self::may_have_run) tells whether the job can have had effects.
+/// [`is_refused`](Self::is_refused) and [`is_expired`](Self::is_expired). Of an executor on other
+/// machines: [`is_lost`](Self::is_lost), [`is_disconnected`](Self::is_disconnected) and
+/// [`is_duplicate_key`](Self::is_duplicate_key). [`may_have_run`](Self::may_have_run) tells whether
+/// the job can have had effects.
 ///
 /// The `?` operator converts it into an [`io::Error`], which keeps it as the inner error. The kind
 /// of a timeout and of a time limit is [`io::ErrorKind::TimedOut`].
@@ -90,8 +92,8 @@ pub(crate) struct Failure {
     pub(crate) cause: FailureCause,
     /// The name of the task, if the error is about a task.
     pub(crate) task: Option<Box<str>>,
-    /// The worker process that the job was sent to.
-    pub(crate) worker: Option<u32>,
+    /// The worker that the job was sent to.
+    pub(crate) worker: Option<WorkerName>,
     /// How that process ended.
     pub(crate) status: Option<ExitStatus>,
     /// The last lines that it has written to stderr.
@@ -107,6 +109,8 @@ pub(crate) enum FailureCause {
     Crashed(Box<str>),
     /// The job was cancelled while it ran, and its worker was killed.
     Killed,
+    /// The job was cancelled when it may have run already. Nothing was killed for it.
+    CancelledRunning,
     TimeLimit(Duration),
     MemoryLimit {
         limit: u64,
@@ -116,6 +120,14 @@ pub(crate) enum FailureCause {
     UnknownTask(Box<str>),
     Refused(Box<str>),
     Expired,
+    /// The worker is gone, or there is no news of the job. The text says how that is known.
+    Lost(Box<str>),
+    /// The server of the executor is away. The text says how that is known.
+    Disconnected(Box<str>),
+    /// The text is the key.
+    DuplicateKey(Box<str>),
+    /// A cause that this version of the crate does not know.
+    Other(Box<str>),
 }
 
 impl Failure {
@@ -136,7 +148,7 @@ impl Failure {
         if let Some(task) = &self.task {
             write!(f, "task {task}: ")?;
         }
-        let worker = Worker(self.worker);
+        let worker = Worker(self.worker.as_ref());
         match &self.cause {
             FailureCause::Crashed(how) => write!(f, "{worker} {how}")?,
             FailureCause::Killed => {
@@ -160,8 +172,34 @@ impl Failure {
             )?,
             FailureCause::Codec(text)
             | FailureCause::UnknownTask(text)
-            | FailureCause::Refused(text) => f.write_str(text)?,
+            | FailureCause::Refused(text)
+            | FailureCause::Other(text) => f.write_str(text)?,
+            FailureCause::Expired if self.may_have_run => {
+                f.write_str("the deadline passed before the job started again")?;
+            }
             FailureCause::Expired => f.write_str("the deadline passed before the job started")?,
+            FailureCause::CancelledRunning => {
+                f.write_str("the job was cancelled, and may have run")?;
+                if self.worker.is_some() {
+                    write!(f, " in {worker}")?;
+                }
+            }
+            FailureCause::Lost(text) => {
+                f.write_str("the job was lost")?;
+                if self.worker.is_some() {
+                    write!(f, " with {worker}")?;
+                }
+                write!(f, ": {text}")?;
+            }
+            FailureCause::Disconnected(text) => {
+                write!(
+                    f,
+                    "the server of the executor was away for too long: {text}"
+                )?;
+            }
+            FailureCause::DuplicateKey(key) => {
+                write!(f, "a detached job with the key {key:?} exists")?;
+            }
         }
         if let Some(origin) = self.origin {
             write!(f, " (submitted at {origin})")?;
@@ -185,13 +223,32 @@ impl fmt::Display for LastOutput<'_> {
     }
 }
 
-/// Names a worker process in a message.
-struct Worker(Option<u32>);
+/// The worker that a job was sent to.
+#[derive(Clone)]
+#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
+pub(crate) enum WorkerName {
+    /// A process of a pool.
+    Pid(u32),
+    /// What its executor calls it.
+    Text(Box<str>),
+}
 
-impl fmt::Display for Worker {
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pid(pid) => pid.fmt(f),
+            Self::Text(name) => name.fmt(f),
+        }
+    }
+}
+
+/// Names a worker in a message.
+struct Worker<'a>(Option<&'a WorkerName>);
+
+impl fmt::Display for Worker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(pid) => write!(f, "worker {pid}"),
+            Some(name) => write!(f, "worker {name}"),
             None => f.write_str("its worker"),
         }
     }
@@ -219,18 +276,18 @@ struct Panic {
     /// The payload's text, if it is a `&str` or a `String`.
     message: Option<Box<str>>,
     origin: Origin,
-    /// Only for a panic in a worker process.
+    /// Only for a panic in another process.
     remote: Option<Box<RemotePanic>>,
 }
 
-/// What is known of a panic in a worker process.
+/// What is known of a panic in another process.
 #[derive(Clone)]
-#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
+#[cfg_attr(not(feature = "task"), allow(dead_code))]
 pub(crate) struct RemotePanic {
     /// The file, line and column of the panic.
     pub(crate) location: Option<Box<str>>,
     pub(crate) task: Box<str>,
-    pub(crate) worker: u32,
+    pub(crate) worker: Option<WorkerName>,
     /// How the process ended. `None` if it lives on.
     pub(crate) status: Option<ExitStatus>,
     pub(crate) output: Option<Box<str>>,
@@ -246,10 +303,10 @@ impl JoinError {
         })))
     }
 
-    /// Creates the error of a job that panicked in a worker process. The payload is a `String`.
+    /// Creates the error of a job that panicked in another process. The payload is a `String`.
     ///
     /// [`submitted_at`](Self::submitted_at) sets the place.
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "task")]
     #[track_caller]
     pub(crate) fn panicked_in_worker(message: String, remote: RemotePanic) -> Self {
         let mut error = Self::panicked(Box::new(message), Location::caller());
@@ -264,40 +321,12 @@ impl JoinError {
         Self(Kind::Failed(Box::new(failure)))
     }
 
-    /// Creates the error of a job whose arguments or result could not be encoded or decoded.
-    #[cfg(feature = "task")]
-    pub(crate) fn codec(task: &str, text: impl Into<Box<str>>, may_have_run: bool) -> Self {
-        Self::failed(Failure {
-            task: Some(task.into()),
-            may_have_run,
-            ..Failure::new(FailureCause::Codec(text.into()))
-        })
-    }
-
-    /// Creates the error of a job that its executor cannot run.
-    #[cfg(feature = "task")]
-    pub(crate) fn refused(task: &str, text: impl Into<Box<str>>) -> Self {
-        Self::failed(Failure {
-            task: Some(task.into()),
-            ..Failure::new(FailureCause::Refused(text.into()))
-        })
-    }
-
-    /// Creates the error of a job whose deadline passed before it started.
-    #[cfg(feature = "task")]
-    pub(crate) fn expired(task: &str) -> Self {
-        Self::failed(Failure {
-            task: Some(task.into()),
-            ..Failure::new(FailureCause::Expired)
-        })
-    }
-
     /// Returns whether the job has no result for a reason that only tasks have.
     pub(crate) fn is_failure(&self) -> bool {
         self.failure().is_some()
     }
 
-    fn failure(&self) -> Option<&Failure> {
+    pub(crate) fn failure(&self) -> Option<&Failure> {
         match &self.0 {
             Kind::Failed(failure) => Some(failure),
             _ => None,
@@ -308,7 +337,7 @@ impl JoinError {
         self.failure().map(|failure| &failure.cause)
     }
 
-    fn remote_panic(&self) -> Option<&RemotePanic> {
+    pub(crate) fn remote_panic(&self) -> Option<&RemotePanic> {
         match &self.0 {
             Kind::Panic(panic) => panic.remote.as_deref(),
             _ => None,
@@ -321,6 +350,16 @@ impl JoinError {
 
     pub(crate) fn spawn_failed(error: Arc<io::Error>) -> Self {
         Self(Kind::SpawnFailed(error))
+    }
+
+    /// Returns whether it was a worker process that did not start.
+    pub(crate) fn is_start_failed(&self) -> bool {
+        let Kind::SpawnFailed(error) = &self.0 else {
+            return false;
+        };
+        error
+            .get_ref()
+            .is_some_and(|error| error.is::<StartFailed>())
     }
 
     pub(crate) fn timeout() -> Self {
@@ -378,7 +417,9 @@ impl JoinError {
 
     /// Returns `true` if the job was cancelled before it started, or killed by a cancel.
     ///
-    /// Only executors with worker processes kill running jobs. A job is cancelled by:
+    /// Only executors with worker processes kill running jobs. If the job was killed, or if it is
+    /// unknown whether it had started, [`may_have_run`](Self::may_have_run) returns `true`. A job is
+    /// cancelled by:
     ///
     /// - its handle,
     /// - [`cancel_queued`](crate::ThreadPool::cancel_queued) or
@@ -390,7 +431,11 @@ impl JoinError {
     #[doc(alias = "CancelledError")]
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, Kind::Cancelled(_)) || matches!(self.cause(), Some(FailureCause::Killed))
+        matches!(self.0, Kind::Cancelled(_))
+            || matches!(
+                self.cause(),
+                Some(FailureCause::Killed | FailureCause::CancelledRunning)
+            )
     }
 
     /// Returns `true` if the job panicked.
@@ -533,6 +578,73 @@ impl JoinError {
     #[must_use]
     pub fn is_expired(&self) -> bool {
         matches!(self.cause(), Some(FailureCause::Expired))
+    }
+
+    /// Returns `true` if the worker died while the job was with it, or if it is unknown what became
+    /// of the job.
+    ///
+    /// Only executors on other machines lose jobs: a pool of worker processes
+    /// [knows](Self::is_crashed) how a worker ended. [`worker`](Self::worker) names the worker.
+    ///
+    /// [`may_have_run`](Self::may_have_run) tells whether the job may have started. It can return
+    /// `true` while the job still runs, on a machine that cannot be reached.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "task")] {
+    /// use futurepool::JoinError;
+    ///
+    /// let worker = Some("build-7/4711");
+    /// let error = JoinError::lost("order.checksum", worker, "its lease has expired", true);
+    /// assert!(error.is_lost() && error.may_have_run());
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "task order.checksum: the job was lost with worker build-7/4711: its lease has expired"
+    /// );
+    /// # }
+    /// ```
+    #[doc(alias = "WorkerLostError")]
+    #[doc(alias = "KilledWorker")]
+    #[doc(alias = "WorkerCrashedError")]
+    #[doc(alias = "NodeDiedError")]
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::Lost(_)))
+    }
+
+    /// Returns `true` if the server of the executor could not be reached for too long.
+    ///
+    /// If the job was never sent, [`may_have_run`](Self::may_have_run) returns `false`.
+    #[doc(alias = "OperationalError")]
+    #[doc(alias = "CommClosedError")]
+    #[doc(alias = "ConnectionError")]
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::Disconnected(_)))
+    }
+
+    /// Returns `true` if a detached job with the same key exists. The job was not submitted.
+    #[doc(alias = "DuplicateTask")]
+    #[must_use]
+    pub fn is_duplicate_key(&self) -> bool {
+        matches!(self.cause(), Some(FailureCause::DuplicateKey(_)))
+    }
+
+    /// Returns the name of the worker that the job was with, if the error knows it.
+    ///
+    /// It is the number of a worker process, or what the executor calls the worker, such as
+    /// `build-7/4711`.
+    #[must_use]
+    pub fn worker(&self) -> Option<Cow<'_, str>> {
+        let worker = match self.remote_panic() {
+            Some(remote) => remote.worker.as_ref(),
+            None => self.failure()?.worker.as_ref(),
+        };
+        Some(match worker? {
+            WorkerName::Pid(pid) => Cow::Owned(pid.to_string()),
+            WorkerName::Text(name) => Cow::Borrowed(name),
+        })
     }
 
     /// Returns how the worker process of the job ended, if it ended and its status is known.
@@ -741,6 +853,163 @@ impl JoinError {
     }
 }
 
+/// The errors of executors that run tasks elsewhere: see [`TaskJob::fail`](crate::TaskJob::fail).
+///
+/// Each names the task. [`with_earlier_start`](Self::with_earlier_start) is for a job that starts
+/// more than once.
+#[cfg(feature = "task")]
+impl JoinError {
+    /// Creates the error of a job that its executor cannot run, for the reason in `text`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = futurepool::JoinError::refused("images.scale", "the queue has no such worker");
+    /// assert!(error.is_refused() && !error.may_have_run());
+    /// assert_eq!(error.to_string(), "task images.scale: the queue has no such worker");
+    /// ```
+    #[must_use]
+    pub fn refused(task: &str, text: impl Into<Box<str>>) -> Self {
+        Self::of_task(task, FailureCause::Refused(text.into()), false)
+    }
+
+    /// Creates the error of a job whose deadline passed before it started.
+    #[must_use]
+    pub fn expired(task: &str) -> Self {
+        Self::of_task(task, FailureCause::Expired, false)
+    }
+
+    /// Creates the error of a job whose arguments or result could not be encoded or decoded.
+    ///
+    /// `may_have_run` is `true` if the result is what failed.
+    #[must_use]
+    pub fn codec(task: &str, text: impl Into<Box<str>>, may_have_run: bool) -> Self {
+        Self::of_task(task, FailureCause::Codec(text.into()), may_have_run)
+    }
+
+    /// Creates the error of a job whose worker does not have the task, or has another version of it.
+    #[must_use]
+    pub fn unknown_task(task: &str, text: impl Into<Box<str>>) -> Self {
+        Self::of_task(task, FailureCause::UnknownTask(text.into()), false)
+    }
+
+    /// Creates the error of a job that was lost with its worker, or of which there is no news.
+    ///
+    /// `text` says how that is known. See [`is_lost`](Self::is_lost) for an example.
+    #[must_use]
+    pub fn lost(
+        task: &str,
+        worker: Option<&str>,
+        text: impl Into<Box<str>>,
+        may_have_run: bool,
+    ) -> Self {
+        Self::failed(Failure {
+            task: Some(task.into()),
+            worker: worker.map(|name| WorkerName::Text(name.into())),
+            may_have_run,
+            ..Failure::new(FailureCause::Lost(text.into()))
+        })
+    }
+
+    /// Creates the error of a job whose executor has lost its server for too long.
+    ///
+    /// `text` says for how long, or names the last error. `may_have_run` is `false` if the job was
+    /// never sent.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let text = "no connection for 300 s: connection refused";
+    /// let error = futurepool::JoinError::disconnected("images.scale", text, false);
+    /// assert!(error.is_disconnected() && !error.may_have_run());
+    /// ```
+    #[must_use]
+    pub fn disconnected(task: &str, text: impl Into<Box<str>>, may_have_run: bool) -> Self {
+        Self::of_task(task, FailureCause::Disconnected(text.into()), may_have_run)
+    }
+
+    /// Creates the error of a job that was cancelled when it may have run already.
+    ///
+    /// [`cancelled`](Self::cancelled) is for a job that never started.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = futurepool::JoinError::cancelled_running("images.scale");
+    /// assert!(error.is_cancelled() && error.may_have_run());
+    /// ```
+    #[must_use]
+    pub fn cancelled_running(task: &str) -> Self {
+        Self::of_task(task, FailureCause::CancelledRunning, true)
+    }
+
+    /// Creates the error of a detached job that was not submitted, because its key is taken.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = futurepool::JoinError::duplicate_key("order.checksum", "order-17");
+    /// assert!(error.is_duplicate_key() && !error.may_have_run());
+    /// ```
+    #[must_use]
+    pub fn duplicate_key(task: &str, key: &str) -> Self {
+        Self::of_task(task, FailureCause::DuplicateKey(key.into()), false)
+    }
+
+    /// Returns this error for a job that has started before, so that
+    /// [`may_have_run`](Self::may_have_run) returns `true`.
+    ///
+    /// An executor that starts an idempotent task again needs it: the job may have run although
+    /// its last start failed. A job that was [cancelled](Self::is_cancelled) stays so. If the last
+    /// executor was [shut down](Self::is_shutdown), [broken](Self::is_broken) or
+    /// [without a worker](Self::is_spawn_failed), the job [is lost](Self::is_lost). Other errors
+    /// stay what they are.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::JoinError;
+    ///
+    /// let error = JoinError::expired("images.scale").with_earlier_start("images.scale");
+    /// assert!(error.is_expired() && error.may_have_run());
+    ///
+    /// let error = JoinError::shutdown().with_earlier_start("images.scale");
+    /// assert!(error.is_lost() && error.may_have_run());
+    /// ```
+    #[must_use]
+    pub fn with_earlier_start(mut self, task: &str) -> Self {
+        let cause = match &mut self.0 {
+            Kind::Failed(failure) => {
+                failure.may_have_run = true;
+                return self;
+            }
+            Kind::Panic(_) | Kind::Timeout(_) | Kind::Deadlock(_) => return self,
+            Kind::Cancelled(_) => FailureCause::CancelledRunning,
+            Kind::Shutdown(_) | Kind::Broken(_) | Kind::SpawnFailed(_) => {
+                FailureCause::Lost(format!("it could not start again: {self}").into())
+            }
+        };
+        let origin = self.location();
+        Self::failed(Failure {
+            task: Some(task.into()),
+            may_have_run: true,
+            origin,
+            ..Failure::new(cause)
+        })
+    }
+
+    fn of_task(task: &str, cause: FailureCause, may_have_run: bool) -> Self {
+        Self::failed(Failure {
+            task: Some(task.into()),
+            may_have_run,
+            ..Failure::new(cause)
+        })
+    }
+}
+
+// Every job reserves space for an error.
+const _: () = assert!(size_of::<JoinError>() <= 2 * size_of::<usize>());
+
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -750,7 +1019,10 @@ impl fmt::Display for JoinError {
                     None => f.write_str("the job panicked")?,
                     Some(remote) => {
                         let RemotePanic { task, worker, .. } = &**remote;
-                        write!(f, "task {task}: the job panicked in worker {worker}")?;
+                        write!(f, "task {task}: the job panicked")?;
+                        if let Some(worker) = worker {
+                            write!(f, " in worker {worker}")?;
+                        }
                         if let Some(location) = &remote.location {
                             write!(f, " at {location}")?;
                         }
@@ -765,10 +1037,7 @@ impl fmt::Display for JoinError {
             Kind::Shutdown(_) => f.write_str("the pool is shut down and accepts no more jobs"),
             Kind::Broken(cause) => write!(f, "the pool is broken: {cause}"),
             Kind::SpawnFailed(error) => {
-                let of_process = error
-                    .get_ref()
-                    .is_some_and(|error| error.is::<StartFailed>());
-                let what = if of_process {
+                let what = if self.is_start_failed() {
                     "start a worker process"
                 } else {
                     "spawn a worker thread"
@@ -807,13 +1076,17 @@ impl fmt::Debug for JoinError {
             Kind::Deadlock(_) => "Deadlock",
             Kind::Failed(ref failure) => match failure.cause {
                 FailureCause::Crashed(_) => "Crashed",
-                FailureCause::Killed => "Cancelled",
+                FailureCause::Killed | FailureCause::CancelledRunning => "Cancelled",
                 FailureCause::TimeLimit(_) => "TimeLimit",
                 FailureCause::MemoryLimit { .. } => "MemoryLimit",
                 FailureCause::Codec(_) => "Codec",
                 FailureCause::UnknownTask(_) => "UnknownTask",
                 FailureCause::Refused(_) => "Refused",
                 FailureCause::Expired => "Expired",
+                FailureCause::Lost(_) => "Lost",
+                FailureCause::Disconnected(_) => "Disconnected",
+                FailureCause::DuplicateKey(_) => "DuplicateKey",
+                FailureCause::Other(_) => "Other",
             },
         };
         write!(f, "JoinError::{kind}({:?})", self.to_string())
@@ -840,7 +1113,14 @@ impl From<JoinError> for io::Error {
                 FailureCause::MemoryLimit { .. } => io::ErrorKind::OutOfMemory,
                 FailureCause::Codec(_) => io::ErrorKind::InvalidData,
                 FailureCause::Refused(_) => io::ErrorKind::Unsupported,
-                _ => io::ErrorKind::Other,
+                FailureCause::Disconnected(_) => io::ErrorKind::NotConnected,
+                FailureCause::DuplicateKey(_) => io::ErrorKind::AlreadyExists,
+                FailureCause::Crashed(_)
+                | FailureCause::Killed
+                | FailureCause::CancelledRunning
+                | FailureCause::UnknownTask(_)
+                | FailureCause::Lost(_)
+                | FailureCause::Other(_) => io::ErrorKind::Other,
             },
             _ => io::ErrorKind::Other,
         };
@@ -890,9 +1170,20 @@ pub struct SubmitError<F> {
 pub(crate) enum Refusal {
     Full,
     Closed(Closed),
-    /// The executor cannot do what a call asks for: an error that `is_refused` or `is_expired`.
+    /// The executor does not take this call, for a reason that is neither of the others.
     #[cfg_attr(not(feature = "task"), allow(dead_code))]
     Unable(Box<JoinError>),
+}
+
+#[cfg(feature = "task")]
+impl From<Refusal> for JoinError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::broken("the executor is full, and has lost the call"),
+            Refusal::Closed(closed) => closed.into(),
+            Refusal::Unable(error) => *error,
+        }
+    }
 }
 
 impl<F> SubmitError<F> {
@@ -940,11 +1231,64 @@ impl<F> SubmitError<F> {
         matches!(&self.reason, Refusal::Unable(error) if error.is_expired())
     }
 
+    /// Returns `true` if a detached job with the same key exists: see
+    /// [`JoinError::is_duplicate_key`].
+    #[must_use]
+    pub fn is_duplicate_key(&self) -> bool {
+        matches!(&self.reason, Refusal::Unable(error) if error.is_duplicate_key())
+    }
+
+    /// Creates the error of an executor whose queue has no room for `job`.
+    ///
+    /// An executor outside this crate returns it from
+    /// [`try_execute_task`](crate::TaskExecutor::try_execute_task), or from methods of its own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = futurepool::SubmitError::full("the job");
+    /// assert!(error.is_full());
+    /// assert_eq!(error.into_inner(), "the job");
+    /// ```
+    #[cfg(feature = "task")]
+    pub fn full(job: F) -> Self {
+        Self::new(Refusal::Full, job)
+    }
+
+    /// Creates the error of an executor that does not take `job`, for the reason that `error` has.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{JoinError, SubmitError};
+    ///
+    /// let error = SubmitError::because(JoinError::shutdown(), "the job");
+    /// assert!(error.is_shutdown());
+    /// let error = SubmitError::because(JoinError::duplicate_key("checksum", "order-17"), "the job");
+    /// assert!(error.is_duplicate_key());
+    /// ```
+    #[cfg(feature = "task")]
+    pub fn because(error: JoinError, job: F) -> Self {
+        let reason = match error.0 {
+            Kind::Shutdown(_) => Refusal::Closed(Closed::Shutdown),
+            Kind::Broken(cause) => Refusal::Closed(Closed::Broken(cause)),
+            kind => Refusal::Unable(Box::new(JoinError(kind))),
+        };
+        Self::new(reason, job)
+    }
+
+    /// Returns the reason and the job.
+    #[cfg(feature = "task")]
+    pub(crate) fn into_parts(self) -> (Refusal, F) {
+        let job = self.job.into_inner();
+        (self.reason, job.unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Returns the same error with another job.
     #[cfg(feature = "task")]
     pub(crate) fn map<G>(self, f: impl FnOnce(F) -> G) -> SubmitError<G> {
-        let job = self.job.into_inner();
-        SubmitError::new(self.reason, f(job.unwrap_or_else(PoisonError::into_inner)))
+        let (reason, job) = self.into_parts();
+        SubmitError::new(reason, f(job))
     }
 
     /// Returns the closure, or the call, that was not accepted.
@@ -973,6 +1317,7 @@ impl<F> fmt::Debug for SubmitError<F> {
             Refusal::Closed(Closed::Shutdown) => "Shutdown",
             Refusal::Closed(Closed::Broken(_)) => "Broken",
             Refusal::Unable(_) if self.is_expired() => "Expired",
+            Refusal::Unable(_) if self.is_duplicate_key() => "DuplicateKey",
             Refusal::Unable(_) => "Refused",
         };
         write!(f, "SubmitError::{kind}({:?})", self.to_string())

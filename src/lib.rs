@@ -337,11 +337,15 @@ mod util;
 #[cfg(feature = "task")]
 pub use call::bytes::Bytes;
 #[cfg(feature = "task")]
-pub use call::codec::Payload;
+pub use call::codec::{CodecError, Payload};
+#[cfg(feature = "task")]
+pub use call::encoded::EncodedCall;
 #[cfg(feature = "task")]
 pub use call::executor::{TaskExecutor, TaskExecutorExt, TaskJob};
 #[cfg(feature = "task")]
-pub use call::registry::Tasks;
+pub use call::registry::{TaskEntry, Tasks};
+#[cfg(feature = "task")]
+pub use call::report::ErrorReport;
 #[cfg(feature = "task")]
 pub use call::{Call, Task};
 pub use combine::as_completed::{

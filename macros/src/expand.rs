@@ -65,6 +65,7 @@ pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<To
             quote!(::core::concat!(::core::module_path!(), "::", #function))
         }
     };
+    let is_named = options.name.is_some();
     let version = options.version();
     let signature = signature(&parameters, &output);
     let (idempotent, attempts) = (options.is_idempotent(), options.attempts());
@@ -147,6 +148,7 @@ pub(crate) fn try_task(options: TokenStream, function: TokenStream) -> Result<To
             #[allow(deprecated, clippy::type_complexity)]
             impl #krate::Task for #ty {
                 const NAME: &'static str = #task_name;
+                const NAMED: bool = #is_named;
                 const VERSION: u32 = #version;
                 const SIGNATURE: u64 = #signature;
                 const IDEMPOTENT: bool = #idempotent;

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, IgnoredAny};
 use serde::ser::{Serialize, Serializer};
 
-use crate::call::bytes::{Bytes, collect_lanes, with_lanes};
+use crate::call::bytes::{Bytes, MAX_LANES, collect_lanes, with_lanes};
 use crate::util::unwind::{drop_payload, panic_message};
 
 /// The encoded arguments or the encoded output of a task.
@@ -56,7 +56,104 @@ impl Payload {
     pub fn lanes(&self) -> &[Bytes] {
         &self.lanes
     }
+
+    /// Returns the length of what [`to_bytes`](Self::to_bytes) returns.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        let lanes = self.lanes.iter().map(|lane| LEN + lane.len());
+        HEADER + self.body.len() + lanes.sum::<usize>()
+    }
+
+    /// Joins the body and the lanes in one buffer, for an executor that sends a job in one message.
+    ///
+    /// The buffer begins with a version number, the number of the lanes and all lengths. It copies
+    /// what is in lanes, too: an executor with a better way sends the [parts](Self::into_parts).
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are more than 65,535 lanes. The arguments of a task never have as many.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{Bytes, Payload};
+    ///
+    /// let payload = Payload::from_parts(vec![0xc0], vec![Bytes::from(vec![0; 5000])]);
+    /// let message = payload.to_bytes();
+    /// assert_eq!(message.len(), payload.encoded_len());
+    /// assert_eq!(Payload::from_bytes(&message)?, payload);
+    ///
+    /// // What comes from elsewhere may be anything.
+    /// assert!(Payload::from_bytes(&message[1..]).is_err());
+    /// # Ok::<(), futurepool::CodecError>(())
+    /// ```
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        assert!(
+            self.lanes.len() <= MAX_LANES,
+            "a payload has too many lanes"
+        );
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        bytes.push(FRAMING);
+        bytes.extend_from_slice(&(self.lanes.len() as u32).to_le_bytes());
+        let lens = self.lanes.iter().map(|lane| lane.len());
+        for len in [self.body.len()].into_iter().chain(lens) {
+            bytes.extend_from_slice(&(len as u64).to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.body);
+        for lane in &self.lanes {
+            bytes.extend_from_slice(lane);
+        }
+        bytes
+    }
+
+    /// Returns the payload of what [`to_bytes`](Self::to_bytes) has returned elsewhere.
+    ///
+    /// All lengths are checked before memory is taken for them.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the bytes are no payload, or one of a later version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut left = bytes;
+        let mut take = |len: u64| {
+            let len = usize::try_from(len).ok();
+            let (taken, rest) = len.and_then(|len| left.split_at_checked(len))?;
+            left = rest;
+            Some(taken)
+        };
+        let mut read = || {
+            if take(1)? != [FRAMING] {
+                return None;
+            }
+            let lanes = u32::from_le_bytes(take(4)?.try_into().ok()?);
+            if lanes as usize > MAX_LANES {
+                return None;
+            }
+            let mut len = || take(LEN as u64)?.try_into().ok().map(u64::from_le_bytes);
+            let body = len()?;
+            // Each of the lengths is there, so there is no more memory for them than was received.
+            let lens = (0..lanes).map(|_| len()).collect::<Option<Vec<u64>>>()?;
+            let body = take(body)?.to_vec();
+            let lanes = lens.into_iter().map(|len| take(len).map(Bytes::from));
+            let lanes = lanes.collect::<Option<Vec<Bytes>>>()?;
+            Some(Self { body, lanes })
+        };
+        let payload = read().filter(|_| left.is_empty());
+        payload.ok_or_else(|| CodecError {
+            text: "the bytes are no payload, or one of a later version".to_owned(),
+        })
+    }
 }
+
+/// The version of [`Payload::to_bytes`].
+const FRAMING: u8 = 1;
+
+/// The bytes of a length.
+const LEN: usize = size_of::<u64>();
+
+/// The version, the number of the lanes and the length of the body.
+const HEADER: usize = 1 + size_of::<u32>() + LEN;
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,7 +186,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Slot<T> {
     }
 }
 
-/// Why a value could not be encoded or decoded.
+/// Why a value could not be encoded or decoded: see [`Payload::from_bytes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecError {
     text: String,
@@ -106,6 +203,8 @@ impl fmt::Display for CodecError {
         f.write_str(&self.text)
     }
 }
+
+impl std::error::Error for CodecError {}
 
 /// Encodes a value.
 ///

@@ -1,11 +1,12 @@
 //! What can run tasks: the trait, its implementations for threads, and the methods that every one
 //! has.
 
+use std::any::Any;
 use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-use crate::call::codec::Payload;
+use crate::call::codec::{CodecError, Payload};
 use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::combine::map::{Map, map_calls, map_calls_on_pool};
 use crate::error::{JoinError, Refusal, SubmitError};
@@ -75,6 +76,82 @@ pub trait TaskExecutor: Send + Sync {
     /// it. Dropping the job cancels it. So the job's handle always resolves.
     fn execute_task(&self, job: TaskJob);
 
+    /// Takes a job like [`execute_task`](Self::execute_task), but only if there is room now.
+    ///
+    /// [`try_submit_task`](TaskExecutorExt::try_submit_task) calls it. The default calls
+    /// `execute_task`, which suits an executor that is never full. Any other one implements this
+    /// method, and never blocks in it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job with the reason, so that the caller gets its call back:
+    /// [`SubmitError::full`] or [`SubmitError::because`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+    /// use std::thread;
+    ///
+    /// use futurepool::{
+    ///     JoinError, SubmitError, TaskExecutor, TaskExecutorExt, TaskJob, task,
+    /// };
+    ///
+    /// /// An executor whose queue has room for one job.
+    /// struct OneThread {
+    ///     jobs: SyncSender<TaskJob>,
+    /// }
+    ///
+    /// impl TaskExecutor for OneThread {
+    ///     fn execute_task(&self, job: TaskJob) {
+    ///         if let Err(error) = self.jobs.send(job) {
+    ///             error.0.fail(JoinError::shutdown());
+    ///         }
+    ///     }
+    ///
+    ///     fn try_execute_task(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+    ///         self.jobs.try_send(job).map_err(|error| match error {
+    ///             TrySendError::Full(job) => SubmitError::full(job),
+    ///             TrySendError::Disconnected(job) => {
+    ///                 SubmitError::because(JoinError::shutdown(), job)
+    ///             }
+    ///         })
+    ///     }
+    /// }
+    ///
+    /// #[task]
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// let (jobs, queue) = sync_channel::<TaskJob>(1);
+    /// let executor = OneThread { jobs };
+    /// let first = executor.try_submit_task(double::call(1)).unwrap();
+    /// let error = executor.try_submit_task(double::call(21)).unwrap_err();
+    /// assert!(error.is_full());
+    /// assert_eq!(error.into_inner().run(), 42); // then this thread does it
+    ///
+    /// thread::spawn(move || queue.into_iter().for_each(TaskJob::run_here));
+    /// assert_eq!(first.join()?, 2);
+    /// # Ok::<(), JoinError>(())
+    /// ```
+    #[doc(alias = "offer")]
+    fn try_execute_task(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+        self.execute_task(job);
+        Ok(())
+    }
+
+    /// Returns how many calls [`map_tasks`](TaskExecutorExt::map_tasks) submits ahead of its
+    /// results by default.
+    ///
+    /// `None`, the default, means as many as the executor takes. An executor that blocks while it
+    /// is full returns a smaller number than it can hold: then a map that is awaited does not block its
+    /// thread. The map's [`buffer_size`](Map::buffer_size) overrides the number.
+    #[doc(alias = "parallelism")]
+    fn max_in_flight(&self) -> Option<usize> {
+        None
+    }
+
     /// Returns the thread pool behind this executor, if there is one.
     ///
     /// The provided methods of `TaskExecutorExt` then use the pool's own, faster methods.
@@ -102,6 +179,10 @@ impl TaskExecutor for ThreadPool {
         run_in_pool(self, job);
     }
 
+    fn try_execute_task(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+        try_run_in_pool(self, job)
+    }
+
     fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
         Some(self)
     }
@@ -114,6 +195,10 @@ impl TaskExecutor for ThreadPool {
 impl TaskExecutor for GlobalPool {
     fn execute_task(&self, job: TaskJob) {
         run_in_pool(&self.pool, job);
+    }
+
+    fn try_execute_task(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+        try_run_in_pool(&self.pool, job)
     }
 
     fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
@@ -140,6 +225,14 @@ macro_rules! forward {
         impl<E: TaskExecutor + ?Sized> TaskExecutor for $pointer {
             fn execute_task(&self, job: TaskJob) {
                 (**self).execute_task(job);
+            }
+
+            fn try_execute_task(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+                (**self).try_execute_task(job)
+            }
+
+            fn max_in_flight(&self) -> Option<usize> {
+                (**self).max_in_flight()
             }
 
             fn as_thread_pool(&self, _: Private) -> Option<&ThreadPool> {
@@ -214,7 +307,8 @@ pub trait TaskExecutorExt: TaskExecutor {
 
     /// Submits a call of a task if the queue has room now. Never blocks on a pool of this crate.
     ///
-    /// An executor outside this crate is asked like by [`submit_task`](Self::submit_task).
+    /// An executor outside this crate decides in
+    /// [`try_execute_task`](TaskExecutor::try_execute_task).
     ///
     /// # Errors
     ///
@@ -254,7 +348,8 @@ pub trait TaskExecutorExt: TaskExecutor {
     ///
     /// The map behaves like that of [`ThreadPool::map`]: it is lazy, and has the same methods. On a
     /// thread pool, calls that take microseconds share a job. On other executors, each call is a
-    /// job of its own, and [`chunk_size`](Map::chunk_size) has no effect.
+    /// job of its own, and [`chunk_size`](Map::chunk_size) has no effect. An executor may limit how
+    /// many calls are [submitted ahead](TaskExecutor::max_in_flight).
     ///
     /// A call that fails, is refused or expires yields an `Err` in its place, and the others go on.
     ///
@@ -291,7 +386,11 @@ pub trait TaskExecutorExt: TaskExecutor {
         }
         let (origin, span) = (Location::caller(), span::current());
         let submit = move |call| submit(self, call, origin, span::clone(&span));
-        map_calls(calls, submit, origin)
+        let map = map_calls(calls, submit, origin);
+        match self.max_in_flight() {
+            Some(calls) => map.buffer_size(calls.max(1)),
+            None => map,
+        }
     }
 }
 
@@ -309,7 +408,7 @@ where
 {
     if let Some(pool) = executor.as_thread_pool(PRIVATE) {
         return match refused_by_threads(call.info()) {
-            None => pool.submit_from(CallClosure(call), origin, span),
+            None => pool.submit_from(RunCall(call), origin, span),
             Some(error) => {
                 drop_catching("the destructor of a call", call);
                 pool.refuse(error, origin)
@@ -320,7 +419,7 @@ where
     if let Some(pool) = executor.as_process_pool(PRIVATE) {
         return pool.submit_from(call, origin, span);
     }
-    let (job, handle) = TaskJob::new(call, origin, span);
+    let (job, handle) = TaskJob::of(call, origin, span);
     executor.execute_task(job);
     handle
 }
@@ -353,9 +452,31 @@ where
     }
     match pool {
         Some(pool) => pool
-            .try_submit_from(CallClosure(call), origin)
-            .map_err(|error| error.map(|CallClosure(call)| call)),
-        None => Ok(submit(executor, call, origin, span::current())),
+            .try_submit_from(RunCall(call), origin)
+            .map_err(|error| error.map(|RunCall(call)| call)),
+        None => {
+            let (job, handle) = TaskJob::of(call, origin, span::current());
+            match executor.try_execute_task(job) {
+                Ok(()) => Ok(handle),
+                Err(error) => give_back(error, handle),
+            }
+        }
+    }
+}
+
+/// Returns the call of a job that an executor did not take.
+fn give_back<T: Task>(
+    error: SubmitError<TaskJob>,
+    handle: JoinHandle<T::Output>,
+) -> Result<JoinHandle<T::Output>, SubmitError<Call<T>>> {
+    let (reason, job) = error.into_parts();
+    match job.into_call() {
+        Ok(call) => Err(SubmitError::new(reason, call)),
+        // The executor has started it, or has returned another job: its handle has the reason.
+        Err(job) => {
+            job.fail(reason.into());
+            Ok(handle)
+        }
     }
 }
 
@@ -382,12 +503,58 @@ fn run_item<T: Task>(call: Call<T>) -> Result<T::Output, JoinError> {
     }
 }
 
-/// A call as the closure of a job.
-struct CallClosure<T: Task>(Call<T>);
+/// What a job does: a call of a task whose types are known, or of one that has only a name.
+pub(crate) trait JobCall: Send + 'static {
+    type Output: Send + 'static;
 
-impl<T: Task> JobClosure<T::Output> for CallClosure<T> {
-    fn call(self, origin: Origin) -> Result<T::Output, JoinError> {
-        catch(origin, || self.0.run())
+    fn info(&self) -> &CallInfo;
+
+    /// Encodes the arguments. May be called again.
+    fn encode(&self) -> Result<Payload, CodecError>;
+
+    /// Encodes the arguments, and drops them.
+    #[cfg(all(unix, feature = "process"))]
+    fn into_encoded(self) -> Result<Payload, CodecError>;
+
+    /// Runs the task on this thread. Never unwinds.
+    fn run_at(self, origin: Origin) -> Result<Self::Output, JoinError>;
+
+    fn decode_output(output: Payload) -> Result<Self::Output, CodecError>;
+}
+
+impl<T: Task> JobCall for Call<T> {
+    type Output = T::Output;
+
+    fn info(&self) -> &CallInfo {
+        self.info()
+    }
+
+    fn encode(&self) -> Result<Payload, CodecError> {
+        self.encode()
+    }
+
+    #[cfg(all(unix, feature = "process"))]
+    fn into_encoded(self) -> Result<Payload, CodecError> {
+        let encoded = self.encode();
+        drop_catching("the destructor of a call", self);
+        encoded
+    }
+
+    fn run_at(self, origin: Origin) -> Result<T::Output, JoinError> {
+        catch(origin, || self.run())
+    }
+
+    fn decode_output(output: Payload) -> Result<T::Output, CodecError> {
+        decode_output::<T>(output)
+    }
+}
+
+/// A call as the closure of a job.
+struct RunCall<C>(C);
+
+impl<C: JobCall> JobClosure<C::Output> for RunCall<C> {
+    fn call(self, origin: Origin) -> Result<C::Output, JoinError> {
+        self.0.run_at(origin)
     }
 
     fn start_by(&self) -> Option<StartBy> {
@@ -414,43 +581,94 @@ fn run_in_pool(pool: &ThreadPool, job: TaskJob) {
         job.fail(error);
         return;
     }
-    let link = Arc::new(Mutex::new(Link::default()));
-    let link_of_hook = Arc::clone(&link);
-    job.on_cancel(move || {
-        let mut link = link_of_hook.lock();
-        link.cancelled = true;
-        let in_pool = link.in_pool.take();
-        drop(link);
-        if let Some(in_pool) = in_pool {
-            in_pool.cancel();
-        }
-        // A task that runs goes on until it looks at the request.
-        false
-    });
     let origin = job.location();
+    let relay = Relay::new(job);
+    let handle = pool.submit_from(relay.closure(), origin, None);
+    relay.connect(handle);
+}
+
+/// Does what [`run_in_pool`] does, if the pool has room now.
+fn try_run_in_pool(pool: &ThreadPool, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+    if let Some(error) = refused_by_threads(job.info()) {
+        pool.count_rejected();
+        return Err(SubmitError::because(error, job));
+    }
+    if let Err(refusal) = pool.try_acquire_permit() {
+        return Err(SubmitError::new(refusal, job));
+    }
+    let origin = job.location();
+    let relay = Relay::new(job);
+    match pool.enqueue_acquired(relay.closure(), origin, None) {
+        Ok(handle) => {
+            relay.connect(handle);
+            Ok(())
+        }
+        Err(closed) => match relay.take() {
+            Some(job) => Err(SubmitError::new(Refusal::Closed(closed), job)),
+            // It was cancelled meanwhile.
+            None => Ok(()),
+        },
+    }
+}
+
+/// A job that was made for any executor, and the job of a pool that runs it.
+pub(crate) struct Relay {
     // Not only in the closure: if the pool does not run it, the job needs the reason.
-    let slot = Arc::new(Mutex::new(Some(job)));
-    let slot_of_closure = Arc::clone(&slot);
-    let run = move || {
-        let job = slot_of_closure.lock().take();
-        if let Some(job) = job {
-            job.run_here();
+    slot: Arc<Mutex<Option<TaskJob>>>,
+    link: Arc<Mutex<Link>>,
+}
+
+impl Relay {
+    fn new(job: TaskJob) -> Self {
+        let link = Arc::new(Mutex::new(Link::default()));
+        let link_of_hook = Arc::clone(&link);
+        job.on_cancel(move || {
+            let mut link = link_of_hook.lock();
+            link.cancelled = true;
+            let in_pool = link.in_pool.take();
+            drop(link);
+            if let Some(in_pool) = in_pool {
+                in_pool.cancel();
+            }
+            // A task that runs goes on until it looks at the request.
+            false
+        });
+        let slot = Arc::new(Mutex::new(Some(job)));
+        Self { slot, link }
+    }
+
+    fn take(&self) -> Option<TaskJob> {
+        self.slot.lock().take()
+    }
+
+    /// Returns what the pool runs.
+    fn closure(&self) -> impl FnOnce() + Send + 'static {
+        let slot = Arc::clone(&self.slot);
+        move || {
+            let job = slot.lock().take();
+            if let Some(job) = job {
+                job.run_here();
+            }
         }
-    };
-    let handle = pool.submit_from(run, origin, None);
-    handle.add_done_callback(move |outcome| {
-        let job = slot.lock().take();
-        if let (Some(job), Err(error)) = (job, outcome) {
-            job.fail(error.replicate());
+    }
+
+    /// Connects the pool's job with the other one.
+    fn connect(self, handle: JoinHandle<()>) {
+        let Self { slot, link } = self;
+        handle.add_done_callback(move |outcome| {
+            let job = slot.lock().take();
+            if let (Some(job), Err(error)) = (job, outcome) {
+                job.fail(error.replicate());
+            }
+        });
+        let in_pool = handle.cancel_handle();
+        let mut link = link.lock();
+        if link.cancelled {
+            drop(link);
+            in_pool.cancel();
+        } else {
+            link.in_pool = Some(in_pool);
         }
-    });
-    let in_pool = handle.cancel_handle();
-    let mut link = link.lock();
-    if link.cancelled {
-        drop(link);
-        in_pool.cancel();
-    } else {
-        link.in_pool = Some(in_pool);
     }
 }
 
@@ -518,11 +736,49 @@ pub struct TaskJob {
 }
 
 impl TaskJob {
-    pub(crate) fn new<T: Task>(
-        call: Call<T>,
+    /// Creates the job of a call, and its handle, for an executor with methods of its own.
+    ///
+    /// Dropping the handle detaches the job. The methods of [`TaskExecutorExt`] call this
+    /// themselves, so an executor needs it only beside them. [`into_call`](Self::into_call) returns
+    /// the call again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{Call, JoinError, JoinHandle, Task, TaskJob, task};
+    ///
+    /// struct Service;
+    ///
+    /// impl Service {
+    ///     #[track_caller]
+    ///     fn submit_detached<T: Task>(&self, key: &str, call: Call<T>) -> JoinHandle<T::Output> {
+    ///         let (job, handle) = TaskJob::new(call);
+    ///         match key {
+    ///             "taken" => job.fail(JoinError::duplicate_key(T::NAME, key)),
+    ///             _ => job.fail(JoinError::refused(T::NAME, "there is no worker")),
+    ///         };
+    ///         handle
+    ///     }
+    /// }
+    ///
+    /// #[task]
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// let handle = Service.submit_detached("taken", double::call(21));
+    /// assert!(handle.join().unwrap_err().is_duplicate_key());
+    /// ```
+    #[track_caller]
+    pub fn new<T: Task>(call: Call<T>) -> (Self, JoinHandle<T::Output>) {
+        Self::of(call, Location::caller(), span::current())
+    }
+
+    pub(crate) fn of<C: JobCall>(
+        call: C,
         origin: Origin,
         span: Option<Span>,
-    ) -> (Self, JoinHandle<T::Output>) {
+    ) -> (Self, JoinHandle<C::Output>) {
         let (promise, handle) = promise_at(origin);
         let info = call.info().clone();
         let slot = Arc::new(Mutex::new(Slot {
@@ -552,6 +808,36 @@ impl TaskJob {
         (Self { job: Box::new(job) }, handle)
     }
 
+    /// Returns the call of a job that has not started, and drops the job.
+    ///
+    /// The job's handle resolves with an error that [`is_cancelled`](JoinError::is_cancelled).
+    ///
+    /// # Errors
+    ///
+    /// Returns the job itself if its call is of another type, or if it is
+    /// [running](Self::set_running) or cancelled.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{TaskJob, task};
+    ///
+    /// #[task]
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// let (job, handle) = TaskJob::new(double::call(21));
+    /// let call = job.into_call::<double>().unwrap();
+    /// assert!(handle.join().unwrap_err().is_cancelled());
+    /// assert_eq!(call.run(), 42);
+    /// ```
+    pub fn into_call<T: Task>(self) -> Result<Call<T>, Self> {
+        let mut call = None::<Call<T>>;
+        self.job.take_call(&mut call);
+        call.ok_or(self)
+    }
+
     pub(crate) fn info(&self) -> &CallInfo {
         self.job.info()
     }
@@ -572,6 +858,12 @@ impl TaskJob {
     #[must_use]
     pub fn signature(&self) -> u64 {
         self.info().signature
+    }
+
+    /// Returns whether the source names the task: see [`TaskEntry::is_named`](crate::TaskEntry::is_named).
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.info().is_named
     }
 
     /// Returns whether the task may run again if it is unknown whether it has run.
@@ -661,6 +953,18 @@ impl TaskJob {
         self.job.encode()
     }
 
+    /// Encodes the arguments, and drops them. The task can no longer run here.
+    #[cfg(all(unix, feature = "process"))]
+    pub(crate) fn encode_once(&self) -> Result<Payload, JoinError> {
+        self.job.encode_once()
+    }
+
+    /// Returns the span that was current at the submit.
+    #[cfg(all(unix, feature = "process"))]
+    pub(crate) fn span(&self) -> Option<Span> {
+        self.job.span()
+    }
+
     /// Marks the job as running. Returns `false` if it was cancelled: see
     /// [`Promise::set_running`](crate::Promise::set_running).
     pub fn set_running(&self) -> bool {
@@ -731,6 +1035,12 @@ trait ErasedJob: Send {
     fn info(&self) -> &CallInfo;
     fn origin(&self) -> Origin;
     fn encode(&self) -> Result<Payload, JoinError>;
+    #[cfg(all(unix, feature = "process"))]
+    fn encode_once(&self) -> Result<Payload, JoinError>;
+    #[cfg(all(unix, feature = "process"))]
+    fn span(&self) -> Option<Span>;
+    /// Moves the call to `place`, an `Option` of its type, if the job has not started.
+    fn take_call(&self, place: &mut dyn Any);
     fn set_running(&self) -> bool;
     fn is_cancelled(&self) -> bool;
     fn on_cancel(&self, hook: Box<dyn FnOnce() -> bool + Send>);
@@ -739,20 +1049,20 @@ trait ErasedJob: Send {
     fn fail(self: Box<Self>, error: JoinError) -> bool;
 }
 
-struct TypedJob<T: Task> {
+struct TypedJob<C: JobCall> {
     info: CallInfo,
     // Before the promise: the call is dropped before the job's end is visible.
-    slot: OwnedSlot<T>,
-    promise: Promise<T::Output>,
+    slot: OwnedSlot<C>,
+    promise: Promise<C::Output>,
     origin: Origin,
     /// The span that was current at `submit`.
     span: Option<Span>,
 }
 
 /// Where the call of a job is.
-struct Slot<T: Task> {
+struct Slot<C> {
     /// `None` while it is encoded, and once it runs or is cancelled.
-    call: Option<Call<T>>,
+    call: Option<C>,
     stage: SlotStage,
 }
 
@@ -767,15 +1077,15 @@ enum SlotStage {
 }
 
 /// The slot, which the job shares with the hook of a cancel. Dropping it drops the call.
-struct OwnedSlot<T: Task>(Arc<Mutex<Slot<T>>>);
+struct OwnedSlot<C>(Arc<Mutex<Slot<C>>>);
 
-impl<T: Task> OwnedSlot<T> {
-    fn take(&self) -> Option<Call<T>> {
+impl<C> OwnedSlot<C> {
+    fn take(&self) -> Option<C> {
         self.0.lock().call.take()
     }
 
     /// Puts the call back, unless the job was cancelled meanwhile.
-    fn put_back(&self, call: Call<T>) {
+    fn put_back(&self, call: C) {
         let mut slot = self.0.lock();
         let unwanted = match slot.stage {
             SlotStage::Cancelled => Some(call),
@@ -783,6 +1093,15 @@ impl<T: Task> OwnedSlot<T> {
         };
         drop(slot);
         drop_catching("the destructor of a call", unwanted);
+    }
+
+    /// Takes the call, if the job has not started.
+    fn take_queued(&self) -> Option<C> {
+        let mut slot = self.0.lock();
+        match slot.stage {
+            SlotStage::Queued => slot.call.take(),
+            SlotStage::Running | SlotStage::Cancelled => None,
+        }
     }
 
     /// Keeps the call from a cancel.
@@ -803,13 +1122,20 @@ impl<T: Task> OwnedSlot<T> {
     }
 }
 
-impl<T: Task> Drop for OwnedSlot<T> {
+impl<C> Drop for OwnedSlot<C> {
     fn drop(&mut self) {
         self.clear();
     }
 }
 
-impl<T: Task> ErasedJob for TypedJob<T> {
+impl<C: JobCall> TypedJob<C> {
+    fn unencodable(&self, error: &CodecError) -> JoinError {
+        let text = format!("the arguments could not be encoded: {error}");
+        JoinError::codec(self.info.name, text, false)
+    }
+}
+
+impl<C: JobCall> ErasedJob for TypedJob<C> {
     fn info(&self) -> &CallInfo {
         &self.info
     }
@@ -825,10 +1151,25 @@ impl<T: Task> ErasedJob for TypedJob<T> {
         };
         let encoded = call.encode();
         self.slot.put_back(call);
-        encoded.map_err(|error| {
-            let text = format!("the arguments could not be encoded: {error}");
-            JoinError::codec(self.info.name, text, false)
-        })
+        encoded.map_err(|error| self.unencodable(&error))
+    }
+
+    #[cfg(all(unix, feature = "process"))]
+    fn encode_once(&self) -> Result<Payload, JoinError> {
+        let call = self.slot.take().ok_or_else(JoinError::cancelled)?;
+        let encoded = call.into_encoded();
+        encoded.map_err(|error| self.unencodable(&error))
+    }
+
+    #[cfg(all(unix, feature = "process"))]
+    fn span(&self) -> Option<Span> {
+        span::clone(&self.span)
+    }
+
+    fn take_call(&self, place: &mut dyn Any) {
+        if let Some(place) = place.downcast_mut::<Option<C>>() {
+            *place = self.slot.take_queued();
+        }
     }
 
     fn set_running(&self) -> bool {
@@ -861,7 +1202,7 @@ impl<T: Task> ErasedJob for TypedJob<T> {
             return;
         };
         // A job of its own gives the task the context of one, and the outcome of a panic.
-        let (job, mut handle) = deferred(move || call.run(), this.origin, this.span);
+        let (job, mut handle) = deferred(RunCall(call), this.origin, this.span);
         let inner = handle.cancel_handle();
         // The answer is `true` if the cancel came before the task has started.
         this.promise.on_cancel(move || inner.cancel());
@@ -880,7 +1221,7 @@ impl<T: Task> ErasedJob for TypedJob<T> {
 
     fn resolve(self: Box<Self>, output: Payload) {
         self.slot.clear();
-        match decode_output::<T>(output) {
+        match C::decode_output(output) {
             Ok(output) => complete(self.promise, output),
             Err(error) => {
                 let text = format!("the output could not be decoded: {error}");

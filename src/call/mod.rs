@@ -12,11 +12,14 @@
 //! - [`codec`] turns arguments and outputs into a [`Payload`](codec::Payload), [`bytes`] keeps
 //!   large buffers out of it.
 //! - [`registry`] finds a task by its name, where it runs.
+//! - [`encoded`] is a call of a task whose types are not known, [`report`] an error that travels.
 
 pub(crate) mod bytes;
 pub(crate) mod codec;
+pub(crate) mod encoded;
 pub(crate) mod executor;
 pub(crate) mod registry;
+pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 
@@ -90,6 +93,10 @@ pub trait Task: Send + 'static {
     /// It only has an effect if the task is [idempotent](Self::IDEMPOTENT).
     const ATTEMPTS: u32 = 3;
 
+    /// Whether the source names the task. Otherwise `NAME` is the path of the function.
+    #[doc(hidden)]
+    const NAMED: bool = true;
+
     /// The file and the line of the task.
     #[doc(hidden)]
     const LOCATION: &'static str = "";
@@ -161,6 +168,7 @@ pub(crate) struct CallInfo {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
     pub(crate) signature: u64,
+    pub(crate) is_named: bool,
     pub(crate) idempotent: bool,
     pub(crate) attempts: u32,
     pub(crate) time_limit: Option<Duration>,
@@ -188,6 +196,7 @@ impl<T: Task> Call<T> {
             name: T::NAME,
             version: T::VERSION,
             signature: T::SIGNATURE,
+            is_named: T::NAMED,
             idempotent: T::IDEMPOTENT,
             attempts: if T::IDEMPOTENT { T::ATTEMPTS } else { 1 },
             time_limit: None,

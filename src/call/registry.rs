@@ -6,15 +6,37 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::call::Task;
 use crate::call::codec::{self, Payload};
+use crate::call::encoded::EncodedCall;
+use crate::error::BuildError;
 use crate::util::unwind::{drop_payload, panic_message};
 
-/// A task, without its types. `#[task]` registers one for each function.
+/// A task without its types: what a program knows of a task that it runs for others.
+///
+/// A list of [`Tasks`] consists of them. [`call`](Self::call) makes a call of encoded arguments.
+///
+/// # Examples
+///
+/// ```
+/// use futurepool::{task, tasks};
+///
+/// #[task(name = "double", version = 2)]
+/// fn double(n: u32) -> u32 {
+///     2 * n
+/// }
+///
+/// let tasks = tasks![double];
+/// let entry = tasks.get("double", 2).unwrap();
+/// assert!(entry.is_named());
+/// assert!(tasks.get("double", 1).is_none());
+/// ```
 #[derive(Clone, Copy)]
-#[cfg_attr(not(all(unix, feature = "process")), allow(dead_code))]
 pub struct TaskEntry {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
     pub(crate) signature: u64,
+    is_named: bool,
+    pub(crate) is_idempotent: bool,
+    attempts: u32,
     /// The file and the line of the task.
     pub(crate) location: &'static str,
     /// Decodes the arguments, calls the function and encodes its output.
@@ -25,18 +47,74 @@ pub struct TaskEntry {
 
 impl TaskEntry {
     /// Returns the entry of `T`. `location` names a place in the source if `T` does not.
+    #[doc(hidden)]
     #[must_use]
     pub const fn of<T: Task>(location: &'static str) -> Self {
         Self {
             name: T::NAME,
             version: T::VERSION,
             signature: T::SIGNATURE,
+            is_named: T::NAMED,
+            is_idempotent: T::IDEMPOTENT,
+            attempts: if T::IDEMPOTENT { T::ATTEMPTS } else { 1 },
             location: match T::LOCATION.is_empty() {
                 true => location,
                 false => T::LOCATION,
             },
             run: run::<T>,
         }
+    }
+
+    /// Returns the [name](Task::NAME) of the task.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the [version](Task::VERSION) of the task.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Returns the [signature](Task::SIGNATURE) of the task. 0 means unchecked.
+    #[must_use]
+    pub fn signature(&self) -> u64 {
+        self.signature
+    }
+
+    /// Returns whether the source names the task, as `#[task(name = "…")]` does.
+    ///
+    /// Otherwise the name is the path of the function, which another program does not share.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.is_named
+    }
+
+    /// Returns whether the task may run again if it is unknown whether it has run.
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        self.is_idempotent
+    }
+
+    /// Returns how often a call may start in all. It is 1 unless the task is
+    /// [idempotent](Self::is_idempotent).
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Returns the file and the line of the task.
+    #[must_use]
+    pub fn location(&self) -> &'static str {
+        self.location
+    }
+
+    /// Returns a call of the task with these encoded arguments.
+    ///
+    /// See [`EncodedCall`] for an example.
+    pub fn call(&self, arguments: Payload) -> EncodedCall {
+        EncodedCall::new(*self, arguments)
     }
 }
 
@@ -105,6 +183,90 @@ impl Tasks {
     #[must_use]
     pub fn from_entries(entries: Vec<TaskEntry>) -> Self {
         Self { entries }
+    }
+
+    /// Returns all functions with [`#[task]`](macro@crate::task) that are linked into this program.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{Tasks, task};
+    ///
+    /// #[task(name = "double")]
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// assert!(Tasks::linked().get("double", 1).is_some());
+    /// ```
+    #[must_use]
+    pub fn linked() -> Self {
+        Self {
+            entries: inventory::iter::<TaskEntry>.into_iter().copied().collect(),
+        }
+    }
+
+    /// Returns the task of this name and version.
+    ///
+    /// See [`TaskEntry`] for an example.
+    #[must_use]
+    pub fn get(&self, name: &str, version: u32) -> Option<&TaskEntry> {
+        let mut entries = self.entries.iter();
+        entries.find(|entry| entry.version == version && entry.name == name)
+    }
+
+    /// Returns an iterator over the tasks, in the order of the list.
+    pub fn iter(&self) -> std::slice::Iter<'_, TaskEntry> {
+        self.entries.iter()
+    }
+
+    /// Returns how many tasks there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns `true` if there are no tasks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Checks that no two tasks have the same name and version.
+    ///
+    /// A program that runs tasks for others calls this first. [`get`](Self::get) returns the first
+    /// of two.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error whose text names both places in the source.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{task, tasks};
+    ///
+    /// #[task(name = "double")]
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// assert!(tasks![double].check().is_ok());
+    /// let error = tasks![double, double].check().unwrap_err();
+    /// assert!(error.to_string().contains("two tasks have the name \"double\""));
+    /// ```
+    pub fn check(&self) -> Result<(), BuildError> {
+        let checked = Registry::from_entries(self.entries.iter().copied());
+        checked.map_or_else(|text| Err(BuildError::new("tasks", text)), |_| Ok(()))
+    }
+}
+
+impl<'a> IntoIterator for &'a Tasks {
+    type Item = &'a TaskEntry;
+    type IntoIter = std::slice::Iter<'a, TaskEntry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

@@ -9,7 +9,7 @@ mod tokio;
 use std::sync::OnceLock;
 
 use crate::pool::{GlobalPool, ThreadPool};
-use crate::task::cell::{Scheduler, TaskCell};
+use crate::task::cell::{JobClosure, Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::Span;
@@ -167,7 +167,7 @@ where
 /// Makes a job for any executor, and its handle.
 pub(crate) fn deferred<F, T>(closure: F, origin: Origin, span: Option<Span>) -> (Job, JoinHandle<T>)
 where
-    F: FnOnce() -> T + Send + 'static,
+    F: JobClosure<T>,
     T: Send + 'static,
 {
     let scheduler = DeferredScheduler::default();

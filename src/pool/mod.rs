@@ -352,6 +352,25 @@ impl ThreadPool {
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
     }
 
+    /// Queues a job that has its permit.
+    #[cfg(feature = "task")]
+    pub(crate) fn enqueue_acquired<F, T>(
+        &self,
+        closure: F,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Result<JoinHandle<T>, crate::error::Closed>
+    where
+        F: JobClosure<T>,
+        T: Send + 'static,
+    {
+        let queued = enqueue(&self.inner, &self.refs, closure, origin, span);
+        queued.map_err(|(closed, closure)| {
+            drop_catching("the destructor of a job", closure);
+            closed
+        })
+    }
+
     /// Returns the handle of a job that the pool cannot run because of what the caller asks for.
     #[cfg(feature = "task")]
     pub(crate) fn refuse<T: Send + 'static>(

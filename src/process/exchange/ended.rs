@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{KILL_PATIENCE, Link, Outcome};
 use crate::call::CallInfo;
 use crate::call::codec::Payload;
-use crate::error::{Failure, FailureCause, JoinError, RemotePanic};
+use crate::error::{Failure, FailureCause, JoinError, RemotePanic, WorkerName};
 use crate::process::frame::FrameError;
 use crate::process::wire::{self, Status};
 use crate::process::worker::{Ended, KillReason, Worker};
@@ -54,7 +54,7 @@ impl Link {
         };
         JoinError::failed(Failure {
             task: Some(info.name.into()),
-            worker: Some(worker.pid()),
+            worker: Some(WorkerName::Pid(worker.pid())),
             status,
             output,
             may_have_run,
@@ -120,7 +120,7 @@ pub(super) fn remote_panic(
             .filter(|place| !place.is_empty())
             .map(Box::from),
         task: info.name.into(),
-        worker: worker.pid(),
+        worker: Some(WorkerName::Pid(worker.pid())),
         status,
         output,
     };
@@ -186,8 +186,5 @@ pub(super) fn signal_name(number: i32) -> Option<&'static str> {
 }
 
 pub(super) fn unknown_task(info: &CallInfo, text: String) -> JoinError {
-    JoinError::failed(Failure {
-        task: Some(info.name.into()),
-        ..Failure::new(FailureCause::UnknownTask(text.into()))
-    })
+    JoinError::unknown_task(info.name, text)
 }

@@ -27,7 +27,7 @@ use self::start::{FAILURE_LASTS, FirstStart, Next};
 pub(crate) use self::start::{WANTED_EVERY, Want};
 use crate::call::CallInfo;
 use crate::call::codec::Payload;
-use crate::error::{Failure, FailureCause, JoinError};
+use crate::error::{Failure, FailureCause, JoinError, WorkerName};
 use crate::pool::PoolInner;
 use crate::process::builder::Config;
 use crate::process::calls::{Calls, Left, Part};
@@ -537,7 +537,7 @@ fn fail_begun(
             "ended in a later call of the same chunk, before it had sent the result of this one";
         let ended = || Failure {
             task: Some(info.name.into()),
-            worker: Some(worker.pid()),
+            worker: Some(WorkerName::Pid(worker.pid())),
             status: error.exit_status(),
             may_have_run: true,
             ..Failure::new(FailureCause::Crashed(text.into()))
