@@ -11,7 +11,6 @@ pub(crate) mod live;
 pub(crate) mod names;
 pub(crate) mod notice;
 pub(crate) mod outcome;
-pub(crate) mod report;
 pub(crate) mod server_clock;
 pub(crate) mod settings;
 

@@ -1,6 +1,6 @@
 //! What became of a job, on its way to the submitter or kept for detached jobs.
 
-use crate::protocol::report::ErrorReport;
+use futurepool::ErrorReport;
 use bytes::Bytes;
 
 use crate::broker::{Headers, Outgoing, Stored};
@@ -93,9 +93,7 @@ impl Outcome {
                 headers.push((BLOB.to_owned(), name.clone()));
                 Bytes::new()
             }
-            Verdict::Failed(report) => {
-                Bytes::from(rmp_serde::to_vec_named(report).unwrap_or_default())
-            }
+            Verdict::Failed(report) => Bytes::from(report.to_bytes()),
             Verdict::Dropped => Bytes::new(),
         };
         (headers, payload)
@@ -107,7 +105,7 @@ impl Outcome {
         let verdict = match required(KIND)? {
             RETURNED => Verdict::Returned(body(stored)),
             FAILED => Verdict::Failed(
-                rmp_serde::from_slice(&stored.payload).map_err(|_| "the error report")?,
+                ErrorReport::from_bytes(&stored.payload).map_err(|_| "the error report")?,
             ),
             DROPPED => Verdict::Dropped,
             _ => return Err(KIND),
