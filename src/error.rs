@@ -1175,17 +1175,6 @@ pub(crate) enum Refusal {
     Unable(Box<JoinError>),
 }
 
-#[cfg(feature = "task")]
-impl From<Refusal> for JoinError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Full => Self::broken("the executor is full, and has lost the call"),
-            Refusal::Closed(closed) => closed.into(),
-            Refusal::Unable(error) => *error,
-        }
-    }
-}
-
 impl<F> SubmitError<F> {
     pub(crate) fn new(reason: Refusal, job: F) -> Self {
         let job = Mutex::new(job);

@@ -130,7 +130,7 @@ impl JobCall for EncodedCall {
         Ok(self.arguments.clone())
     }
 
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn into_encoded(self) -> Result<Payload, CodecError> {
         Ok(self.arguments)
     }

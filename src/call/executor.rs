@@ -469,12 +469,21 @@ fn give_back<T: Task>(
     error: SubmitError<TaskJob>,
     handle: JoinHandle<T::Output>,
 ) -> Result<JoinHandle<T::Output>, SubmitError<Call<T>>> {
-    let (reason, job) = error.into_parts();
+    let (mut reason, job) = error.into_parts();
+    if let Refusal::Unable(error) = reason {
+        reason = Refusal::Unable(Box::new(error.submitted_at(job.location())));
+    }
     match job.into_call() {
         Ok(call) => Err(SubmitError::new(reason, call)),
         // The executor has started it, or has returned another job: its handle has the reason.
         Err(job) => {
-            job.fail(reason.into());
+            let name = job.name();
+            let error = match reason {
+                Refusal::Full => JoinError::refused(name, "the executor is full"),
+                Refusal::Closed(closed) => closed.into(),
+                Refusal::Unable(error) => *error,
+            };
+            job.fail(error.with_earlier_start(name));
             Ok(handle)
         }
     }
@@ -513,7 +522,7 @@ pub(crate) trait JobCall: Send + 'static {
     fn encode(&self) -> Result<Payload, CodecError>;
 
     /// Encodes the arguments, and drops them.
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn into_encoded(self) -> Result<Payload, CodecError>;
 
     /// Runs the task on this thread. Never unwinds.
@@ -533,7 +542,7 @@ impl<T: Task> JobCall for Call<T> {
         self.encode()
     }
 
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn into_encoded(self) -> Result<Payload, CodecError> {
         let encoded = self.encode();
         drop_catching("the destructor of a call", self);
@@ -591,6 +600,7 @@ fn run_in_pool(pool: &ThreadPool, job: TaskJob) {
 fn try_run_in_pool(pool: &ThreadPool, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
     if let Some(error) = refused_by_threads(job.info()) {
         pool.count_rejected();
+        let error = error.submitted_at(job.location());
         return Err(SubmitError::because(error, job));
     }
     if let Err(refusal) = pool.try_acquire_permit() {
@@ -954,13 +964,13 @@ impl TaskJob {
     }
 
     /// Encodes the arguments, and drops them. The task can no longer run here.
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     pub(crate) fn encode_once(&self) -> Result<Payload, JoinError> {
         self.job.encode_once()
     }
 
     /// Returns the span that was current at the submit.
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     pub(crate) fn span(&self) -> Option<Span> {
         self.job.span()
     }
@@ -1035,9 +1045,9 @@ trait ErasedJob: Send {
     fn info(&self) -> &CallInfo;
     fn origin(&self) -> Origin;
     fn encode(&self) -> Result<Payload, JoinError>;
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn encode_once(&self) -> Result<Payload, JoinError>;
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn span(&self) -> Option<Span>;
     /// Moves the call to `place`, an `Option` of its type, if the job has not started.
     fn take_call(&self, place: &mut dyn Any);
@@ -1154,14 +1164,14 @@ impl<C: JobCall> ErasedJob for TypedJob<C> {
         encoded.map_err(|error| self.unencodable(&error))
     }
 
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn encode_once(&self) -> Result<Payload, JoinError> {
         let call = self.slot.take().ok_or_else(JoinError::cancelled)?;
         let encoded = call.into_encoded();
         encoded.map_err(|error| self.unencodable(&error))
     }
 
-    #[cfg(all(unix, feature = "process"))]
+    #[cfg(feature = "process")]
     fn span(&self) -> Option<Span> {
         span::clone(&self.span)
     }

@@ -692,6 +692,7 @@ mod tests {
             name: "task",
             version: 1,
             signature: 0,
+            is_named: true,
             idempotent: false,
             attempts: 1,
             time_limit: None,

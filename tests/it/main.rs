@@ -13,6 +13,8 @@ mod builder;
 mod cancel;
 mod debug_fmt;
 mod detached_map;
+#[cfg(feature = "task")]
+mod elsewhere;
 mod events;
 mod executors;
 mod first_ok;

@@ -12,6 +12,7 @@ mod codec;
 mod crashes;
 #[cfg(target_os = "linux")]
 mod descriptors;
+mod encoded;
 mod events;
 mod events_of_workers;
 #[cfg(target_os = "linux")]
