@@ -170,6 +170,9 @@ pub(crate) trait Puller {
     /// Asks for up to `batch` messages. The request ends by itself after `expires`. Never waits.
     fn request(&mut self, consumer: &Consumer, batch: usize, expires: Duration);
 
+    /// Ends all requests. What is under way still comes, then [`Pulled::Ended`] for each request.
+    fn stop(&mut self) {}
+
     /// Returns what comes next. Waits for ever if nothing is requested. Cancel safe.
     async fn next(&mut self) -> Pulled;
 }
