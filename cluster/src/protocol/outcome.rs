@@ -1,7 +1,7 @@
 //! What became of a job, on its way to the submitter or kept for detached jobs.
 
-use futurepool::ErrorReport;
 use bytes::Bytes;
+use futurepool::ErrorReport;
 
 use crate::broker::{Headers, Outgoing, Stored};
 use crate::protocol::job::{BLOB, Body, body};

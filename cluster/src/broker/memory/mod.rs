@@ -137,6 +137,27 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+impl Shared {
+    /// Waits while nothing passes. Returns whether the connection has changed.
+    async fn wait_for_link(&self, connection: &mut watch::Receiver<Connection>) -> bool {
+        let Some(faults) = self.link.faults.as_ref().filter(|faults| !faults.is_up()) else {
+            return false;
+        };
+        tokio::select! {
+            biased;
+            _ = connection.changed() => true,
+            () = faults.until_up() => true,
+        }
+    }
+
+    /// Returns whether the server does not notice that a receiver is gone.
+    fn is_silent(&self) -> bool {
+        let faults = self.link.faults.as_ref();
+        faults.is_some_and(|faults| !faults.is_up())
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that can panic half-way changes what the mutexes guard.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -250,15 +271,18 @@ impl Broker for Memory {
     async fn watch(&self, store: Store, all: bool) -> Result<Self::Watch, BrokerError> {
         let notify = Arc::new(Notify::new());
         let on_message = Arc::clone(&notify);
+        let generation = self.shared.connection.borrow().generation;
         let id = self
             .call(move |space, now, _| space.open_watch(store, all, on_message, now))
             .await??;
         Ok(MemoryWatch {
-            generation: self.shared.connection.borrow().generation,
+            generation,
             connection: self.shared.connection.subscribe(),
             shared: Arc::clone(&self.shared),
             id,
             notify,
+            #[cfg(test)]
+            delayed: None,
         })
     }
 
@@ -364,16 +388,27 @@ pub(crate) struct MemoryPuller {
 
 impl Puller for MemoryPuller {
     fn request(&mut self, consumer: &Consumer, batch: usize, expires: Duration) {
-        let id = self.id;
-        self.shared.apply(|space, now, wakes| {
-            space.request(id, consumer, batch, expires, now, wakes);
-        });
+        let (id, consumer) = (self.id, consumer.clone());
+        let operation = move |space: &mut Space, now: Instant, wakes: &mut Wakes| {
+            space.request(id, &consumer, batch, expires, now, wakes);
+        };
+        #[cfg(test)]
+        if let Some(faults) = &self.shared.link.faults {
+            return faults.send(&self.shared, operation);
+        }
+        self.shared.apply(operation);
     }
 
     fn stop(&mut self) {
         let id = self.id;
-        self.shared
-            .apply(|space, now, wakes| space.stop_puller(id, now, wakes));
+        let operation = move |space: &mut Space, now: Instant, wakes: &mut Wakes| {
+            space.stop_puller(id, now, wakes);
+        };
+        #[cfg(test)]
+        if let Some(faults) = &self.shared.link.faults {
+            return faults.send(&self.shared, operation);
+        }
+        self.shared.apply(operation);
     }
 
     async fn next(&mut self) -> Pulled {
@@ -387,6 +422,10 @@ impl Puller for MemoryPuller {
                     space.open_puller(link, notify)
                 });
                 return Pulled::Broken;
+            }
+            #[cfg(test)]
+            if self.shared.wait_for_link(&mut self.connection).await {
+                continue;
             }
             let id = self.id;
             let next = self
@@ -403,6 +442,10 @@ impl Puller for MemoryPuller {
 impl Drop for MemoryPuller {
     fn drop(&mut self) {
         let id = self.id;
+        #[cfg(test)]
+        if self.shared.is_silent() {
+            return;
+        }
         self.shared.apply(|space, _, _| space.close_puller(id));
     }
 }
@@ -415,6 +458,9 @@ pub(crate) struct MemoryWatch {
     notify: Arc<Notify>,
     connection: watch::Receiver<Connection>,
     generation: u64,
+    /// The next message is under way until then.
+    #[cfg(test)]
+    delayed: Option<(Instant, Stored)>,
 }
 
 impl Watch for MemoryWatch {
@@ -423,9 +469,25 @@ impl Watch for MemoryWatch {
             if is_broken(&self.connection, self.generation) {
                 return None;
             }
+            #[cfg(test)]
+            if self.shared.wait_for_link(&mut self.connection).await {
+                continue;
+            }
+            #[cfg(test)]
+            if let Some((at, _)) = self.delayed {
+                wait(&Notify::new(), Some(at), Some(&mut self.connection)).await;
+                if at > Instant::now() {
+                    continue;
+                }
+                return self.delayed.take().map(|(_, stored)| stored);
+            }
             let id = self.id;
             let next = self.shared.apply(|space, now, _| space.poll_watch(id, now));
             match next {
+                #[cfg(test)]
+                Next::Ready(Some(stored)) if let Some(faults) = &self.shared.link.faults => {
+                    self.delayed = Some((faults.arrival(Instant::now()), stored));
+                }
                 Next::Ready(stored) => return stored,
                 Next::Wait(until) => wait(&self.notify, until, Some(&mut self.connection)).await,
             }
@@ -436,6 +498,10 @@ impl Watch for MemoryWatch {
 impl Drop for MemoryWatch {
     fn drop(&mut self) {
         let id = self.id;
+        #[cfg(test)]
+        if self.shared.is_silent() {
+            return;
+        }
         self.shared.apply(|space, _, _| space.close_watch(id));
     }
 }
@@ -451,6 +517,10 @@ pub(crate) struct MemoryInbox {
 impl Inbox for MemoryInbox {
     async fn next(&mut self) -> Notice {
         loop {
+            #[cfg(test)]
+            if let Some(faults) = &self.shared.link.faults {
+                faults.until_up().await;
+            }
             let id = self.id;
             let next = self.shared.apply(|space, now, _| space.poll_inbox(id, now));
             match next {
@@ -464,6 +534,10 @@ impl Inbox for MemoryInbox {
 impl Drop for MemoryInbox {
     fn drop(&mut self) {
         let id = self.id;
+        #[cfg(test)]
+        if self.shared.is_silent() {
+            return;
+        }
         self.shared.apply(|space, _, _| space.close_inbox(id));
     }
 }

@@ -22,7 +22,7 @@ const INBOX_NOTICES: usize = 1 << 16;
 /// How long outcomes wait for their submitter.
 const RESULTS_AGE: Duration = Duration::from_secs(3600);
 
-const STORES: [Store; 5] = [
+pub(super) const STORES: [Store; 5] = [
     Store::Jobs,
     Store::Results,
     Store::Claims,
@@ -64,8 +64,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Returns when each copy of a delivery arrives. Empty: it is lost.
-    #[cfg_attr(not(test), expect(clippy::unused_self))]
+    #[cfg(test)]
+    fn name(&self) -> &str {
+        self.faults.as_ref().map_or("", |faults| faults.name())
+    }
+
+    /// Returns when each copy of a delivery arrives. None: it is lost.
     fn arrivals(&self, now: Instant, kind: Kind) -> Arrivals {
         #[cfg(test)]
         if let Some(faults) = &self.faults {
@@ -130,7 +134,7 @@ pub(super) enum Next<T> {
 
 /// Everything about a namespace, behind its mutex.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(crate) struct Space {
     start: Instant,
     epoch: u64,
     settings: Option<Settings>,
@@ -228,7 +232,12 @@ impl Space {
         let time = self.time(now);
         let log = self.log(store, now).map_err(PublishError::Other)?;
         let subject = message.subject.clone();
-        let (seq, is_new) = log.publish(message, time, now)?;
+        #[cfg(test)]
+        let line = super::faults::describe(&message);
+        let published = log.publish(message, time, now);
+        #[cfg(test)]
+        super::faults::trace(format_args!("publish {store:?} {line}: {published:?}"));
+        let (seq, is_new) = published?;
         if is_new {
             for watch in self.watches.values() {
                 if watch.store == store {
@@ -281,7 +290,10 @@ impl Space {
         now: Instant,
     ) -> Result<bool, BrokerError> {
         let log = self.log(store, now)?;
-        let Some(stored) = log.get(seq).cloned() else {
+        let found = log.get(seq).cloned();
+        #[cfg(test)]
+        super::faults::trace(format_args!("delete {store:?} {seq}: {}", found.is_some()));
+        let Some(stored) = found else {
             return Ok(false);
         };
         log.remove(seq);
@@ -436,6 +448,12 @@ impl Space {
                 puller.mailbox.push_back((at, pulled));
             }
             wakes.add(&puller.notify);
+            #[cfg(test)]
+            super::faults::trace(format_args!(
+                "hand out {} to {}",
+                delivery.token.0,
+                puller.link.name()
+            ));
             if handout.is_last {
                 puller.ended(consumer, 0, now, wakes);
             }
@@ -462,6 +480,8 @@ impl Space {
         let refused = || BrokerError::Refused("not a token".into());
         let (consumer, seq) = parse_token(token).ok_or_else(refused)?;
         let store = store_of(&consumer);
+        #[cfg(test)]
+        super::faults::trace(format_args!("ack {} {ack:?}", token.0));
         let leases = self
             .consumers_of(store)
             .and_then(|map| map.get_mut(consumer.subject()))
@@ -766,6 +786,92 @@ impl Space {
             time: blob.time,
         };
         self.blobs.iter().map(info).collect()
+    }
+}
+
+/// What a server has stored.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(crate) struct Picture {
+    stores: BTreeMap<Store, Log>,
+    jobs: BTreeMap<Arc<str>, Leases>,
+    results: BTreeMap<Arc<str>, Leases>,
+}
+
+/// What befalls a server.
+#[cfg(test)]
+impl Space {
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// The server restarts: requests and ids of removed messages are forgotten.
+    pub(crate) fn restart(&mut self) {
+        for leases in self.jobs.values_mut().chain(self.results.values_mut()) {
+            leases.take_pulls();
+        }
+        for puller in self.pullers.values_mut() {
+            puller.mailbox.clear();
+        }
+        for log in self.stores.values_mut() {
+            log.forget_ids_of_removed();
+        }
+        self.asks.clear();
+    }
+
+    pub(crate) fn snapshot(&self) -> super::faults::Snapshot {
+        super::faults::Snapshot(Picture {
+            stores: self.stores.clone(),
+            jobs: self.jobs.clone(),
+            results: self.results.clone(),
+        })
+    }
+
+    /// Puts the stores back to an older state. `consumers`: also the consumers; otherwise they are
+    /// ahead of their stores.
+    pub(crate) fn roll_back(&mut self, snapshot: &super::faults::Snapshot, consumers: bool) {
+        let picture = snapshot.0.clone();
+        self.stores = picture.stores;
+        let mut incarnation = self.next_id;
+        for log in self.stores.values_mut() {
+            incarnation += 1;
+            log.incarnation = incarnation;
+        }
+        self.next_id = incarnation;
+        if consumers {
+            self.jobs = picture.jobs;
+            self.results = picture.results;
+        }
+    }
+
+    /// Deletes a store, and its consumers.
+    pub(crate) fn delete_store(&mut self, store: Store) {
+        self.stores.remove(&store);
+        if let Some(consumers) = self.consumers_of(store) {
+            consumers.clear();
+        }
+    }
+
+    /// A full store refuses every message.
+    pub(crate) fn set_full(&mut self, store: Store, is_full: bool) {
+        if let Some(log) = self.stores.get_mut(&store) {
+            log.is_full = is_full;
+        }
+    }
+
+    /// Returns the messages of a store.
+    pub(crate) fn messages(&mut self, store: Store) -> Vec<Stored> {
+        let mut messages = Vec::new();
+        let mut next = 0;
+        while let Some(stored) = self.stores.get(&store).and_then(|log| log.next(next)) {
+            next = stored.seq + 1;
+            messages.push(Stored::clone(stored));
+        }
+        messages
+    }
+
+    pub(crate) fn blob_count(&self) -> usize {
+        self.blobs.len()
     }
 }
 
