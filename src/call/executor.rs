@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use crate::call::codec::{CodecError, Payload};
 use crate::call::{Call, CallInfo, Task, decode_output};
-use crate::combine::map::{Map, map_calls, map_calls_on_pool};
+use crate::combine::map::{
+    Map, MapUnordered, map_calls, map_calls_on_pool, map_calls_on_pool_unordered,
+    map_calls_unordered,
+};
 use crate::error::{JoinError, Refusal, SubmitError};
 use crate::executor::{InlineExecutor, deferred};
 use crate::pool::{GlobalPool, ThreadPool};
@@ -384,14 +387,70 @@ pub trait TaskExecutorExt: TaskExecutor {
         if let Some(pool) = self.as_process_pool(PRIVATE) {
             return pool.map(calls);
         }
-        let (origin, span) = (Location::caller(), span::current());
-        let submit = move |call| submit(self, call, origin, span::clone(&span));
-        let map = map_calls(calls, submit, origin);
+        let origin = Location::caller();
+        let map = map_calls(calls, submit_each(self, origin), origin);
         match self.max_in_flight() {
             Some(calls) => map.buffer_size(calls.max(1)),
             None => map,
         }
     }
+
+    /// Submits each call of an iterator, and yields the outputs in completion order.
+    ///
+    /// An output does not tell which call it belongs to: return what tells that from the task. In
+    /// every other way this method behaves like [`map_tasks`](Self::map_tasks).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use futurepool::{TaskExecutorExt, ThreadPool, task};
+    ///
+    /// #[task]
+    /// fn double(n: u32) -> u32 {
+    ///     2 * n
+    /// }
+    ///
+    /// let pool = ThreadPool::new(2);
+    /// let mut outputs = pool.map_tasks_unordered((1..=3).map(double::call)).join()?;
+    /// outputs.sort();
+    /// assert_eq!(outputs, [2, 4, 6]);
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
+    #[doc(alias = "imap_unordered")]
+    #[track_caller]
+    fn map_tasks_unordered<'a, T, I>(&'a self, calls: I) -> MapUnordered<'a, T::Output>
+    where
+        T: Task,
+        I: IntoIterator<Item = Call<T>, IntoIter: Send + 'a>,
+    {
+        let calls = calls.into_iter();
+        if let Some(pool) = self.as_thread_pool(PRIVATE) {
+            return map_calls_on_pool_unordered(pool, calls, run_item::<T>);
+        }
+        #[cfg(feature = "process")]
+        if let Some(pool) = self.as_process_pool(PRIVATE) {
+            return pool.map_unordered(calls);
+        }
+        let origin = Location::caller();
+        let map = map_calls_unordered(calls, submit_each(self, origin), origin);
+        match self.max_in_flight() {
+            Some(calls) => map.buffer_size(calls.max(1)),
+            None => map,
+        }
+    }
+}
+
+/// Returns what submits the calls of a map, from this place and in the current span.
+fn submit_each<'a, E, T>(
+    executor: &'a E,
+    origin: Origin,
+) -> impl Fn(Call<T>) -> JoinHandle<T::Output> + Send + 'a
+where
+    E: TaskExecutor + ?Sized,
+    T: Task,
+{
+    let span = span::current();
+    move |call| submit(executor, call, origin, span::clone(&span))
 }
 
 impl<E: TaskExecutor + ?Sized> TaskExecutorExt for E {}

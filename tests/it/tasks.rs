@@ -151,6 +151,10 @@ fn a_task_runs_in_every_executor() {
         assert_eq!(handle.join().unwrap(), 8);
         let outputs = executor.map_tasks((0..200).map(double::call)).join();
         assert_eq!(outputs.unwrap(), (0..200).map(double).collect::<Vec<_>>());
+        let outputs = executor.map_tasks_unordered((0..200).map(double::call));
+        let mut outputs = outputs.join().unwrap();
+        outputs.sort_unstable();
+        assert_eq!(outputs, (0..200).map(double).collect::<Vec<_>>());
     }
 }
 

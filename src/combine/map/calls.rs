@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
+use futures::stream::FuturesUnordered;
+
 use super::route::{Handle, Refused};
 use super::submitter::{Batch, Results, Source, Submitter};
-use super::{AnyMap, Drive, Map, MapState, Options};
+use super::{AnyMap, Drive, Map, MapState, MapUnordered, Options};
 use crate::error::JoinError;
 use crate::pool::ThreadPool;
 use crate::task::join_handle::JoinHandle;
@@ -28,6 +30,22 @@ where
     Map(AnyMap::from_driver(Box::new(Flatten(Box::new(nested)))))
 }
 
+/// Does what [`map_calls_on_pool`] does, in completion order.
+#[track_caller]
+pub(crate) fn map_calls_on_pool_unordered<'a, I, U>(
+    pool: &ThreadPool,
+    calls: I,
+    run: fn(I::Item) -> Result<U, JoinError>,
+) -> MapUnordered<'a, U>
+where
+    I: Iterator<Item: Send + 'static> + Send + 'a,
+    U: Send + 'static,
+{
+    let submitter = Submitter::on_pool(pool, calls, run);
+    let nested = MapState::<_, FuturesUnordered<_>>::new(submitter);
+    MapUnordered(AnyMap::from_driver(Box::new(Flatten(Box::new(nested)))))
+}
+
 /// Maps calls on any executor. `submit` submits one call.
 pub(crate) fn map_calls<'a, I, F, U>(calls: I, submit: F, origin: Origin) -> Map<'a, U>
 where
@@ -35,13 +53,21 @@ where
     F: Fn(I::Item) -> JoinHandle<U> + Send + 'a,
     U: Send + 'static,
 {
-    let source = Calls {
-        input: calls,
-        submit,
-        exhausted: false,
-        staged: DropEach::new(Vec::new()),
-    };
-    Map::new(Submitter::one_by_one(Box::new(source), origin))
+    Map::new(Submitter::one_by_one(Calls::boxed(calls, submit), origin))
+}
+
+/// Does what [`map_calls`] does, in completion order.
+pub(crate) fn map_calls_unordered<'a, I, F, U>(
+    calls: I,
+    submit: F,
+    origin: Origin,
+) -> MapUnordered<'a, U>
+where
+    I: Iterator<Item: Send + 'static> + Send + 'a,
+    F: Fn(I::Item) -> JoinHandle<U> + Send + 'a,
+    U: Send + 'static,
+{
+    MapUnordered::new(Submitter::one_by_one(Calls::boxed(calls, submit), origin))
 }
 
 /// Yields the errors of items as errors of the map.
@@ -105,6 +131,17 @@ struct Calls<I: Iterator, F> {
     exhausted: bool,
     /// The call that was taken from the input for the next job, if there is one.
     staged: DropEach<I::Item>,
+}
+
+impl<I: Iterator, F> Calls<I, F> {
+    fn boxed(input: I, submit: F) -> Box<Self> {
+        Box::new(Self {
+            input,
+            submit,
+            exhausted: false,
+            staged: DropEach::new(Vec::new()),
+        })
+    }
 }
 
 impl<'job, I, F, U> Source<'job, U> for Calls<I, F>

@@ -46,7 +46,9 @@ use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 #[cfg(feature = "process")]
 pub(crate) use self::apply::{Apply, MapContext, Place};
 #[cfg(feature = "task")]
-pub(crate) use self::calls::{map_calls, map_calls_on_pool};
+pub(crate) use self::calls::{
+    map_calls, map_calls_on_pool, map_calls_on_pool_unordered, map_calls_unordered,
+};
 pub(crate) use self::route::JobKind;
 #[cfg(feature = "process")]
 pub(crate) use self::route::{Handle, Refused, Route};
