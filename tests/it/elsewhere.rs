@@ -202,7 +202,8 @@ fn a_full_pool_gives_a_job_back() {
     let (first, queued) = TaskJob::new(double::call(1));
     pool.try_execute_task(first).unwrap();
     let (second, handle) = TaskJob::new(double::call(2));
-    let error = (&pool).try_execute_task(second).unwrap_err();
+    let by_reference: &dyn TaskExecutor = &&pool;
+    let error = by_reference.try_execute_task(second).unwrap_err();
     assert!(error.is_full(), "{error}");
     error.into_inner().run_here();
     assert_eq!(handle.join().unwrap(), 4);
@@ -348,8 +349,8 @@ fn a_job_of_a_call_knows_where_it_was_made() {
 fn a_map_submits_no_more_ahead_than_its_executor_wants() {
     for (buffer, expected) in [(None, 3), (Some(5), 5)] {
         let (jobs, queue) = mpsc::sync_channel(100);
-        let executor = &Bounded(jobs);
-        let mut map = (&executor).map_tasks((0..).map(double::call));
+        let executor: &dyn TaskExecutor = &&Bounded(jobs);
+        let mut map = executor.map_tasks((0..).map(double::call));
         if let Some(calls) = buffer {
             map = map.buffer_size(calls);
         }
