@@ -61,13 +61,18 @@ fn an_encoded_call_runs_in_a_worker_process() {
 #[test]
 fn promise_6_cancel_kills_a_running_encoded_call() {
     within(LONG, "cancel", || {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lines");
+        let file = path.to_str().unwrap().to_owned();
         let pool = quiet(1).build().unwrap();
-        for n in 0..10 {
+        for n in 1..=10 {
             let label = n.to_string();
-            let (job, handle) = received_with(jobs::never_ends::call(), |entry, arguments| {
+            let call = jobs::append_and_sleep::call(file.clone(), label.clone(), 1_000_000);
+            let (job, handle) = received_with(call, |entry, arguments| {
                 entry.call(arguments).label(n.to_string()).into_job()
             });
             pool.execute_task(job);
+            eventually("the task runs", || jobs::lines(&path).len() == n);
             let pid = worker_of(&pool, &label);
             assert!(handle.is_running());
             assert!(handle.cancel());
