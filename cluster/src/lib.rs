@@ -4,3 +4,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod protocol;
+
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;

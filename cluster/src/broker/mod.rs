@@ -9,6 +9,8 @@
 //! The trait has the engine's operations and none of the protocol's. Both implementations pass the
 //! same conformance tests, so that what the model proves on the one holds on the other.
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod memory;
 pub(crate) mod nats;
 
