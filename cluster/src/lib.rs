@@ -3,8 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod broker;
+pub(crate) mod janitor;
 pub(crate) mod protocol;
-
-#[cfg(test)]
-#[path = "../tests/common/mod.rs"]
-mod common;
+pub(crate) mod worker;

@@ -136,6 +136,11 @@ impl JobMessage {
         })
     }
 
+    /// Returns the submitter of a job's message, without reading the rest.
+    pub(crate) fn client_of(stored: &Stored) -> Option<&str> {
+        stored.header(CLIENT)
+    }
+
     /// Returns the id of a job's message, without reading the rest.
     pub(crate) fn id_of(stored: &Stored) -> Option<&str> {
         stored.header(ID)

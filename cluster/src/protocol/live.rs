@@ -192,6 +192,11 @@ impl Live {
         }
     }
 
+    /// Returns what the peer with this key said last. `None` if it left, or said nothing yet.
+    pub(crate) fn value(&self, key: &str) -> Option<&Arc<LiveValue>> {
+        self.peers.get(key)?.value.as_ref()
+    }
+
     /// Returns the peers that were heard of lately, by their keys.
     pub(crate) fn alive(&self, now: Instant) -> impl Iterator<Item = (&str, &Arc<LiveValue>)> {
         let limit = self.dead_after;
