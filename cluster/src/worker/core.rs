@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use futurepool::TaskEntry;
@@ -169,6 +168,15 @@ impl<B: Broker> Shared<B> {
         until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Returns how long a delivery stays away that this worker does not start.
+    pub(super) fn return_delay(&self) -> Duration {
+        match self.is_paused() {
+            // It would come back at once, if nothing else asks for it.
+            true => self.lease() / 100,
+            false => Duration::ZERO,
+        }
+    }
+
     /// Waits until no job will ever be taken again.
     pub(super) async fn ending(&self) {
         let mut failure = self.failure.subscribe();
@@ -284,14 +292,10 @@ impl<B: Broker> Shared<B> {
 
     /// Ends the worker. The first reason counts.
     pub(super) fn fail(&self, failure: Failure) {
-        self.failure.send_if_modified(|first| {
-            let is_first = first.is_none();
-            if is_first {
-                tracing::error!(worker = %self.options.name, "{failure}");
-                *first = Some(failure);
-            }
-            is_first
-        });
+        if self.failure.borrow().is_none() {
+            tracing::error!(worker = %self.options.name, "{failure}");
+            self.failure.send_replace(Some(failure));
+        }
     }
 
     /// Drops a delivery from the table, and from what is counted as held.
@@ -327,21 +331,8 @@ impl<B: Broker> Shared<B> {
         };
         hook(step, job);
         // What polls the core may drop it here, or poll it no more.
-        yield_once().await;
+        self.spawner.pause().await;
     }
-}
-
-async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if yielded {
-            return Poll::Ready(());
-        }
-        yielded = true;
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// How long to wait before a step is tried again.

@@ -192,7 +192,8 @@ impl<B: Broker> Job<B> {
             false => None,
         };
         let Some(slot) = slot else {
-            return self.give_back(Duration::ZERO).await;
+            let delay = self.shared.return_delay();
+            return self.give_back(delay).await;
         };
         match self.message.mode {
             Mode::Once => self.once(slot).await,
@@ -484,7 +485,7 @@ impl<B: Broker> Job<B> {
             return Ran::Ended(self.failed(JoinError::cancelled(), earlier));
         }
         if !shared.takes_jobs() {
-            return Ran::GiveBack(Duration::ZERO);
+            return Ran::GiveBack(shared.return_delay());
         }
         let span = tracing::info_span!(
             "task",

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -23,6 +24,8 @@ struct Queue {
     futures: VecDeque<LocalFuture>,
     /// What polls the nursery.
     waker: Option<Waker>,
+    /// Futures that go on when the nursery is polled again.
+    paused: Vec<Waker>,
     /// The nursery is gone.
     closed: bool,
 }
@@ -34,11 +37,26 @@ impl Spawner {
             return;
         }
         queue.futures.push_back(Box::pin(future));
-        let waker = queue.waker.take();
+        let (waker, paused) = (queue.waker.take(), mem::take(&mut queue.paused));
         drop(queue);
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// Waits until the nursery is polled again, so that what polls it can drop it before.
+    pub(super) async fn pause(&self) {
+        let mut paused = false;
+        poll_fn(|context| {
+            if paused {
+                return Poll::Ready(());
+            }
+            paused = true;
+            let waker = context.waker().clone();
+            self.queue.borrow_mut().paused.push(waker);
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -57,12 +75,15 @@ impl Nursery {
     /// Polls the futures for ever.
     pub(super) async fn run(&mut self) {
         poll_fn(|context| {
+            let paused = mem::take(&mut self.spawner.queue.borrow_mut().paused);
+            paused.into_iter().for_each(Waker::wake);
             loop {
-                let added = {
+                let waker = context.waker().clone();
+                let (added, replaced) = {
                     let mut queue = self.spawner.queue.borrow_mut();
-                    queue.waker = Some(context.waker().clone());
-                    std::mem::take(&mut queue.futures)
+                    (mem::take(&mut queue.futures), queue.waker.replace(waker))
                 };
+                drop(replaced);
                 let any = !added.is_empty();
                 self.running.extend(added);
                 match self.running.poll_next_unpin(context) {
@@ -70,7 +91,14 @@ impl Nursery {
                     Poll::Ready(None) | Poll::Pending if any => {}
                     Poll::Ready(None) | Poll::Pending => {
                         // What was polled may have added more.
-                        if self.spawner.queue.borrow().futures.is_empty() {
+                        let queue = self.spawner.queue.borrow();
+                        let is_paused = !queue.paused.is_empty();
+                        let is_empty = queue.futures.is_empty();
+                        drop(queue);
+                        if is_empty {
+                            if is_paused {
+                                context.waker().wake_by_ref();
+                            }
                             return Poll::Pending;
                         }
                     }
@@ -86,10 +114,10 @@ impl Drop for Nursery {
         // The futures hold spawners, so what is not taken up yet would keep itself alive.
         let mut queue = self.spawner.queue.borrow_mut();
         queue.closed = true;
-        let futures = std::mem::take(&mut queue.futures);
-        queue.waker = None;
+        let futures = mem::take(&mut queue.futures);
+        let (waker, paused) = (queue.waker.take(), mem::take(&mut queue.paused));
         drop(queue);
-        drop(futures);
+        drop((futures, waker, paused));
     }
 }
 
@@ -112,6 +140,21 @@ mod tests {
         });
         assert_eq!(nursery.run().now_or_never(), None);
         assert_eq!(ran.get(), 2);
+    }
+
+    #[test]
+    fn a_paused_future_goes_on_at_the_next_poll() {
+        let mut nursery = Nursery::default();
+        let (spawner, ran) = (nursery.spawner(), Rc::new(Cell::new(false)));
+        let (inner, flag) = (spawner.clone(), Rc::clone(&ran));
+        spawner.spawn(async move {
+            inner.pause().await;
+            flag.set(true);
+        });
+        assert_eq!(nursery.run().now_or_never(), None);
+        assert!(!ran.get());
+        assert_eq!(nursery.run().now_or_never(), None);
+        assert!(ran.get());
     }
 
     #[test]

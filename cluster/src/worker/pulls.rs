@@ -16,12 +16,7 @@ use crate::broker::{Broker, BrokerError, Consumer, Pulled, Puller};
 /// When the worker ends, it goes on until all requests have ended: what they still bring is given
 /// back, instead of being left to its lease.
 pub(super) async fn pull<B: Broker>(shared: Rc<Shared<B>>) {
-    tokio::select! {
-        biased;
-        () = pull_until_ended(&shared) => {}
-        // No request can be under way if nothing is pulled yet.
-        () = shared.ending(), if false => {}
-    }
+    pull_until_ended(&shared).await;
     shared.pulls_ended.set(true);
     shared.settled.notify_one();
 }
