@@ -1,0 +1,143 @@
+//! Where handles resolve. Callbacks, wakers and decoders are user code, so they run on a thread of
+//! their own, and a slow one delays no lease and no publish.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use futurepool::{JoinError, Payload, TaskJob};
+
+use crate::submitter::metrics::{Counters, EndKind};
+use crate::submitter::window::Permit;
+
+/// What resolves the handles.
+pub(crate) trait Resolve: fmt::Debug {
+    /// Takes an end. Must not block.
+    fn resolve(&self, end: End);
+}
+
+/// A handle and its outcome. Dropping it delivers nothing: its job resolves as cancelled.
+pub(crate) struct End {
+    pub(crate) target: Target,
+    /// The encoded output.
+    pub(crate) result: Result<Bytes, JoinError>,
+    /// `None` for what was attached: it is not in the books.
+    pub(crate) booked: Option<(Permit, Arc<Counters>)>,
+}
+
+/// What resolves.
+pub(crate) enum Target {
+    Job(TaskJob),
+    /// A handle of a detached job.
+    Attached(Box<dyn FnOnce(Result<Payload, JoinError>) + Send>),
+}
+
+impl End {
+    /// Counts the end, and resolves the handle.
+    pub(crate) fn deliver(self) {
+        let Self {
+            target,
+            result,
+            booked,
+        } = self;
+        let task = match &target {
+            Target::Job(job) => job.name(),
+            Target::Attached(_) => "",
+        };
+        let result = result.and_then(|output| {
+            Payload::from_bytes(&output).map_err(|error| {
+                let text = format!("the output could not be decoded: {error}");
+                JoinError::codec(task, text, true)
+            })
+        });
+        if let Some((_, counters)) = &booked {
+            counters.on_end(match &result {
+                Ok(_) => EndKind::Completed,
+                Err(error) => EndKind::of(error),
+            });
+        }
+        let _flag = Resolving::begin();
+        let resolve = || match (target, result) {
+            (Target::Job(job), Ok(output)) => job.resolve(output),
+            (Target::Job(job), Err(error)) => drop(job.fail(error)),
+            (Target::Attached(resolve), result) => resolve(result),
+        };
+        // The crate catches what callbacks and decoders throw. A waker is called without a net.
+        if catch_unwind(AssertUnwindSafe(resolve)).is_err() {
+            tracing::error!("a waker of a job's handle has panicked");
+        }
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("End").finish_non_exhaustive()
+    }
+}
+
+thread_local! {
+    static RESOLVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns whether this thread resolves handles now, so that it must not wait for a permit.
+pub(crate) fn is_resolving() -> bool {
+    RESOLVING.get()
+}
+
+struct Resolving(bool);
+
+impl Resolving {
+    fn begin() -> Self {
+        Self(RESOLVING.replace(true))
+    }
+}
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        RESOLVING.set(self.0);
+    }
+}
+
+/// Resolves on the thread that calls. For the model.
+#[derive(Debug)]
+#[cfg_attr(not(test), expect(dead_code))]
+pub(crate) struct ResolveHere;
+
+impl Resolve for ResolveHere {
+    fn resolve(&self, end: End) {
+        end.deliver();
+    }
+}
+
+/// Resolves on a thread, in order. The window bounds how many ends wait for it.
+///
+/// Dropping it ends the thread after what was sent to it.
+#[derive(Debug)]
+pub(crate) struct ResolverThread {
+    ends: Sender<End>,
+}
+
+impl ResolverThread {
+    /// Starts the thread.
+    pub(crate) fn spawn(name: &str) -> io::Result<(Self, JoinHandle<()>)> {
+        let (ends, queue) = channel::<End>();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || queue.into_iter().for_each(End::deliver))?;
+        Ok((Self { ends }, thread))
+    }
+}
+
+impl Resolve for ResolverThread {
+    fn resolve(&self, end: End) {
+        // The thread ends only after its sender, so the fallback is never needed.
+        if let Err(error) = self.ends.send(end) {
+            error.0.deliver();
+        }
+    }
+}
