@@ -1273,9 +1273,17 @@ impl<F> SubmitError<F> {
         (self.reason, job.unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the same error with another job.
+    /// Returns the same error with what `f` makes of the job.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = futurepool::SubmitError::full("job").map(str::len);
+    /// assert!(error.is_full());
+    /// assert_eq!(error.into_inner(), 3);
+    /// ```
     #[cfg(feature = "task")]
-    pub(crate) fn map<G>(self, f: impl FnOnce(F) -> G) -> SubmitError<G> {
+    pub fn map<G>(self, f: impl FnOnce(F) -> G) -> SubmitError<G> {
         let (reason, job) = self.into_parts();
         SubmitError::new(reason, f(job))
     }

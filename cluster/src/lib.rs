@@ -1,16 +1,38 @@
-//! Runs `futurepool`'s tasks on workers on any number of machines.
+//! Runs the tasks of `futurepool` on workers on any number of machines, over NATS JetStream.
+//! [`Cluster::submit`] returns the same [`JoinHandle`](futurepool::JoinHandle) as a pool of threads
+//! or of processes.
+//!
+//! ```text
+//!  submitter:  Cluster ── window, encode ──► I/O thread: submitter::Core ──┐
+//!                 ▲                                                        ├─► Broker ─► a server,
+//!                 └── JoinHandle ◄── resolver thread ◄─────────────────────┤             or memory
+//!  worker:     Worker ──► I/O thread: worker::Core ──► any TaskExecutor    │
+//!                                          └───────────────────────────────┘
+//! ```
 
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub(crate) mod broker;
-#[allow(dead_code)]
-pub(crate) mod janitor;
-pub(crate) mod protocol;
-#[allow(dead_code)]
-pub(crate) mod submitter;
-#[allow(dead_code)]
-pub(crate) mod worker;
+// Maintainers: begin with `docs/cluster.md` (the protocol), then `broker/mod.rs`, `worker/job.rs`
+// (the life of a delivery) and `submitter/job.rs` (the life of a job).
+
+mod broker;
+mod cluster;
+mod error;
+mod io;
+mod namespace;
+mod protocol;
+mod server;
+mod submitter;
+mod worker;
+mod worker_face;
 
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;
+
+pub use broker::memory::MemoryBroker;
+pub use cluster::{Cluster, ClusterBuilder, Metrics, Shutdown, SubmitAsync};
+pub use error::{ConnectError, WorkerError};
+pub use server::Server;
+pub use worker_face::{ConnectedWorker, DrainHandle, Worker};

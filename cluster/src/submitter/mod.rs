@@ -237,9 +237,17 @@ impl Handle {
 
     /// Submits a job. Waits while the window or the queue is full. Dropping the future submits
     /// nothing, and resolves the job as cancelled.
-    pub(crate) async fn submit_async(&self, job: TaskJob) {
-        let permit = self.shared.window.acquire().await;
-        self.submit_with(permit, job);
+    pub(crate) async fn submit_async(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
+        match self.shared.window.acquire().await {
+            Ok(permit) => {
+                self.submit_with(Ok(permit), job);
+                Ok(())
+            }
+            Err(_) => {
+                self.shared.counters.on_reject();
+                Err(SubmitError::because(self.closed(), job))
+            }
+        }
     }
 
     /// Submits a job if there is room.

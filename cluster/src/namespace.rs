@@ -1,0 +1,117 @@
+//! What the members of a namespace agree on, and how they check it.
+
+use std::process;
+use std::time::Duration;
+
+use crate::error::ConnectError;
+use crate::protocol::settings::Settings;
+
+/// The options that clusters and workers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+    pub(crate) queue: String,
+    pub(crate) settings: Settings,
+}
+
+/// The shortest lease: a key of the living is written six times in it.
+const MIN_LEASE: Duration = Duration::from_millis(600);
+
+/// The longest name of a namespace or a queue.
+const MAX_NAME: usize = 128;
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            queue: "default".to_owned(),
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl Namespace {
+    pub(crate) fn check(&self) -> Result<(), ConnectError> {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let name = &self.name;
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_word) {
+            let problem = format!(
+                "{name:?} is not a name: use up to {MAX_NAME} letters, digits, `-` and `_`"
+            );
+            return Err(ConnectError::invalid("namespace", problem));
+        }
+        if self.queue.is_empty() || self.queue.len() > MAX_NAME {
+            let problem = format!("it must have 1 to {MAX_NAME} bytes");
+            return Err(ConnectError::invalid("queue", problem));
+        }
+        let Settings {
+            lease,
+            replicas,
+            queue_bytes,
+        } = self.settings;
+        if lease < MIN_LEASE {
+            let problem = format!("{lease:?} is too short: use at least {MIN_LEASE:?}");
+            return Err(ConnectError::invalid("lease", problem));
+        }
+        if !(1..=5).contains(&replicas) {
+            let problem = format!("{replicas} is not possible: use 1, 3 or 5");
+            return Err(ConnectError::invalid("replicas", problem));
+        }
+        if queue_bytes == 0 || i64::try_from(queue_bytes).is_err() {
+            let problem = "it must be at least 1, and at most `i64::MAX`";
+            return Err(ConnectError::invalid("queue_bytes", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Returns what people call this process: `host/pid`.
+pub(crate) fn process_name() -> String {
+    format!("{}/{}", host(), process::id())
+}
+
+/// Returns the name of this machine.
+pub(crate) fn host() -> String {
+    let name = gethostname::gethostname();
+    match name.to_string_lossy().trim() {
+        "" => "unknown".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Puts the identity of a peer, if it has one, before its id.
+pub(crate) fn with_identity(identity: Option<&str>, id: &str) -> String {
+    match identity {
+        None => id.to_owned(),
+        Some(identity) => format!("{identity}.{id}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_limits_are_checked() {
+        let check = |change: fn(&mut Namespace)| {
+            let mut namespace = Namespace::default();
+            change(&mut namespace);
+            namespace.check().map_err(|error| error.to_string())
+        };
+        assert_eq!(check(|_| {}), Ok(()));
+        let bad: [(fn(&mut Namespace), &str); 7] = [
+            (|n| n.name = String::new(), "namespace"),
+            (|n| n.name = "a.b".into(), "namespace"),
+            (|n| n.name = "a b".into(), "namespace"),
+            (|n| n.queue = String::new(), "queue"),
+            (|n| n.settings.lease = Duration::from_millis(5), "lease"),
+            (|n| n.settings.replicas = 0, "replicas"),
+            (|n| n.settings.queue_bytes = 0, "queue_bytes"),
+        ];
+        for (change, option) in bad {
+            let error = check(change).unwrap_err();
+            assert!(error.starts_with(&format!("invalid `{option}`")), "{error}");
+        }
+        assert_eq!(check(|n| n.queue = "any text: ok".into()), Ok(()));
+    }
+}
