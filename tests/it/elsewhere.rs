@@ -347,20 +347,22 @@ fn a_job_of_a_call_knows_where_it_was_made() {
 
 #[test]
 fn a_map_submits_no_more_ahead_than_its_executor_wants() {
-    for (buffer, expected) in [(None, 3), (Some(5), 5)] {
-        let (jobs, queue) = mpsc::sync_channel(100);
-        let executor: &dyn TaskExecutor = &&Bounded(jobs);
-        let mut map = executor.map_tasks((0..).map(double::call));
-        if let Some(calls) = buffer {
-            map = map.buffer_size(calls);
+    within(LONG, "maps that submit too much ahead block", || {
+        for (buffer, expected) in [(None, 3), (Some(5), 5)] {
+            let (jobs, queue) = mpsc::sync_channel(100);
+            let executor: &dyn TaskExecutor = &&Bounded(jobs);
+            let mut map = executor.map_tasks((0..).map(double::call));
+            if let Some(calls) = buffer {
+                map = map.buffer_size(calls);
+            }
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(map.poll_next_unpin(&mut context).is_pending());
+            let jobs: Vec<TaskJob> = queue.try_iter().collect();
+            assert_eq!(jobs.len(), expected);
+            jobs.into_iter().for_each(TaskJob::run_here);
+            assert_eq!(map.wait_next().unwrap().unwrap(), 0);
         }
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(map.poll_next_unpin(&mut context).is_pending());
-        let jobs: Vec<TaskJob> = queue.try_iter().collect();
-        assert_eq!(jobs.len(), expected);
-        jobs.into_iter().for_each(TaskJob::run_here);
-        assert_eq!(map.wait_next().unwrap().unwrap(), 0);
-    }
+    });
 }
 
 // Names.
