@@ -197,35 +197,37 @@ fn a_running_encoded_call_sees_the_cancel_request() {
 
 #[test]
 fn a_full_pool_gives_a_job_back() {
-    let pool = bounded_pool(1, 1);
-    let blocked = block_workers(&pool, 1);
-    let (first, queued) = TaskJob::new(double::call(1));
-    pool.try_execute_task(first).unwrap();
-    let (second, handle) = TaskJob::new(double::call(2));
-    let by_reference: &dyn TaskExecutor = &&pool;
-    let error = by_reference.try_execute_task(second).unwrap_err();
-    assert!(error.is_full(), "{error}");
-    error.into_inner().run_here();
-    assert_eq!(handle.join().unwrap(), 4);
-    blocked.release();
-    assert_eq!(queued.join().unwrap(), 2);
-    // Cancelled in the queue of the pool.
-    let blocked = block_workers(&pool, 1);
-    let (third, handle) = TaskJob::new(double::call(3));
-    pool.try_execute_task(third).unwrap();
-    assert!(handle.cancel());
-    assert_eq!(pool.metrics().queued, 0);
-    blocked.release();
+    within(LONG, "a pool that blocks", || {
+        let pool = bounded_pool(1, 1);
+        let blocked = block_workers(&pool, 1);
+        let (first, queued) = TaskJob::new(double::call(1));
+        pool.try_execute_task(first).unwrap();
+        let (second, handle) = TaskJob::new(double::call(2));
+        let by_reference: &dyn TaskExecutor = &&pool;
+        let error = by_reference.try_execute_task(second).unwrap_err();
+        assert!(error.is_full(), "{error}");
+        error.into_inner().run_here();
+        assert_eq!(handle.join().unwrap(), 4);
+        blocked.release();
+        assert_eq!(queued.join().unwrap(), 2);
+        // Cancelled in the queue of the pool.
+        let blocked = block_workers(&pool, 1);
+        let (third, handle) = TaskJob::new(double::call(3));
+        pool.try_execute_task(third).unwrap();
+        assert!(handle.cancel());
+        assert_eq!(pool.metrics().queued, 0);
+        blocked.release();
 
-    let (limited, _handle) = TaskJob::new(double::call(3).time_limit(LONG));
-    let error = pool.try_execute_task(limited).unwrap_err();
-    assert!(error.is_refused() && !error.is_full(), "{error}");
-    pool.shutdown().join();
-    let (late, handle) = TaskJob::new(double::call(4));
-    let error = pool.try_execute_task(late).unwrap_err();
-    assert!(error.is_shutdown(), "{error}");
-    drop(error);
-    assert!(handle.join().unwrap_err().is_cancelled());
+        let (limited, _handle) = TaskJob::new(double::call(3).time_limit(LONG));
+        let error = pool.try_execute_task(limited).unwrap_err();
+        assert!(error.is_refused() && !error.is_full(), "{error}");
+        pool.shutdown().join();
+        let (late, handle) = TaskJob::new(double::call(4));
+        let error = pool.try_execute_task(late).unwrap_err();
+        assert!(error.is_shutdown(), "{error}");
+        drop(error);
+        assert!(handle.join().unwrap_err().is_cancelled());
+    });
 }
 
 /// Has a queue with room for one job.
@@ -252,18 +254,20 @@ impl TaskExecutor for Bounded {
 
 #[test]
 fn an_executor_elsewhere_gives_the_call_back() {
-    let (jobs, queue) = mpsc::sync_channel(1);
-    let executor: Box<dyn TaskExecutor> = Box::new(Bounded(jobs));
-    let first = executor.try_submit_task(double::call(1)).unwrap();
-    let error = executor.try_submit_task(double::call(2)).unwrap_err();
-    assert!(error.is_full() && !error.is_shutdown(), "{error}");
-    assert_eq!(error.into_inner().run(), 4);
-    queue.recv().unwrap().run_here();
-    assert_eq!(first.join().unwrap(), 2);
-    drop(queue);
-    let error = executor.try_submit_task(double::call(3)).unwrap_err();
-    assert!(error.is_shutdown(), "{error}");
-    assert_eq!(error.into_inner().run(), 6);
+    within(LONG, "an executor that blocks", || {
+        let (jobs, queue) = mpsc::sync_channel(1);
+        let executor: Box<dyn TaskExecutor> = Box::new(Bounded(jobs));
+        let first = executor.try_submit_task(double::call(1)).unwrap();
+        let error = executor.try_submit_task(double::call(2)).unwrap_err();
+        assert!(error.is_full() && !error.is_shutdown(), "{error}");
+        assert_eq!(error.into_inner().run(), 4);
+        queue.recv().unwrap().run_here();
+        assert_eq!(first.join().unwrap(), 2);
+        drop(queue);
+        let error = executor.try_submit_task(double::call(3)).unwrap_err();
+        assert!(error.is_shutdown(), "{error}");
+        assert_eq!(error.into_inner().run(), 6);
+    });
 }
 
 /// Refuses each job, after what it does with it.
