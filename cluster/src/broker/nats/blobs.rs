@@ -251,7 +251,7 @@ pub(super) async fn delete(link: &Link, names: &Names, name: &str) -> Result<(),
     let Some(found) = place.find(link, name).await? else {
         return Ok(());
     };
-    messages::delete(link, &place.stream, found.seq).await?;
+    messages::delete(link, &place.stream, found.seq, false).await?;
     place.purge(link, &found.meta.nuid).await
 }
 

@@ -7,12 +7,16 @@ use super::api::{
     Success, number,
 };
 use super::link::Link;
+use super::messages::{self, Look};
 use super::names::{self, Names};
 use super::stores;
 use crate::broker::{BrokerError, Consumer, ConsumerInfo, Store};
 
 /// How long a consumer of outcomes stays when nothing pulls.
 const RESULTS_UNUSED: Duration = Duration::from_secs(3600);
+
+/// How long after a first look a consumer is looked at again, before it is made anew.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// How many requests for messages may wait at a consumer.
 const MAX_WAITING: i64 = 4096;
@@ -42,7 +46,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Makes a consumer that is missing, or that is ahead of its stream.
+/// Makes a consumer that is missing, or that would pass over messages.
 pub(super) async fn ensure(
     link: &Link,
     names: &Names,
@@ -50,20 +54,50 @@ pub(super) async fn ensure(
     lease: Duration,
 ) -> Result<(), BrokerError> {
     let (stream, name) = names.consumer(consumer);
-    let found = match info(link, stream, &name).await {
-        Ok(found) => found,
-        Err(error) if error.is(number::CONSUMER_NOT_FOUND) => {
-            return create(link, stream, &config(names, consumer, &name, lease)).await;
+    let config = config(names, consumer, &name, lease);
+    for look in 1.. {
+        let found = match info(link, stream, &name).await {
+            Ok(found) => found,
+            Err(error) if error.is(number::CONSUMER_NOT_FOUND) => {
+                return create(link, stream, &config).await;
+            }
+            Err(error) => return Err(stores::failed(link, error, stream)),
+        };
+        if !passes_over(link, stream, &config.filter_subject, &found).await? {
+            return Ok(());
         }
-        Err(error) => return Err(stores::failed(link, error, stream)),
-    };
-    // The stream is read after the consumer, which may only have advanced since.
-    let last = stores::state(link, stream).await?.last;
-    if found.delivered.stream_seq.max(found.ack_floor.stream_seq) > last {
-        delete(link, names, consumer).await?;
-        return create(link, stream, &config(names, consumer, &name, lease)).await;
+        if look == 2 {
+            break;
+        }
+        // With replicas, an acknowledged message may take a moment to vanish.
+        tokio::time::sleep(SECOND_LOOK).await;
     }
-    Ok(())
+    delete(link, names, consumer).await?;
+    create(link, stream, &config).await
+}
+
+/// Returns whether there are, or will be, messages that a consumer takes for done.
+///
+/// That is so after the stream was rolled back, and the consumer was not. A killed server of a
+/// version before 2.10 can bring back acknowledged messages, too. Both look the same, so both are
+/// delivered again.
+async fn passes_over(
+    link: &Link,
+    stream: &str,
+    filter: &str,
+    consumer: &ConsumerState,
+) -> Result<bool, BrokerError> {
+    // The stream is read after the consumer, and may only have grown since.
+    let last = stores::state(link, stream).await?.last;
+    let floor = consumer.ack_floor.stream_seq;
+    if consumer.delivered.stream_seq.max(floor) > last {
+        return Ok(true);
+    }
+    if floor == 0 {
+        return Ok(false);
+    }
+    let first = messages::look(link, stream, Look::Next(1, filter)).await?;
+    Ok(first.is_some_and(|first| first.seq <= floor))
 }
 
 async fn info(link: &Link, stream: &str, name: &str) -> Result<ConsumerState, ApiFailure> {

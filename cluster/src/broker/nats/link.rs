@@ -4,7 +4,7 @@
 //! its request. The same task fails the requests whose connection broke, and those without answer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,8 +75,12 @@ pub(super) struct Shared {
     calls: Mutex<Calls>,
     connection: watch::Sender<Connection>,
     error: Mutex<Option<Arc<str>>>,
+    /// What the server has last said that this peer may not do.
+    forbidden: Mutex<Option<Arc<str>>>,
     changed: Notify,
     timeout_millis: AtomicU64,
+    /// Whether the server remembers deletes after it was killed: see [`Link::notes_deletes`].
+    notes_deletes: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,8 +98,10 @@ impl Shared {
             calls: Mutex::default(),
             connection: watch::Sender::new(connection),
             error: Mutex::default(),
+            forbidden: Mutex::default(),
             changed: Notify::new(),
             timeout_millis: AtomicU64::new(0),
+            notes_deletes: AtomicBool::new(false),
         };
         shared.set_timeout(timeout);
         Arc::new(shared)
@@ -114,6 +120,9 @@ impl Shared {
     pub(super) fn event(&self, event: Event) {
         match event {
             Event::ServerError(ServerError::Other(text)) => {
+                if text.contains("Permissions Violation") {
+                    *lock(&self.forbidden) = Some(text.as_str().into());
+                }
                 if let Some(subject) = violation(&text) {
                     self.refuse(subject, &text);
                 }
@@ -178,6 +187,11 @@ impl Shared {
             connected,
             error,
         };
+        let replaced = self.connection.borrow().generation != generation;
+        if replaced {
+            let notes = client.is_server_compatible(2, 10, 0);
+            self.notes_deletes.store(notes, Ordering::Relaxed);
+        }
         self.connection.send_if_modified(|known| {
             let changed = *known != now;
             *known = now;
@@ -242,12 +256,23 @@ impl Link {
             Arc::clone(&prefix),
             dropped,
         ));
-        Ok(Self {
+        let link = Self {
             client,
             shared,
             prefix,
             _alive,
-        })
+        };
+        // Shows whether this peer may publish and subscribe at all.
+        match link.round_trip().await {
+            Err(BrokerError::Unreachable(text)) => Err(link.explain(text)),
+            other => other.map(|()| link),
+        }
+    }
+
+    /// Says that the server forbids something, if that is known to be the reason of a silence.
+    fn explain(&self, text: Arc<str>) -> BrokerError {
+        let forbidden = lock(&self.shared.forbidden).take();
+        forbidden.map_or(BrokerError::Unreachable(text), BrokerError::Refused)
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -256,6 +281,18 @@ impl Link {
 
     pub(super) fn connection(&self) -> watch::Receiver<Connection> {
         self.shared.connection.subscribe()
+    }
+
+    /// Returns whether the server remembers what was deleted when it is killed, even if it does not
+    /// overwrite it.
+    pub(super) fn notes_deletes(&self) -> bool {
+        self.shared.notes_deletes.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests wait for their answers.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.shared.calls).waiting.len()
     }
 
     pub(super) fn set_timeout(&self, timeout: Duration) {

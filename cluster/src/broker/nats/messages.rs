@@ -130,13 +130,23 @@ pub(super) async fn look_in(
 }
 
 /// Removes a message. Returns `false` if it was not there.
-pub(super) async fn delete(link: &Link, stream: &str, seq: u64) -> Result<bool, BrokerError> {
+///
+/// If it is `lasting`, the message stays away after the server was killed. Servers before 2.10
+/// forget what was deleted unless they overwrite it. Later ones note what is deleted, and overwriting
+/// would be slow there. A killed server may bring back others, such as a claim: it does no harm after
+/// its job, which must never come back without its claim.
+pub(super) async fn delete(
+    link: &Link,
+    stream: &str,
+    seq: u64,
+    lasting: bool,
+) -> Result<bool, BrokerError> {
     if seq == 0 {
         return Ok(false);
     }
     let request = DeleteMessage {
         seq,
-        no_erase: true,
+        no_erase: !lasting || link.notes_deletes(),
     };
     let subject = format!("$JS.API.STREAM.MSG.DELETE.{stream}");
     match link.api::<Success>(subject, &request).await {

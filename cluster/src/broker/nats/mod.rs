@@ -16,8 +16,11 @@ mod link;
 mod messages;
 mod names;
 pub(crate) mod options;
+pub(crate) mod permissions;
 mod puller;
 mod stores;
+#[cfg(test)]
+mod tests;
 mod time;
 mod token;
 mod watch;
@@ -142,7 +145,8 @@ impl Broker for Nats {
     }
 
     async fn delete(&self, store: Store, seq: u64) -> Result<bool, BrokerError> {
-        messages::delete(&self.link, self.names.stream(store), seq).await
+        let lasting = store == Store::Jobs;
+        messages::delete(&self.link, self.names.stream(store), seq, lasting).await
     }
 
     async fn info(&self, store: Store) -> Result<StoreInfo, BrokerError> {

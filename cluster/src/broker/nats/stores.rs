@@ -164,14 +164,15 @@ pub(super) async fn ensure(
         .ok_or_else(|| other_settings(stream, "its description has no settings"))?;
     check(&found.config, &jobs(names, &settings))?;
 
-    let mut wanted = vec![results(names, names.identity(), &settings)];
+    let mut wanted = Vec::new();
     if create {
-        let identities = identities.iter().map(String::as_str).map(Some);
-        for identity in identities.chain([None]) {
-            if identity != names.identity() {
-                wanted.push(results(names, identity, &settings));
-            }
+        let identities = identities.iter().map(|identity| Some(identity.as_str()));
+        for identity in identities.chain([None, names.identity()]) {
+            wanted.push(results(names, identity, &settings));
         }
+    } else if names.identity().is_none() {
+        // A peer with an identity may be a worker, which has no results of its own.
+        wanted.push(results(names, None, &settings));
     }
     for store in [Store::Claims, Store::Live, Store::Kept] {
         wanted.push(keys(names, store, &settings));
