@@ -192,6 +192,11 @@ impl Live {
         }
     }
 
+    /// Returns whether the peer with this key has said that it leaves.
+    pub(crate) fn has_left(&self, key: &str) -> bool {
+        self.peers.get(key).is_some_and(|peer| peer.left)
+    }
+
     /// Returns what the peer with this key said last. `None` if it left, or said nothing yet.
     pub(crate) fn value(&self, key: &str) -> Option<&Arc<LiveValue>> {
         self.peers.get(key)?.value.as_ref()

@@ -11,7 +11,7 @@
 //! | never | dead | cancelled if it is detached; remove the message and the claim |
 //! | lost | alive, unknown | leave it to the writer |
 //! | lost | dead | lost |
-//! | returns, malformed | | lost: no worker writes it for such a job |
+//! | returns, malformed | | of a newer peer: look again later; lost once the message is old |
 
 use std::time::Duration;
 
@@ -47,19 +47,24 @@ pub(super) enum Decision {
 /// Decides about `found`: its sequence, and the claim unless it is malformed.
 ///
 /// `me` is the key of this worker, `nonce` that of the claim which it wanted. `writer` is judged
-/// only if `found` is the claim of another peer.
+/// only if `found` is the claim of another peer. `is_young`: the message was stored lately.
 pub(super) fn decide(
     me: &str,
     nonce: u64,
     detached: bool,
     found: Option<(u64, Option<&Claim>)>,
     writer: Judgement,
+    is_young: bool,
 ) -> Decision {
+    let unreadable = match is_young {
+        true => Decision::Later,
+        false => Decision::Lost,
+    };
     let Some((seq, claim)) = found else {
         return Decision::Create;
     };
     let Some(claim) = claim else {
-        return Decision::Lost;
+        return unreadable;
     };
     let dead = writer == Judgement::Dead;
     match claim.state {
@@ -71,7 +76,7 @@ pub(super) fn decide(
         ClaimState::Never => Decision::Never { abandoned: dead },
         ClaimState::Lost if dead => Decision::Lost,
         ClaimState::Lost => Decision::Later,
-        ClaimState::Returns => Decision::Lost,
+        ClaimState::Returns => unreadable,
     }
 }
 
@@ -98,7 +103,14 @@ impl<B: Broker> Job<B> {
                 .map_or(Judgement::Unknown, |by| self.shared.judge(by));
             let (key, nonce) = (&self.shared.key, self.held.nonce);
             let seen = found.as_ref().map(|(seq, claim)| (*seq, claim.as_ref()));
-            match decide(key, nonce, self.held.detached, seen, writer) {
+            match decide(
+                key,
+                nonce,
+                self.held.detached,
+                seen,
+                writer,
+                self.is_young(),
+            ) {
                 Decision::Create => continue,
                 Decision::Mine(seq) => break seq,
                 Decision::Never { abandoned } => {
@@ -314,12 +326,18 @@ mod tests {
         use Judgement::{Alive, Dead, Unknown};
         let row = |state, by: &str, writer, detached| {
             let claim = claim(state, by, 9);
-            decide("w.me", 7, detached, Some((5, Some(&claim))), writer)
+            decide("w.me", 7, detached, Some((5, Some(&claim))), writer, false)
         };
-        assert_eq!(decide("w.me", 7, false, None, Unknown), Decision::Create);
+        assert_eq!(
+            decide("w.me", 7, false, None, Unknown, false),
+            Decision::Create
+        );
         let mine = claim(Held, "w.me", 7);
         let found = Some((5, Some(&mine)));
-        assert_eq!(decide("w.me", 7, false, found, Unknown), Decision::Mine(5));
+        assert_eq!(
+            decide("w.me", 7, false, found, Unknown, false),
+            Decision::Mine(5)
+        );
         assert_eq!(row(Held, "w.me", Alive, false), Decision::Lost);
         for writer in [Alive, Unknown] {
             let ask = Decision::Ask { nonce: 9 };
@@ -336,7 +354,9 @@ mod tests {
         }
         assert_eq!(row(Lost, "c.x", Dead, false), Decision::Lost);
         assert_eq!(row(Returns, "w.x", Alive, false), Decision::Lost);
-        let malformed = decide("w.me", 7, false, Some((5, None)), Unknown);
-        assert_eq!(malformed, Decision::Lost);
+        for (is_young, decision) in [(true, Decision::Later), (false, Decision::Lost)] {
+            let malformed = decide("w.me", 7, false, Some((5, None)), Unknown, is_young);
+            assert_eq!(malformed, decision);
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::intake::Intake;
 use super::nursery::{Nursery, Spawner};
 use super::runner::Runner;
 use super::{Failure, Options};
-use super::{connection, drain, inbox, lease, living, pulls};
+use super::{connection, drain, housekeeping, inbox, lease, living, pulls};
 use crate::broker::{Broker, BrokerError, Connection, Consumer};
 use crate::protocol::live::{Judgement, Live};
 use crate::protocol::names;
@@ -53,6 +53,7 @@ impl<B: Broker> Core<B> {
         spawner.spawn(inbox::listen(Rc::clone(&shared)));
         spawner.spawn(lease::extend(Rc::clone(&shared)));
         spawner.spawn(pulls::pull(Rc::clone(&shared)));
+        spawner.spawn(housekeeping::keep_clean(Rc::clone(&shared)));
         let result = tokio::select! {
             biased;
             result = drain::until_done(&shared) => result,
@@ -81,6 +82,8 @@ pub(super) struct Shared<B: Broker> {
     pub(super) clock: RefCell<ServerClock>,
     rng: RefCell<fastrand::Rng>,
     pub(super) intake: RefCell<Intake>,
+    /// Deliveries that wait for a slot, or are about to.
+    pub(super) waiting: Cell<usize>,
     /// One permit for each slot. Closed when the worker takes no more jobs.
     pub(super) slots: Arc<Semaphore>,
     /// The deliveries that this worker holds, by the ids of their jobs.
@@ -102,6 +105,8 @@ pub(super) struct Shared<B: Broker> {
     pub(super) lives: Cell<usize>,
     /// A life has ended, or the pulls have.
     pub(super) settled: Notify,
+    /// When the own key was sent that was confirmed last.
+    pub(super) confirmed: Cell<Option<Instant>>,
     complained: Cell<Option<Instant>>,
 }
 
@@ -128,6 +133,7 @@ impl<B: Broker> Shared<B> {
             rng: RefCell::new(fastrand::Rng::with_seed(options.seed)),
             intake: RefCell::new(Intake::new(options.slots, consumers.len())),
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
+            waiting: Cell::new(0),
             held: RefCell::default(),
             changed: Notify::new(),
             ready: watch::Sender::new(None),
@@ -138,6 +144,7 @@ impl<B: Broker> Shared<B> {
             pulls_ended: Cell::new(false),
             lives: Cell::new(0),
             settled: Notify::new(),
+            confirmed: Cell::new(None),
             complained: Cell::new(None),
             broker,
             options,
@@ -161,6 +168,21 @@ impl<B: Broker> Shared<B> {
     /// Returns whether no job will ever be taken again.
     pub(super) fn is_ending(&self) -> bool {
         self.control.is_draining() || self.failure.borrow().is_some()
+    }
+
+    /// Returns how many slots have no job, nor one that waits for them.
+    pub(super) fn free_slots(&self) -> usize {
+        let free = self.slots.available_permits();
+        free.saturating_sub(self.waiting.get())
+    }
+
+    /// Returns whether the own key was written within so many periods.
+    ///
+    /// After four others judge this worker dead, and declare its jobs lost.
+    pub(super) fn is_known_alive(&self, periods: u32) -> bool {
+        let limit = self.options.settings.live_period() * periods;
+        let confirmed = self.confirmed.get();
+        confirmed.is_some_and(|at| at.elapsed() <= limit)
     }
 
     fn is_paused(&self) -> bool {

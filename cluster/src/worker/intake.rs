@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// Jobs that run for longer are not taken ahead: another worker may be free sooner.
 const PREFETCH_BELOW: Duration = Duration::from_millis(20);
 
@@ -27,6 +29,8 @@ pub(super) struct Intake {
 struct Request {
     /// Messages that were asked for and did not come yet. `None`: nothing is asked for.
     wanted: Option<usize>,
+    /// By then its end must have come, or was lost.
+    overdue_at: Option<Instant>,
     /// Its last request brought something.
     is_hot: bool,
 }
@@ -77,8 +81,8 @@ impl Intake {
     ///
     /// There is at most one request a consumer. The consumers that are busy share the room, and
     /// each of the others is asked for one message, so that none is left out. What comes beyond
-    /// the limit then is given back.
-    pub(super) fn requests(&mut self, free: usize) -> Vec<(usize, usize)> {
+    /// the limit then is given back. `overdue_at`: when their ends must have come.
+    pub(super) fn requests(&mut self, free: usize, overdue_at: Instant) -> Vec<(usize, usize)> {
         let prefetches = self.prefetches();
         if free == 0 && !prefetches {
             return Vec::new();
@@ -109,6 +113,7 @@ impl Intake {
                 false => 1,
             };
             request.wanted = Some(batch);
+            request.overdue_at = Some(overdue_at);
             made.push((index, batch));
         }
         made
@@ -140,6 +145,20 @@ impl Intake {
         }
     }
 
+    /// Drops requests whose ends did not come in time. Returns when to look again.
+    pub(super) fn drop_overdue(&mut self, now: Instant) -> Option<Instant> {
+        for request in &mut self.requests {
+            if request.wanted.is_some() && request.overdue_at.is_some_and(|at| at <= now) {
+                *request = Request::default();
+            }
+        }
+        let asking = self
+            .requests
+            .iter()
+            .filter(|request| request.wanted.is_some());
+        asking.filter_map(|request| request.overdue_at).min()
+    }
+
     /// Returns whether anything is asked for.
     pub(super) fn is_asking(&self) -> bool {
         self.requests.iter().any(|request| request.wanted.is_some())
@@ -162,6 +181,10 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(1);
 
+    fn later() -> Instant {
+        Instant::now() + LONG
+    }
+
     #[test]
     fn no_more_than_twice_the_slots_are_held() {
         let mut intake = Intake::new(3, 1);
@@ -175,50 +198,61 @@ mod tests {
     #[test]
     fn it_asks_for_what_fits_the_free_slots() {
         let mut intake = Intake::new(4, 1);
-        assert_eq!(intake.requests(4), [(0, 4)]);
-        assert_eq!(intake.requests(4), []);
+        assert_eq!(intake.requests(4, later()), [(0, 4)]);
+        assert_eq!(intake.requests(4, later()), []);
         intake.on_delivery(0);
         intake.admit();
         intake.on_end(0, 0);
-        assert_eq!(intake.requests(3), [(0, 3)]);
+        assert_eq!(intake.requests(3, later()), [(0, 3)]);
         intake.on_break();
-        assert_eq!(intake.requests(0), []);
+        assert_eq!(intake.requests(0, later()), []);
     }
 
     #[test]
     fn short_jobs_are_taken_ahead_and_long_ones_are_not() {
         let mut intake = Intake::new(4, 1);
         intake.note_run(SHORT);
-        assert_eq!(intake.requests(4), [(0, 8)]);
+        assert_eq!(intake.requests(4, later()), [(0, 8)]);
         intake.on_break();
         (0..7).for_each(|_| assert!(intake.admit()));
         // One is too few for a request of its own.
-        assert_eq!(intake.requests(2), []);
+        assert_eq!(intake.requests(2, later()), []);
         intake.release();
-        assert_eq!(intake.requests(0), [(0, 2)]);
+        assert_eq!(intake.requests(0, later()), [(0, 2)]);
         intake.on_break();
         intake.note_run(LONG);
-        assert_eq!(intake.requests(0), []);
+        assert_eq!(intake.requests(0, later()), []);
     }
 
     #[test]
     fn each_consumer_is_asked_and_the_busy_ones_for_more() {
         let mut intake = Intake::new(4, 3);
-        assert_eq!(intake.requests(4), [(0, 1), (1, 1), (2, 1)]);
+        assert_eq!(intake.requests(4, later()), [(0, 1), (1, 1), (2, 1)]);
         intake.on_delivery(1);
         intake.on_end(1, 0);
-        assert_eq!(intake.requests(4), [(1, 4)]);
+        assert_eq!(intake.requests(4, later()), [(1, 4)]);
         intake.on_end(1, 4);
-        assert_eq!(intake.requests(4), [(1, 1)]);
+        assert_eq!(intake.requests(4, later()), [(1, 1)]);
     }
 
     #[test]
     fn it_knows_whether_it_asks() {
         let mut intake = Intake::new(1, 1);
         assert!(!intake.is_asking());
-        intake.requests(1);
+        intake.requests(1, later());
         assert!(intake.is_asking());
         intake.on_end(0, 1);
+        assert!(!intake.is_asking());
+    }
+
+    #[test]
+    fn a_request_whose_end_was_lost_is_made_again() {
+        let mut intake = Intake::new(1, 1);
+        let at = later();
+        intake.requests(1, at);
+        assert_eq!(intake.drop_overdue(at - LONG / 2), Some(at));
+        assert!(intake.is_asking());
+        assert_eq!(intake.drop_overdue(at), None);
         assert!(!intake.is_asking());
     }
 }

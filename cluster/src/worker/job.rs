@@ -159,6 +159,8 @@ pub(super) struct Job<B: Broker> {
     time: ServerTime,
     /// The sequence of its claim, once this worker has it.
     pub(super) claimed: Cell<Option<u64>>,
+    /// It is counted as one that waits for a slot.
+    waits: Cell<bool>,
     /// Its outcome is that it is lost.
     pub(super) is_lost: Cell<bool>,
 }
@@ -173,6 +175,10 @@ impl<B: Broker> Job<B> {
         time: ServerTime,
     ) -> Self {
         shared.lives.set(shared.lives.get() + 1);
+        let waits = held.admitted.get();
+        if waits {
+            shared.waiting.set(shared.waiting.get() + 1);
+        }
         Self {
             shared: Rc::clone(shared),
             held,
@@ -181,6 +187,7 @@ impl<B: Broker> Job<B> {
             problem,
             time,
             claimed: Cell::new(None),
+            waits: Cell::new(waits),
             is_lost: Cell::new(false),
         }
     }
@@ -191,6 +198,7 @@ impl<B: Broker> Job<B> {
             true => self.slot().await,
             false => None,
         };
+        self.stop_waiting();
         let Some(slot) = slot else {
             let delay = self.shared.return_delay();
             return self.give_back(delay).await;
@@ -198,6 +206,14 @@ impl<B: Broker> Job<B> {
         match self.message.mode {
             Mode::Once => self.once(slot).await,
             Mode::Idempotent { attempts } => self.idempotent(slot, attempts).await,
+        }
+    }
+
+    /// It has a slot, or gives up.
+    fn stop_waiting(&self) {
+        if self.waits.replace(false) {
+            let waiting = &self.shared.waiting;
+            waiting.set(waiting.get() - 1);
         }
     }
 
@@ -289,6 +305,12 @@ impl<B: Broker> Job<B> {
             }
         }
         self.reached("released").await;
+    }
+
+    /// Returns whether the message was stored lately.
+    pub(super) fn is_young(&self) -> bool {
+        let age = self.shared.clock.borrow().age(self.time, Instant::now());
+        age < self.shared.options.settings.look_period()
     }
 
     /// Returns whether the message is still there. Asks for the newest state.
@@ -484,7 +506,8 @@ impl<B: Broker> Job<B> {
         if self.held.cancelled.get() {
             return Ran::Ended(self.failed(JoinError::cancelled(), earlier));
         }
-        if !shared.takes_jobs() {
+        // Others may have declared its jobs lost, if this worker was stopped.
+        if !shared.takes_jobs() || !shared.is_known_alive(3) {
             return Ran::GiveBack(shared.return_delay());
         }
         let span = tracing::info_span!(
@@ -514,10 +537,12 @@ impl<B: Broker> Job<B> {
         *self.held.run.borrow_mut() = None;
         drop(slot);
         let ran = match result {
-            Err(error) if is_own_failure(&error) && !self.held.cancelled.get() => {
+            Err(error) if is_own_failure(&error) => {
                 let delay = shared.note_own_failure(&error.to_string());
-                drop_error(error);
-                Ran::GiveBack(delay)
+                match self.held.cancelled.get() {
+                    true => Ran::Ended(self.failed(JoinError::cancelled(), earlier)),
+                    false => Ran::GiveBack(delay),
+                }
             }
             Err(error) if error.is_cancelled() && self.is_only_abandoned() => {
                 let started = error.may_have_run();
@@ -574,6 +599,7 @@ impl<B: Broker> Job<B> {
 
 impl<B: Broker> Drop for Job<B> {
     fn drop(&mut self) {
+        self.stop_waiting();
         self.shared.forget(&self.held);
         self.shared.lives.set(self.shared.lives.get() - 1);
         self.shared.settled.notify_one();

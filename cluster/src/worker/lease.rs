@@ -75,13 +75,18 @@ fn stop_orphans<B: Broker>(shared: &Shared<B>) {
     }
 }
 
+/// Of a submitter that has said nothing.
+const DISCONNECT_LIMIT: Duration = Duration::from_secs(5 * 60);
+
 /// Returns for how long a submitter that lost its server still waits for its jobs. `None`: for
 /// ever.
 fn disconnect_limit<B: Broker>(shared: &Shared<B>, key: &str) -> Option<Duration> {
     let live = shared.live.borrow();
+    if live.has_left(key) {
+        return Some(Duration::ZERO);
+    }
     match live.value(key).and_then(|value| value.client.as_ref()) {
         Some(client) => client.disconnect_limit_ms.map(Duration::from_millis),
-        // It said goodbye, or was never there: it waits for nothing.
-        None => Some(Duration::ZERO),
+        None => Some(DISCONNECT_LIMIT),
     }
 }

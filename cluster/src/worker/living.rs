@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::core::{Backoff, Shared};
 use crate::broker::{Broker, BrokerError, PublishError, Store, Watch};
@@ -29,9 +29,15 @@ pub(super) async fn write<B: Broker>(shared: Rc<Shared<B>>) {
 
 /// Writes the own key once.
 pub(super) async fn put_key<B: Broker>(shared: &Shared<B>) -> Result<(), BrokerError> {
+    let sent = Instant::now();
     let message = value(shared).to_outgoing(&shared.key);
     match shared.broker.publish(Store::Live, message).await {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            shared.confirmed.set(Some(sent));
+            // What may be taken depends on it.
+            shared.changed.notify_one();
+            Ok(())
+        }
         Err(PublishError::Other(error)) => Err(error),
         Err(error) => Err(BrokerError::Unreachable(error.to_string().into())),
     }
@@ -49,17 +55,37 @@ pub(super) async fn watch<B: Broker>(shared: Rc<Shared<B>>) {
     loop {
         let open = async || shared.broker.watch(Store::Live, true).await;
         let mut watch = shared.until_known("follow the living", open).await;
-        while let Some(message) = watch.next().await {
-            let now = Instant::now();
-            shared.clock.borrow_mut().learn(message.time, now);
-            let mut live = shared.live.borrow_mut();
-            live.on_message(&message, now);
-            if message.subject == shared.key {
-                live.forget_old(now);
-            }
-        }
+        follow(&shared, &mut watch).await;
         shared.live.borrow_mut().on_break();
         shared.pause(&mut Backoff::default()).await;
+    }
+}
+
+/// Returns when messages may have been missed.
+async fn follow<B: Broker>(shared: &Shared<B>, watch: &mut B::Watch) {
+    let patience = shared.options.settings.live_period() * 3;
+    let mut echo = Instant::now();
+    loop {
+        // The own key comes in each period. A watch without it has stalled, although nothing says so:
+        // then no peer would ever be judged dead.
+        let Ok(message) = timeout_at(echo + patience, watch.next()).await else {
+            if shared.is_known_alive(2) {
+                return;
+            }
+            echo = Instant::now();
+            continue;
+        };
+        let Some(message) = message else {
+            return;
+        };
+        let now = Instant::now();
+        shared.clock.borrow_mut().learn(message.time, now);
+        let mut live = shared.live.borrow_mut();
+        live.on_message(&message, now);
+        if message.subject == shared.key {
+            echo = now;
+            live.forget_old(now);
+        }
     }
 }
 

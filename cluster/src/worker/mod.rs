@@ -11,6 +11,7 @@
 //!     │         ├─ runner   runs the task elsewhere, in any executor
 //!     │         └─ settle   the outcome: kept, blob, message
 //!     ├─ lease        extends what is held
+//!     ├─ housekeeping runs the janitor
 //!     └─ drain        how it ends
 //! ```
 //!
@@ -23,6 +24,7 @@ mod control;
 mod core;
 mod drain;
 mod held;
+mod housekeeping;
 mod inbox;
 mod intake;
 mod job;

@@ -37,7 +37,7 @@ impl Spawner {
             return;
         }
         queue.futures.push_back(Box::pin(future));
-        let (waker, paused) = (queue.waker.take(), mem::take(&mut queue.paused));
+        let waker = queue.waker.take();
         drop(queue);
         if let Some(waker) = waker {
             waker.wake();

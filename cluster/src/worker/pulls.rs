@@ -80,8 +80,11 @@ async fn ensure<B: Broker>(shared: &Shared<B>, consumer: &Consumer) {
 /// Returns `false` when the worker ends and nothing is asked for.
 async fn use_puller<B: Broker>(shared: &Rc<Shared<B>>, puller: &mut B::Puller) -> bool {
     let expires = shared.options.settings.live_period();
+    let patience = expires + shared.options.settings.request_timeout() * 2;
     let mut is_stopped = false;
     loop {
+        let now = Instant::now();
+        let overdue_at = shared.intake.borrow_mut().drop_overdue(now);
         if shared.is_ending() {
             if !shared.intake.borrow().is_asking() {
                 return false;
@@ -90,24 +93,25 @@ async fn use_puller<B: Broker>(shared: &Rc<Shared<B>>, puller: &mut B::Puller) -
                 puller.stop();
                 is_stopped = true;
             }
-        } else if shared.takes_jobs() {
-            let free = shared.slots.available_permits();
-            let requests = shared.intake.borrow_mut().requests(free);
+        } else if shared.takes_jobs() && shared.is_known_alive(2) {
+            let free = shared.free_slots();
+            let requests = shared.intake.borrow_mut().requests(free, now + patience);
             for (index, batch) in requests {
                 puller.request(&shared.consumers[index].0, batch, expires);
             }
         }
-        let unpaused = async {
-            match shared.paused_until.get() {
-                Some(until) if until > Instant::now() => sleep_until(until).await,
-                _ => pending().await,
+        let paused_until = shared.paused_until.get().filter(|until| *until > now);
+        let timer = async {
+            match [paused_until, overdue_at].into_iter().flatten().min() {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
             }
         };
         let pulled = tokio::select! {
             biased;
             pulled = puller.next() => pulled,
             () = shared.changed.notified() => continue,
-            () = unpaused => continue,
+            () = timer => continue,
         };
         match pulled {
             Pulled::Delivery(delivery) => {

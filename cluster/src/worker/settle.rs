@@ -1,15 +1,20 @@
 //! How an outcome is stored.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use futurepool::{ErrorReport, JoinError};
 
 use super::core::Backoff;
 use super::job::Job;
-use crate::broker::{Broker, PublishError, Store};
+use crate::broker::{Broker, BrokerError, PublishError, Store};
 use crate::protocol::BLOB_FROM;
 use crate::protocol::job::Body;
 use crate::protocol::names;
 use crate::protocol::outcome::{Kept, Outcome, Verdict};
+
+/// After so many refusals an output is given up for an error that says so.
+const MAX_REFUSALS: u32 = 20;
 
 /// Headers of an outcome take less than this.
 const HEADERS: usize = 4096;
@@ -31,12 +36,22 @@ impl<B: Broker> Job<B> {
             outcome = first;
         }
         let mut backoff = Backoff::default();
+        let mut refusals = 0;
         loop {
             let message = outcome.to_outgoing(&self.held.client);
             match self.shared.broker.publish(Store::Results, message).await {
                 Ok(_) => return,
-                Err(PublishError::TooLarge) => self.shrink(&mut outcome).await,
+                Err(PublishError::TooLarge) => {
+                    self.shrink(&mut outcome).await;
+                    self.shared.pause(&mut backoff).await;
+                }
                 Err(error) => {
+                    if let PublishError::Other(BrokerError::Refused(text)) = &error {
+                        refusals += 1;
+                        if refusals == MAX_REFUSALS {
+                            outcome.verdict = self.refused_output(text);
+                        }
+                    }
                     let what = "store an outcome";
                     self.shared
                         .after_publish_error(what, error, &mut backoff)
@@ -76,7 +91,7 @@ impl<B: Broker> Job<B> {
     async fn place(&self, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Returned(Body::Inline(bytes)) if !self.fits(&bytes) => {
-                Verdict::Returned(self.put_blob(bytes).await)
+                self.put_blob(bytes).await
             }
             other => other,
         }
@@ -86,16 +101,35 @@ impl<B: Broker> Job<B> {
         output.len() < BLOB_FROM && output.len() + HEADERS <= self.shared.broker.max_payload()
     }
 
-    async fn put_blob(&self, data: Bytes) -> Body {
+    /// Returns the verdict of a job whose output the server does not take.
+    fn refused_output(&self, text: &str) -> Verdict {
+        let text = format!("the server does not take the output: {text}");
+        let error = JoinError::codec(self.held.task, text, true);
+        Verdict::Failed(ErrorReport::new(self.held.task, &error))
+    }
+
+    async fn put_blob(&self, data: Bytes) -> Verdict {
         // A blob of a detached job is read more than once, so its reader does not delete it.
         let kind = match self.held.detached {
             true => 'k',
             false => 'r',
         };
         let name = format!("{kind}.{}.{}", self.held.id, self.held.nonce);
-        let put = async || self.shared.broker.put_blob(&name, data.clone()).await;
-        self.shared.until_known("store a large output", put).await;
-        Body::Blob(name)
+        let refusals = Cell::new(0);
+        let put = async || match self.shared.broker.put_blob(&name, data.clone()).await {
+            Err(BrokerError::Refused(text)) => {
+                refusals.set(refusals.get() + 1);
+                match refusals.get() {
+                    MAX_REFUSALS => Ok(Some(text)),
+                    _ => Err(BrokerError::Refused(text)),
+                }
+            }
+            result => result.map(|()| None),
+        };
+        match self.shared.until_known("store a large output", put).await {
+            None => Verdict::Returned(Body::Blob(name)),
+            Some(text) => self.refused_output(&text),
+        }
     }
 
     async fn delete_blob_of(&self, outcome: &Outcome) {
@@ -108,7 +142,7 @@ impl<B: Broker> Job<B> {
     /// Makes an outcome smaller that the server does not take.
     async fn shrink(&self, outcome: &mut Outcome) {
         outcome.verdict = match std::mem::replace(&mut outcome.verdict, Verdict::Dropped) {
-            Verdict::Returned(Body::Inline(bytes)) => Verdict::Returned(self.put_blob(bytes).await),
+            Verdict::Returned(Body::Inline(bytes)) => self.put_blob(bytes).await,
             Verdict::Failed(report) => {
                 let text = "its error is larger than the server takes";
                 let error = JoinError::codec(self.held.task, text, report.may_have_run());
@@ -149,7 +183,10 @@ impl<B: Broker> Job<B> {
             match self.shared.broker.publish(Store::Kept, message).await {
                 Ok(_) => return None,
                 Err(PublishError::Conflict) => {}
-                Err(PublishError::TooLarge) => self.shrink(outcome).await,
+                Err(PublishError::TooLarge) => {
+                    self.shrink(outcome).await;
+                    self.shared.pause(&mut backoff).await;
+                }
                 Err(error) => {
                     let what = "keep an outcome";
                     self.shared

@@ -657,10 +657,12 @@ fn c2_a_default_job_starts_once_if_its_worker_is_stopped_at_any_step() {
             let starts = first.starts().len() + second.starts().len();
             match step {
                 "claimed" => assert!(error(verdict).is_lost() && starts == 0),
-                // It had looked, so it goes on. Its outcome is the second one.
-                "looked" | "started" | "ran" => {
-                    assert!(error(verdict).is_lost() && starts == 1, "{step}");
-                    assert!(second.starts().is_empty(), "{step}");
+                // It knows that its key was not written for long.
+                "looked" | "started" => assert!(error(verdict).is_lost() && starts <= 1),
+                // It goes on. Its outcome is the second one.
+                "ran" => {
+                    assert!(error(verdict).is_lost() && starts == 1);
+                    assert!(second.starts().is_empty());
                 }
                 _ => assert_eq!((number(&verdict), starts), (42, 1), "{step}"),
             }

@@ -1,0 +1,48 @@
+//! Runs the janitor now and then.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::core::Shared;
+use crate::broker::{Broker, ServerTime};
+use crate::janitor::{Janitor, View};
+use crate::protocol::live::Judgement;
+
+/// Passes each two leases, and at another moment than other workers.
+pub(super) async fn keep_clean<B: Broker>(shared: Rc<Shared<B>>) {
+    let settings = &shared.options.settings;
+    let mut janitor = Janitor::new(shared.broker.clone(), settings);
+    let millis = u64::try_from(settings.lease.as_millis()).unwrap_or(u64::MAX);
+    loop {
+        let jitter = Duration::from_millis(shared.random() % millis.max(1));
+        sleep(settings.lease * 3 / 2 + jitter).await;
+        if let Err(error) = janitor.pass(&*shared).await {
+            // The next pass goes on. A janitor needs more rights than a worker may have.
+            tracing::debug!(%error, "the janitor could not finish a pass");
+        }
+    }
+}
+
+impl<B: Broker> View for Shared<B> {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn holds(&self, job: &str) -> bool {
+        self.held.borrow().contains_key(job)
+    }
+
+    fn judge(&self, key: &str) -> Judgement {
+        Shared::judge(self, key)
+    }
+
+    fn age(&self, time: ServerTime) -> Duration {
+        self.clock.borrow().age(time, Instant::now())
+    }
+
+    fn generation(&self) -> u64 {
+        Shared::generation(self)
+    }
+}
