@@ -7,7 +7,7 @@
 //! | held, mine, another nonce | me | lost: an earlier delivery that this worker no longer knows |
 //! | held by another | alive, unknown | ask it |
 //! | held by another | dead | lost |
-//! | never | alive, unknown | remove the message; a detached one is left to the writer |
+//! | never | alive, unknown | remove the message, unless its writer may have to end its key first |
 //! | never | dead | cancelled if it is detached; remove the message and the claim |
 //! | lost | alive, unknown | leave it to the writer |
 //! | lost | dead | lost |
@@ -51,7 +51,6 @@ pub(super) enum Decision {
 pub(super) fn decide(
     me: &str,
     nonce: u64,
-    detached: bool,
     found: Option<(u64, Option<&Claim>)>,
     writer: Judgement,
     is_young: bool,
@@ -71,8 +70,6 @@ pub(super) fn decide(
         ClaimState::Held if claim.by == me && claim.nonce == nonce => Decision::Mine(seq),
         ClaimState::Held if claim.by == me || dead => Decision::Lost,
         ClaimState::Held => Decision::Ask { nonce: claim.nonce },
-        // A living writer may be about to submit a detached job under another id. The key is its.
-        ClaimState::Never if detached && !dead => Decision::Later,
         ClaimState::Never => Decision::Never { abandoned: dead },
         ClaimState::Lost if dead => Decision::Lost,
         ClaimState::Lost => Decision::Later,
@@ -103,14 +100,7 @@ impl<B: Broker> Job<B> {
                 .map_or(Judgement::Unknown, |by| self.shared.judge(by));
             let (key, nonce) = (&self.shared.key, self.held.nonce);
             let seen = found.as_ref().map(|(seq, claim)| (*seq, claim.as_ref()));
-            match decide(
-                key,
-                nonce,
-                self.held.detached,
-                seen,
-                writer,
-                self.is_young(),
-            ) {
+            match decide(key, nonce, seen, writer, self.is_young()) {
                 Decision::Create => continue,
                 Decision::Mine(seq) => break seq,
                 Decision::Never { abandoned } => {
@@ -213,13 +203,21 @@ impl<B: Broker> Job<B> {
 
     /// Removes a job that must never run. `abandoned`: its writer is dead and has left this claim.
     async fn remove_never(&self, abandoned: Option<u64>) {
-        if abandoned.is_some() && self.held.detached {
-            self.keep_cancelled().await;
+        if self.held.detached {
+            match abandoned {
+                Some(_) => self.keep_cancelled().await,
+                // It is about to end the key, or to submit the job under another id. Without the
+                // message nothing would look at the key again if it died before.
+                None if self.is_kept_pending().await => {
+                    return self.give_back(self.shared.lease() / 3).await;
+                }
+                None => {}
+            }
         }
         self.remove_message().await;
         self.shared.forget(&self.held);
         if let Some(seq) = abandoned {
-            self.delete_claim(seq).await;
+            self.release(seq).await;
             self.delete_arguments().await;
         }
     }
@@ -324,38 +322,29 @@ mod tests {
     fn each_row_of_the_table() {
         use ClaimState::{Held, Lost, Never, Returns};
         use Judgement::{Alive, Dead, Unknown};
-        let row = |state, by: &str, writer, detached| {
+        let row = |state, by: &str, writer| {
             let claim = claim(state, by, 9);
-            decide("w.me", 7, detached, Some((5, Some(&claim))), writer, false)
+            decide("w.me", 7, Some((5, Some(&claim))), writer, false)
         };
-        assert_eq!(
-            decide("w.me", 7, false, None, Unknown, false),
-            Decision::Create
-        );
+        assert_eq!(decide("w.me", 7, None, Unknown, false), Decision::Create);
         let mine = claim(Held, "w.me", 7);
         let found = Some((5, Some(&mine)));
-        assert_eq!(
-            decide("w.me", 7, false, found, Unknown, false),
-            Decision::Mine(5)
-        );
-        assert_eq!(row(Held, "w.me", Alive, false), Decision::Lost);
+        assert_eq!(decide("w.me", 7, found, Unknown, false), Decision::Mine(5));
+        assert_eq!(row(Held, "w.me", Alive), Decision::Lost);
         for writer in [Alive, Unknown] {
             let ask = Decision::Ask { nonce: 9 };
-            assert_eq!(row(Held, "w.other", writer, false), ask);
+            assert_eq!(row(Held, "w.other", writer), ask);
             let never = Decision::Never { abandoned: false };
-            assert_eq!(row(Never, "c.x", writer, false), never);
-            assert_eq!(row(Never, "c.x", writer, true), Decision::Later);
-            assert_eq!(row(Lost, "c.x", writer, false), Decision::Later);
+            assert_eq!(row(Never, "c.x", writer), never);
+            assert_eq!(row(Lost, "c.x", writer), Decision::Later);
         }
-        assert_eq!(row(Held, "w.other", Dead, false), Decision::Lost);
-        for detached in [false, true] {
-            let never = Decision::Never { abandoned: true };
-            assert_eq!(row(Never, "c.x", Dead, detached), never);
-        }
-        assert_eq!(row(Lost, "c.x", Dead, false), Decision::Lost);
-        assert_eq!(row(Returns, "w.x", Alive, false), Decision::Lost);
+        assert_eq!(row(Held, "w.other", Dead), Decision::Lost);
+        let never = Decision::Never { abandoned: true };
+        assert_eq!(row(Never, "c.x", Dead), never);
+        assert_eq!(row(Lost, "c.x", Dead), Decision::Lost);
+        assert_eq!(row(Returns, "w.x", Alive), Decision::Lost);
         for (is_young, decision) in [(true, Decision::Later), (false, Decision::Lost)] {
-            let malformed = decide("w.me", 7, false, Some((5, None)), Unknown, is_young);
+            let malformed = decide("w.me", 7, Some((5, None)), Unknown, is_young);
             assert_eq!(malformed, decision);
         }
     }

@@ -17,7 +17,7 @@ use super::intake::Intake;
 use super::nursery::{Nursery, Spawner};
 use super::runner::Runner;
 use super::{Failure, Options};
-use super::{connection, drain, housekeeping, inbox, lease, living, pulls};
+use super::{connection, drain, housekeeping, inbox, lease, living, pulls, releases};
 use crate::broker::{Broker, BrokerError, Connection, Consumer};
 use crate::protocol::live::{Judgement, Live};
 use crate::protocol::names;
@@ -53,6 +53,7 @@ impl<B: Broker> Core<B> {
         spawner.spawn(inbox::listen(Rc::clone(&shared)));
         spawner.spawn(lease::extend(Rc::clone(&shared)));
         spawner.spawn(pulls::pull(Rc::clone(&shared)));
+        spawner.spawn(releases::release(Rc::clone(&shared)));
         spawner.spawn(housekeeping::keep_clean(Rc::clone(&shared)));
         let result = tokio::select! {
             biased;
@@ -88,6 +89,7 @@ pub(super) struct Shared<B: Broker> {
     pub(super) slots: Arc<Semaphore>,
     /// The deliveries that this worker holds, by the ids of their jobs.
     pub(super) held: RefCell<BTreeMap<String, Rc<Held>>>,
+    pub(super) releases: releases::Releases,
     /// The intake or a slot has changed, so that more may be asked for.
     pub(super) changed: Notify,
     /// The generation for which stores are there and the own key is written.
@@ -135,6 +137,7 @@ impl<B: Broker> Shared<B> {
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
             waiting: Cell::new(0),
             held: RefCell::default(),
+            releases: releases::Releases::default(),
             changed: Notify::new(),
             ready: watch::Sender::new(None),
             connection: broker.connection(),

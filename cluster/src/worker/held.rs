@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::{Delivery, Token};
@@ -35,6 +36,11 @@ pub(super) struct Held {
     pub(super) cancelled: Cell<bool>,
     /// The worker ends before the job: its run is asked to end for no reason of the submitter's.
     pub(super) abandoned: Cell<bool>,
+    /// The count of the newest delivery.
+    pub(super) newest: Cell<u64>,
+    /// Counts of deliveries that led to no start, on their way into the claim.
+    pub(super) counting: Cell<usize>,
+    pub(super) counted_all: Notify,
     /// A claim counts deliveries of it that led to no start.
     pub(super) counted: Cell<bool>,
     pub(super) run: RefCell<Option<Run>>,
@@ -55,6 +61,7 @@ impl Held {
 
     /// The message came again: the newest token counts.
     pub(super) fn adopt(&self, delivery: Delivery) {
+        self.newest.set(delivery.count);
         *self.token.borrow_mut() = delivery.token;
     }
 

@@ -18,6 +18,10 @@ pub(super) async fn keep_clean<B: Broker>(shared: Rc<Shared<B>>) {
     loop {
         let jitter = Duration::from_millis(shared.random() % millis.max(1));
         sleep(settings.lease * 3 / 2 + jitter).await;
+        for (consumer, _) in &shared.consumers {
+            // It may not know of messages that the server has brought back.
+            let _ = shared.broker.ensure_consumer(consumer).await;
+        }
         if let Err(error) = janitor.pass(&*shared).await {
             // The next pass goes on. A janitor needs more rights than a worker may have.
             tracing::debug!(%error, "the janitor could not finish a pass");

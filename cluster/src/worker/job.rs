@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futurepool::{EncodedCall, ErrorReport, JoinError, Payload, TaskEntry};
-use tokio::sync::OwnedSemaphorePermit as Slot;
+use tokio::sync::{Notify, OwnedSemaphorePermit as Slot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::add;
 use super::core::{Backoff, Shared};
 use super::held::{Held, Run};
+use super::releases::Release;
 use super::runner::{drop_error, is_own_failure};
 use crate::broker::{Ack, Broker, BrokerError, Delivery, ServerTime, Store, Stored, Token};
 use crate::protocol::MAX_PAYLOAD;
@@ -76,6 +77,9 @@ pub(super) fn take<B: Broker>(shared: &Rc<Shared<B>>, delivery: Delivery, index:
         cancelled: Cell::new(false),
         abandoned: Cell::new(false),
         counted: Cell::new(false),
+        newest: Cell::new(delivery.count),
+        counting: Cell::new(0),
+        counted_all: Notify::new(),
         run: RefCell::new(None),
         orphan_since: Cell::new(None),
     });
@@ -92,14 +96,20 @@ fn again<B: Broker>(shared: &Rc<Shared<B>>, held: Rc<Held>, delivery: Delivery) 
         spawn_done(shared, delivery.token);
         return;
     }
-    // The lease ran out, or the message was delivered twice.
+    // The lease ran out. Else the network has doubled the delivery.
+    if delivery.count <= held.newest.get() {
+        return;
+    }
     held.adopt(delivery);
     if held.idempotent {
         // This delivery leads to no start of its own.
         let shared_too = Rc::clone(shared);
-        shared
-            .spawner
-            .spawn(async move { shared_too.count_return(&held).await });
+        held.counting.set(held.counting.get() + 1);
+        shared.spawner.spawn(async move {
+            shared_too.count_return(&held).await;
+            held.counting.set(held.counting.get() - 1);
+            held.counted_all.notify_one();
+        });
     }
 }
 
@@ -299,6 +309,10 @@ impl<B: Broker> Job<B> {
         self.reached("removed").await;
         self.shared.forget(&self.held);
         self.delete_arguments().await;
+        // A count that ends later would leave a claim behind.
+        while self.held.counting.get() > 0 {
+            self.held.counted_all.notified().await;
+        }
         if deliveries > 1 || self.held.counted.get() {
             if let Some((seq, _)) = self.shared.read_claim(&self.held.id).await {
                 self.delete_claim(seq).await;
@@ -358,18 +372,15 @@ impl<B: Broker> Job<B> {
     }
 
     /// Deletes the claim of a job that has ended, once no server can show its message any more.
-    async fn release(&self, claim: u64) {
+    pub(super) async fn release(&self, claim: u64) {
         let grace = self.shared.options.settings.claim_grace();
         if grace.is_zero() {
             return self.delete_claim(claim).await;
         }
-        // A drain does not wait for it: the janitor deletes claims of workers that are gone.
-        let shared = Rc::clone(&self.shared);
-        self.shared.spawner.spawn(async move {
-            sleep(grace).await;
-            let delete = async || shared.broker.delete(Store::Claims, claim).await;
-            shared.until_known("delete a claim", delete).await;
-        });
+        let (id, seq) = (&self.held.id, self.held.seq);
+        let generation = self.held.seen_in.get();
+        self.shared
+            .release_later(Release::new(id, seq, claim, generation));
     }
 
     /// Gives the message back. The job has not started, and this delivery will never start it.
@@ -397,7 +408,7 @@ impl<B: Broker> Job<B> {
         self.remove_message().await;
         self.shared.forget(&self.held);
         if let Some((seq, _)) = found {
-            self.delete_claim(seq).await;
+            self.release(seq).await;
         }
         self.delete_arguments().await;
     }

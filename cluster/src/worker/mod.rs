@@ -10,6 +10,7 @@
 //!     │         ├─ claim    what a claim that is there means
 //!     │         ├─ runner   runs the task elsewhere, in any executor
 //!     │         └─ settle   the outcome: kept, blob, message
+//!     ├─ releases     deletes claims that outlive their messages
 //!     ├─ lease        extends what is held
 //!     ├─ housekeeping runs the janitor
 //!     └─ drain        how it ends
@@ -32,6 +33,7 @@ mod lease;
 mod living;
 mod nursery;
 mod pulls;
+mod releases;
 mod runner;
 mod settle;
 #[cfg(test)]

@@ -68,6 +68,19 @@ impl<B: Broker> Job<B> {
         let _ = self.keep(&mut outcome).await;
     }
 
+    /// Returns whether the key of a detached job has no outcome, and is this job's.
+    pub(super) async fn is_kept_pending(&self) -> bool {
+        let Some(key) = self.message.key.as_deref() else {
+            return false;
+        };
+        let subject = names::token(key);
+        let last = async || self.shared.broker.last(Store::Kept, &subject).await;
+        let stored = self.shared.until_known("read a kept outcome", last).await;
+        let stored = stored.filter(|stored| !stored.is_deletion());
+        let kept = stored.and_then(|stored| Kept::from_stored(&stored).ok());
+        matches!(kept, Some(Kept::Pending { id, .. }) if id == self.held.id)
+    }
+
     fn outcome(&self, verdict: Verdict) -> Outcome {
         Outcome {
             id: self.held.id.clone(),

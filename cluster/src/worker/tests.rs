@@ -1,9 +1,7 @@
 //! A worker on the in-memory broker, with a virtual clock and a simulated runner.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::future::{pending, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -15,9 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Control, Core, Failure, Options, Runner, Running};
 use crate::broker::memory::{Memory, MemoryBroker};
-use crate::broker::{
-    Ack, Broker, Consumer, Delivery, Inbox, Outgoing, Pulled, Puller, Store, Stored,
-};
+use crate::broker::{Broker, Inbox, Outgoing, Store};
 use crate::protocol::claim::{Claim, ClaimState};
 use crate::protocol::job::{Body, JobMessage, Mode};
 use crate::protocol::live::LiveValue;
@@ -1262,5 +1258,113 @@ fn c8_a_worker_holds_at_most_twice_its_slots() {
             bench.until_clean().await;
             worker.kill();
         }
+    });
+}
+
+#[test]
+fn a_detached_job_with_a_never_claim_goes_once_its_key_names_another_job() {
+    simulate(async || {
+        let bench = Bench::new().await;
+        bench.keep_alive("c.writer");
+        let mut job = bench.job(Mode::Once, encoded(double::call(1)));
+        job.key = Some("order".into());
+        let kept = |id: &str| Kept::Pending {
+            id: id.into(),
+            client: CLIENT.into(),
+            task: "double".into(),
+            version: 1,
+            signature: 0,
+            seq: None,
+        };
+        let message = kept(&job.id).to_outgoing("order", 0);
+        let seq = bench.me.publish(Store::Kept, message).await.unwrap();
+        bench
+            .claim(&job.id, &written(ClaimState::Never, "c.writer"))
+            .await;
+        bench.publish("double", &job).await;
+        let worker = bench.worker();
+        sleep(LEASE * 2).await;
+        assert_eq!(bench.count(Store::Jobs).await, 1);
+        let message = kept("alice-99").to_outgoing("order", seq);
+        bench.me.publish(Store::Kept, message).await.unwrap();
+        sleep(LEASE).await;
+        assert_eq!(bench.count(Store::Jobs).await, 0);
+        assert_eq!(bench.count(Store::Claims).await, 1);
+        assert!(worker.starts().is_empty());
+    });
+}
+
+#[test]
+fn a_claim_outlives_its_message_where_replicas_may_lag() {
+    simulate(async || {
+        let mut bench = Bench::new().await;
+        bench.settings.replicas = 3;
+        let worker = bench.worker();
+        let began = Instant::now();
+        let (id, _) = bench.send(Mode::Once, 21).await;
+        assert_eq!(number(&bench.outcome(&id).await), 42);
+        sleep(LEASE).await;
+        assert_eq!(bench.count(Store::Jobs).await, 0);
+        assert_eq!(bench.count(Store::Claims).await, 1);
+        bench.until_clean().await;
+        assert!(began.elapsed() >= bench.settings.claim_grace());
+
+        // A drain does not wait for it.
+        let (id, _) = bench.send(Mode::Once, 21).await;
+        bench.outcome(&id).await;
+        let began = Instant::now();
+        worker.control.drain();
+        worker.end().await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(bench.count(Store::Jobs).await, 0);
+    });
+}
+
+/// The real runner, on threads.
+#[test]
+fn jobs_run_in_a_thread_pool() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let bench = Bench::new().await;
+        let pool = std::sync::Arc::new(futurepool::ThreadPool::new(2));
+        let options = Options {
+            id: "threads-1".into(),
+            name: "threads/1".into(),
+            queue: "default".into(),
+            tasks: bench.tasks.clone(),
+            slots: 2,
+            grace: Duration::from_secs(30),
+            settings: bench.settings.clone(),
+            seed: 1,
+            steps: None,
+        };
+        let runner = Rc::new(super::ExecutorRunner::new(pool));
+        let (core, control) = Core::new(bench.broker.connect("test"), options, runner);
+        let ended = spawn_local(core.run());
+        for mode in [Mode::Once, RETRIED] {
+            let mut ids = Vec::new();
+            for n in 0..200 {
+                ids.push((n, bench.send(mode, n).await.0));
+            }
+            for (n, id) in ids {
+                assert_eq!(number(&bench.outcome(&id).await), 2 * n);
+            }
+            bench.until_clean().await;
+        }
+        let job = bench.job(Mode::Once, encoded(panics::call("boom".into())));
+        bench.publish("panic", &job).await;
+        assert!(error(bench.outcome(&job.id).await).is_panic());
+        // A thread cannot be stopped.
+        let mut job = bench.job(Mode::Once, encoded(double::call(1)));
+        job.time_limit = Some(Duration::from_secs(1));
+        bench.publish("double", &job).await;
+        let refused = error(bench.outcome(&job.id).await);
+        assert!(refused.is_refused() && !refused.may_have_run());
+        control.drain();
+        let ended = timeout(LEASE * 2, ended).await.unwrap();
+        ended.unwrap().unwrap();
     });
 }
