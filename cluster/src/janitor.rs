@@ -6,7 +6,8 @@
 //!   apart than any message can be under way, and if its writer will not need it: it is dead, or is
 //!   this worker and does not know the job.
 //! - A claim without a sequence guards a message that may have been stored, or still be under way.
-//!   It goes only once all messages have left that were there when its writer was first seen dead.
+//!   It goes only once all messages have left that were there some time after its writer was first
+//!   seen dead.
 //! - Everything that was seen before a reconnect is forgotten: the server may have lost messages,
 //!   and may use sequences again.
 
@@ -25,7 +26,7 @@ use crate::protocol::outcome::{Kept, Outcome, Verdict};
 use crate::protocol::settings::Settings;
 
 /// A pass looks at no more claims and at no more kept outcomes than this.
-const BATCH: usize = 256;
+const BATCH: usize = 4096;
 
 /// A walk over all jobs, for the blobs that they name, ends after so many.
 const MAX_WALK: usize = 10_000;
@@ -77,8 +78,8 @@ struct Walk {
 #[derive(Clone, Copy)]
 struct Seen {
     at: Instant,
-    /// The last sequence of a job then.
-    last_job: u64,
+    /// The last sequence of a job, as it was when no message could be under way any longer.
+    last_job: Option<u64>,
     /// The walk in which it was last seen so.
     confirmed: Instant,
 }
@@ -87,7 +88,9 @@ impl<B: Broker> Janitor<B> {
     pub(crate) fn new(broker: B, settings: &Settings) -> Self {
         Self {
             broker,
-            apart: (settings.lease * 2).max(Duration::from_secs(60)),
+            apart: (settings.lease * 2)
+                .max(Duration::from_secs(60))
+                .max(settings.claim_grace()),
             generation: 0,
             claims: Walk::default(),
             kept: Walk::default(),
@@ -172,24 +175,24 @@ impl<B: Broker> Janitor<B> {
             return Ok(false);
         }
         let Some(seen) = walk.seen.get_mut(&stored.seq) else {
-            let last_job = match unknown {
-                true => self.broker.info(Store::Jobs).await?.last,
-                false => 0,
-            };
             let seen = Seen {
                 at: now,
-                last_job,
+                last_job: None,
                 confirmed: now,
             };
             walk.seen.insert(stored.seq, seen);
             return Ok(false);
         };
         seen.confirmed = now;
-        let seen = *seen;
         if now - seen.at < self.apart {
             return Ok(false);
         }
-        Ok(!unknown || self.broker.info(Store::Jobs).await?.first > seen.last_job)
+        if !unknown {
+            return Ok(true);
+        }
+        let jobs = self.broker.info(Store::Jobs).await?;
+        let last_job = *seen.last_job.get_or_insert(jobs.last);
+        Ok(jobs.first > last_job)
     }
 
     async fn pass_kept(&mut self, view: &impl View) -> Result<(), BrokerError> {

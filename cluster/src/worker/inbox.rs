@@ -30,9 +30,10 @@ async fn on_notice<B: Broker>(shared: &Shared<B>, notice: Notice) {
             }
         }
         Some(Control::Holds { job, nonce }) => {
-            let held = shared.held.borrow();
-            let holds = held.get(&job).is_some_and(|held| held.nonce == nonce);
-            drop(held);
+            let holds = {
+                let held = shared.held.borrow();
+                held.get(&job).is_some_and(|held| held.nonce == nonce)
+            };
             if let Some(reply) = notice.reply {
                 let _ = shared.broker.notify_reply(&reply, encode(&holds)).await;
             }

@@ -313,10 +313,10 @@ impl<B: Broker> Job<B> {
         while self.held.counting.get() > 0 {
             self.held.counted_all.notified().await;
         }
-        if deliveries > 1 || self.held.counted.get() {
-            if let Some((seq, _)) = self.shared.read_claim(&self.held.id).await {
-                self.delete_claim(seq).await;
-            }
+        if (deliveries > 1 || self.held.counted.get())
+            && let Some((seq, _)) = self.shared.read_claim(&self.held.id).await
+        {
+            self.delete_claim(seq).await;
         }
         self.reached("released").await;
     }

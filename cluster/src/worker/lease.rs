@@ -33,9 +33,10 @@ pub(super) async fn extend<B: Broker>(shared: Rc<Shared<B>>) {
 
 /// Extends the leases of all that is held now.
 pub(super) async fn extend_all<B: Broker>(shared: &Shared<B>) {
-    let held = shared.held.borrow();
-    let tokens: Vec<_> = held.values().map(|held| held.token()).collect();
-    drop(held);
+    let tokens: Vec<_> = {
+        let held = shared.held.borrow();
+        held.values().map(|held| held.token()).collect()
+    };
     let extensions = tokens
         .iter()
         .map(|token| shared.broker.ack(token, Ack::Extend));
