@@ -759,6 +759,29 @@ fn a_job_that_comes_again_while_it_runs_starts_once() {
 }
 
 #[test]
+fn a_job_that_came_again_to_its_holder_has_not_started_again() {
+    simulate(async || {
+        let bench = Bench::new().await;
+        let sim = Sim::default();
+        sim.takes.set(LEASE * 100);
+        let first = bench.worker_that(At::Nothing, sim);
+        let (id, _) = bench.send(Mode::Idempotent { attempts: 2 }, 21).await;
+        sleep(Duration::from_secs(1)).await;
+        for _ in 0..3 {
+            first.stopped.set(true);
+            sleep(LEASE * 3 / 2).await;
+            first.resume();
+            sleep(Duration::from_secs(1)).await;
+        }
+        first.kill();
+        let second = bench.worker();
+        assert_eq!(number(&bench.outcome(&id).await), 42);
+        assert_eq!((first.starts().len(), second.starts().len()), (1, 1));
+        bench.until_clean().await;
+    });
+}
+
+#[test]
 fn a_second_copy_of_a_job_that_is_held_is_removed() {
     simulate(async || {
         let bench = Bench::new().await;
