@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::broker::{Broker, PublishError, Store, Stored, Watch as _};
-use crate::protocol::job::Body;
+use crate::protocol::job::{Body, JobMessage};
 use crate::protocol::live::Judgement;
 use crate::protocol::names;
 use crate::protocol::outcome::{Kept, Outcome, Verdict};
@@ -296,7 +296,7 @@ impl<B: Broker> Ctx<B> {
         let is_there = match seq {
             Some(seq) => self.has_message(seq, id).await,
             // Its submitter died at about the publish. So it may be there or not.
-            None => false,
+            None => self.is_in_queue(id).await,
         };
         let has_claim = {
             let claim = self.retry(|| self.broker.last(Store::Claims, id)).await;
@@ -326,6 +326,22 @@ impl<B: Broker> Ctx<B> {
         let error = JoinError::lost(task, None, GONE, true);
         self.write_error(&name, task, |kept| kept == id, &error)
             .await;
+    }
+
+    /// Looks through the whole queue for a job.
+    async fn is_in_queue(&self, id: &str) -> bool {
+        let last = self.retry(|| self.broker.info(Store::Jobs)).await.last;
+        let mut seq = 0;
+        while seq <= last {
+            let Some(stored) = self.retry(|| self.broker.next(Store::Jobs, seq)).await else {
+                return false;
+            };
+            if JobMessage::id_of(&stored) == Some(id) {
+                return true;
+            }
+            seq = stored.seq + 1;
+        }
+        false
     }
 
     /// A handle of a detached job was cancelled: the job is stopped for all.
@@ -392,7 +408,7 @@ impl<B: Broker> Ctx<B> {
     }
 
     /// Replaces what is kept under a key by an error, if the job has no outcome.
-    async fn write_error(
+    pub(crate) async fn write_error(
         &self,
         name: &str,
         task: &str,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futurepool::JoinError;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
@@ -343,7 +344,10 @@ impl<B: Broker> Ctx<B> {
                 self.jobs.borrow_mut().put_back(key);
                 self.poke(key);
             }
-            Some(false) => self.poke(key),
+            Some(false) => {
+                self.leave(key);
+                self.poke(key);
+            }
         }
     }
 
@@ -403,7 +407,7 @@ impl<B: Broker> Ctx<B> {
         };
         let handle = Unresolved::new(booked, Rc::clone(&self.resolver));
         if handle.is_cancelled() {
-            handle.resolve(Err(futurepool::JoinError::cancelled()));
+            handle.resolve(Err(JoinError::cancelled()));
             return;
         }
         let mut job = Job::new(handle, call, now);
@@ -424,7 +428,7 @@ impl<B: Broker> Ctx<B> {
             // The handle has resolved: there is only the record left.
             Some(true) => {
                 if let Some(job) = self.take_job(key) {
-                    job.handle.resolve(Err(futurepool::JoinError::cancelled()));
+                    job.handle.resolve(Err(JoinError::cancelled()));
                 }
             }
             Some(false) => self.poke(key),
@@ -449,14 +453,22 @@ impl<B: Broker> Ctx<B> {
         }
         // A detached job goes on without this process. Only its handle ends.
         for (key, _) in detached {
-            if let Some(job) = self.take_job(key) {
-                let text = "the submitter was shut down; attach to the key for the outcome";
-                let error = match job.handle.may_have_run {
-                    true => futurepool::JoinError::disconnected(job.call.task, text, true),
-                    false => futurepool::JoinError::shutdown(),
-                };
-                job.handle.resolve(Err(error));
-            }
+            self.with_job(key, |job| job.is_leaving = true);
+            self.leave(key);
+        }
+    }
+
+    /// Ends the handle of a detached job that goes on in the queue.
+    fn leave(&self, key: u64) {
+        let is_done = self.with_job(key, |job| {
+            job.is_leaving && !job.busy && matches!(job.phase, Phase::Queued { .. })
+        });
+        if is_done == Some(true)
+            && let Some(job) = self.take_job(key)
+        {
+            let text = "the submitter was shut down; attach to the key for the outcome";
+            let error = JoinError::disconnected(job.call.task, text, true);
+            job.handle.resolve(Err(error));
         }
     }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use futurepool::JoinError;
 use tokio::time::{Instant, sleep};
 
-use crate::broker::{Broker, BrokerError, Inbox as _, PublishError, Store, Watch as _};
+use crate::broker::{Broker, BrokerError, Consumer, Inbox as _, PublishError, Store, Watch as _};
 use crate::protocol::claim::{Claim, ClaimState};
 use crate::protocol::live::{ClientValue, Judgement, LiveValue};
 use crate::protocol::names;
-use crate::protocol::notice::{self, Event};
+use crate::protocol::notice::{self, Control, Event};
 use crate::submitter::core::{Backoff, Ctx};
 use crate::submitter::fence::GONE;
 use crate::submitter::job::{Job, Phase};
@@ -71,6 +71,12 @@ impl Holders {
         }
     }
 
+    /// Returns the subjects of unresolved jobs.
+    pub(crate) fn subjects(&self) -> Vec<Arc<str>> {
+        let busy = self.groups.iter().filter(|(_, group)| group.unresolved > 0);
+        busy.map(|(subject, _)| Arc::clone(subject)).collect()
+    }
+
     fn on_worker(&mut self, key: &str, name: Option<&str>) {
         if let Some(name) = name {
             match self.workers.get_mut(key) {
@@ -123,8 +129,26 @@ impl<B: Broker> Ctx<B> {
         loop {
             self.until_ready().await;
             let mut watch = self.retry(|| self.broker.watch(Store::Live, true)).await;
-            while let Some(message) = watch.next().await {
+            let mut echo = Instant::now();
+            loop {
+                let message = tokio::select! { biased;
+                    message = watch.next() => message,
+                    () = sleep(self.times.live_period) => {
+                        // Its key was confirmed and did not come: the watch has stalled.
+                        let limit = echo + self.times.live_period * 3;
+                        if self.link.answered().is_some_and(|answered| answered > limit) {
+                            break;
+                        }
+                        continue;
+                    }
+                };
+                let Some(message) = message else {
+                    break;
+                };
                 let now = Instant::now();
+                if message.subject == self.me {
+                    echo = now;
+                }
                 self.live.borrow_mut().on_message(&message, now);
                 if message.subject.starts_with("w.") && !message.is_deletion() {
                     let value = serde_json::from_slice::<LiveValue>(&message.payload).ok();
@@ -223,24 +247,91 @@ impl<B: Broker> Ctx<B> {
                 self.with_job(key, |job| job.news = Instant::now());
                 return;
             }
-            let lost = Claim {
-                state: ClaimState::Lost,
-                by: self.me.clone(),
-                nonce: self.random(),
-                ..claim
+            if self.end_if_held(key, &id, claim, stored.seq).await {
+                return;
+            }
+        }
+    }
+
+    /// Changes the claim of a dead holder to lost, and ends the job. Returns `false` if the claim
+    /// may have changed meanwhile.
+    async fn end_if_held(self: &Rc<Self>, key: u64, id: &str, claim: Claim, at: u64) -> bool {
+        let lost = Claim {
+            state: ClaimState::Lost,
+            by: self.me.clone(),
+            nonce: self.random(),
+            ..claim
+        };
+        let error = match self
+            .broker
+            .publish(Store::Claims, lost.to_outgoing(id, at))
+            .await
+        {
+            Ok(at) => {
+                self.end_lost(key, id, &lost, at).await;
+                return true;
+            }
+            Err(PublishError::Conflict) => return false,
+            Err(PublishError::Other(error)) => error,
+            Err(error) => BrokerError::Refused(error.to_string().into()),
+        };
+        self.pause(&mut Backoff::default(), &error).await;
+        false
+    }
+
+    /// Asks the holder of a job whose message is gone whether it has the job. A holder that says no
+    /// twice has lost track of it.
+    async fn ask_holder(self: &Rc<Self>, key: u64, number: u64) {
+        let id = self.id(number);
+        for round in 0..2 {
+            let stored = self.retry(|| self.broker.last(Store::Claims, &id)).await;
+            let Some((stored, claim)) =
+                stored.and_then(|stored| Claim::from_stored(&stored).map(|claim| (stored, claim)))
+            else {
+                return;
             };
-            let change = lost.to_outgoing(&id, stored.seq);
-            match self.broker.publish(Store::Claims, change).await {
-                Ok(at) => return self.end_lost(key, &id, &lost, at).await,
-                Err(PublishError::Conflict) => {}
-                Err(PublishError::Other(error)) => {
-                    self.pause(&mut Backoff::default(), &error).await;
-                }
-                Err(error) => {
-                    let error = BrokerError::Refused(error.to_string().into());
-                    self.pause(&mut Backoff::default(), &error).await;
+            let (ClaimState::Held, Some(worker)) = (claim.state, claim.by.strip_prefix("w."))
+            else {
+                return;
+            };
+            let question = Control::Holds {
+                job: id.clone(),
+                nonce: claim.nonce,
+            };
+            let subject = names::control(worker);
+            let answer = self.broker.ask(&subject, notice::encode(&question)).await;
+            let answer = answer.ok().flatten();
+            if answer.and_then(|answer| notice::decode(&answer)) != Some(false) {
+                return;
+            }
+            match round {
+                0 => sleep(self.times.lease / 10).await,
+                _ => {
+                    if self.is_open(key, number) {
+                        self.end_if_held(key, &id, claim, stored.seq).await;
+                    }
                 }
             }
+        }
+    }
+
+    /// Makes the consumer anew that has skipped a job: it was ahead of a store that was rolled back.
+    async fn check_consumer(self: &Rc<Self>, key: u64) {
+        let Some(subject) = self.with_job(key, |job| Arc::clone(&job.call.subject)) else {
+            return;
+        };
+        let Ok(consumers) = self.broker.consumers().await else {
+            return;
+        };
+        let consumer = Consumer::Jobs(subject);
+        let skips = consumers
+            .iter()
+            .any(|info| info.consumer == consumer && info.waiting == 0 && info.delivered == 0);
+        if skips {
+            tracing::warn!("the consumer of {} has skipped a job", consumer.subject());
+            // Without the permission, a worker has to do it.
+            let _ = self.broker.delete_consumer(&consumer).await;
+            let _ = self.broker.ensure_consumer(&consumer).await;
         }
     }
 
@@ -261,6 +352,19 @@ impl<B: Broker> Ctx<B> {
             }
             false => false,
         };
+        if is_there && !has_claim {
+            let was_waiting = self.with_job(key, |job| {
+                std::mem::replace(&mut job.was_waiting, true) && job.holder.is_none()
+            });
+            if was_waiting == Some(true) {
+                self.check_consumer(key).await;
+            }
+        } else {
+            self.with_job(key, |job| job.was_waiting = false);
+        }
+        if !is_there && has_claim {
+            self.ask_holder(key, number).await;
+        }
         if !is_there && !has_claim {
             // Both are gone, in this order: so an outcome was stored before, if there ever was one.
             self.outcomes_until_now().await;

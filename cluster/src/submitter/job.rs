@@ -202,6 +202,12 @@ pub(crate) struct Job {
     pub(crate) republished: u32,
     /// Of an idempotent job: another copy may have started than the one of which is spoken.
     pub(crate) started_earlier: bool,
+    /// So many publishes under one id or another had no answer.
+    pub(crate) unknown: u32,
+    /// The submitter was shut down: the handle of this detached job ends once it is in the queue.
+    pub(crate) is_leaving: bool,
+    /// Its message was in the queue and unclaimed at the last look.
+    pub(crate) was_waiting: bool,
     /// It was handed to the broker: `cancel` of the handle returns false.
     pub(crate) is_running: bool,
     /// The store was rolled back: what is known of earlier copies is not certain.
@@ -290,6 +296,9 @@ impl Job {
             phase: Phase::Unsent,
             republished: 0,
             started_earlier: false,
+            unknown: 0,
+            is_leaving: false,
+            was_waiting: false,
             is_running: false,
             is_rolled_back: false,
             busy: false,

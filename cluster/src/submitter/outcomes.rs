@@ -11,6 +11,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use futurepool::JoinError;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::broker::{Ack, Broker, BrokerError, Pulled, Puller as _, Store, Stored, Token};
 use crate::protocol::MAX_PAYLOAD;
@@ -65,7 +66,12 @@ impl<B: Broker> Ctx<B> {
                     puller.request(&self.results, BATCH - asked, self.times.lease);
                     asked = BATCH;
                 }
-                match puller.next().await {
+                // The end of a request can be lost, too.
+                let limit = self.times.lease + self.times.request_timeout * 2;
+                let Ok(pulled) = timeout(limit, puller.next()).await else {
+                    break;
+                };
+                match pulled {
                     Pulled::Delivery(delivery) => {
                         asked = asked.saturating_sub(1);
                         self.on_outcome(&delivery.message, Some(delivery.token));
@@ -127,12 +133,13 @@ impl<B: Broker> Ctx<B> {
             Verdict::Dropped => {
                 // This submitter seemed to be gone, and is not.
                 // Its key is written before the next job is handed over.
-                self.link.check();
+                self.link.on_dropped();
                 self.jobs.borrow_mut().reissue(key);
                 self.poke(key);
                 return self.acknowledge(token);
             }
             Verdict::Returned(Body::Blob(name)) => {
+                self.outbox.dropped.take();
                 let Some(job) = self.take_job(key) else {
                     return self.acknowledge(token);
                 };
@@ -142,6 +149,7 @@ impl<B: Broker> Ctx<B> {
             Verdict::Returned(Body::Inline(output)) => Ok(output),
             Verdict::Failed(report) => Err(JoinError::from(report)),
         };
+        self.outbox.dropped.take();
         if let Some(job) = self.take_job(key) {
             let result = result.map_err(|error| match job.started_earlier {
                 true => error.with_earlier_start(job.call.task),

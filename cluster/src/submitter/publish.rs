@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futurepool::JoinError;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::broker::{Broker, BrokerError, PublishError, Store};
 use crate::protocol::outcome::{Kept, Verdict};
@@ -28,6 +28,8 @@ pub(crate) struct Outbox {
     sending: Cell<usize>,
     /// The queue is full, or refuses for now: when to try again. `None`: it takes jobs.
     refused: RefCell<Option<Refused>>,
+    /// How long jobs wait after workers have dropped some.
+    pub(crate) dropped: RefCell<Backoff>,
     /// There is another job, another answer or another connection.
     pub(crate) changed: Notify,
 }
@@ -92,6 +94,13 @@ impl<B: Broker> Ctx<B> {
     pub(crate) async fn pump_outbox(self: Rc<Self>) {
         loop {
             self.until_ready().await;
+            // Workers drop the jobs of a submitter that seems to be gone.
+            if self.link.is_stale(self.times.live_period * 2) {
+                let wait = self.next_wait(&mut self.outbox.dropped.borrow_mut());
+                self.link.check();
+                sleep(wait).await;
+                continue;
+            }
             let has_jobs = self.jobs.borrow().has_outbox();
             let next = match has_jobs {
                 false => None,
@@ -154,7 +163,7 @@ impl<B: Broker> Ctx<B> {
         }
 
         let max = self.broker.max_payload().saturating_sub(HEADERS);
-        let blob = match call.body.len() >= BLOB_FROM.min(max) {
+        let blob = match call.body.len() >= BLOB_FROM.min(max / 2) {
             false => None,
             true => {
                 let name = blob_of(&id);
@@ -204,8 +213,15 @@ impl<B: Broker> Ctx<B> {
             }
             Err(PublishError::Other(BrokerError::Unreachable(_))) => {
                 self.outbox.on_unknown();
-                // The state of the connection may not show it yet.
-                self.back_off(&mut Backoff::default()).await;
+                // The state of the connection may not show it yet. And a server that never answers
+                // must not get a fence for each try without a pause.
+                let unknown = self.with_job(key, |job| {
+                    job.unknown = job.unknown.saturating_add(1);
+                    job.unknown
+                });
+                let wait = self.next_wait(&mut Backoff::default());
+                let factor = 1 << unknown.unwrap_or(0).saturating_sub(1).min(16);
+                sleep((wait * factor).min(self.times.lease / 3)).await;
             }
             Err(
                 error @ (PublishError::TooLarge

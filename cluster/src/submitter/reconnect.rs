@@ -10,7 +10,7 @@ use futurepool::JoinError;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::broker::{Broker, BrokerError, PublishError, ServerTime, Store};
+use crate::broker::{Broker, BrokerError, Consumer, PublishError, ServerTime, Store};
 use crate::protocol::job::JobMessage;
 use crate::submitter::core::{Backoff, Ctx};
 use crate::submitter::fence::Forbid;
@@ -40,8 +40,12 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Reported {
     id: String,
+    task: &'static str,
     is_once: bool,
     seq: Option<u64>,
+    /// The key of a detached job, which is not certainly in the queue.
+    name: Option<String>,
+    may_have_run: bool,
 }
 
 impl Default for Link {
@@ -80,6 +84,21 @@ impl Link {
     /// Notes that the server has confirmed something.
     pub(crate) fn on_answer(&self) {
         self.answered.set(Some(Instant::now()));
+    }
+
+    /// Returns whether the server has not confirmed this submitter's key for this long.
+    pub(crate) fn is_stale(&self, limit: Duration) -> bool {
+        let answered = self.answered.get();
+        answered.is_none_or(|answered| answered.elapsed() > limit)
+    }
+
+    /// Lets jobs wait until the server confirms this submitter's key again.
+    pub(crate) fn on_dropped(&self) {
+        self.answered.set(None);
+    }
+
+    pub(crate) fn answered(&self) -> Option<Instant> {
+        self.answered.get()
     }
 
     fn set_away(&self, since: Instant, error: Option<Arc<str>>) {
@@ -137,7 +156,7 @@ impl<B: Broker> Ctx<B> {
                     () = changed(&mut connection) => {}
                     // Connected, and no answer: it counts from the last one.
                     () = self.link.check.notified() => {
-                        break self.link.answered.get().unwrap_or_else(Instant::now);
+                        break self.link.answered().unwrap_or_else(Instant::now);
                     }
                 }
                 let now = connection.borrow_and_update().clone();
@@ -158,6 +177,18 @@ impl<B: Broker> Ctx<B> {
             .ensure_stores(&config.settings, config.create)
             .await?;
         broker.ensure_consumer(&self.results).await?;
+        // Consumers that are ahead of a store that was rolled back would skip the next jobs.
+        let subjects = match self.link.created.get() {
+            None => Vec::new(),
+            Some(_) => self.holders.borrow().subjects(),
+        };
+        for subject in subjects {
+            match broker.ensure_consumer(&Consumer::Jobs(subject)).await {
+                // Workers make them, too. A submitter may lack the permission.
+                Ok(()) | Err(BrokerError::Refused(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.announce().await.map_err(|error| match error {
             PublishError::Other(error) => error,
             error => BrokerError::Refused(error.to_string().into()),
@@ -223,6 +254,10 @@ impl<B: Broker> Ctx<B> {
 
     fn on_ready(self: &Rc<Self>) {
         self.outbox.changed.notify_one();
+        for (_, job) in self.jobs.borrow_mut().iter_mut() {
+            // The server may have forgotten a delivery, which it counts a moment late.
+            job.started_earlier |= !job.call.is_once() && job.handle.may_have_run;
+        }
         let keys: Vec<u64> = {
             let jobs = self.jobs.borrow();
             let unsure = |job: &Job| job.phase == Phase::Unconfirmed;
@@ -240,9 +275,30 @@ impl<B: Broker> Ctx<B> {
 
     /// Keeps a job that was reported as disconnected from starting.
     async fn forbid_reported(self: &Rc<Self>, job: Reported) {
-        let Reported { id, is_once, seq } = job;
+        let Reported {
+            id,
+            task,
+            is_once,
+            seq,
+            name,
+            may_have_run,
+        } = job;
         let _permit = self.rare().await;
         self.until_ready().await;
+        if let Some(name) = name {
+            if is_once && may_have_run {
+                match self.forbid(&id, 0).await {
+                    Forbid::Never(claim) => self.retire(id.clone(), claim),
+                    // It goes on without its submitter.
+                    Forbid::Held(_) | Forbid::Lost(..) => return,
+                }
+            }
+            let text = "its submitter was disconnected while it was submitted";
+            let error = JoinError::lost(task, None, text, may_have_run);
+            return self
+                .write_error(&name, task, |kept| kept == id, &error)
+                .await;
+        }
         if !is_once {
             if let Some(seq) = seq {
                 self.delete_message(&id, seq).await;
@@ -304,13 +360,18 @@ impl<B: Broker> Ctx<B> {
             return;
         };
         let may_have_run = job.handle.may_have_run;
-        // A detached job goes on without its handle.
-        if may_have_run
-            && job.call.key.is_none()
-            && let Some(number) = job.number
-        {
+        let is_queued = matches!(job.phase, Phase::Queued { .. });
+        let is_unfinished = match job.call.key {
+            None => may_have_run,
+            // In the queue, it goes on without its handle.
+            Some(_) => job.kept.is_some() && !is_queued,
+        };
+        if is_unfinished && let Some(number) = job.number {
             self.link.reported.borrow_mut().push(Reported {
                 id: self.id(number),
+                task: job.call.task,
+                name: job.call.key.clone(),
+                may_have_run,
                 is_once: job.call.is_once(),
                 seq: match job.phase {
                     Phase::Queued { seq } => Some(seq),
