@@ -45,8 +45,9 @@ struct State {
     is_mute: Cell<bool>,
     /// Outcomes are not delivered.
     withhold: watch::Sender<bool>,
-    pub(crate) publishes: Cell<u64>,
-    /// Jobs that are handed over and have no answer, and the most of them.
+    publishes: Cell<u64>,
+    epoch: Cell<u64>,
+    /// Publishes of jobs wait.
     blocked: watch::Sender<bool>,
 }
 
@@ -64,6 +65,7 @@ impl Breakable {
             is_mute: Cell::new(false),
             withhold: watch::Sender::new(false),
             publishes: Cell::new(0),
+            epoch: Cell::new(0),
             blocked: watch::Sender::new(false),
         };
         Self {
@@ -108,6 +110,11 @@ impl Breakable {
             state.generation += 1;
             state.error = None;
         });
+    }
+
+    /// Lets the store of jobs look as if it had been deleted and made again.
+    pub(crate) fn roll_back(&self) {
+        self.state.epoch.set(self.state.epoch.get() + 1);
     }
 
     /// How many jobs were handed over.
@@ -215,7 +222,9 @@ impl Broker for Breakable {
 
     async fn info(&self, store: Store) -> Result<StoreInfo, BrokerError> {
         self.check()?;
-        self.inner.info(store).await
+        let mut info = self.inner.info(store).await?;
+        info.created.0 += self.state.epoch.get();
+        Ok(info)
     }
 
     async fn ack(&self, token: &Token, ack: Ack) -> Result<(), BrokerError> {

@@ -2,4 +2,10 @@
 
 mod bench;
 mod broken;
+mod cancel;
+mod detached;
+mod holders;
 mod life;
+mod reconnect;
+mod unknown;
+mod window;
