@@ -241,12 +241,13 @@ impl<B: Broker> Ctx<B> {
                 ClaimState::Lost => return self.end_lost(key, &id, &claim, stored.seq).await,
                 ClaimState::Never | ClaimState::Returns => return,
             }
-            self.note_holder(key, number, &claim.by);
             let judgement = self.live.borrow_mut().judge(&claim.by, Instant::now());
             if judgement != Judgement::Dead {
+                self.note_holder(key, number, &claim.by);
                 self.with_job(key, |job| job.news = Instant::now());
                 return;
             }
+            self.with_job(key, |job| job.holder = Some(claim.by.as_str().into()));
             if self.end_if_held(key, &id, claim, stored.seq).await {
                 return;
             }

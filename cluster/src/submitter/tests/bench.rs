@@ -144,14 +144,21 @@ impl Bench {
 
     /// Waits until nothing is left of any job.
     pub(crate) async fn until_empty(&self) {
-        until(async || {
-            let mut messages = 0;
+        for _ in 0..100_000 {
+            let mut left = Vec::new();
             for store in [Store::Jobs, Store::Results, Store::Claims] {
-                messages += self.info(store).await.messages;
+                left.push((store, self.info(store).await.messages));
             }
-            messages == 0
-        })
-        .await;
+            if left.iter().all(|(_, messages)| *messages == 0) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        let mut left = Vec::new();
+        for store in [Store::Jobs, Store::Results, Store::Claims] {
+            left.push((store, self.info(store).await.messages));
+        }
+        panic!("{left:?} is left");
     }
 
     pub(crate) async fn until_queued(&self, jobs: u64) {

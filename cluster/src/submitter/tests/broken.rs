@@ -311,13 +311,13 @@ impl Puller for BreakablePuller {
     }
 
     async fn next(&mut self) -> Pulled {
-        let deliver = async {
-            let _ = self.withhold.wait_for(|withhold| !withhold).await;
-            self.inner.next().await
-        };
-        tokio::select! { biased;
-            _ = self.connection.wait_for(|state| !state.connected) => Pulled::Broken,
-            pulled = deliver => pulled,
+        loop {
+            let withhold = *self.withhold.borrow_and_update();
+            tokio::select! { biased;
+                _ = self.connection.wait_for(|state| !state.connected) => return Pulled::Broken,
+                _ = self.withhold.changed() => {}
+                pulled = self.inner.next(), if !withhold => return pulled,
+            }
         }
     }
 }

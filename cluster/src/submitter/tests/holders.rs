@@ -74,6 +74,7 @@ fn a_job_that_its_dead_worker_had_not_claimed_goes_on() {
         let handle = bench.submit(once::call(1));
         let _taken = worker.take().await;
         alive.abort();
+        drop(worker);
         sleep(Duration::from_secs(60)).await;
         assert!(!handle.is_finished());
         let mut other = bench.worker("b").await;

@@ -278,9 +278,14 @@ fn c1_a_submitter_that_was_paused_submits_what_was_dropped() {
         }
         sleep(Duration::from_secs(600)).await;
         bench.broker.withhold_outcomes(false);
-        for _ in 0..20 {
+        while handles.iter().any(|handle| !handle.is_finished()) {
             let mut taken = worker.take().await;
-            worker.complete(&mut taken).await;
+            let seq = taken.delivery.message.seq;
+            // The lease of some has run out meanwhile: they are delivered twice.
+            if bench.server.get(Store::Jobs, seq).await.unwrap().is_some() {
+                worker.complete(&mut taken).await;
+            }
+            sleep(Duration::from_millis(10)).await;
         }
         for (n, handle) in handles.into_iter().enumerate() {
             assert_eq!(end(handle).await.unwrap() as usize, n + 1);
@@ -347,8 +352,7 @@ fn c6_a_shutdown_now_cancels_what_is_queued() {
         worker.remove(&taken).await;
         assert_eq!(end(running).await.unwrap(), 2);
         bench.handle.ended().await;
-        let none = worker.try_take(Duration::from_secs(100)).await;
-        assert!(none.is_none(), "a cancelled job is left");
+        bench.until_empty().await;
     });
 }
 

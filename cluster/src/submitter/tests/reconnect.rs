@@ -129,6 +129,7 @@ fn a_roll_back_is_reported_and_jobs_are_submitted_again() {
         // newest sequence belongs to another job.
         bench.broker.roll_back();
         bench.broker.reconnect().await;
+        bench.until_queued(4).await;
         let mut worker = bench.worker("a").await;
         let mut seen = 0;
         while !(default.is_finished() && idempotent.is_finished()) {

@@ -66,7 +66,6 @@ fn a_default_job_that_a_worker_has_already_is_not_fenced() {
 #[test]
 fn c2_a_publish_that_arrives_after_the_reconnect_finds_its_claim() {
     run(async |bench| {
-        let _worker = bench.worker("a").await;
         bench.broker.fail(Store::Jobs, &[Fault::Late]);
         let handle = bench.submit(once::call(1));
         bench.until_queued(1).await;
