@@ -63,8 +63,8 @@ struct Waiting {
     looking: bool,
     /// The id, once the key was found.
     id: Option<String>,
-    /// Its submitter was dead and nothing was left of the job, at the last look.
-    was_gone: bool,
+    /// At so many looks in a row, nothing was left of the job. What was kept had this sequence.
+    gone: (u32, u64),
 }
 
 impl Waiting {
@@ -166,7 +166,7 @@ impl<B: Broker> Ctx<B> {
             next_look: now,
             looking: false,
             id: None,
-            was_gone: false,
+            gone: (0, 0),
             attached: Some(attached),
         };
         let key = waiting.attached.as_ref().map_or(0, |attached| attached.key);
@@ -283,16 +283,28 @@ impl<B: Broker> Ctx<B> {
                 }
                 let owner = names::live_client(&client);
                 let judgement = self.live.borrow_mut().judge(&owner, Instant::now());
-                if judgement == Judgement::Dead {
-                    self.look_for_orphan(key, &id, seq).await;
+                let kept = stored.map_or(0, |stored| stored.seq);
+                match (judgement, seq) {
+                    (Judgement::Dead, _) => self.look_for_orphan(key, &id, seq, kept, 2).await,
+                    // It may have stopped to follow the job: it was disconnected for long.
+                    (_, Some(_)) => self.look_for_orphan(key, &id, seq, kept, 3).await,
+                    // It may be in its outbox.
+                    (_, None) => {}
                 }
                 Some(begun + self.times.look_period)
             }
         }
     }
 
-    /// Looks whether anything is left of a job whose submitter is dead. If not, it is lost.
-    async fn look_for_orphan(self: &Rc<Self>, key: u64, id: &str, seq: Option<u64>) {
+    /// Looks whether anything is left of a job. If not, at so many looks in a row, it is lost.
+    async fn look_for_orphan(
+        self: &Rc<Self>,
+        key: u64,
+        id: &str,
+        seq: Option<u64>,
+        kept: u64,
+        looks: u32,
+    ) {
         let is_there = match seq {
             Some(seq) => self.has_message(seq, id).await,
             // Its submitter died at about the publish. So it may be there or not.
@@ -303,11 +315,18 @@ impl<B: Broker> Ctx<B> {
             claim.is_some_and(|claim| !claim.is_deletion())
         };
         let is_gone = !is_there && !has_claim;
-        let was_gone = match self.attached.borrow_mut().waiting.get_mut(&key) {
-            Some(waiting) => std::mem::replace(&mut waiting.was_gone, is_gone),
+        let gone = match self.attached.borrow_mut().waiting.get_mut(&key) {
+            Some(waiting) => {
+                let before = match waiting.gone {
+                    (count, seq) if seq == kept => count,
+                    _ => 0,
+                };
+                waiting.gone = (if is_gone { before + 1 } else { 0 }, kept);
+                waiting.gone.0
+            }
             None => return,
         };
-        if !(is_gone && was_gone) {
+        if gone < looks {
             return;
         }
         let is_once = self.with_attached(key, |attached| attached.is_once) == Some(true);
