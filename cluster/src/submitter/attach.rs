@@ -268,12 +268,7 @@ impl<B: Broker> Ctx<B> {
                 None
             }
             Found::Ended(outcome) => {
-                let result = match outcome.verdict {
-                    Verdict::Returned(Body::Inline(output)) => Ok(output),
-                    Verdict::Returned(Body::Blob(blob)) => self.get_output(task, &blob).await,
-                    Verdict::Failed(report) => Err(JoinError::from(report)),
-                    Verdict::Dropped => Err(JoinError::lost(task, None, GONE, false)),
-                };
+                let result = self.output_of(task, outcome).await;
                 self.end_attached(key, result);
                 None
             }
@@ -293,6 +288,16 @@ impl<B: Broker> Ctx<B> {
                 }
                 Some(begun + self.times.look_period)
             }
+        }
+    }
+
+    /// Returns what a kept outcome means for a handle.
+    pub(crate) async fn output_of(&self, task: &str, outcome: Outcome) -> Result<Bytes, JoinError> {
+        match outcome.verdict {
+            Verdict::Returned(Body::Inline(output)) => Ok(output),
+            Verdict::Returned(Body::Blob(blob)) => self.get_output(task, &blob).await,
+            Verdict::Failed(report) => Err(JoinError::from(report)),
+            Verdict::Dropped => Err(JoinError::lost(task, None, GONE, true)),
         }
     }
 
@@ -407,52 +412,54 @@ impl<B: Broker> Ctx<B> {
         }
     }
 
-    /// Keeps an error of the submitter as the outcome of its detached job.
-    pub(crate) async fn keep_error(self: &Rc<Self>, key: u64, error: &JoinError) {
-        let Some((call, ids)) = self.with_job(key, |job| {
+    /// Keeps an error of the submitter as the outcome of its detached job. Returns the outcome that
+    /// came first, if there is one.
+    pub(crate) async fn keep_error(
+        self: &Rc<Self>,
+        key: u64,
+        error: &JoinError,
+    ) -> Option<Outcome> {
+        let (call, ids) = self.with_job(key, |job| {
             let is_kept = job.kept.is_some();
             (is_kept.then(|| Rc::clone(&job.call)), job.ids.clone())
-        }) else {
-            return;
-        };
-        let Some(call) = call else {
-            return;
-        };
+        })?;
+        let call = call?;
         let name = call.key.as_deref().unwrap_or_default();
         let is_mine = |id: &str| {
             let number = self.number_of(id);
             number.is_some_and(|number| ids.contains(&number))
         };
-        self.write_error(name, call.task, is_mine, error).await;
+        self.write_error(name, call.task, is_mine, error).await
     }
 
-    /// Replaces what is kept under a key by an error, if the job has no outcome.
+    /// Replaces what is kept under a key by an error, if the job has no outcome. Returns the outcome
+    /// that the job has.
     pub(crate) async fn write_error(
         &self,
         name: &str,
         task: &str,
         is_expected: impl Fn(&str) -> bool,
         error: &JoinError,
-    ) {
+    ) -> Option<Outcome> {
         let subject = names::token(name);
         let mut backoff = Backoff::default();
         loop {
             let stored = self.retry(|| self.broker.last(Store::Kept, &subject)).await;
-            let Some(stored) = stored.filter(|stored| !stored.is_deletion()) else {
-                return;
-            };
-            let Ok(Kept::Pending {
-                id,
-                task: kept_task,
-                version,
-                signature,
-                ..
-            }) = Kept::from_stored(&stored)
-            else {
-                return;
+            let stored = stored.filter(|stored| !stored.is_deletion())?;
+            let (id, kept_task, version, signature) = match Kept::from_stored(&stored).ok()? {
+                Kept::Pending {
+                    id,
+                    task,
+                    version,
+                    signature,
+                    ..
+                } => (id, task, version, signature),
+                Kept::Ended { outcome, .. } => {
+                    return Some(outcome).filter(|outcome| is_expected(&outcome.id));
+                }
             };
             if !is_expected(&id) {
-                return;
+                return None;
             }
             let ended = Kept::Ended {
                 task: kept_task,
@@ -469,7 +476,7 @@ impl<B: Broker> Ctx<B> {
                 .publish(Store::Kept, ended.to_outgoing(name, stored.seq))
                 .await
             {
-                Ok(_) => return,
+                Ok(_) => return None,
                 Err(PublishError::Conflict) => {}
                 Err(error) => {
                     let error = match error {

@@ -399,10 +399,7 @@ impl<B: Broker> Ctx<B> {
         } = submission;
         let now = Instant::now();
         let call = CallParts {
-            deadline: deadline.map(|at| {
-                // Virtual time in tests: what is left counts, not the point in time.
-                now + at.saturating_duration_since(std::time::Instant::now())
-            }),
+            deadline: deadline.map(Instant::from_std),
             ..call
         };
         let handle = Unresolved::new(booked, Rc::clone(&self.resolver));
@@ -492,6 +489,8 @@ impl<B: Broker> Ctx<B> {
                 () = sleep_until(limit) => break,
             }
         }
+        // From now on nothing writes the key.
+        self.link.say_farewell();
         if self.link.is_ready() {
             let farewell = async {
                 let _ = self.broker.delete_consumer(&self.results).await;

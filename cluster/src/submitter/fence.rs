@@ -119,7 +119,7 @@ impl<B: Broker> Ctx<B> {
         let id = self.id(number);
         match self.forbid(&id, 0).await {
             Forbid::Held(claim) => self.on_held(key, number, &claim),
-            Forbid::Lost(claim, at) => self.end_lost(key, &id, &claim, at).await,
+            Forbid::Lost(claim, at) => self.end_lost(key, number, &claim, at).await,
             Forbid::Never(claim) => {
                 self.outcomes_until_now().await;
                 self.retire(id.clone(), claim);
@@ -138,7 +138,7 @@ impl<B: Broker> Ctx<B> {
     }
 
     /// A worker has the job.
-    pub(crate) fn on_held(&self, key: u64, number: u64, claim: &Claim) {
+    pub(crate) fn on_held(self: &Rc<Self>, key: u64, number: u64, claim: &Claim) {
         self.note_holder(key, number, &claim.by);
         self.with_job(key, |job| {
             if job.number != Some(number) {
@@ -148,10 +148,11 @@ impl<B: Broker> Ctx<B> {
             if job.phase == Phase::Unconfirmed {
                 job.phase = Phase::Queued { seq: claim.seq };
             }
-            if let Some(accepted) = job.accepted.take() {
-                let _ = accepted.send(Ok(()));
-            }
         });
+        let is_detached = self.with_job(key, |job| job.call.key.is_some());
+        if is_detached == Some(true) {
+            self.spawn_short(Rc::clone(self).keep_sequence(key, number, claim.seq));
+        }
     }
 
     /// Stops a job that is in the queue, or with a worker.
@@ -169,7 +170,7 @@ impl<B: Broker> Ctx<B> {
             return self.stop_idempotent(key, number, seq, stop).await;
         }
         match self.forbid(&id, seq).await {
-            Forbid::Lost(claim, at) => self.end_lost(key, &id, &claim, at).await,
+            Forbid::Lost(claim, at) => self.end_lost(key, number, &claim, at).await,
             Forbid::Held(claim) => {
                 self.on_held(key, number, &claim);
                 let again = match stop {
@@ -192,7 +193,8 @@ impl<B: Broker> Ctx<B> {
                 });
             }
             Forbid::Never(claim) => {
-                let is_there = self.has_message(seq, &id).await;
+                let is_rolled_back = self.with_job(key, |job| job.is_rolled_back);
+                let is_there = self.has_message(seq, &id).await && is_rolled_back == Some(false);
                 if !is_there {
                     self.outcomes_until_now().await;
                 }
@@ -221,17 +223,19 @@ impl<B: Broker> Ctx<B> {
             });
             return;
         }
-        self.delete_message(&id, seq).await;
-        self.ask_to_cancel(&id, None).await;
         let Some(error) = self.with_job(key, |job| {
             let error = stop.error(job.call.task);
             error.with_earlier_start(job.call.task)
         }) else {
             return;
         };
+        // What is kept of a detached job ends before its message goes.
+        let found = self.keep_error(key, &error).await;
+        self.delete_message(&id, seq).await;
+        self.ask_to_cancel(&id, None).await;
         if self.is_open(key, number) {
             self.delete_blob_later(blob_of(&id));
-            self.end_with(key, error).await;
+            self.end_as_kept(key, error, found).await;
         }
     }
 
@@ -299,12 +303,13 @@ impl<B: Broker> Ctx<B> {
     }
 
     /// Ends a job whose claim says that its holder is dead.
-    pub(crate) async fn end_lost(self: &Rc<Self>, key: u64, id: &str, claim: &Claim, at: u64) {
+    pub(crate) async fn end_lost(self: &Rc<Self>, key: u64, number: u64, claim: &Claim, at: u64) {
+        let id = &self.id(number);
         // The holder may have stored an outcome before it died.
         self.outcomes_until_now().await;
         let holder = self.with_job(key, |job| job.holder.clone()).flatten();
         let worker = holder.as_deref().map(|key| self.name_of(key));
-        if self.with_job(key, |_| ()).is_some() {
+        if self.is_open(key, number) {
             let text = "its worker is dead or cannot be reached";
             let error = JoinError::lost(self.task_of(key), worker.as_deref(), text, true);
             self.end_with(key, error).await;

@@ -238,7 +238,7 @@ impl<B: Broker> Ctx<B> {
             };
             match claim.state {
                 ClaimState::Held => {}
-                ClaimState::Lost => return self.end_lost(key, &id, &claim, stored.seq).await,
+                ClaimState::Lost => return self.end_lost(key, number, &claim, stored.seq).await,
                 ClaimState::Never | ClaimState::Returns => return,
             }
             let judgement = self.live.borrow_mut().judge(&claim.by, Instant::now());
@@ -248,7 +248,7 @@ impl<B: Broker> Ctx<B> {
                 return;
             }
             self.with_job(key, |job| job.holder = Some(claim.by.as_str().into()));
-            if self.end_if_held(key, &id, claim, stored.seq).await {
+            if self.end_if_held(key, number, claim, stored.seq).await {
                 return;
             }
         }
@@ -256,7 +256,8 @@ impl<B: Broker> Ctx<B> {
 
     /// Changes the claim of a dead holder to lost, and ends the job. Returns `false` if the claim
     /// may have changed meanwhile.
-    async fn end_if_held(self: &Rc<Self>, key: u64, id: &str, claim: Claim, at: u64) -> bool {
+    async fn end_if_held(self: &Rc<Self>, key: u64, number: u64, claim: Claim, at: u64) -> bool {
+        let id = &self.id(number);
         let lost = Claim {
             state: ClaimState::Lost,
             by: self.me.clone(),
@@ -269,7 +270,7 @@ impl<B: Broker> Ctx<B> {
             .await
         {
             Ok(at) => {
-                self.end_lost(key, id, &lost, at).await;
+                self.end_lost(key, number, &lost, at).await;
                 return true;
             }
             Err(PublishError::Conflict) => return false,
@@ -309,7 +310,7 @@ impl<B: Broker> Ctx<B> {
                 0 => sleep(self.times.lease / 10).await,
                 _ => {
                     if self.is_open(key, number) {
-                        self.end_if_held(key, &id, claim, stored.seq).await;
+                        self.end_if_held(key, number, claim, stored.seq).await;
                     }
                 }
             }
@@ -428,6 +429,10 @@ impl<B: Broker> Ctx<B> {
 
     /// Writes this submitter's key.
     pub(crate) async fn announce(&self) -> Result<(), PublishError> {
+        if self.link.is_leaving() {
+            // Whoever asks has to stop, and is stopped with the core.
+            return std::future::pending().await;
+        }
         let counts = self.shared.counters.snapshot();
         let limit = self.config.disconnect_limit;
         let value = LiveValue {

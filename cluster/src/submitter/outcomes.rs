@@ -143,6 +143,8 @@ impl<B: Broker> Ctx<B> {
                 let Some(job) = self.take_job(key) else {
                     return self.acknowledge(token);
                 };
+                // Before anything is awaited: the blob must outlive a second copy of the outcome.
+                self.sweeps.fetching.borrow_mut().insert(name.clone());
                 let fetch = Rc::clone(self).fetch(job.handle, number, name, token);
                 return self.spawn_short(fetch);
             }
@@ -169,7 +171,6 @@ impl<B: Broker> Ctx<B> {
         name: String,
         token: Option<Token>,
     ) {
-        self.sweeps.fetching.borrow_mut().insert(name.clone());
         let result = self.get_output(handle.task(), &name).await;
         handle.resolve(result);
         self.reached("resolved", &self.id(number));

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::broker::{Broker, BrokerError, PublishError, Store};
-use crate::protocol::outcome::{Kept, Verdict};
+use crate::protocol::outcome::{Kept, Outcome, Verdict};
 use crate::protocol::{BLOB_FROM, names};
 use crate::submitter::attach::KeptError;
 use crate::submitter::core::{Backoff, Ctx, sleep_or_wait};
@@ -245,9 +245,6 @@ impl<B: Broker> Ctx<B> {
                 job.phase = Phase::Queued { seq };
                 job.news = now;
             }
-            if let Some(accepted) = job.accepted.take() {
-                let _ = accepted.send(Ok(()));
-            }
             job.call.key.is_some()
         });
         if detached == Some(true) {
@@ -311,13 +308,28 @@ impl<B: Broker> Ctx<B> {
 
     /// Ends a job with an error of the submitter. For a detached job it is kept first.
     pub(crate) async fn end_with(self: &Rc<Self>, key: u64, error: JoinError) {
-        self.keep_error(key, &error).await;
-        if let Some(job) = self.take_job(key) {
-            let number = job.number;
-            job.handle.resolve(Err(error));
-            if let Some(number) = number {
-                self.reached("resolved", &self.id(number));
-            }
+        let found = self.keep_error(key, &error).await;
+        self.end_as_kept(key, error, found).await;
+    }
+
+    /// Ends a job with an error, or with the outcome that was kept of it already.
+    pub(crate) async fn end_as_kept(
+        self: &Rc<Self>,
+        key: u64,
+        error: JoinError,
+        found: Option<Outcome>,
+    ) {
+        let Some(job) = self.take_job(key) else {
+            return;
+        };
+        let result = match found {
+            None => Err(error),
+            Some(outcome) => self.output_of(job.call.task, outcome).await,
+        };
+        let number = job.number;
+        job.handle.resolve(result);
+        if let Some(number) = number {
+            self.reached("resolved", &self.id(number));
         }
     }
 
@@ -389,6 +401,10 @@ impl<B: Broker> Ctx<B> {
         };
         let mut backoff = Backoff::default();
         loop {
+            // Under another id, it has written something newer.
+            if !self.is_open(key, number) {
+                return Err(KeptError::Gone);
+            }
             let message = pending.to_outgoing(&name, expect);
             let error = match self.broker.publish(Store::Kept, message).await {
                 Ok(seq) => return Ok(seq),
@@ -415,9 +431,6 @@ impl<B: Broker> Ctx<B> {
                 Err(PublishError::Other(error)) => error,
                 Err(error) => BrokerError::Unreachable(error.to_string().into()),
             };
-            if self.with_job(key, |_| ()).is_none() {
-                return Err(KeptError::Gone);
-            }
             self.pause(&mut backoff, &error).await;
         }
     }
@@ -430,12 +443,18 @@ impl<B: Broker> Ctx<B> {
     }
 
     /// Notes the sequence of a detached job's message, so that others can look for it.
-    async fn keep_sequence(self: Rc<Self>, key: u64, number: u64, seq: u64) {
+    pub(crate) async fn keep_sequence(self: Rc<Self>, key: u64, number: u64, seq: u64) {
         let expect = self.with_job(key, |job| job.kept.unwrap_or(0));
         if let Some(expect) = expect
             && let Ok(kept) = self.write_pending(key, number, Some(seq), expect).await
         {
-            self.with_job(key, |job| job.kept = Some(kept));
+            self.with_job(key, |job| {
+                job.kept = Some(kept);
+                // Only now: a submitter that exits after the answer leaves a job that is found.
+                if let Some(accepted) = job.accepted.take() {
+                    let _ = accepted.send(Ok(()));
+                }
+            });
         }
     }
 }

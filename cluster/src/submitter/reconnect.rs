@@ -25,6 +25,8 @@ pub(crate) struct Link {
     check: Notify,
     /// Since when the server cannot be used.
     away: Cell<Option<Instant>>,
+    /// The submitter says farewell: its key must not come again.
+    is_leaving: Cell<bool>,
     /// When the server has last confirmed this submitter's key.
     answered: Cell<Option<Instant>>,
     last_error: RefCell<Option<Arc<str>>>,
@@ -54,6 +56,7 @@ impl Default for Link {
             ready: watch::Sender::new(None),
             check: Notify::new(),
             away: Cell::new(None),
+            is_leaving: Cell::new(false),
             answered: Cell::new(None),
             last_error: RefCell::default(),
             created: Cell::new(None),
@@ -95,6 +98,14 @@ impl Link {
     /// Lets jobs wait until the server confirms this submitter's key again.
     pub(crate) fn on_dropped(&self) {
         self.answered.set(None);
+    }
+
+    pub(crate) fn say_farewell(&self) {
+        self.is_leaving.set(true);
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
     }
 
     pub(crate) fn answered(&self) -> Option<Instant> {
@@ -295,9 +306,9 @@ impl<B: Broker> Ctx<B> {
             }
             let text = "its submitter was disconnected while it was submitted";
             let error = JoinError::lost(task, None, text, may_have_run);
-            return self
-                .write_error(&name, task, |kept| kept == id, &error)
+            self.write_error(&name, task, |kept| kept == id, &error)
                 .await;
+            return;
         }
         if !is_once {
             if let Some(seq) = seq {

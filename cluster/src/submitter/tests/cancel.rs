@@ -1,8 +1,8 @@
 //! Jobs that must not start, or must stop.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::bench::{again, end, once, run, until};
 use crate::broker::{Ack, Broker as _, Inbox as _, Store};
@@ -140,9 +140,9 @@ fn an_idempotent_job_that_is_cancelled_leaves_the_queue_and_may_have_run() {
 fn an_unsent_job_expires() {
     run(async |bench| {
         bench.broker.disconnect();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now().into_std() + Duration::from_secs(20);
         let handle = bench.submit(once::call(1).deadline(deadline));
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let error = end(handle).await.unwrap_err();
         assert!(error.is_expired() && !error.may_have_run(), "{error}");
         let waited = begun.elapsed().as_secs_f64();
@@ -155,7 +155,7 @@ fn an_unsent_job_expires() {
 #[test]
 fn a_queued_default_job_expires_and_never_starts() {
     run(async |bench| {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now().into_std() + Duration::from_secs(20);
         let handle = bench.submit(once::call(1).deadline(deadline));
         let error = end(handle).await.unwrap_err();
         assert!(error.is_expired() && !error.may_have_run(), "{error}");
@@ -169,7 +169,7 @@ fn a_job_that_has_started_does_not_expire() {
     run(async |bench| {
         let mut worker = bench.worker("a").await;
         let _alive = worker.stay_alive();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now().into_std() + Duration::from_secs(20);
         let default = bench.submit(once::call(1).deadline(deadline));
         let idempotent = bench.submit(again::call(1).deadline(deadline));
         let (mut first, mut second) = (worker.take().await, worker.take().await);
@@ -200,7 +200,7 @@ fn a_job_that_has_started_does_not_expire() {
 #[test]
 fn a_queued_idempotent_job_expires_and_may_have_run() {
     run(async |bench| {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now().into_std() + Duration::from_secs(20);
         let handle = bench.submit(again::call(1).deadline(deadline));
         let error = end(handle).await.unwrap_err();
         assert!(error.is_expired() && error.may_have_run(), "{error}");
