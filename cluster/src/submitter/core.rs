@@ -270,6 +270,8 @@ impl<B: Broker> Ctx<B> {
         let job = self.jobs.borrow_mut().remove(key)?;
         self.holders.borrow_mut().on_end(&job);
         self.progress.notify_waiters();
+        // It may have been the last one in the outbox, which waits for a queue with room.
+        self.outbox.on_end();
         Some(job)
     }
 
@@ -418,7 +420,9 @@ impl<B: Broker> Ctx<B> {
         let is_cancelled = self.with_job(key, |job| {
             job.cancel = true;
             job.stop_again = None;
-            !job.is_running && job.handle.is_cancelled()
+            // What is kept of a detached job has to end, too, or may be under way.
+            let is_kept = job.kept.is_some() || job.busy && job.call.key.is_some();
+            !job.is_running && job.handle.is_cancelled() && !is_kept
         });
         match is_cancelled {
             None => {}

@@ -67,6 +67,17 @@ impl Outbox {
         self.refused.take();
     }
 
+    pub(crate) fn on_end(&self) {
+        if self.refused.borrow().is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// No job is left that could find out whether the queue takes jobs again: the next one does.
+    fn on_empty(&self) -> bool {
+        self.sending.get() == 0 && self.refused.take().is_some()
+    }
+
     fn on_refused<B: Broker>(&self, ctx: &Ctx<B>) {
         let mut refused = self.refused.borrow_mut();
         let refused = refused.get_or_insert_with(|| Refused {
@@ -103,7 +114,12 @@ impl<B: Broker> Ctx<B> {
             }
             let has_jobs = self.jobs.borrow().has_outbox();
             let next = match has_jobs {
-                false => None,
+                false => {
+                    if self.outbox.on_empty() {
+                        self.shared.window.set_queue_full(false);
+                    }
+                    None
+                }
                 true => match self.outbox.room(Instant::now()) {
                     Ok(()) => {
                         self.send_next();

@@ -375,7 +375,7 @@ impl<B: Broker> Ctx<B> {
         let is_unfinished = match job.call.key {
             None => may_have_run,
             // In the queue, it goes on without its handle.
-            Some(_) => job.kept.is_some() && !is_queued,
+            Some(_) => (job.kept.is_some() || job.busy) && !is_queued,
         };
         if is_unfinished && let Some(number) = job.number {
             self.link.reported.borrow_mut().push(Reported {

@@ -139,6 +139,24 @@ fn a_detached_job_that_is_cancelled_is_cancelled_for_all() {
 }
 
 #[test]
+fn c1_a_cancel_while_the_key_is_written_ends_the_key() {
+    run(async |bench| {
+        bench.broker.fail(Store::Kept, &[Fault::AnswerLost]);
+        let (job, handle) = TaskJob::new(once::call(1));
+        let submitter = bench.handle.clone();
+        let submit =
+            tokio::task::spawn_local(async move { submitter.submit_detached("k", job).await });
+        until(async || bench.info(Store::Kept).await.messages == 1).await;
+        assert!(handle.cancel());
+        let error = end(bench.handle.attach::<once>("k")).await.unwrap_err();
+        assert!(error.is_cancelled() && !error.may_have_run(), "{error}");
+        assert_eq!(bench.broker.job_publishes(), 0);
+        submit.await.unwrap().unwrap();
+        assert_eq!(bench.handle.counts().pending, 0);
+    });
+}
+
+#[test]
 fn a_cancel_of_an_attached_handle_cancels_the_job() {
     run(async |bench| {
         let handle = detach(&bench, "k", once::call(1)).await;

@@ -32,7 +32,7 @@ fn c8_the_submitter_holds_at_most_its_window() {
         assert_eq!(bench.handle.counts().pending, 2);
         let mut taken = worker.take().await;
         worker.complete(&mut taken).await;
-        waiting.await.unwrap();
+        waiting.await.unwrap().unwrap();
         let mut left = 2;
         while left > 0 {
             let mut taken = worker.take().await;
@@ -71,7 +71,7 @@ fn c7_a_full_queue_refuses_or_waits_and_drops_nothing() {
         let waiting = tokio::task::spawn_local(async move { handle.submit_async(job).await });
         sleep(Duration::from_millis(50)).await;
         assert!(!waiting.is_finished());
-        waiting.await.unwrap();
+        waiting.await.unwrap().unwrap();
         assert!(!bench.handle.is_queue_full());
         let mut worker = bench.worker("a").await;
         for _ in 0..6 {
@@ -83,6 +83,18 @@ fn c7_a_full_queue_refuses_or_waits_and_drops_nothing() {
         }
         assert_eq!(end(late).await.unwrap(), 10);
         bench.until_empty().await;
+    });
+}
+
+#[test]
+fn c7_a_full_queue_is_forgotten_once_nothing_waits_for_it() {
+    run(async |bench| {
+        bench.broker.fail(Store::Jobs, &[Fault::Full; 1000]);
+        let handle = bench.submit(once::call(1));
+        until(async || bench.handle.is_queue_full()).await;
+        handle.cancel();
+        end(handle).await.unwrap_err();
+        until(async || !bench.handle.is_queue_full()).await;
     });
 }
 
@@ -117,9 +129,9 @@ fn a_shutdown_releases_all_that_wait() {
         let thread = std::thread::spawn(move || blocked.submit(job));
         sleep(Duration::from_secs(1)).await;
         bench.handle.shutdown();
-        submit.await.unwrap();
+        assert!(submit.await.unwrap().unwrap_err().is_shutdown());
         thread.join().unwrap();
-        assert!(end(waiting).await.unwrap_err().is_shutdown());
+        drop(waiting);
         assert!(end(blocking).await.unwrap_err().is_shutdown());
         let mut worker = bench.worker("a").await;
         for _ in 0..2 {
