@@ -20,10 +20,12 @@ mod broker;
 mod cluster;
 mod error;
 mod io;
+mod janitor;
 mod namespace;
 mod protocol;
 mod server;
 mod submitter;
+mod watch;
 mod worker;
 mod worker_face;
 

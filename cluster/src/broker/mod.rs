@@ -273,7 +273,7 @@ pub(crate) trait Broker: Clone + 'static {
     type Inbox: Inbox;
 
     /// Returns the state of the connection, and waits for changes of it.
-    fn connection(&self) -> tokio::sync::watch::Receiver<Connection>;
+    fn connection(&self) -> crate::watch::Receiver<Connection>;
 
     /// Returns the size of the largest message, headers included, that the server takes.
     fn max_payload(&self) -> usize;

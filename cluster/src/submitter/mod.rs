@@ -40,9 +40,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::watch;
 use bytes::Bytes;
 use futurepool::{JoinError, JoinHandle, SubmitError, Task, TaskJob, block_on, promise};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::Broker;
 use crate::protocol::job::Mode;

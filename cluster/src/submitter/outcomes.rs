@@ -8,9 +8,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use crate::watch;
 use bytes::Bytes;
 use futurepool::JoinError;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::broker::{Ack, Broker, BrokerError, Pulled, Puller as _, Store, Stored, Token};

@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use futurepool::JoinError;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::broker::{Broker, BrokerError, Consumer, PublishError, ServerTime, Store};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::watch;
+use crate::watch;
 
 /// Drains or stops a worker, and reads its counters. A clone controls the same worker.
 ///

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use crate::watch;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::space::{Arrivals, Kind, Link, Space, Wakes};

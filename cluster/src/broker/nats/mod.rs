@@ -94,7 +94,7 @@ impl Broker for Nats {
     type Watch = NatsWatch;
     type Inbox = NatsInbox;
 
-    fn connection(&self) -> tokio::sync::watch::Receiver<Connection> {
+    fn connection(&self) -> crate::watch::Receiver<Connection> {
         self.link.connection()
     }
 

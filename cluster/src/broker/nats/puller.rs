@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use async_nats::client::traits::Publisher;
 use async_nats::message::OutboundMessage;
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
 use serde::Serialize;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::link::Link;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::watch;
 use async_nats::{HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::ConsumerConfig;

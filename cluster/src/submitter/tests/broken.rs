@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::watch;
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use crate::broker::memory::Memory;
 use crate::broker::{
