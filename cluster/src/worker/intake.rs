@@ -11,6 +11,10 @@ use tokio::time::Instant;
 /// Jobs that run for longer are not taken ahead: another worker may be free sooner.
 const PREFETCH_BELOW: Duration = Duration::from_millis(20);
 
+/// A server fills a request at once if it has messages. So one that has brought nothing for longer
+/// than a round trip stands before an empty queue, and nothing is expected of it.
+const FRESH: Duration = Duration::from_millis(10);
+
 /// The bookkeeping of a worker's requests and deliveries.
 #[derive(Debug)]
 pub(super) struct Intake {
@@ -29,6 +33,8 @@ pub(super) struct Intake {
 struct Request {
     /// Messages that were asked for and did not come yet. `None`: nothing is asked for.
     wanted: Option<usize>,
+    /// When it was made, or has brought something last.
+    since: Option<Instant>,
     /// By then its end must have come, or was lost.
     overdue_at: Option<Instant>,
     /// Its last request brought something.
@@ -81,8 +87,13 @@ impl Intake {
     ///
     /// There is at most one request a consumer. The consumers that are busy share the room, and
     /// each of the others is asked for one message, so that none is left out. What comes beyond
-    /// the limit then is given back. `overdue_at`: when their ends must have come.
-    pub(super) fn requests(&mut self, free: usize, overdue_at: Instant) -> Vec<(usize, usize)> {
+    /// the limit then is given back. `patience`: after which time their ends must have come.
+    pub(super) fn requests(
+        &mut self,
+        free: usize,
+        now: Instant,
+        patience: Duration,
+    ) -> Vec<(usize, usize)> {
         let prefetches = self.prefetches();
         if free == 0 && !prefetches {
             return Vec::new();
@@ -90,7 +101,11 @@ impl Intake {
         let alone = self.requests.len() == 1;
         let is_hot = |request: &Request| alone || request.is_hot;
         let hot = self.requests.iter().filter(|request| is_hot(request));
-        let expected: usize = hot.clone().filter_map(|request| request.wanted).sum();
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
+        let fresh = hot
+            .clone()
+            .filter(|request| request.since.is_some_and(is_fresh));
+        let expected: usize = fresh.filter_map(|request| request.wanted).sum();
         let idle = hot.filter(|request| request.wanted.is_none()).count();
         let mut room = self.limit().saturating_sub(self.held + expected);
         if prefetches {
@@ -113,16 +128,18 @@ impl Intake {
                 false => 1,
             };
             request.wanted = Some(batch);
-            request.overdue_at = Some(overdue_at);
+            request.since = Some(now);
+            request.overdue_at = Some(now + patience);
             made.push((index, batch));
         }
         made
     }
 
     /// Notes that a consumer has delivered a message.
-    pub(super) fn on_delivery(&mut self, consumer: usize) {
+    pub(super) fn on_delivery(&mut self, consumer: usize, now: Instant) {
         let request = &mut self.requests[consumer];
         request.is_hot = true;
+        request.since = Some(now);
         if let Some(wanted) = &mut request.wanted {
             *wanted = wanted.saturating_sub(1);
         }
@@ -181,8 +198,8 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(1);
 
-    fn later() -> Instant {
-        Instant::now() + LONG
+    fn now() -> Instant {
+        Instant::now()
     }
 
     #[test]
@@ -198,48 +215,48 @@ mod tests {
     #[test]
     fn it_asks_for_what_fits_the_free_slots() {
         let mut intake = Intake::new(4, 1);
-        assert_eq!(intake.requests(4, later()), [(0, 4)]);
-        assert_eq!(intake.requests(4, later()), []);
-        intake.on_delivery(0);
+        assert_eq!(intake.requests(4, now(), LONG), [(0, 4)]);
+        assert_eq!(intake.requests(4, now(), LONG), []);
+        intake.on_delivery(0, now());
         intake.admit();
         intake.on_end(0, 0);
-        assert_eq!(intake.requests(3, later()), [(0, 3)]);
+        assert_eq!(intake.requests(3, now(), LONG), [(0, 3)]);
         intake.on_break();
-        assert_eq!(intake.requests(0, later()), []);
+        assert_eq!(intake.requests(0, now(), LONG), []);
     }
 
     #[test]
     fn short_jobs_are_taken_ahead_and_long_ones_are_not() {
         let mut intake = Intake::new(4, 1);
         intake.note_run(SHORT);
-        assert_eq!(intake.requests(4, later()), [(0, 8)]);
+        assert_eq!(intake.requests(4, now(), LONG), [(0, 8)]);
         intake.on_break();
         (0..7).for_each(|_| assert!(intake.admit()));
         // One is too few for a request of its own.
-        assert_eq!(intake.requests(2, later()), []);
+        assert_eq!(intake.requests(2, now(), LONG), []);
         intake.release();
-        assert_eq!(intake.requests(0, later()), [(0, 2)]);
+        assert_eq!(intake.requests(0, now(), LONG), [(0, 2)]);
         intake.on_break();
         intake.note_run(LONG);
-        assert_eq!(intake.requests(0, later()), []);
+        assert_eq!(intake.requests(0, now(), LONG), []);
     }
 
     #[test]
     fn each_consumer_is_asked_and_the_busy_ones_for_more() {
         let mut intake = Intake::new(4, 3);
-        assert_eq!(intake.requests(4, later()), [(0, 1), (1, 1), (2, 1)]);
-        intake.on_delivery(1);
+        assert_eq!(intake.requests(4, now(), LONG), [(0, 1), (1, 1), (2, 1)]);
+        intake.on_delivery(1, now());
         intake.on_end(1, 0);
-        assert_eq!(intake.requests(4, later()), [(1, 4)]);
+        assert_eq!(intake.requests(4, now(), LONG), [(1, 4)]);
         intake.on_end(1, 4);
-        assert_eq!(intake.requests(4, later()), [(1, 1)]);
+        assert_eq!(intake.requests(4, now(), LONG), [(1, 1)]);
     }
 
     #[test]
     fn it_knows_whether_it_asks() {
         let mut intake = Intake::new(1, 1);
         assert!(!intake.is_asking());
-        intake.requests(1, later());
+        intake.requests(1, now(), LONG);
         assert!(intake.is_asking());
         intake.on_end(0, 1);
         assert!(!intake.is_asking());
@@ -248,11 +265,28 @@ mod tests {
     #[test]
     fn a_request_whose_end_was_lost_is_made_again() {
         let mut intake = Intake::new(1, 1);
-        let at = later();
-        intake.requests(1, at);
+        let at = now() + LONG;
+        intake.requests(1, at - LONG, LONG);
         assert_eq!(intake.drop_overdue(at - LONG / 2), Some(at));
         assert!(intake.is_asking());
         assert_eq!(intake.drop_overdue(at), None);
         assert!(!intake.is_asking());
+    }
+
+    #[test]
+    fn nothing_is_expected_of_a_request_that_has_brought_nothing_for_long() {
+        let mut intake = Intake::new(4, 2);
+        intake.note_run(SHORT);
+        let start = now();
+        intake.requests(4, start, LONG);
+        intake.on_delivery(0, start);
+        intake.on_end(0, 0);
+        assert_eq!(intake.requests(4, start, LONG), [(0, 8)]);
+        // The other consumer has jobs now, and the first has none.
+        let later = start + FRESH * 2;
+        intake.on_delivery(1, later);
+        intake.on_end(1, 0);
+        assert!(intake.admit());
+        assert_eq!(intake.requests(3, later, LONG), [(1, 7)]);
     }
 }

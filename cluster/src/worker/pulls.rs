@@ -95,7 +95,7 @@ async fn use_puller<B: Broker>(shared: &Rc<Shared<B>>, puller: &mut B::Puller) -
             }
         } else if shared.takes_jobs() && shared.is_known_alive(2) {
             let free = shared.free_slots();
-            let requests = shared.intake.borrow_mut().requests(free, now + patience);
+            let requests = shared.intake.borrow_mut().requests(free, now, patience);
             for (index, batch) in requests {
                 puller.request(&shared.consumers[index].0, batch, expires);
             }
@@ -118,7 +118,10 @@ async fn use_puller<B: Broker>(shared: &Rc<Shared<B>>, puller: &mut B::Puller) -
                 let Some(index) = index_of(shared, &delivery.consumer) else {
                     continue;
                 };
-                shared.intake.borrow_mut().on_delivery(index);
+                shared
+                    .intake
+                    .borrow_mut()
+                    .on_delivery(index, Instant::now());
                 job::take(shared, delivery, index);
             }
             Pulled::Ended { consumer, wanted } => {
