@@ -46,9 +46,11 @@ use std::time::Duration;
 
 use futurepool::Tasks;
 
-pub(crate) use self::control::{Control, Stats};
+pub(crate) use self::control::Control;
 pub(crate) use self::core::Core;
-pub(crate) use self::runner::{ExecutorRunner, Runner, Running};
+#[cfg(test)]
+pub(crate) use self::runner::Runner;
+pub(crate) use self::runner::{ExecutorRunner, Running};
 use crate::protocol::settings::Settings;
 
 /// What a core does after a step of the protocol, with the step and the id of the job. Tests kill

@@ -60,7 +60,7 @@ impl<B: Broker> Shared<B> {
         self.releases.added.notify_one();
     }
 
-    /// Deletes a claim, unless the server has brought its message back.
+    /// Deletes a claim, unless the server may have brought its message back.
     async fn release_now(&self, release: Release) {
         // The same connection: the server was not restarted, so nothing has come back.
         let generation = self.generation();
