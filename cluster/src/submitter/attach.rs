@@ -29,7 +29,7 @@ pub(crate) enum KeptError {
     /// Another job has the key.
     Foreign,
     /// The job has ended.
-    Ended(Outcome),
+    Ended(Box<Outcome>),
 }
 
 /// A handle of a detached job, not resolved.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -138,6 +139,9 @@ struct EndOfCore<B: Broker>(Rc<Ctx<B>>);
 impl<B: Broker> Drop for EndOfCore<B> {
     fn drop(&mut self) {
         let ctx = &self.0;
+        if !ctx.is_closed.get() {
+            ctx.shared.is_broken.store(true, Ordering::Release);
+        }
         ctx.shared.window.close();
         // They hold the context, which holds them.
         drop(ctx.tasks.take());
@@ -339,6 +343,8 @@ impl<B: Broker> Ctx<B> {
     fn rest(self: &Rc<Self>, key: u64) {
         let needs_outbox = self.with_job(key, |job| {
             job.busy = false;
+            // The queue does not take it now, and nothing waits until it does.
+            job.cancel |= job.is_leaving && job.phase == Phase::Unsent;
             job.phase == Phase::Unsent
         });
         match needs_outbox {

@@ -193,18 +193,20 @@ impl<B: Broker> Ctx<B> {
                 });
             }
             Forbid::Never(claim) => {
-                let is_rolled_back = self.with_job(key, |job| job.is_rolled_back);
-                let is_there = self.has_message(seq, &id).await && is_rolled_back == Some(false);
+                let is_there = self.has_message(seq, &id).await;
                 if !is_there {
                     self.outcomes_until_now().await;
                 }
                 if self.is_open(key, number) {
-                    let is_certain = self.with_job(key, |job| {
-                        !job.is_rolled_back && job.sent_at.elapsed() < OUTCOMES_LAST
+                    let facts = self.with_job(key, |job| {
+                        let is_recent = job.sent_at.elapsed() < OUTCOMES_LAST;
+                        (job.is_rolled_back, is_recent)
                     });
-                    let error = match is_there || is_certain == Some(true) {
-                        true => stop.error(task),
-                        false => JoinError::lost(task, None, GONE, true),
+                    let error = match facts {
+                        // An earlier copy may have run, and its outcome been lost.
+                        Some((true, _)) => stop.error(task).with_earlier_start(task),
+                        Some((false, is_recent)) if is_there || is_recent => stop.error(task),
+                        _ => JoinError::lost(task, None, GONE, true),
                     };
                     self.end_with(key, error).await;
                 }

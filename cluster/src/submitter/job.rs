@@ -394,10 +394,6 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.map.is_empty()
     }

@@ -37,7 +37,7 @@ pub(crate) mod window;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::watch;
@@ -106,6 +106,8 @@ pub(crate) fn client_id(rng: &mut fastrand::Rng) -> String {
 pub(crate) struct Shared {
     pub(crate) window: Window,
     pub(crate) counters: Arc<Counters>,
+    /// The core has ended before it was shut down.
+    is_broken: AtomicBool,
     /// The core is gone: everything is resolved.
     pub(crate) ended: watch::Sender<bool>,
     /// Counts submissions: the key of a job in the core.
@@ -154,6 +156,7 @@ pub(crate) struct Handle {
 }
 
 /// Creates a submitter. The core serves its handles while it is polled.
+#[cfg(test)]
 pub(crate) fn submitter<B: Broker>(
     broker: B,
     config: Config,
@@ -203,6 +206,7 @@ impl Handle {
         let shared = Arc::new(Shared {
             window: Window::new(config.window),
             counters: Arc::default(),
+            is_broken: AtomicBool::new(false),
             ended: watch::Sender::new(false),
             next_key: AtomicU64::new(0),
         });
@@ -213,14 +217,6 @@ impl Handle {
             queue: config.queue.as_str().into(),
         };
         (handle, CoreParts { shared, commands })
-    }
-
-    /// Returns a handle of the same submitter that uses another queue.
-    pub(crate) fn with_queue(&self, queue: &str) -> Self {
-        Self {
-            queue: queue.into(),
-            ..self.clone()
-        }
     }
 
     /// Submits a job. Blocks while the window or the queue is full.
@@ -352,6 +348,7 @@ impl Handle {
     }
 
     /// Waits until the core has ended.
+    #[cfg(test)]
     pub(crate) async fn ended(&self) {
         let mut ended = self.shared.ended.subscribe();
         // The sender is in `shared`, so the wait never fails.
@@ -367,6 +364,7 @@ impl Handle {
     }
 
     /// Returns whether the server's queue is full.
+    #[cfg(test)]
     pub(crate) fn is_queue_full(&self) -> bool {
         self.shared.window.is_queue_full()
     }
@@ -375,8 +373,12 @@ impl Handle {
         self.shared.window.is_closed()
     }
 
+    /// Returns why nothing is accepted.
     fn closed(&self) -> JoinError {
-        JoinError::shutdown()
+        match self.shared.is_broken.load(Ordering::Acquire) {
+            true => JoinError::broken("the submitter has stopped working"),
+            false => JoinError::shutdown(),
+        }
     }
 
     fn next_key(&self) -> u64 {

@@ -367,7 +367,7 @@ impl<B: Broker> Ctx<B> {
                 match outcome.verdict {
                     // That of another id, which was never stored.
                     Verdict::Dropped => self.refuse_duplicate(key),
-                    _ => self.take_outcome(key, number, outcome, None),
+                    _ => self.take_outcome(key, number, *outcome, None),
                 }
                 false
             }
@@ -439,7 +439,7 @@ impl<B: Broker> Ctx<B> {
                         // The confirmation was lost.
                         Ok(Kept::Pending { id, .. }) if self.had_id(key, &id) => continue,
                         Ok(Kept::Ended { outcome, .. }) if self.had_id(key, &outcome.id) => {
-                            return Err(KeptError::Ended(outcome));
+                            return Err(KeptError::Ended(Box::new(outcome)));
                         }
                         _ => return Err(KeptError::Foreign),
                     }

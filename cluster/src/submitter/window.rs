@@ -90,6 +90,7 @@ impl Window {
         });
     }
 
+    #[cfg(test)]
     pub(crate) fn is_queue_full(&self) -> bool {
         *self.queue_full.borrow()
     }

@@ -88,7 +88,7 @@ impl Breakable {
         self.state.withhold.send_replace(withhold);
     }
 
-    /// Lets publishes of jobs wait.
+    /// Lets publishes of jobs and their blobs wait.
     pub(crate) fn block_jobs(&self, block: bool) {
         self.state.blocked.send_replace(block);
     }
@@ -270,6 +270,8 @@ impl Broker for Breakable {
     }
 
     async fn put_blob(&self, name: &str, data: Bytes) -> Result<(), BrokerError> {
+        let mut blocked = self.state.blocked.subscribe();
+        let _ = blocked.wait_for(|blocked| !blocked).await;
         self.check()?;
         self.inner.put_blob(name, data).await
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::bench::{again, end, once, run, until};
+use super::bench::{again, end, large, once, run, until};
 use crate::broker::{Ack, Broker as _, Inbox as _, Store};
 use crate::protocol::notice::{self, Control};
 
@@ -133,6 +133,21 @@ fn an_idempotent_job_that_is_cancelled_leaves_the_queue_and_may_have_run() {
             notice::decode(&notice.payload),
             Some(Control::Cancel { .. })
         ));
+    });
+}
+
+#[test]
+fn c6_a_cancel_while_the_arguments_are_sent_is_exact() {
+    run(async |bench| {
+        bench.broker.block_jobs(true);
+        let handle = bench.submit(large::call(vec![7; 600 << 10]));
+        until(async || handle.is_running()).await;
+        assert!(!handle.cancel());
+        bench.broker.block_jobs(false);
+        let error = end(handle).await.unwrap_err();
+        assert!(error.is_cancelled() && !error.may_have_run(), "{error}");
+        assert_eq!(bench.broker.job_publishes(), 0);
+        until(async || bench.server.blobs().await.unwrap().is_empty()).await;
     });
 }
 

@@ -227,6 +227,24 @@ fn c1_an_attached_job_whose_submitter_died_and_of_which_nothing_is_left_is_lost(
 }
 
 #[test]
+fn a_shutdown_now_does_not_wait_for_room_in_the_queue() {
+    run(async |bench| {
+        bench.broker.fail(Store::Jobs, &[Fault::Full; 1_000]);
+        bench.broker.block_jobs(true);
+        let (job, handle) = TaskJob::new(once::call(1));
+        let submitter = bench.handle.clone();
+        tokio::task::spawn_local(async move { submitter.submit_detached("k", job).await });
+        until(async || bench.broker.job_publishes() == 1).await;
+        let _ = bench.handle.shutdown_now().await;
+        bench.broker.block_jobs(false);
+        let error = end(handle).await.unwrap_err();
+        assert!(error.is_cancelled() && !error.may_have_run(), "{error}");
+        bench.handle.ended().await;
+        assert!(matches!(kept(&bench, "k").await.1, Kept::Ended { .. }));
+    });
+}
+
+#[test]
 fn a_shutdown_now_leaves_detached_jobs_in_the_queue() {
     run(async |bench| {
         let handle = detach(&bench, "k", once::call(1)).await;

@@ -374,7 +374,7 @@ fn c1_a_core_that_ends_resolves_everything() {
         bench.handle.ended().await;
         // Nothing is accepted from now on.
         let (job, _handle) = TaskJob::new(once::call(1));
-        assert!(bench.handle.try_submit(job).unwrap_err().is_shutdown());
+        assert!(bench.handle.try_submit(job).unwrap_err().is_broken());
         assert_eq!(bench.handle.counts().pending, 0);
     });
 }
