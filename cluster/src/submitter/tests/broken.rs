@@ -88,7 +88,7 @@ impl Breakable {
         self.state.withhold.send_replace(withhold);
     }
 
-    /// Lets publishes of jobs and their blobs wait.
+    /// Lets publishes of jobs, and blobs, wait.
     pub(crate) fn block_jobs(&self, block: bool) {
         self.state.blocked.send_replace(block);
     }
@@ -277,6 +277,8 @@ impl Broker for Breakable {
     }
 
     async fn get_blob(&self, name: &str, max: usize) -> Result<Option<Bytes>, BrokerError> {
+        let mut blocked = self.state.blocked.subscribe();
+        let _ = blocked.wait_for(|blocked| !blocked).await;
         self.check()?;
         self.inner.get_blob(name, max).await
     }

@@ -188,10 +188,13 @@ fn large_arguments_and_outputs_travel_as_blobs() {
         bench.server.put_blob(&result, output.into()).await.unwrap();
         assert!(worker.claim(&mut taken).await);
         let verdict = Verdict::Returned(Body::Blob(result.clone()));
-        // The outcome is stored twice: its blob must be there for the first.
+        // The outcome is stored twice: its blob must be there until it is fetched.
+        bench.broker.block_jobs(true);
         worker.send(&taken, verdict.clone()).await;
         worker.send(&taken, verdict).await;
         worker.remove(&taken).await;
+        sleep(Duration::from_secs(1)).await;
+        bench.broker.block_jobs(false);
         assert_eq!(end(handle).await.unwrap(), bytes);
         bench.until_empty().await;
         until(async || {
