@@ -40,7 +40,8 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<Link, BrokerError> 
         auth => auth,
     };
     let shared = Shared::new(options.request_timeout);
-    let client = reach(options, &servers, auth, &shared).await?;
+    let tls = options.tls.required || servers.iter().any(ServerAddr::tls_required);
+    let client = reach(options, &servers, auth, tls, &shared).await?;
     if let Err(error) = check(options, &servers, &client).await {
         _ = client.drain().await;
         return Err(error);
@@ -93,6 +94,7 @@ fn percent_decode(text: &str) -> Option<String> {
 fn client_options(
     options: &NatsOptions,
     auth: &Auth,
+    tls: bool,
     shared: &Arc<Shared>,
 ) -> Result<ConnectOptions, BrokerError> {
     let events = Arc::clone(shared);
@@ -101,7 +103,8 @@ fn client_options(
         .ping_interval(PING_PERIOD)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .max_reconnects(None)
-        .require_tls(options.tls.required)
+        // Servers that are only heard of later need it, too.
+        .require_tls(tls)
         .reconnect_delay_callback(pause)
         .event_callback(move |event| {
             events.event(event);
@@ -159,34 +162,36 @@ async fn reach(
     options: &NatsOptions,
     servers: &[ServerAddr],
     auth: &Auth,
+    tls: bool,
     shared: &Arc<Shared>,
 ) -> Result<Client, BrokerError> {
     let end = Instant::now() + options.connect_timeout;
-    let mut attempt = 1;
-    loop {
-        let client_options = client_options(options, auth, shared)?;
+    let mut why = "the server does not answer".to_owned();
+    for attempt in 1.. {
+        let client_options = client_options(options, auth, tls, shared)?;
         let connecting = async_nats::connect_with_options(servers, client_options);
-        let error = match tokio::time::timeout_at(end, connecting).await {
+        match tokio::time::timeout_at(end, connecting).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(error)) => {
-                let (text, for_good) = explain(&error);
-                let text = format!("cannot connect to {}: {text}", addresses(servers));
+                let for_good;
+                (why, for_good) = explain(&error);
                 if for_good {
-                    return Err(BrokerError::Refused(text.into()));
+                    return Err(BrokerError::Refused(no_connection(servers, &why)));
                 }
-                BrokerError::Unreachable(text.into())
             }
-            Err(_) => BrokerError::Unreachable(
-                format!("cannot connect to {}: timed out", addresses(servers)).into(),
-            ),
-        };
-        attempt += 1;
-        let next = Instant::now() + pause(attempt);
+            Err(_) => break,
+        }
+        let next = Instant::now() + pause(attempt + 1);
         if next >= end {
-            return Err(error);
+            break;
         }
         tokio::time::sleep_until(next).await;
     }
+    Err(BrokerError::Unreachable(no_connection(servers, &why)))
+}
+
+fn no_connection(servers: &[ServerAddr], why: &str) -> Arc<str> {
+    format!("cannot connect to {}: {why}", addresses(servers)).into()
 }
 
 fn addresses(servers: &[ServerAddr]) -> String {

@@ -40,6 +40,7 @@ impl fmt::Display for Permissions {
 
 /// Collects the subjects of one kind of peer.
 struct Allowed {
+    identity: String,
     names: Names,
     publish: Vec<String>,
 }
@@ -47,6 +48,7 @@ struct Allowed {
 impl Allowed {
     fn new(namespace: &str, identity: &str) -> Self {
         Self {
+            identity: identity.to_owned(),
             names: Names::new(namespace, Some(identity)),
             publish: vec![format!("{}.>", inbox_prefix(identity))],
         }
@@ -65,13 +67,22 @@ impl Allowed {
         self.publish(subject);
     }
 
-    /// The state of all streams, and the messages of those that every peer looks into.
-    fn look(&mut self) {
+    /// The state of all streams, and of the queues.
+    fn states(&mut self) {
         let blobs = self.names.blobs();
         let streams = names::ALL.map(|store| self.names.stream(store).to_owned());
         for stream in streams.iter().chain([&blobs]) {
             self.api("STREAM.INFO", stream, "");
         }
+        let jobs = self.names.stream(Store::Jobs).to_owned();
+        self.api("CONSUMER.LIST", &jobs, "");
+        self.api("CONSUMER.INFO", &jobs, ".*");
+    }
+
+    /// The messages of the streams that every peer looks into and tidies up.
+    fn look(&mut self) {
+        self.states();
+        let blobs = self.names.blobs();
         let looked_into = [Store::Jobs, Store::Claims, Store::Live, Store::Kept];
         let looked_into = looked_into.map(|store| self.names.stream(store).to_owned());
         for stream in looked_into.iter().chain([&blobs]) {
@@ -80,8 +91,6 @@ impl Allowed {
         }
         self.api("STREAM.PURGE", &blobs, "");
         self.publish(format!("$O.{}.>", self.names.blob_bucket()));
-        let jobs = self.names.stream(Store::Jobs).to_owned();
-        self.api("CONSUMER.LIST", &jobs, "");
     }
 
     fn watch(&mut self, store: Store) {
@@ -108,6 +117,19 @@ impl Allowed {
     fn notice(&self, subject: &str) -> String {
         format!("{}{subject}", self.names.notices)
     }
+
+    /// Returns the permissions of a peer that hears these notices, and its own inbox.
+    fn peer(mut self, notices: Vec<String>) -> Permissions {
+        self.publish.sort();
+        self.publish.dedup();
+        let mut subscribe = vec![format!("{}.>", inbox_prefix(&self.identity))];
+        subscribe.extend(notices.iter().map(|subject| self.notice(subject)));
+        Permissions {
+            publish: self.publish,
+            subscribe,
+            responses: false,
+        }
+    }
 }
 
 /// A submitter publishes jobs, its own claims and its own life, and reads only its own results.
@@ -123,15 +145,7 @@ pub(crate) fn submitter(namespace: &str, identity: &str) -> Permissions {
     allowed.consume(Store::Results, &own);
     allowed.watch(Store::Live);
     allowed.watch(Store::Kept);
-    let subscribe = vec![
-        format!("{}.>", inbox_prefix(identity)),
-        allowed.notice(&format!("ev.{own}")),
-    ];
-    Permissions {
-        publish: allowed.publish,
-        subscribe,
-        responses: false,
-    }
+    allowed.peer(vec![format!("ev.{own}")])
 }
 
 /// A worker takes jobs, and publishes results, claims and its own life.
@@ -147,19 +161,14 @@ pub(crate) fn worker(namespace: &str, identity: &str) -> Permissions {
     allowed.publish(allowed.notice("ev.>"));
     allowed.consume(Store::Jobs, ">");
     allowed.watch(Store::Live);
-    let subscribe = vec![
-        format!("{}.>", inbox_prefix(identity)),
-        allowed.notice(&format!("ctl.{own}")),
-        allowed.notice("ctl.all"),
-    ];
     Permissions {
-        publish: allowed.publish,
-        subscribe,
         responses: true,
+        ..allowed.peer(vec![format!("ctl.{own}"), "ctl.all".into()])
     }
 }
 
-/// An administrator makes the streams of a namespace, with those for the results of `identities`.
+/// An administrator makes the streams of a namespace, with those for the results of `identities`,
+/// looks into them, drains workers and removes what is stored.
 pub(crate) fn admin(namespace: &str, identity: &str, identities: &[String]) -> Permissions {
     let mut allowed = Allowed::new(namespace, identity);
     allowed.publish("$JS.API.INFO".into());
@@ -169,15 +178,31 @@ pub(crate) fn admin(namespace: &str, identity: &str, identities: &[String]) -> P
     for identity in identities.chain([None]) {
         streams.push(allowed.names.results(identity).0);
     }
+    streams.dedup();
     for stream in &streams {
         allowed.api("STREAM.CREATE", stream, "");
         allowed.api("STREAM.INFO", stream, "");
     }
-    Permissions {
-        publish: allowed.publish,
-        subscribe: vec![format!("{}.>", inbox_prefix(identity))],
-        responses: false,
+    allowed.look();
+    allowed.messages(Store::Live, &format!("s.{identity}.*"));
+    allowed.messages(Store::Kept, ">");
+    allowed.publish(allowed.notice("ctl.>"));
+    allowed.watch(Store::Live);
+    allowed.peer(vec![])
+}
+
+/// A viewer sees the state of a namespace and its queues, and changes nothing but its own key.
+pub(crate) fn viewer(namespace: &str, identity: &str) -> Permissions {
+    let mut allowed = Allowed::new(namespace, identity);
+    allowed.states();
+    let jobs = allowed.names.stream(Store::Jobs).to_owned();
+    let blobs = allowed.names.blobs();
+    for stream in [&jobs, &blobs] {
+        allowed.api("STREAM.MSG.GET", stream, "");
     }
+    allowed.messages(Store::Live, &format!("s.{identity}.*"));
+    allowed.watch(Store::Live);
+    allowed.peer(vec![])
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! All requests of a puller share one inbox. A delivery does not say which request it answers, but
 //! which consumer it comes from: so the books are kept for each consumer. The server tells when a
 //! request has ended by its time. If it does not, the consumer is taken for gone.
+//!
+//! A request cannot be taken back. So a long one is made of short ones, one after the other: to stop
+//! is not to make the next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,6 +30,12 @@ use crate::broker::{
 /// How long after its end a request waits for the server to say so.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long the server keeps a request. A longer one is made again.
+const SLICE: Duration = Duration::from_secs(1);
+
+/// A request that would end sooner is not made again.
+const SHORTEST: Duration = Duration::from_millis(20);
+
 /// How long a request that the server has turned down counts as open, so that it is not made again
 /// at once.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
@@ -44,7 +53,11 @@ struct NextRequest {
 /// A request that has not ended.
 struct Request {
     token: u64,
+    /// How many messages the server was asked for last.
     batch: usize,
+    /// When the request ends.
+    until: Instant,
+    /// When the server should have ended its part.
     deadline: Instant,
     /// The server has turned it down.
     refused: bool,
@@ -53,8 +66,8 @@ struct Request {
 /// What is asked of one consumer.
 struct Asked {
     consumer: Consumer,
-    stream: Arc<str>,
-    name: String,
+    /// Where the consumer takes requests.
+    subject: Subject,
     requests: VecDeque<Request>,
     /// Deliveries that answer the requests that have not ended.
     received: usize,
@@ -66,16 +79,21 @@ impl Asked {
         self.requests.iter().map(|request| request.batch).sum()
     }
 
-    /// Ends a request of which `missing` messages did not come, if that is known.
-    fn end(&mut self, index: usize, missing: Option<usize>) -> Option<Pulled> {
+    /// Closes the books of a request of which `missing` messages did not come, if that is known.
+    /// Returns when it should end, and how many messages did not come.
+    fn close(&mut self, index: usize, missing: Option<usize>) -> Option<(Instant, usize)> {
         let request = self.requests.remove(index)?;
         let unanswered = request.batch.saturating_sub(self.received);
         let wanted = missing.unwrap_or(unanswered).min(request.batch);
         self.received = self.received.saturating_sub(request.batch - wanted);
-        Some(Pulled::Ended {
+        Some((request.until, wanted))
+    }
+
+    fn ended(&self, wanted: usize) -> Pulled {
+        Pulled::Ended {
             consumer: self.consumer.clone(),
             wanted,
-        })
+        }
     }
 }
 
@@ -96,6 +114,8 @@ pub(crate) struct NatsPuller {
     generation: u64,
     /// Whether the loss of that connection was reported.
     broken: bool,
+    /// Requests end with the part that the server has.
+    stopped: bool,
 }
 
 impl std::fmt::Debug for NatsPuller {
@@ -122,6 +142,7 @@ impl NatsPuller {
             connection,
             generation,
             broken: false,
+            stopped: false,
         })
     }
 
@@ -198,10 +219,7 @@ impl NatsPuller {
         if asked.received < asked.wanted() {
             return Vec::new();
         }
-        let mut filled = Vec::new();
-        while let Some(ended) = asked.end(0, Some(0)) {
-            filled.push(ended);
-        }
+        let filled = asked.requests.iter().map(|_| asked.ended(0)).collect();
         self.asked.remove(consumer);
         filled
     }
@@ -225,8 +243,10 @@ impl NatsPuller {
                 let missing = header
                     .and_then(|headers| headers.get(PENDING_MESSAGES))
                     .and_then(|missing| missing.as_str().parse().ok());
-                let ended = asked.end(index, missing);
-                self.ready.extend(ended);
+                let consumer = asked.consumer.clone();
+                if let Some((until, wanted)) = asked.close(index, missing) {
+                    self.go_on(&consumer, until, wanted);
+                }
             }
             503 => {
                 let gone = Pulled::Gone(asked.consumer.clone());
@@ -257,8 +277,9 @@ impl NatsPuller {
             let overdue = |request: &Request| request.deadline <= now;
             let refused = |request: &Request| overdue(request) && request.refused;
             while let Some(index) = asked.requests.iter().position(refused) {
-                let ended = asked.end(index, None);
-                self.ready.extend(ended);
+                if let Some((_, wanted)) = asked.close(index, None) {
+                    self.ready.push_back(asked.ended(wanted));
+                }
             }
             if asked.requests.iter().any(overdue) {
                 asked.requests.clear();
@@ -283,36 +304,12 @@ impl Puller for NatsPuller {
             });
             return;
         }
-        self.next_token += 1;
-        let token = self.next_token;
-        let names = &self.names;
-        let asked = self.asked.entry(consumer.clone()).or_insert_with(|| {
-            let (stream, name) = names.consumer(consumer);
-            Asked {
-                consumer: consumer.clone(),
-                stream: stream.into(),
-                name,
-                requests: VecDeque::new(),
-                received: 0,
-            }
-        });
-        asked.requests.push_back(Request {
-            token,
-            batch,
-            deadline: Instant::now() + expires + GRACE,
-            refused: false,
-        });
-        let body = NextRequest {
-            batch,
-            expires: u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX),
-        };
-        let message = OutboundMessage {
-            subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", asked.stream, asked.name).into(),
-            reply: Some(Subject::from(format!("{}{token}", self.prefix))),
-            payload: serde_json::to_vec(&body).expect("plain data").into(),
-            headers: None,
-        };
-        self.look_at_connection_before_sending(message);
+        self.stopped = false;
+        self.ask(consumer, Instant::now() + expires, batch);
+    }
+
+    fn stop(&mut self) {
+        self.stopped = true;
     }
 
     async fn next(&mut self) -> Pulled {
@@ -357,8 +354,57 @@ impl Puller for NatsPuller {
 }
 
 impl NatsPuller {
+    /// Goes on with a request of which the server has ended a part, or ends it.
+    fn go_on(&mut self, consumer: &Consumer, until: Instant, wanted: usize) {
+        let over = self.stopped || wanted == 0 || Instant::now() + SHORTEST >= until;
+        if over {
+            self.ready.push_back(Pulled::Ended {
+                consumer: consumer.clone(),
+                wanted,
+            });
+        } else {
+            self.ask(consumer, until, wanted);
+        }
+    }
+
+    /// Asks the server for messages.
+    fn ask(&mut self, consumer: &Consumer, until: Instant, batch: usize) {
+        let now = Instant::now();
+        let expires = until.saturating_duration_since(now).min(SLICE);
+        self.next_token += 1;
+        let token = self.next_token;
+        let names = &self.names;
+        let asked = self.asked.entry(consumer.clone()).or_insert_with(|| {
+            let (stream, name) = names.consumer(consumer);
+            Asked {
+                consumer: consumer.clone(),
+                subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}").into(),
+                requests: VecDeque::new(),
+                received: 0,
+            }
+        });
+        asked.requests.push_back(Request {
+            token,
+            batch,
+            until,
+            deadline: now + expires + GRACE,
+            refused: false,
+        });
+        let body = NextRequest {
+            batch,
+            expires: u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let message = OutboundMessage {
+            subject: asked.subject.clone(),
+            reply: Some(Subject::from(format!("{}{token}", self.prefix))),
+            payload: serde_json::to_vec(&body).expect("plain data").into(),
+            headers: None,
+        };
+        self.send(message);
+    }
+
     /// Sends a request at once if the client takes it.
-    fn look_at_connection_before_sending(&mut self, message: OutboundMessage) {
+    fn send(&mut self, message: OutboundMessage) {
         if self.broken {
             // Nothing is handed to a client that is not connected.
             return;

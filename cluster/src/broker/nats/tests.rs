@@ -196,10 +196,8 @@ fn what_is_stored_outlives_a_killed_server() {
         }
         let mut puller = nats.puller().await.unwrap();
         puller.request(&jobs(), 1, EXPIRES);
-        let Pulled::Delivery(first) = pulled(&mut puller).await else {
-            panic!("a delivery");
-        };
-        nats.ack(&first.token, Ack::Done).await.unwrap();
+        assert!(matches!(pulled(&mut puller).await, Pulled::Delivery(_)));
+        assert_eq!(nats.delete(Store::Jobs, 1).await, Ok(true));
         nats.publish(Store::Claims, message("k", "1"))
             .await
             .unwrap();
@@ -570,6 +568,22 @@ fn other_streams_of_the_same_name_are_refused() {
 }
 
 #[test]
+fn a_missing_stream_is_named() {
+    run(async {
+        let server = TestServer::start();
+        let nats = connect(server.url()).await;
+        let missing = nats.ensure_stores(&settings(), false).await;
+        let Err(BrokerError::Missing(text)) = missing else {
+            panic!("{missing:?}");
+        };
+        assert!(
+            text.contains("FP1_test_JOBS") && text.contains("set-up"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
 fn jobs_take_at_most_half_of_the_accounts_storage() {
     run(async {
         let server = TestServer::with_config(
@@ -601,7 +615,7 @@ fn a_server_without_jetstream_is_refused() {
 fn a_first_connection_says_why_it_fails() {
     run(async {
         let mut nowhere = options(format!("nats://127.0.0.1:{}", free_port()));
-        nowhere.connect_timeout = Duration::from_millis(300);
+        nowhere.connect_timeout = Duration::from_secs(2);
         let error = Nats::connect(&nowhere).await.unwrap_err();
         assert!(matches!(&error, BrokerError::Unreachable(_)), "{error:?}");
         assert!(error.to_string().contains("connection refused"), "{error}");
@@ -760,6 +774,7 @@ fn templates_of_permissions_allow_what_is_needed_and_nothing_else() {
             ("alice", permissions::submitter("test", "alice")),
             ("bob", permissions::submitter("test", "bob")),
             ("ann", permissions::worker("test", "ann")),
+            ("eve", permissions::viewer("test", "eve")),
         ]);
         let alice = as_user(&server, "alice").await;
         let bob = as_user(&server, "bob").await;
@@ -867,6 +882,35 @@ fn templates_of_permissions_allow_what_is_needed_and_nothing_else() {
         ] {
             assert!(raw.forbidden_to_hear(subject).await, "{subject}");
         }
+
+        // A viewer can change nothing.
+        let eve = as_user(&server, "eve").await;
+        eve.ensure_stores(&settings(), false).await.unwrap();
+        eve.consumers().await.unwrap();
+        eve.next(Store::Jobs, 1).await.unwrap();
+        eve.blobs().await.unwrap();
+        for store in [Store::Jobs, Store::Claims, Store::Live, Store::Kept] {
+            eve.info(store).await.unwrap();
+        }
+        eve.publish(Store::Live, message("s.eve.1", "x"))
+            .await
+            .unwrap();
+        let mut watch = eve.watch(Store::Live, true).await.unwrap();
+        assert!(timeout(PATIENCE, watch.next()).await.unwrap().is_some());
+        refusal(eve.delete(Store::Jobs, seq).await);
+        assert!(
+            raw_client(&server, "eve")
+                .await
+                .forbidden("fp1.test.ctl.all")
+                .await
+        );
+        refusal(eve.last(Store::Claims, job).await);
+        // An administrator looks, drains and tidies up.
+        root.consumers().await.unwrap();
+        root.notify("ctl.all", Bytes::from("drain")).await.unwrap();
+        assert!(timeout(PATIENCE, control.next()).await.is_ok());
+        let kept = root.last(Store::Kept, "key").await.unwrap().unwrap();
+        assert_eq!(root.delete(Store::Kept, kept.seq).await, Ok(true));
 
         // Alice can read it.
         alice.ensure_consumer(&other).await.unwrap();
