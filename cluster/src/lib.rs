@@ -25,6 +25,7 @@ mod namespace;
 mod protocol;
 mod server;
 mod submitter;
+mod trace;
 mod watch;
 mod worker;
 mod worker_face;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futurepool::{ErrorReport, JoinError, Payload};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::broker::{Broker, PublishError, Store, Stored, Watch as _};
 use crate::protocol::job::{Body, JobMessage};
@@ -74,6 +75,7 @@ impl Waiting {
                 target: Target::Attached(attached.resolve),
                 result,
                 booked: None,
+                span: Span::none(),
             });
         }
     }

@@ -12,6 +12,7 @@
 //! is something to do ([`Step`]): a job that waits for its outcome costs a record and no future.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use futurepool::{JoinError, TaskJob};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::broker::Outgoing;
 use crate::protocol::job::{Body, JobMessage, Mode};
@@ -35,15 +37,17 @@ pub(crate) struct Booked {
     /// `None` once the handle is resolved, or was given to what resolves it.
     parts: Option<(TaskJob, Permit)>,
     counters: Arc<Counters>,
+    span: Span,
 }
 
 impl Booked {
     /// Counts the job as submitted.
-    pub(crate) fn new(job: TaskJob, permit: Permit, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(job: TaskJob, permit: Permit, counters: Arc<Counters>, span: Span) -> Self {
         counters.on_submit();
         Self {
             parts: Some((job, permit)),
             counters,
+            span,
         }
     }
 
@@ -65,6 +69,7 @@ impl Booked {
             target: Target::Job(job),
             result,
             booked: Some((permit, Arc::clone(&self.counters))),
+            span: mem::replace(&mut self.span, Span::none()),
         })
     }
 }

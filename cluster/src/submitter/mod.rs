@@ -44,6 +44,7 @@ use crate::watch;
 use bytes::Bytes;
 use futurepool::{JoinError, JoinHandle, SubmitError, Task, TaskJob, block_on, promise};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use crate::broker::Broker;
 use crate::protocol::job::Mode;
@@ -55,6 +56,7 @@ use crate::submitter::job::{Booked, CallParts};
 use crate::submitter::metrics::{Counters, Counts};
 use crate::submitter::resolver::{Resolve, is_resolving};
 use crate::submitter::window::{NoPermit, Permit, Window};
+use crate::trace;
 
 /// What a submitter has to know.
 #[derive(Debug, Clone)]
@@ -198,6 +200,7 @@ impl CoreParts {
 struct Prepared {
     job: TaskJob,
     call: CallParts,
+    span: Span,
 }
 
 impl Handle {
@@ -418,6 +421,7 @@ impl Handle {
             self.reject(job, error);
             return None;
         }
+        let span = trace::job_span(job.name(), job.label());
         let call = CallParts {
             subject: names::job_subject(&self.queue, job.name(), job.version()).into(),
             task: job.name(),
@@ -433,10 +437,10 @@ impl Handle {
             time_limit: job.time_limit(),
             label: job.label().map(str::to_owned),
             key: key.map(str::to_owned),
-            traceparent: None,
+            traceparent: trace::traceparent(&span),
             body: Bytes::from(payload.to_bytes()),
         };
-        Some(Prepared { job, call })
+        Some(Prepared { job, call, span })
     }
 
     fn reject(&self, job: TaskJob, error: JoinError) {
@@ -445,7 +449,7 @@ impl Handle {
     }
 
     fn enqueue(&self, permit: Permit, prepared: Prepared, accepted: Option<Accepted>) {
-        let Prepared { job, call } = prepared;
+        let Prepared { job, call, span } = prepared;
         let key = self.next_key();
         // Weak: a job that is kept somewhere must not keep the core.
         let commands = self.commands.downgrade();
@@ -458,7 +462,7 @@ impl Handle {
         let submission = Submission {
             key,
             deadline: job.deadline(),
-            booked: Booked::new(job, permit, Arc::clone(&self.shared.counters)),
+            booked: Booked::new(job, permit, Arc::clone(&self.shared.counters), span),
             call,
             accepted,
         };

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use futurepool::{JoinError, Payload, TaskJob};
+use tracing::Span;
 
 use crate::submitter::metrics::{Counters, EndKind};
 use crate::submitter::window::Permit;
@@ -28,6 +29,8 @@ pub(crate) struct End {
     pub(crate) result: Result<Bytes, JoinError>,
     /// `None` for what was attached: it is not in the books.
     pub(crate) booked: Option<(Permit, Arc<Counters>)>,
+    /// The span of the job. It closes before the handle resolves.
+    pub(crate) span: Span,
 }
 
 /// What resolves.
@@ -44,6 +47,7 @@ impl End {
             target,
             result,
             booked,
+            span,
         } = self;
         let task = match &target {
             Target::Job(job) => job.name(),
@@ -62,6 +66,10 @@ impl End {
             });
         }
         let _flag = Resolving::begin();
+        // It runs code of the subscriber.
+        if catch_unwind(AssertUnwindSafe(|| drop(span))).is_err() {
+            tracing::error!("a subscriber has panicked when a span closed");
+        }
         let resolve = || match (target, result) {
             (Target::Job(job), Ok(output)) => job.resolve(output),
             (Target::Job(job), Err(error)) => drop(job.fail(error)),

@@ -33,6 +33,7 @@ use crate::protocol::live::Judgement;
 use crate::protocol::names;
 use crate::protocol::notice::{Event, encode};
 use crate::protocol::outcome::Verdict;
+use crate::trace;
 
 /// Takes a delivery of the consumer with this index.
 pub(super) fn take<B: Broker>(shared: &Rc<Shared<B>>, delivery: Delivery, index: usize) {
@@ -526,10 +527,10 @@ impl<B: Broker> Job<B> {
             task = self.held.task,
             job = self.held.id,
             label = self.held.label,
-            traceparent = self.message.traceparent,
             queue_ms = millis(age),
             run_ms = tracing::field::Empty,
         );
+        trace::adopt(&span, self.message.traceparent.as_deref());
         let since = Instant::now();
         let running = span.in_scope(|| shared.runner.start(&self.held.id, call));
         let cancel = running.canceller();
