@@ -340,7 +340,7 @@ impl<B: Broker> Ctx<B> {
         if seq.is_none() && is_once {
             // It must not start after its loss was reported.
             match self.forbid(id, 0).await {
-                Forbid::Never(claim) => self.retire(id.to_owned(), claim),
+                Forbid::Never(claim) => self.retire(claim),
                 Forbid::Held(_) | Forbid::Lost(..) => return,
             }
         }
@@ -408,7 +408,7 @@ impl<B: Broker> Ctx<B> {
                     .await;
                 match seq {
                     Some(seq) => self.remove(&id, seq, claim).await,
-                    None => self.retire(id, claim),
+                    None => self.retire(claim),
                 }
             }
         }

@@ -34,7 +34,6 @@ const LATE_ARRIVAL: Duration = Duration::from_secs(60);
 /// A claim that must outlive a message which may still arrive.
 #[derive(Debug)]
 pub(crate) struct Retired {
-    id: String,
     /// The sequence of the claim.
     claim: u64,
     /// Since when nothing can be handed over under the id.
@@ -42,6 +41,8 @@ pub(crate) struct Retired {
     generation: Option<u64>,
     /// No message of the id can come with a higher sequence. Known after a while.
     last: Option<u64>,
+    /// Since when no such message is stored.
+    gone: Option<Instant>,
 }
 
 /// What became of the attempt to forbid a job.
@@ -122,7 +123,7 @@ impl<B: Broker> Ctx<B> {
             Forbid::Lost(claim, at) => self.end_lost(key, number, &claim, at).await,
             Forbid::Never(claim) => {
                 self.outcomes_until_now().await;
-                self.retire(id.clone(), claim);
+                self.retire(claim);
                 if !self.is_open(key, number) {
                     return;
                 }
@@ -284,8 +285,18 @@ impl<B: Broker> Ctx<B> {
         self.delete_message(id, seq).await;
         let grace = self.config.settings.claim_grace();
         let this = Rc::clone(self);
+        let job = id.to_owned();
         let release = async move {
-            sleep(grace).await;
+            loop {
+                let generation = this.link.generation();
+                sleep(grace).await;
+                let is_same = generation.is_some() && generation == this.link.generation();
+                if grace.is_zero() || is_same {
+                    break;
+                }
+                // A server that was restarted may have the message again.
+                this.delete_message(&job, seq).await;
+            }
             this.retry(|| this.broker.delete(Store::Claims, claim))
                 .await;
         };
@@ -324,13 +335,13 @@ impl<B: Broker> Ctx<B> {
     }
 
     /// Keeps a claim until no message of its job can arrive.
-    pub(crate) fn retire(&self, id: String, claim: u64) {
+    pub(crate) fn retire(&self, claim: u64) {
         self.retired.borrow_mut().push(Retired {
-            id,
             claim,
             since: Instant::now(),
             generation: self.link.generation(),
             last: None,
+            gone: None,
         });
     }
 
@@ -347,6 +358,7 @@ impl<B: Broker> Ctx<B> {
             };
             let now = Instant::now();
             let generation = self.link.generation();
+            let grace = self.config.settings.claim_grace();
             let mut retired = self.retired.take();
             for claim in &mut retired {
                 // What was buffered came with this connection.
@@ -354,16 +366,24 @@ impl<B: Broker> Ctx<B> {
                     claim.generation = generation;
                     claim.since = now;
                     claim.last = None;
+                    claim.gone = None;
                 }
             }
             let mut released = Vec::new();
             retired.retain_mut(|claim| match claim.last {
                 // What came before is out of the queue.
                 Some(last) if info.first > last => {
-                    released.push((claim.claim, claim.id.clone()));
-                    false
+                    let gone = *claim.gone.get_or_insert(now);
+                    let is_certain = now.saturating_duration_since(gone) >= grace;
+                    if is_certain {
+                        released.push(claim.claim);
+                    }
+                    !is_certain
                 }
-                Some(_) => true,
+                Some(_) => {
+                    claim.gone = None;
+                    true
+                }
                 None => {
                     if now.saturating_duration_since(claim.since) >= LATE_ARRIVAL {
                         claim.last = Some(info.last);
@@ -372,7 +392,7 @@ impl<B: Broker> Ctx<B> {
                 }
             });
             self.retired.borrow_mut().extend(retired);
-            for (claim, _id) in released {
+            for claim in released {
                 self.retry(|| self.broker.delete(Store::Claims, claim))
                     .await;
             }

@@ -300,7 +300,7 @@ impl<B: Broker> Ctx<B> {
         if let Some(name) = name {
             if is_once && may_have_run {
                 match self.forbid(&id, 0).await {
-                    Forbid::Never(claim) => self.retire(id.clone(), claim),
+                    Forbid::Never(claim) => self.retire(claim),
                     // It goes on without its submitter.
                     Forbid::Held(_) | Forbid::Lost(..) => return,
                 }
@@ -320,7 +320,7 @@ impl<B: Broker> Ctx<B> {
         match self.forbid(&id, seq.unwrap_or(0)).await {
             Forbid::Never(claim) => match seq {
                 Some(seq) => self.remove(&id, seq, claim).await,
-                None => self.retire(id, claim),
+                None => self.retire(claim),
             },
             Forbid::Held(claim) => self.ask_to_cancel(&id, Some(&claim.by)).await,
             Forbid::Lost(claim, at) => self.remove(&id, claim.seq, at).await,
