@@ -21,6 +21,8 @@ mod cluster;
 mod error;
 mod io;
 mod janitor;
+#[cfg(test)]
+mod model;
 mod namespace;
 mod protocol;
 mod server;

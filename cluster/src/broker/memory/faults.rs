@@ -296,7 +296,8 @@ thread_local! {
 
 #[derive(Debug)]
 struct Trace {
-    start: Instant,
+    /// When the first line came.
+    start: Option<Instant>,
     lines: VecDeque<String>,
     limit: usize,
 }
@@ -305,7 +306,7 @@ struct Trace {
 pub(crate) fn start_trace(limit: usize) {
     TRACE.with_borrow_mut(|trace| {
         *trace = Some(Trace {
-            start: Instant::now(),
+            start: None,
             lines: VecDeque::new(),
             limit,
         });
@@ -322,7 +323,7 @@ pub(crate) fn take_trace() -> Vec<String> {
 pub(crate) fn trace(line: fmt::Arguments<'_>) {
     TRACE.with_borrow_mut(|trace| {
         let Some(trace) = trace else { return };
-        let at = trace.start.elapsed();
+        let at = trace.start.get_or_insert_with(Instant::now).elapsed();
         let peer = PEER.with_borrow(String::clone);
         if trace.lines.len() == trace.limit {
             trace.lines.pop_front();
@@ -359,5 +360,187 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let before = std::mem::take(&mut self.0);
         PEER.with_borrow_mut(|peer| *peer = before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Ack, Broker, Consumer, Pulled, Puller, Watch};
+    use crate::protocol::settings::Settings;
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    fn run<F: Future<Output = ()>>(test: impl FnOnce(MemoryBroker) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let broker = MemoryBroker::new();
+            let calm = broker.connect("test");
+            let made = calm.ensure_stores(&Settings::default(), true).await;
+            made.unwrap();
+            let hour = Duration::from_secs(3600);
+            tokio::time::timeout(hour, test(broker)).await.unwrap();
+        });
+    }
+
+    fn job(text: &str) -> Outgoing {
+        Outgoing {
+            subject: "q.t.1".to_owned(),
+            payload: bytes::Bytes::copy_from_slice(text.as_bytes()),
+            id: Some(text.to_owned()),
+            ..Outgoing::default()
+        }
+    }
+
+    fn queue() -> Consumer {
+        Consumer::Jobs("q.t.1".into())
+    }
+
+    fn is_unreachable<T>(result: Result<T, crate::broker::PublishError>) -> bool {
+        use crate::broker::PublishError::Other;
+        matches!(result, Err(Other(BrokerError::Unreachable(_))))
+    }
+
+    #[test]
+    fn a_lost_answer_leaves_the_caller_in_doubt() {
+        run(|broker| async move {
+            let params = Params {
+                lose_answer: 1.0,
+                ..Params::default()
+            };
+            let memory = broker.connect_with_faults("test", "p", 1, params, true);
+            let start = Instant::now();
+            assert!(is_unreachable(memory.publish(Store::Jobs, job("a")).await));
+            assert!(start.elapsed() >= Settings::default().request_timeout());
+            let jobs = broker.with_space("test", |space| space.messages(Store::Jobs));
+            assert_eq!(jobs.len(), 1);
+
+            memory.set_params(Params {
+                lose_request: 1.0,
+                ..Params::default()
+            });
+            assert!(is_unreachable(memory.publish(Store::Jobs, job("b")).await));
+            let jobs = broker.with_space("test", |space| space.messages(Store::Jobs));
+            assert_eq!(jobs.len(), 1);
+        });
+    }
+
+    #[test]
+    fn what_was_buffered_arrives_after_the_reconnect() {
+        run(|broker| async move {
+            let params = Params {
+                is_late: 1.0,
+                late: Duration::from_secs(9),
+                ..Params::default()
+            };
+            let memory = broker.connect_with_faults("test", "p", 1, params, true);
+            memory.cut(true);
+            assert!(!memory.connection().borrow().connected);
+            assert!(is_unreachable(memory.publish(Store::Jobs, job("a")).await));
+            let count = || broker.with_space("test", |space| space.messages(Store::Jobs).len());
+            assert_eq!(count(), 0);
+            memory.heal();
+            assert_eq!(memory.connection().borrow().generation, 2);
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(count(), 1);
+
+            // What a killed peer has buffered is lost.
+            memory.cut(true);
+            assert!(is_unreachable(memory.publish(Store::Jobs, job("b")).await));
+            memory.kill();
+            memory.heal();
+            sleep(Duration::from_secs(10)).await;
+            assert_eq!(count(), 1);
+        });
+    }
+
+    #[test]
+    fn receivers_learn_that_the_connection_broke() {
+        run(|broker| async move {
+            let memory = broker.connect_with_faults("test", "p", 1, Params::default(), true);
+            memory.ensure_consumer(&queue()).await.unwrap();
+            let mut puller = memory.puller().await.unwrap();
+            let mut watch = memory.watch(Store::Live, true).await.unwrap();
+            puller.request(&queue(), 1, LEASE);
+            sleep(Duration::from_secs(1)).await;
+            memory.cut(true);
+            // It is handed out, and never arrives.
+            broker
+                .connect("test")
+                .publish(Store::Jobs, job("a"))
+                .await
+                .unwrap();
+            memory.heal();
+            assert!(matches!(puller.next().await, Pulled::Broken));
+            assert!(watch.next().await.is_none());
+            puller.request(&queue(), 1, LEASE * 2);
+            let Pulled::Delivery(delivery) = puller.next().await else {
+                panic!("a delivery comes again");
+            };
+            assert_eq!(delivery.count, 2);
+            memory.ack(&delivery.token, Ack::Done).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_cut_that_is_not_noticed_delays() {
+        run(|broker| async move {
+            let memory = broker.connect_with_faults("test", "p", 1, Params::default(), true);
+            let mut watch = memory.watch(Store::Live, true).await.unwrap();
+            memory.cut(false);
+            assert!(is_unreachable(memory.publish(Store::Live, job("k")).await));
+            assert!(memory.connection().borrow().connected);
+            memory.heal();
+            assert_eq!(&*watch.next().await.unwrap().payload, b"k");
+            assert_eq!(memory.connection().borrow().generation, 1);
+        });
+    }
+
+    #[test]
+    fn a_restart_forgets_requests_and_the_ids_of_removed_messages() {
+        run(|broker| async move {
+            let memory = broker.connect("test");
+            memory.ensure_consumer(&queue()).await.unwrap();
+            let mut puller = memory.puller().await.unwrap();
+            puller.request(&queue(), 2, LEASE * 9);
+            memory.publish(Store::Jobs, job("a")).await.unwrap();
+            memory.delete(Store::Jobs, 1).await.unwrap();
+            memory.publish(Store::Jobs, job("b")).await.unwrap();
+            broker.with_space("test", Space::restart);
+            assert_eq!(memory.publish(Store::Jobs, job("b")).await, Ok(2));
+            assert_eq!(memory.publish(Store::Jobs, job("a")).await, Ok(3));
+            assert_eq!(memory.consumers().await.unwrap()[0].pulls, 0);
+        });
+    }
+
+    #[test]
+    fn a_roll_back_reuses_sequences_and_leaves_consumers_ahead() {
+        run(|broker| async move {
+            let memory = broker.connect("test");
+            memory.ensure_consumer(&queue()).await.unwrap();
+            let snapshot = broker.with_space("test", |space| space.snapshot());
+            let mut watch = memory.watch(Store::Jobs, false).await.unwrap();
+            let mut puller = memory.puller().await.unwrap();
+            memory.publish(Store::Jobs, job("a")).await.unwrap();
+            memory.publish(Store::Jobs, job("b")).await.unwrap();
+            puller.request(&queue(), 2, LEASE);
+            assert!(matches!(puller.next().await, Pulled::Delivery(_)));
+            broker.with_space("test", |space| space.roll_back(&snapshot, false));
+            assert!(watch.next().await.is_none());
+            assert_eq!(memory.info(Store::Jobs).await.unwrap().last, 0);
+            assert_eq!(memory.publish(Store::Jobs, job("c")).await, Ok(1));
+            // The consumer is ahead of its store, so it is made anew.
+            let mut puller = memory.puller().await.unwrap();
+            memory.ensure_consumer(&queue()).await.unwrap();
+            puller.request(&queue(), 1, LEASE);
+            let Pulled::Delivery(delivery) = puller.next().await else {
+                panic!("the job is delivered");
+            };
+            assert_eq!(&*delivery.message.payload, b"c");
+        });
     }
 }

@@ -61,13 +61,13 @@ impl Leases {
         }
     }
 
-    pub(super) fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// Returns whether the consumer has delivered messages that the log has not had yet.
+    /// Returns whether the consumer does not fit its log, because that was rolled back: it has
+    /// delivered messages that the log has not had yet, or the log has messages that it would
+    /// never deliver again.
     pub(super) fn is_ahead_of(&self, log: &Log) -> bool {
-        self.next > log.last() + 1
+        let stored = log.count_of(&self.subject, 0);
+        let (waiting, delivered, _) = self.counts(log);
+        self.next > log.last() + 1 || stored > waiting + delivered
     }
 
     pub(super) fn pull(&mut self, pull: Pull) {

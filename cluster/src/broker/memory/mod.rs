@@ -29,7 +29,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::space::{Link, Next, Space, Wakes};
+pub(crate) use self::space::Space;
+use self::space::{Link, Next, Wakes};
 use crate::broker::{
     Ack, BlobInfo, Broker, BrokerError, Connection, Consumer, ConsumerInfo, Inbox, Notice,
     Outgoing, PublishError, Pulled, Puller, Store, StoreInfo, Stored, Token, Watch,

@@ -869,10 +869,6 @@ impl Space {
         }
         messages
     }
-
-    pub(crate) fn blob_count(&self) -> usize {
-        self.blobs.len()
-    }
 }
 
 impl PullerState {
