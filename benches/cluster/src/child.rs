@@ -1,7 +1,7 @@
 //! Child processes, and what `/proc` says about a process.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::thread;
@@ -30,13 +30,13 @@ impl Guarded {
         }
     }
 
-    /// Reads its standard output until the end, which must be piped.
-    pub(crate) fn output(&mut self) -> Result<String, String> {
-        let mut text = String::new();
+    /// Reads a line of its standard output, which must be piped.
+    pub(crate) fn line(&mut self) -> Result<String, String> {
         let output = self.0.stdout.as_mut().ok_or("the output is not piped")?;
-        let read = output.read_to_string(&mut text);
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line);
         read.map_err(|error| error.to_string())?;
-        Ok(text)
+        Ok(line)
     }
 }
 

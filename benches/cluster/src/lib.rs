@@ -20,3 +20,4 @@ mod result;
 mod rows;
 pub mod run;
 mod server;
+pub mod tasks;

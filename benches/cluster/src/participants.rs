@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::floor::Floor;
-use crate::ours::{Mode, Ours};
+use crate::ours::Ours;
 use crate::python::Python;
 use crate::result::Sample;
 use crate::rows::{self, Row};
 use crate::server::Messages;
+use crate::tasks::{Idempotent, Kind, Once};
 
 /// What a run needs from the machine.
 pub(crate) struct Environment {
@@ -84,12 +85,21 @@ pub(crate) const IDEMPOTENT: &str = "futurepool (idempotent)";
 pub(crate) const FLOOR: &str = "floor";
 
 const FLOOR_ROWS: &[Row] = &[Row::Trip, Row::Burst];
-const OWN_OPTIONS: &str = "two workers with 8 threads each; one replica, store on disk";
 
 pub(crate) fn all() -> Vec<Participant> {
     vec![
-        ours(Mode::Default),
-        ours(Mode::Idempotent),
+        ours::<Once>(About {
+            name: DEFAULT,
+            starts: "at most once",
+            killed_worker: "`is_lost` within the lease + 1 s if it started, else it runs elsewhere",
+            ..OWN
+        }),
+        ours::<Idempotent>(About {
+            name: IDEMPOTENT,
+            starts: "at least once",
+            killed_worker: "runs again elsewhere after the lease; `is_lost` after `attempts` starts",
+            ..OWN
+        }),
         floor(),
         // The pages "Optimizing" (prefetch) and "Using Redis" (visibility timeout, snapshots) of
         // https://docs.celeryq.dev/en/stable; `acks_late`, `reject_on_worker_lost`: its page "Tasks".
@@ -184,28 +194,20 @@ const CELERY_LATE: About = About {
     killed_server: "what the log has comes back; a waiting caller must ask again",
 };
 
-fn ours(mode: Mode) -> Participant {
-    let about = match mode {
-        Mode::Default => About {
-            name: DEFAULT,
-            options: OWN_OPTIONS,
-            starts: "at most once",
-            killed_worker: "`is_lost` within the lease + 1 s if it started, else it runs elsewhere",
-            killed_server: "nothing is lost: callers, workers and jobs go on after its restart",
-        },
-        Mode::Idempotent => About {
-            name: IDEMPOTENT,
-            options: OWN_OPTIONS,
-            starts: "at least once",
-            killed_worker: "runs again elsewhere after the lease; `is_lost` after `attempts` starts",
-            killed_server: "nothing is lost: callers, workers and jobs go on after its restart",
-        },
-    };
+const OWN: About = About {
+    name: "",
+    options: "two workers with 8 threads each; one replica, store on disk",
+    starts: "",
+    killed_worker: "",
+    killed_server: "nothing is lost: callers, workers and jobs go on after its restart",
+};
+
+fn ours<K: Kind>(about: About) -> Participant {
     Participant {
         about,
         family: Family::Futurepool,
         rows: &rows::ALL,
-        start: Box::new(move |environment| Ok(Box::new(Ours::start(environment, mode)?))),
+        start: Box::new(|environment| Ok(Box::new(Ours::<K>::start(environment)?))),
     }
 }
 

@@ -123,6 +123,9 @@ fn chosen(
         }
     });
     machine.versions.extend(installed.unwrap_or_default());
+    if let Ok(redis) = server::version(&environment.redis) {
+        machine.versions.push(("redis-server".to_owned(), redis));
+    }
     all
 }
 

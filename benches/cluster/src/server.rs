@@ -70,13 +70,19 @@ impl Server {
     }
 }
 
-/// Returns the first line of what the program prints as its version.
+/// Returns the version that a program prints: the first word that starts with `v` and a digit.
 pub(crate) fn version(program: &Path) -> Result<String, String> {
     let output = Command::new(program).arg("--version").output();
     let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().next().unwrap_or_default();
-    Ok(line.trim_start_matches("nats-server: ").to_owned())
+    let mut words = text.split_whitespace();
+    let version = words.find_map(|word| {
+        let version = word.strip_prefix('v')?.trim_start_matches('=');
+        version
+            .starts_with(|first: char| first.is_ascii_digit())
+            .then_some(version)
+    });
+    Ok(version.unwrap_or("of unknown version").to_owned())
 }
 
 /// Returns the body of an answer of the server's monitoring.
