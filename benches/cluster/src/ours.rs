@@ -1,10 +1,11 @@
 //! This crate: a server, this process as the submitter, and two workers.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::process::{self, Command, Stdio};
+use std::process::{Command, Stdio, exit, id as own_process};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::participants::{Environment, Scale, Session, burst_sample, p50_and_p99
 use crate::result::Sample;
 use crate::rows::Row;
 use crate::server::Server;
-use crate::tasks::{Idempotent, Kind, Once};
+use crate::tasks::{Idempotent, Kind, Once, process};
 
 /// The argument with which this program becomes the submitter whose memory is measured.
 pub const HOLD: &str = "--hold";
@@ -59,7 +60,10 @@ impl<K: Kind> Ours<K> {
     fn wait_for_workers(&mut self) -> Result<(), String> {
         wait_until("the workers", LIMIT, || {
             self.workers.iter_mut().try_for_each(Guarded::check)?;
-            Ok(self.cluster.workers().len() == WORKERS)
+            let submit = |_| self.cluster.submit(process::call());
+            let handles: Vec<_> = (0..WORKERS * SLOTS).map(submit).collect();
+            let processes: Result<BTreeSet<_>, _> = handles.into_iter().map(join).collect();
+            Ok(processes?.len() == WORKERS)
         })
     }
 
@@ -100,7 +104,7 @@ impl<K: Kind> Ours<K> {
         // What the last jobs left behind is done.
         thread::sleep(Duration::from_millis(500));
         let workers = self.workers.iter().map(Guarded::pid);
-        let processes: Vec<_> = workers.chain([process::id(), self.server.pid()]).collect();
+        let processes: Vec<_> = workers.chain([own_process(), self.server.pid()]).collect();
         let times = || {
             processes
                 .iter()
@@ -197,7 +201,7 @@ pub fn hold(url: &str, kind: &str) -> Result<(), String> {
 fn hold_jobs<K: Kind>(url: &str) -> Result<(), String> {
     let builder = Cluster::connect(url).namespace(NAMESPACE).queue(UNSERVED);
     let cluster = builder.build().map_err(|error| error.to_string())?;
-    let memory = || resident(process::id()).ok_or("the memory is unknown");
+    let memory = || resident(own_process()).ok_or("the memory is unknown");
     let before = memory()?;
     let submit = |number| cluster.submit(K::identity(number));
     let handles: Vec<_> = (0..HELD).map(submit).collect();
@@ -210,5 +214,5 @@ fn hold_jobs<K: Kind>(url: &str) -> Result<(), String> {
     let _ = io::stdout().flush();
     let _ = io::stdin().read(&mut [0]);
     // This process is killed: an end in good order would cancel each job.
-    process::exit(0)
+    exit(0)
 }

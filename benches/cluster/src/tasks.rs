@@ -13,17 +13,24 @@ mod once {
     use super::{SLEEP, task, thread};
 
     #[task(name = "bench.empty")]
-    pub(super) fn empty() {}
+    pub(crate) fn empty() {}
 
     #[task(name = "bench.identity")]
-    pub(super) fn identity(number: u64) -> u64 {
+    pub(crate) fn identity(number: u64) -> u64 {
         number
     }
 
     #[task(name = "bench.sleep")]
-    pub(super) fn sleep() {
+    pub(crate) fn sleep() {
         thread::sleep(SLEEP);
     }
+}
+
+/// Sleeps, and returns the process that it ran in.
+#[task(name = "bench.process", idempotent)]
+pub(crate) fn process() -> u32 {
+    thread::sleep(SLEEP);
+    std::process::id()
 }
 
 /// The same tasks, but idempotent.
@@ -31,15 +38,15 @@ mod idempotent {
     use super::{SLEEP, task, thread};
 
     #[task(name = "bench.empty-again", idempotent)]
-    pub(super) fn empty() {}
+    pub(crate) fn empty() {}
 
     #[task(name = "bench.identity-again", idempotent)]
-    pub(super) fn identity(number: u64) -> u64 {
+    pub(crate) fn identity(number: u64) -> u64 {
         number
     }
 
     #[task(name = "bench.sleep-again", idempotent)]
-    pub(super) fn sleep() {
+    pub(crate) fn sleep() {
         thread::sleep(SLEEP);
     }
 }
@@ -47,6 +54,7 @@ mod idempotent {
 /// Returns all tasks.
 pub fn all() -> Tasks {
     tasks![
+        process,
         once::empty,
         once::identity,
         once::sleep,
