@@ -18,8 +18,9 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use tokio::runtime::{self, Runtime};
 
+use crate::burst::Meter;
 use crate::child::Guarded;
-use crate::participants::{Environment, Scale, Session, burst_sample, p50_and_p99};
+use crate::participants::{Environment, Scale, Session, p50_and_p99};
 use crate::result::Sample;
 use crate::rows::Row;
 use crate::server::Server;
@@ -36,7 +37,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Floor {
     near: End,
     runtime: Runtime,
-    _far: Guarded,
+    far: Guarded,
     server: Server,
 }
 
@@ -60,12 +61,16 @@ impl Floor {
         let mut floor = Self {
             near,
             runtime,
-            _far: far,
+            far,
             server,
         };
         floor.exchange(|end| Box::pin(end.burst(200)))?;
         floor.exchange(|end| Box::pin(end.trips(50)))?;
         Ok(floor)
+    }
+
+    fn meter(&self) -> Result<Meter, String> {
+        Meter::read(&self.server, &[self.far.pid()])
     }
 
     fn exchange<T>(
@@ -87,10 +92,9 @@ impl Session for Floor {
             }
             Row::Burst => {
                 let count = scale.of(10_000);
-                let before = self.server.messages()?;
+                let before = self.meter()?;
                 let elapsed = self.exchange(move |end| Box::pin(end.burst(count)))?;
-                let after = self.server.messages()?;
-                Ok(burst_sample(elapsed, count, before, after))
+                Ok(before.sample(&self.meter()?, elapsed, count))
             }
             _ => Err("the floor has no such row".to_owned()),
         }

@@ -1,13 +1,14 @@
 //! The modules of the benchmark program, which `main.rs` describes.
 //!
 //! ```text
-//!  arguments ──► run ──► participants ──► ours   ──► server ──► child
-//!                 │                  ├──► floor  ──► server
+//!  arguments ──► run ──► participants ──► ours   ──► burst ──► server ──► child
+//!                 │                  ├──► floor  ──► burst
 //!                 │                  └──► python ──► child
 //!                 └──► rows, result, goals, report
 //! ```
 
 pub mod arguments;
+mod burst;
 mod child;
 pub mod floor;
 mod goals;

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use futurepool::JoinHandle;
 use futurepool_cluster::Cluster;
 
+use crate::burst::Meter;
 use crate::child::{Guarded, cpu_time, resident, wait_until};
-use crate::participants::{Environment, Scale, Session, burst_sample, p50_and_p99};
+use crate::participants::{Environment, Scale, Session, p50_and_p99};
 use crate::result::Sample;
 use crate::rows::Row;
 use crate::server::Server;
@@ -65,6 +66,11 @@ impl<K: Kind> Ours<K> {
             let processes: Result<BTreeSet<_>, _> = handles.into_iter().map(join).collect();
             Ok(processes?.len() == WORKERS)
         })
+    }
+
+    fn meter(&self) -> Result<Meter, String> {
+        let workers: Vec<_> = self.workers.iter().map(Guarded::pid).collect();
+        Meter::read(&self.server, &workers)
     }
 
     fn trips(&self, count: u64) -> Result<Vec<Duration>, String> {
@@ -146,10 +152,11 @@ impl<K: Kind> Session for Ours<K> {
             Row::Trip => Ok(p50_and_p99(self.trips(scale.of(1_000))?)),
             Row::Burst => {
                 let count = scale.of(10_000);
-                let before = self.server.messages()?;
+                let before = self.meter()?;
                 let elapsed = self.burst(count)?;
-                let after = self.server.messages()?;
-                Ok(burst_sample(elapsed, count, before, after))
+                // What is left to remove belongs to the burst.
+                thread::sleep(Duration::from_millis(200));
+                Ok(before.sample(&self.meter()?, elapsed, count))
             }
             Row::HundredThousand => Ok(vec![Some(self.burst(100_000)?.as_secs_f64())]),
             Row::Sleeps => {

@@ -10,7 +10,6 @@ use crate::ours::Ours;
 use crate::python::Python;
 use crate::result::Sample;
 use crate::rows::{self, Row};
-use crate::server::Messages;
 use crate::tasks::{Idempotent, Kind, Once};
 
 /// What a run needs from the machine.
@@ -243,21 +242,6 @@ pub(crate) fn p50_and_p99(mut times: Vec<Duration>) -> Sample {
         Some(time.as_secs_f64() * 1e9)
     };
     vec![percentile(50), percentile(99)]
-}
-
-/// Returns the figures of [`Row::Burst`].
-pub(crate) fn burst_sample(
-    elapsed: Duration,
-    count: u64,
-    before: Messages,
-    after: Messages,
-) -> Sample {
-    let each = |total: f64| Some(total / count as f64);
-    vec![
-        each(elapsed.as_secs_f64() * 1e9),
-        each((after.received - before.received) as f64),
-        each((after.sent - before.sent) as f64),
-    ]
 }
 
 #[cfg(test)]

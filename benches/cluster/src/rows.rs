@@ -85,6 +85,9 @@ impl Row {
                         figure("jobs", Unit::Rate),
                         figure("messages to the server, a job", Unit::Count),
                         figure("messages from the server, a job", Unit::Count),
+                        figure("CPU time of the server, a job", Unit::Time),
+                        figure("CPU time of the workers, a job", Unit::Time),
+                        figure("CPU time of the submitter, a job", Unit::Time),
                     ]
                 }
             }
