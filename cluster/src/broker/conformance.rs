@@ -111,6 +111,7 @@ conformance! {
     a_message_that_is_too_large_is_refused
     keys_of_the_living_vanish
     an_acknowledged_message_leaves_its_queue
+    a_message_that_was_seen_leaves_its_store
     a_lease_that_runs_out_brings_the_message_back
     an_extended_lease_does_not_run_out
     a_message_that_is_given_back_comes_again
@@ -468,6 +469,18 @@ async fn an_acknowledged_message_leaves_its_queue<R: Rig>(rig: R) {
     assert_eq!(broker.info(Store::Jobs).await.unwrap().messages, 0);
     // Once more: it is answered, and nothing happens.
     broker.ack(&delivery.token, Ack::Done).await.unwrap();
+}
+
+async fn a_message_that_was_seen_leaves_its_store<R: Rig>(rig: R) {
+    let broker = ready(&rig).await;
+    let consumer = jobs("a.b.1");
+    broker.ensure_consumer(&consumer).await.unwrap();
+    let message = message("a.b.1", "x");
+    broker.publish(Store::Jobs, message).await.unwrap();
+    let mut puller = broker.puller().await.unwrap();
+    let delivery = take(&mut puller, &consumer).await;
+    broker.ack(&delivery.token, Ack::Seen).await.unwrap();
+    until(async || broker.info(Store::Jobs).await.unwrap().messages == 0).await;
 }
 
 async fn a_lease_that_runs_out_brings_the_message_back<R: Rig>(rig: R) {

@@ -146,6 +146,8 @@ pub(crate) struct Token(pub(crate) Arc<str>);
 pub(crate) enum Ack {
     /// The message is done: it leaves its store. The call returns when the server has confirmed it.
     Done,
+    /// The message is done, as for `Done`. Not confirmed: if this is lost, the message comes again.
+    Seen,
     /// The lease begins anew. Not confirmed.
     Extend,
     /// Deliver it again after this time. Not confirmed.

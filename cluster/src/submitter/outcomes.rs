@@ -216,7 +216,7 @@ impl<B: Broker> Ctx<B> {
         let this = Rc::clone(self);
         // One that is lost is delivered again, and acknowledged then.
         self.spawn_short(async move {
-            let _ = this.broker.ack(&token, Ack::Done).await;
+            let _ = this.broker.ack(&token, Ack::Seen).await;
         });
     }
 

@@ -487,7 +487,7 @@ impl Space {
             .and_then(|map| map.get_mut(consumer.subject()))
             .ok_or_else(|| BrokerError::Missing("the consumer does not exist".into()))?;
         match ack {
-            Ack::Done => {
+            Ack::Done | Ack::Seen => {
                 leases.removed(seq);
                 // Whatever message has this sequence now, as on the server.
                 self.log(store, now)?.remove(seq);

@@ -166,6 +166,7 @@ impl Broker for Nats {
                     Err(error) => Err(error.into()),
                 };
             }
+            Ack::Seen => Bytes::from_static(b"+ACK"),
             Ack::Extend => Bytes::from_static(b"+WPI"),
             Ack::Back(delay) if delay.is_zero() => Bytes::from_static(b"-NAK"),
             Ack::Back(delay) => format!("-NAK {{\"delay\":{}}}", delay.as_nanos()).into(),
