@@ -522,7 +522,7 @@ impl ClusterBuilder {
     ) {
         match io::connect(&self.server, &self.namespace.name, &config.name).await {
             Ok(AnyBroker::Memory(broker)) => serve_on(broker, config, core, report).await,
-            Ok(AnyBroker::Nats(broker)) => serve_on(broker, config, core, report).await,
+            Ok(AnyBroker::Nats(broker)) => serve_on(*broker, config, core, report).await,
             Err(error) => drop(report.send(Err(error))),
         }
     }

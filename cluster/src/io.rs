@@ -25,7 +25,7 @@ where
 #[derive(Debug)]
 pub(crate) enum AnyBroker {
     Memory(Memory),
-    Nats(Nats),
+    Nats(Box<Nats>),
 }
 
 /// Connects to the broker.
@@ -40,7 +40,8 @@ pub(crate) async fn connect(
             let mut options = server.options.clone();
             options.namespace = namespace.to_owned();
             options.name = Some(name.to_owned());
-            Ok(AnyBroker::Nats(Nats::connect(&options).await?))
+            let nats = Nats::connect(&options).await?;
+            Ok(AnyBroker::Nats(Box::new(nats)))
         }
     }
 }

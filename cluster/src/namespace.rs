@@ -93,13 +93,14 @@ mod tests {
 
     #[test]
     fn names_and_limits_are_checked() {
-        let check = |change: fn(&mut Namespace)| {
+        type Change = fn(&mut Namespace);
+        let check = |change: Change| {
             let mut namespace = Namespace::default();
             change(&mut namespace);
             namespace.check().map_err(|error| error.to_string())
         };
         assert_eq!(check(|_| {}), Ok(()));
-        let bad: [(fn(&mut Namespace), &str); 7] = [
+        let bad: [(Change, &str); 7] = [
             (|n| n.name = String::new(), "namespace"),
             (|n| n.name = "a.b".into(), "namespace"),
             (|n| n.name = "a b".into(), "namespace"),

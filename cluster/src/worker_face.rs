@@ -318,7 +318,7 @@ impl Member {
     ) -> Result<(), WorkerError> {
         match io::connect(&server, &self.namespace.name, &self.id).await {
             Ok(AnyBroker::Memory(broker)) => self.serve_on(broker, report, started).await,
-            Ok(AnyBroker::Nats(broker)) => self.serve_on(broker, report, started).await,
+            Ok(AnyBroker::Nats(broker)) => self.serve_on(*broker, report, started).await,
             Err(error) => {
                 let _ = report.send(Err(error));
                 Ok(())
@@ -348,9 +348,7 @@ impl Member {
             grace: self.grace,
             settings,
             seed: self.seed,
-            steps: self
-                .on_step
-                .map(|hook| -> Rc<dyn Fn(&'static str, &str)> { Rc::new(hook) }),
+            steps: self.on_step.map(|hook| Rc::new(hook) as Rc<_>),
         };
         let runner = Rc::new(ExecutorRunner::new(self.executor));
         let (core, control) = Core::new(broker.clone(), options, runner);

@@ -16,7 +16,9 @@ fn traced() -> u32 {
 
 fn find<'a>(spans: &'a [SpanData], name: &str) -> &'a SpanData {
     let mut found = spans.iter().filter(|span| span.name == name);
-    let span = found.next().unwrap_or_else(|| panic!("no span {name}: {spans:?}"));
+    let span = found
+        .next()
+        .unwrap_or_else(|| panic!("no span {name}: {spans:?}"));
     assert!(found.next().is_none(), "two spans {name}");
     span
 }
