@@ -34,6 +34,9 @@ pub(super) mod number {
     pub(crate) const STREAM_EXISTS: u32 = 10058;
     pub(crate) const STREAM_NOT_FOUND: u32 = 10059;
     pub(crate) const WRONG_LAST_SEQUENCE: u32 = 10071;
+    /// A message of the same id is being stored: whether it will be is unknown.
+    #[cfg(test)]
+    pub(crate) const UNDER_WAY: u32 = 10158;
     pub(crate) const NOT_ENABLED: u32 = 10076;
     pub(crate) const STORE_FAILED: u32 = 10077;
     /// As `WRONG_LAST_SEQUENCE`, of later servers.
@@ -65,11 +68,12 @@ impl ApiError {
             | number::INSUFFICIENT_RESOURCES
             | number::INSUFFICIENT_STORAGE => PublishError::Full,
             number::STORE_FAILED if self.description.contains("maximum") => PublishError::Full,
+            // The request itself is wrong.
+            _ if matches!(self.code, 400 | 404) => PublishError::Other(self.into_broker(what)),
             // A disk that fails, say: whether the message will be there is unknown.
-            number::STORE_FAILED => PublishError::Other(BrokerError::Unreachable(
+            _ => PublishError::Other(BrokerError::Unreachable(
                 format!("{what}: {}", self.description).into(),
             )),
-            _ => PublishError::Other(self.into_broker(what)),
         }
     }
 }
@@ -337,4 +341,54 @@ pub(super) struct AccountInfo {
 pub(super) struct Limits {
     #[serde(default = "unlimited")]
     pub(super) max_storage: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, err_code: u32, description: &str) -> PublishError {
+        let error = ApiError {
+            code,
+            err_code,
+            description: description.to_owned(),
+        };
+        error.into_publish("stream S")
+    }
+
+    #[test]
+    fn what_is_not_certainly_refused_may_be_stored() {
+        for (code, number, description) in [
+            (503, number::STORE_FAILED, "no space left on device"),
+            (500, 10049, "something failed"),
+            (503, 10008, "JetStream system temporarily unavailable"),
+            (409, number::UNDER_WAY, "duplicate message id is in process"),
+            (429, 10167, "too many requests"),
+            (0, 0, ""),
+        ] {
+            let error = refused(code, number, description);
+            let unknown = matches!(error, PublishError::Other(BrokerError::Unreachable(_)));
+            assert!(unknown, "{code} {number}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_certain_refusal_says_why() {
+        let full = "maximum bytes exceeded";
+        assert_eq!(refused(503, number::STORE_FAILED, full), PublishError::Full);
+        let other = "wrong last sequence: 7";
+        let conflict = refused(400, number::WRONG_LAST_SEQUENCE, other);
+        assert_eq!(conflict, PublishError::Conflict);
+        let large = refused(
+            400,
+            number::MESSAGE_TOO_LARGE,
+            "message size exceeds maximum",
+        );
+        assert_eq!(large, PublishError::TooLarge);
+        let bad = refused(400, 10060, "expected stream does not match");
+        assert!(
+            matches!(bad, PublishError::Other(BrokerError::Refused(_))),
+            "{bad:?}"
+        );
+    }
 }

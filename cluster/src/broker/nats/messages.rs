@@ -65,10 +65,10 @@ pub(super) async fn publish_to(
             error: Some(error), ..
         }) => Err(error.into_publish(&what())),
         Ok(Published { seq: seq @ 1.., .. }) => Ok(seq),
-        Ok(_) => Err(PublishError::Other(BrokerError::Refused(
-            "the server's answer to a publish has no sequence".into(),
+        Err(ApiFailure::Api(error)) => Err(error.into_publish(&what())),
+        Ok(_) | Err(_) => Err(PublishError::Other(BrokerError::Unreachable(
+            "the server's answer to a publish cannot be read".into(),
         ))),
-        Err(error) => Err(PublishError::Other(error.into_broker(&what()))),
     }
 }
 
