@@ -970,11 +970,13 @@ impl RawClient {
     async fn complained_about(&self, what: &str) -> bool {
         let end = Instant::now() + Duration::from_secs(5);
         while Instant::now() < end {
-            let errors = self.errors.lock().unwrap();
-            if errors.iter().any(|error| error.contains(what)) {
+            let complained = {
+                let errors = self.errors.lock().unwrap();
+                errors.iter().any(|error| error.contains(what))
+            };
+            if complained {
                 return true;
             }
-            drop(errors);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         false
