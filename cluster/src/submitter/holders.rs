@@ -230,14 +230,13 @@ impl<B: Broker> Ctx<B> {
                 self.with_job(key, |job| job.holder = None);
                 return;
             };
-            if !self.is_open(key, number) {
-                return;
-            }
             let Some(claim) = Claim::from_stored(&stored) else {
                 return;
             };
             match claim.state {
+                ClaimState::Held if !self.is_open(key, number) => return,
                 ClaimState::Held => {}
+                // Of this submitter. It is removed even if an outcome came first.
                 ClaimState::Lost => return self.end_lost(key, number, &claim, stored.seq).await,
                 ClaimState::Never | ClaimState::Returns => return,
             }

@@ -9,7 +9,7 @@
 //! | held by another | dead | lost |
 //! | never | alive, unknown | remove the message, unless its writer may have to end its key first |
 //! | never | dead | cancelled if it is detached; remove the message and the claim |
-//! | lost | alive, unknown | leave it to the writer |
+//! | lost | alive, unknown | leave it to the writer; lost once the message is old |
 //! | lost | dead | lost |
 //! | returns, malformed | | of a newer peer: look again later; lost once the message is old |
 
@@ -71,7 +71,8 @@ pub(super) fn decide(
         ClaimState::Held if claim.by == me || dead => Decision::Lost,
         ClaimState::Held => Decision::Ask { nonce: claim.nonce },
         ClaimState::Never => Decision::Never { abandoned: dead },
-        ClaimState::Lost if dead => Decision::Lost,
+        // A writer that lives removes it, unless it has lost track, too.
+        ClaimState::Lost if dead || !is_young => Decision::Lost,
         ClaimState::Lost => Decision::Later,
         ClaimState::Returns => unreadable,
     }
@@ -336,7 +337,12 @@ mod tests {
             assert_eq!(row(Held, "w.other", writer), ask);
             let never = Decision::Never { abandoned: false };
             assert_eq!(row(Never, "c.x", writer), never);
-            assert_eq!(row(Lost, "c.x", writer), Decision::Later);
+            let claim = claim(Lost, "c.x", 9);
+            for (is_young, decision) in [(true, Decision::Later), (false, Decision::Lost)] {
+                let found = Some((5, Some(&claim)));
+                let decided = decide("w.me", 7, found, writer, is_young);
+                assert_eq!(decided, decision);
+            }
         }
         assert_eq!(row(Held, "w.other", Dead), Decision::Lost);
         let never = Decision::Never { abandoned: true };
