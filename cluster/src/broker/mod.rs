@@ -307,6 +307,28 @@ pub(crate) trait Broker: Clone + 'static {
     /// Returns the first message from `seq` on, of any subject.
     async fn next(&self, store: Store, seq: u64) -> Result<Option<Stored>, BrokerError>;
 
+    /// Returns the first message of this subject from `seq` on.
+    ///
+    /// A broker that cannot ask for it walks from message to message, but not far: it may find none
+    /// although there is one. Only what is shown to people rests on it.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    async fn next_of(
+        &self,
+        store: Store,
+        subject: &str,
+        seq: u64,
+    ) -> Result<Option<Stored>, BrokerError> {
+        let mut seq = seq;
+        for _ in 0..64 {
+            match self.next(store, seq).await? {
+                Some(message) if message.subject == subject => return Ok(Some(message)),
+                Some(message) => seq = message.seq + 1,
+                None => break,
+            }
+        }
+        Ok(None)
+    }
+
     /// Removes a message. Returns `false` if it was not there. It is gone when this returns.
     async fn delete(&self, store: Store, seq: u64) -> Result<bool, BrokerError>;
 

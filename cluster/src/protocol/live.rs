@@ -80,6 +80,9 @@ pub(crate) struct ClientValue {
     pub(crate) pending: usize,
     pub(crate) window: usize,
     pub(crate) submitted: u64,
+    /// Its jobs that are lost, or reported as disconnected.
+    #[serde(default)]
+    pub(crate) lost: u64,
     /// After this long without the server, it reports its jobs as disconnected. `None`: never.
     pub(crate) disconnect_limit_ms: Option<u64>,
 }

@@ -441,6 +441,7 @@ impl<B: Broker> Ctx<B> {
                 pending: usize::try_from(counts.pending).unwrap_or(usize::MAX),
                 window: self.shared.window.size(),
                 submitted: counts.submitted,
+                lost: counts.lost,
                 disconnect_limit_ms: limit.map(|limit| limit.as_millis() as u64),
             }),
         };

@@ -144,6 +144,16 @@ impl Broker for Nats {
         messages::look_in(&self.link, &self.names, store, Look::Next(seq, &all)).await
     }
 
+    async fn next_of(
+        &self,
+        store: Store,
+        subject: &str,
+        seq: u64,
+    ) -> Result<Option<Stored>, BrokerError> {
+        let subject = self.names.subject(store, subject);
+        messages::look_in(&self.link, &self.names, store, Look::Next(seq, &subject)).await
+    }
+
     async fn delete(&self, store: Store, seq: u64) -> Result<bool, BrokerError> {
         let lasting = store == Store::Jobs;
         messages::delete(&self.link, self.names.stream(store), seq, lasting).await
