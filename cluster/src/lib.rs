@@ -26,6 +26,9 @@ mod model;
 mod namespace;
 mod protocol;
 mod server;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod status;
 mod submitter;
 mod trace;
 mod watch;
