@@ -1,0 +1,146 @@
+//! A namespace of a test: its server, its judge, its members.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use futurepool_cluster::{Cluster, ClusterBuilder};
+use tempfile::TempDir;
+
+use crate::judge::Judge;
+use crate::programs::{Fate, Mode, Place, Plan, Program, SubmitterPlan, WorkerPlan};
+use crate::tasks::What;
+
+/// How long anything may take that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until a condition holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_within(what, PATIENCE, condition);
+}
+
+#[track_caller]
+pub(crate) fn eventually_within(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "it never happened that {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A namespace at a server.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) place: Place,
+    directory: TempDir,
+}
+
+impl Space {
+    pub(crate) fn new(url: impl Into<String>, namespace: &str, lease: Duration) -> Self {
+        let place = Place {
+            url: url.into(),
+            namespace: namespace.to_owned(),
+            lease,
+            replicas: 1,
+            queue_bytes: 256 << 20,
+            ca: None,
+            insecure: false,
+        };
+        Self {
+            place,
+            directory: tempfile::tempdir().expect("a directory for the judge"),
+        }
+    }
+
+    pub(crate) fn judge(&self) -> Judge {
+        Judge::at(&self.directory.path().join("judge"))
+    }
+
+    /// Returns the path of a file that opens a gate: see [`What::Gate`].
+    pub(crate) fn gate(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterBuilder {
+        let place = &self.place;
+        Cluster::connect(place.server())
+            .namespace(&place.namespace)
+            .lease(place.lease)
+            .replicas(place.replicas)
+            .queue_bytes(place.queue_bytes)
+    }
+
+    pub(crate) fn plan(&self, threads: usize) -> WorkerPlan {
+        WorkerPlan {
+            place: self.place.clone(),
+            threads,
+            grace: Duration::from_secs(60),
+            versions: vec![1, 2],
+            fate: None,
+            fails_to_start: false,
+            processes: false,
+        }
+    }
+
+    pub(crate) fn worker(&self, threads: usize) -> Program {
+        self.start(self.plan(threads))
+    }
+
+    /// Starts a worker that is killed, or stopped, at the first time that it reaches a step.
+    pub(crate) fn doomed(&self, threads: usize, step: &str, fate: Fate) -> Program {
+        let mut plan = self.plan(threads);
+        plan.fate = Some((step.to_owned(), fate));
+        self.start(plan)
+    }
+
+    pub(crate) fn start(&self, plan: WorkerPlan) -> Program {
+        Program::start(&Plan::Worker(plan), &self.judge())
+    }
+
+    /// Starts a submitter of these jobs.
+    pub(crate) fn submitter(&self, jobs: Vec<(u64, u64, Mode, What)>, window: usize) -> Program {
+        let place = self.place.clone();
+        let plan = SubmitterPlan {
+            place,
+            window,
+            jobs,
+        };
+        Program::start(&Plan::Submitter(plan), &self.judge())
+    }
+
+    /// Returns how many messages a stream has: `FP1_<ns>_JOBS`, for example.
+    pub(crate) fn messages(&self, stream: &str) -> u64 {
+        messages(&self.place.url, stream)
+    }
+
+    /// Returns how many jobs wait or run.
+    pub(crate) fn jobs(&self) -> u64 {
+        self.messages(&format!("FP1_{}_JOBS", self.place.namespace))
+    }
+
+    /// Returns how many claims there are.
+    pub(crate) fn claims(&self) -> u64 {
+        self.messages(&format!("KV_fp1-{}-claim", self.place.namespace))
+    }
+
+    /// Waits until no job is left at the server.
+    #[track_caller]
+    pub(crate) fn wait_until_empty(&self) {
+        eventually("the queue is empty", || self.jobs() == 0);
+    }
+}
+
+/// Returns how many messages a stream of a server has.
+pub(crate) fn messages(url: &str, stream: &str) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let client = async_nats::connect(url).await.expect("the server answers");
+        let streams = jetstream::new(client);
+        let stream = streams.get_stream(stream).await.expect("the stream exists");
+        stream.cached_info().state.messages
+    })
+}
