@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::broker::memory::MemoryBroker;
+#[cfg(feature = "cli")]
+use crate::broker::nats::options::without_secrets;
 use crate::broker::nats::options::{Auth, NatsOptions};
 
 /// Names a server, and how to log in to it.
@@ -93,6 +95,13 @@ impl Server {
         self
     }
 
+    /// Logs in with the text of a credentials file.
+    #[must_use]
+    pub fn credentials(mut self, text: impl Into<String>) -> Self {
+        self.options.auth = Auth::Credentials(text.into());
+        self
+    }
+
     /// Requires TLS. An address with `tls://` does, too.
     #[must_use]
     pub fn tls(mut self) -> Self {
@@ -144,6 +153,21 @@ impl Server {
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options.connect_timeout = timeout;
         self
+    }
+}
+
+#[cfg(feature = "cli")]
+impl Server {
+    /// Returns the place for people, without secrets.
+    pub(crate) fn shown(&self) -> String {
+        match &self.place {
+            Place::Nats => {
+                let servers = self.options.servers.iter();
+                let shown: Vec<_> = servers.map(|url| without_secrets(url)).collect();
+                shown.join(",")
+            }
+            Place::Memory(_) => "memory".to_owned(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The worker's public face.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use crate::io::{self, AnyBroker};
 use crate::namespace::{Namespace, host, process_name, with_identity};
 use crate::protocol::names;
 use crate::server::Server;
+#[cfg(feature = "cli")]
+use crate::status::{self, page::Page};
 use crate::worker::{Control, Core, ExecutorRunner, Options};
 
 /// The most tasks and versions of a worker. Each is a consumer at the server.
@@ -51,6 +54,15 @@ pub struct Worker {
     insecure: bool,
     handle_signals: bool,
     on_step: Option<StepHook>,
+    #[cfg(feature = "cli")]
+    page: Option<PageOptions>,
+}
+
+/// Where the status page is served.
+#[cfg(feature = "cli")]
+struct PageOptions {
+    listen: String,
+    token: Option<String>,
 }
 
 /// Called with a step of the protocol and the id of a job.
@@ -80,6 +92,8 @@ impl Worker {
             insecure: false,
             handle_signals: true,
             on_step: None,
+            #[cfg(feature = "cli")]
+            page: None,
         }
     }
 
@@ -170,6 +184,37 @@ impl Worker {
         self
     }
 
+    /// Serves the status page of the namespace at an address such as `127.0.0.1:6680`.
+    ///
+    /// It is the page of `futurepool-cluster serve`: workers with what they run, queues, rates, and
+    /// `/metrics` for Prometheus. Only an address of this machine is allowed: see
+    /// [`status_page_with_token`](Self::status_page_with_token).
+    #[cfg(feature = "cli")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cli")))]
+    #[doc(alias("flower", "dashboard"))]
+    pub fn status_page(mut self, listen: impl Into<String>) -> Self {
+        self.page = Some(PageOptions {
+            listen: listen.into(),
+            token: None,
+        });
+        self
+    }
+
+    /// Serves the status page at any address, to those that know the token.
+    #[cfg(feature = "cli")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cli")))]
+    pub fn status_page_with_token(
+        mut self,
+        listen: impl Into<String>,
+        token: impl Into<String>,
+    ) -> Self {
+        self.page = Some(PageOptions {
+            listen: listen.into(),
+            token: Some(token.into()),
+        });
+        self
+    }
+
     /// Calls a function after each step of the protocol, with the step and the id of the job.
     ///
     /// Tests kill or stop the worker in it. It runs on the I/O thread.
@@ -193,6 +238,16 @@ impl Worker {
         check_tasks(&self.tasks)?;
         let mut server = server.into();
         server.options.insecure |= self.insecure;
+        #[cfg(feature = "cli")]
+        let page = match &self.page {
+            None => None,
+            Some(options) => {
+                let bound = Page::bind(&options.listen, options.token.as_deref());
+                let bound = bound
+                    .map_err(|error| ConnectError::invalid("status_page", error.to_string()))?;
+                Some(bound)
+            }
+        };
         let (executor, slots) = self.executor.start()?;
         if slots == 0 {
             return Err(ConnectError::invalid("threads", "there must be at least 1"));
@@ -211,6 +266,12 @@ impl Worker {
             on_step: self.on_step,
             executor,
             seed: rng.u64(..),
+            #[cfg(feature = "cli")]
+            page,
+            #[cfg(feature = "cli")]
+            server: server.shown(),
+            #[cfg(feature = "cli")]
+            identity: server.options.identity.clone(),
         };
         let (report, connected) = oneshot::channel();
         let (start, started) = oneshot::channel();
@@ -305,6 +366,13 @@ struct Member {
     on_step: Option<StepHook>,
     executor: Arc<dyn TaskExecutor>,
     seed: u64,
+    #[cfg(feature = "cli")]
+    page: Option<Page>,
+    /// For the page: the address, without secrets.
+    #[cfg(feature = "cli")]
+    server: String,
+    #[cfg(feature = "cli")]
+    identity: Option<String>,
 }
 
 type Report = oneshot::Sender<Result<Control, ConnectError>>;
@@ -339,6 +407,16 @@ impl Member {
                 return Ok(());
             }
         };
+        #[cfg(feature = "cli")]
+        let page = serve_page(
+            self.page,
+            broker.clone(),
+            self.namespace.name,
+            self.server,
+            self.identity,
+        );
+        #[cfg(not(feature = "cli"))]
+        let page = std::future::pending::<Infallible>();
         let options = Options {
             id: self.id,
             name: process_name(),
@@ -358,25 +436,42 @@ impl Member {
             broker.close().await;
             return Ok(());
         }
-        let core = core.run();
-        let ended = match self.handle_signals {
-            false => core.await,
-            true => {
-                tokio::pin!(core);
-                tokio::select! {
-                    biased;
-                    ended = &mut core => ended,
-                    never = drain_on_signals(&control) => match never {},
-                }
+        let signals = async {
+            match self.handle_signals {
+                true => drain_on_signals(&control).await,
+                false => std::future::pending().await,
             }
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = core.run() => ended,
+            never = signals => match never {},
+            never = page => match never {},
         };
         ended.map_err(|failure| WorkerError(failure.to_string()))
     }
 }
 
+/// Serves the status page, if there is one. A page that fails does not end the worker.
+#[cfg(feature = "cli")]
+async fn serve_page<B: Broker>(
+    page: Option<Page>,
+    broker: B,
+    namespace: String,
+    server: String,
+    identity: Option<String>,
+) -> Infallible {
+    if let Some(page) = page {
+        let served = status::serve(page, broker, &namespace, &server, identity.as_deref()).await;
+        let Err(error) = served;
+        tracing::error!(%error, "the status page is no longer served");
+    }
+    std::future::pending().await
+}
+
 /// Drains the worker at the first signal, and stops it at the second.
 #[cfg(unix)]
-async fn drain_on_signals(control: &Control) -> std::convert::Infallible {
+async fn drain_on_signals(control: &Control) -> Infallible {
     use tokio::signal::unix::{SignalKind, signal};
 
     let signals = (
@@ -398,7 +493,7 @@ async fn drain_on_signals(control: &Control) -> std::convert::Infallible {
 }
 
 #[cfg(not(unix))]
-async fn drain_on_signals(control: &Control) -> std::convert::Infallible {
+async fn drain_on_signals(control: &Control) -> Infallible {
     loop {
         if tokio::signal::ctrl_c().await.is_err() {
             tracing::warn!("Ctrl-C cannot be caught, so it ends the worker at once");

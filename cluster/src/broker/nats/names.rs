@@ -15,6 +15,7 @@ pub(super) struct Names {
     pub(super) notices: Arc<str>,
 }
 
+#[cfg(any(feature = "cli", test))]
 pub(super) const ALL: [Store; 5] = [
     Store::Jobs,
     Store::Results,
