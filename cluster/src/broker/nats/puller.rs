@@ -28,7 +28,7 @@ use crate::broker::{
 };
 
 /// How long after its end a request waits for the server to say so.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(300);
 
 /// How long the server keeps a request. A longer one is made again.
 const SLICE: Duration = Duration::from_secs(1);
@@ -59,8 +59,10 @@ struct Request {
     until: Instant,
     /// When the server should have ended its part.
     deadline: Instant,
-    /// The server has turned it down.
-    refused: bool,
+    /// The server has turned it down, or was heard of since: so the consumer is there.
+    known: bool,
+    /// The server has said nothing of the part before this one.
+    silent: bool,
 }
 
 /// What is asked of one consumer.
@@ -216,6 +218,9 @@ impl NatsPuller {
             return Vec::new();
         };
         asked.received += 1;
+        for request in &mut asked.requests {
+            request.known = true;
+        }
         if asked.received < asked.wanted() {
             return Vec::new();
         }
@@ -245,7 +250,7 @@ impl NatsPuller {
                     .and_then(|missing| missing.as_str().parse().ok());
                 let consumer = asked.consumer.clone();
                 if let Some((until, wanted)) = asked.close(index, missing) {
-                    self.go_on(&consumer, until, wanted);
+                    self.go_on(&consumer, until, wanted, false);
                 }
             }
             503 => {
@@ -262,31 +267,51 @@ impl NatsPuller {
             _ => {
                 if let Some(request) = asked.requests.get_mut(index) {
                     request.deadline = request.deadline.min(Instant::now() + REFUSED_PAUSE);
-                    request.refused = true;
+                    request.known = true;
                 }
             }
         }
         self.asked.retain(|_, asked| !asked.requests.is_empty());
     }
 
-    /// Ends the requests whose time is over. The server has not said so, as it does unless the
-    /// consumer is gone: it is silent on requests to consumers that do not exist.
+    /// Goes on with the requests whose part is over although the server has not said so. Servers
+    /// before 2.10 say nothing if a message comes at that moment, and nothing of consumers that do
+    /// not exist: so two parts without any sign mean that the consumer is gone.
     fn expire(&mut self) {
         let now = Instant::now();
-        for asked in self.asked.values_mut() {
-            let overdue = |request: &Request| request.deadline <= now;
-            let refused = |request: &Request| overdue(request) && request.refused;
-            while let Some(index) = asked.requests.iter().position(refused) {
-                if let Some((_, wanted)) = asked.close(index, None) {
-                    self.ready.push_back(asked.ended(wanted));
+        let overdue = |request: &Request| request.deadline <= now;
+        let consumers: Vec<_> = self
+            .asked
+            .values()
+            .filter(|asked| asked.requests.iter().any(overdue))
+            .map(|asked| asked.consumer.clone())
+            .collect();
+        for consumer in consumers {
+            let Some(mut asked) = self.asked.remove(&consumer) else {
+                continue;
+            };
+            let mut parts = Vec::new();
+            let mut gone = false;
+            while let Some(index) = asked.requests.iter().position(overdue) {
+                let request = &asked.requests[index];
+                let known = request.known;
+                let last = request.silent || now + SHORTEST >= request.until;
+                gone |= !known && last && !self.stopped;
+                if let Some((until, wanted)) = asked.close(index, None) {
+                    parts.push((until, wanted, !known));
                 }
             }
-            if asked.requests.iter().any(overdue) {
-                asked.requests.clear();
-                self.ready.push_back(Pulled::Gone(asked.consumer.clone()));
+            if gone {
+                self.ready.push_back(Pulled::Gone(consumer));
+                continue;
+            }
+            if !asked.requests.is_empty() {
+                self.asked.insert(consumer.clone(), asked);
+            }
+            for (until, wanted, silent) in parts {
+                self.go_on(&consumer, until, wanted, silent);
             }
         }
-        self.asked.retain(|_, asked| !asked.requests.is_empty());
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -305,7 +330,7 @@ impl Puller for NatsPuller {
             return;
         }
         self.stopped = false;
-        self.ask(consumer, Instant::now() + expires, batch);
+        self.ask(consumer, Instant::now() + expires, batch, false);
     }
 
     fn stop(&mut self) {
@@ -355,7 +380,7 @@ impl Puller for NatsPuller {
 
 impl NatsPuller {
     /// Goes on with a request of which the server has ended a part, or ends it.
-    fn go_on(&mut self, consumer: &Consumer, until: Instant, wanted: usize) {
+    fn go_on(&mut self, consumer: &Consumer, until: Instant, wanted: usize, silent: bool) {
         let over = self.stopped || wanted == 0 || Instant::now() + SHORTEST >= until;
         if over {
             self.ready.push_back(Pulled::Ended {
@@ -363,12 +388,12 @@ impl NatsPuller {
                 wanted,
             });
         } else {
-            self.ask(consumer, until, wanted);
+            self.ask(consumer, until, wanted, silent);
         }
     }
 
     /// Asks the server for messages.
-    fn ask(&mut self, consumer: &Consumer, until: Instant, batch: usize) {
+    fn ask(&mut self, consumer: &Consumer, until: Instant, batch: usize, silent: bool) {
         let now = Instant::now();
         let expires = until.saturating_duration_since(now).min(SLICE);
         self.next_token += 1;
@@ -388,7 +413,8 @@ impl NatsPuller {
             batch,
             until,
             deadline: now + expires + GRACE,
-            refused: false,
+            known: false,
+            silent,
         });
         let body = NextRequest {
             batch,
