@@ -660,17 +660,18 @@ async fn a_stopped_request_ends_soon_and_loses_nothing<R: Rig>(rig: R) {
     let mut puller = broker.puller().await.unwrap();
     puller.request(&consumer, 100, PATIENCE);
     // It goes on for longer than a server is asked at a time.
-    assert!(timeout(LEASE, puller.next()).await.is_err());
+    assert!(timeout(LEASE + LEASE / 5, puller.next()).await.is_err());
     let start = Instant::now();
     puller.stop();
     let mut published = 0;
     let mut came = 0;
     let wanted = loop {
-        broker
-            .publish(Store::Jobs, message("a.b.1", "x"))
-            .await
-            .unwrap();
-        published += 1;
+        // Fewer than were asked for, so that the request is not filled.
+        if published < 50 {
+            let job = broker.publish(Store::Jobs, message("a.b.1", "x")).await;
+            job.unwrap();
+            published += 1;
+        }
         match timeout(Duration::from_millis(50), puller.next()).await {
             Ok(Pulled::Delivery(delivery)) => {
                 assert_eq!(delivery.count, 1);
@@ -678,11 +679,9 @@ async fn a_stopped_request_ends_soon_and_loses_nothing<R: Rig>(rig: R) {
             }
             Ok(Pulled::Ended { wanted, .. }) => break wanted,
             Ok(other) => panic!("{other:?}"),
-            Err(_) => {}
+            Err(_) => assert!(start.elapsed() < PATIENCE / 4, "it does not end"),
         }
-        assert!(published < 100, "it does not end");
     };
-    assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
     assert_eq!(came + wanted, 100);
     // What did not come waits, and nothing is lost on the way.
     until(|| async {
