@@ -104,6 +104,8 @@ pub(crate) struct Counts {
     pub(crate) other: u64,
     pub(crate) starts: u64,
     pub(crate) second_starts: u64,
+    /// Submitters that had to report a roll-back.
+    pub(crate) reports: u64,
     pub(crate) seconds: u64,
 }
 
@@ -118,6 +120,7 @@ impl Counts {
         self.other += other.other;
         self.starts += other.starts;
         self.second_starts += other.second_starts;
+        self.reports += other.reports;
         self.seconds += other.seconds;
     }
 }

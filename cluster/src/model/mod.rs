@@ -25,7 +25,7 @@ use self::judge::Counts;
 use crate::broker::memory::faults::{start_trace, take_trace};
 
 /// Histories of a run without a wish.
-const SEEDS: u64 = if cfg!(debug_assertions) { 300 } else { 3000 };
+const SEEDS: u64 = if cfg!(debug_assertions) { 500 } else { 5000 };
 
 /// Lines of the trace of a violation.
 const TAIL: usize = 400;

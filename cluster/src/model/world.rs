@@ -20,6 +20,9 @@ use crate::worker;
 
 const NAMESPACE: &str = "model";
 
+/// When the server's clock begins, in each history.
+const EPOCH: u64 = 1 << 60;
+
 /// The faults that a history has. Each history has some of them, so that each is also seen alone.
 #[derive(Debug, Clone, Copy)]
 struct Faults {
@@ -132,6 +135,10 @@ struct ClientPeer {
     cut_until: Rc<Cell<Instant>>,
     process: Rc<Process>,
     client: Client,
+    /// It was cut off or stopped.
+    was_away: bool,
+    /// The server has lost a job that it had confirmed to this submitter.
+    must_report: bool,
     index: usize,
     window: usize,
 }
@@ -150,6 +157,7 @@ struct World {
     is_down: Rc<Cell<bool>>,
     snapshot: Option<Snapshot>,
     quiet: bool,
+    start: Instant,
     disconnect_limit: Option<Duration>,
     /// How long links were cut or processes stopped, all together.
     away: Duration,
@@ -175,7 +183,7 @@ pub(super) async fn run(seed: u64) -> (Counts, Vec<String>) {
         "seed {seed}: {faults:?} {params:?} limit {disconnect_limit:?}"
     ));
     let broker = MemoryBroker::new();
-    broker.with_space(NAMESPACE, |space| space.set_epoch(1 << 60));
+    broker.with_space(NAMESPACE, |space| space.set_epoch(EPOCH));
     let mut world = World {
         rng,
         faults,
@@ -190,6 +198,7 @@ pub(super) async fn run(seed: u64) -> (Counts, Vec<String>) {
         is_down: Rc::default(),
         snapshot: None,
         quiet: false,
+        start: Instant::now(),
         disconnect_limit,
         away: Duration::ZERO,
     };
@@ -338,6 +347,8 @@ impl World {
             cut_until: Rc::new(Cell::new(Instant::now())),
             process,
             client,
+            was_away: false,
+            must_report: false,
             index: self.names,
             window,
         });
@@ -642,7 +653,8 @@ impl World {
             7 if faults.stop_client => {
                 let time = self.some_time();
                 if let Some(index) = self.living_client() {
-                    let peer = &self.clients[index];
+                    let peer = &mut self.clients[index];
+                    peer.was_away = true;
                     trace(format_args!("{} is stopped for {time:?}", peer.name));
                     if self
                         .disconnect_limit
@@ -655,7 +667,8 @@ impl World {
             }
             8 if faults.cut_client => {
                 if let Some(index) = self.living_client() {
-                    let peer = &self.clients[index];
+                    let peer = &mut self.clients[index];
+                    peer.was_away = true;
                     let (name, memory) = (peer.name.clone(), peer.memory.clone());
                     let cut_until = Rc::clone(&peer.cut_until);
                     self.cut(&name, &memory, &cut_until);
@@ -728,6 +741,11 @@ impl World {
             "roll-back: consumers {consumers}, deleted {delete}"
         ));
         let snapshot = self.snapshot.take();
+        let last = match (delete, &snapshot) {
+            (false, Some(snapshot)) => snapshot.last(Store::Jobs),
+            _ => 0,
+        };
+        self.expect_reports(last);
         self.broker
             .with_space(NAMESPACE, |space| match (delete, snapshot) {
                 (true, _) | (_, None) => ALL_STORES.into_iter().for_each(|store| {
@@ -735,6 +753,28 @@ impl World {
                 }),
                 (false, Some(snapshot)) => space.roll_back(&snapshot, consumers),
             });
+    }
+
+    /// Notes the submitters that must report a roll-back to this sequence: a job of theirs that was
+    /// certainly confirmed is lost.
+    fn expect_reports(&mut self, last: u64) {
+        if self.params.lose_answer > 0.0 || self.params.lose_request > 0.0 {
+            return;
+        }
+        let now = EPOCH + self.start.elapsed().as_nanos() as u64;
+        let sure = now - Duration::from_secs(30).as_nanos() as u64;
+        let messages = self
+            .broker
+            .with_space(NAMESPACE, |space| space.messages(Store::Jobs));
+        for peer in &mut self.clients {
+            let mut lost = messages.iter().filter(|message| {
+                message.seq > last
+                    && message.time.0 < sure
+                    && message.header("Fp-Client") == Some(&peer.name)
+            });
+            // One that was away might not know that its job was confirmed.
+            peer.must_report |= lost.next().is_some() && !peer.was_away;
+        }
     }
 
     // The quiet time
@@ -826,6 +866,11 @@ impl World {
                 continue;
             }
             let counts = peer.client.counts();
+            self.judge.borrow_mut().counts.reports += u64::from(peer.must_report);
+            if peer.must_report && counts.rollbacks == 0 {
+                let text = format_args!("{} reports no roll-back", peer.name);
+                self.judge.borrow_mut().violation(text);
+            }
             if !counts.add_up() || counts.pending != 0 {
                 let text = format_args!("the books of {}: {counts:?}", peer.name);
                 self.judge.borrow_mut().violation(text);

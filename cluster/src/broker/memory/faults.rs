@@ -284,6 +284,13 @@ impl Memory {
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot(pub(super) super::space::Picture);
 
+impl Snapshot {
+    /// Returns the sequence that was given last in this store.
+    pub(crate) fn last(&self, store: Store) -> u64 {
+        self.0.last(store)
+    }
+}
+
 /// A full store, for [`Space::set_full`].
 pub(crate) const ALL_STORES: [Store; 5] = super::space::STORES;
 

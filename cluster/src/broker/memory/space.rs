@@ -798,6 +798,13 @@ pub(crate) struct Picture {
     results: BTreeMap<Arc<str>, Leases>,
 }
 
+#[cfg(test)]
+impl Picture {
+    pub(super) fn last(&self, store: Store) -> u64 {
+        self.stores.get(&store).map_or(0, Log::last)
+    }
+}
+
 /// What befalls a server.
 #[cfg(test)]
 impl Space {
