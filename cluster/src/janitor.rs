@@ -4,7 +4,8 @@
 //!
 //! - A claim guards a message. It goes only if the message was gone in two passes that are further
 //!   apart than any message can be under way, and if its writer will not need it: it is dead, or is
-//!   this worker and does not know the job.
+//!   this worker and does not know the job. What a submitter wrote about a message that is gone
+//!   guards nothing.
 //! - A claim without a sequence guards a message that may have been stored, or still be under way.
 //!   It goes only once all messages have left that were there some time after its writer was first
 //!   seen dead.
@@ -127,6 +128,8 @@ impl<B: Broker> Janitor<B> {
                 ClaimState::Returns => !view.holds(id),
                 // Its confirmation came too late, or the server has brought it back.
                 _ if claim.by == view.key() => !view.holds(id),
+                // It kept the message from a worker. A copy of it may have come late.
+                ClaimState::Never | ClaimState::Lost if claim.seq != 0 => true,
                 _ => view.judge(&claim.by) == Judgement::Dead,
             };
             let is_left = is_left && self.is_job_gone(id, claim.seq).await?;
@@ -445,7 +448,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn claims_go_whose_message_is_gone_and_whose_writer_is_dead() {
-        use ClaimState::{Held, Never, Returns};
+        use ClaimState::{Held, Lost, Never, Returns};
         let (broker, view, mut janitor) = bench().await;
         let there = job(&broker, "there-1", inline()).await;
         claim(&broker, "there-1", Held, "w.dead", there).await;
@@ -454,11 +457,13 @@ mod tests {
         claim(&broker, "gone-2", Held, "w.alive", 77).await;
         claim(&broker, "gone-3", Never, "c.dead", 77).await;
         claim(&broker, "gone-4", Returns, "w.alive", 77).await;
+        claim(&broker, "gone-5", Never, "c.alive", 77).await;
+        claim(&broker, "gone-6", Lost, "c.alive", 77).await;
         claim(&broker, "mine-1", Held, "w.me", 77).await;
         claim(&broker, "held-1", Held, "w.me", 77).await;
         janitor.pass(&view).await.unwrap();
         janitor.pass(&view).await.unwrap();
-        assert_eq!(claims(&broker).await.len(), 8);
+        assert_eq!(claims(&broker).await.len(), 10);
         pass_twice(&mut janitor, &view).await;
         assert_eq!(claims(&broker).await, ["there-1", "gone-2", "held-1"]);
     }

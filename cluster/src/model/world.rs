@@ -512,8 +512,8 @@ impl World {
     /// Notes that something takes so long.
     fn limit(&mut self, time: Duration) {
         // What follows each other without a connection between counts together.
-        self.away += time;
-        let away = self.away + SLACK;
+        self.away += time + SLACK;
+        let away = self.away;
         if self.disconnect_limit.is_some_and(|limit| away > limit) {
             self.judge.borrow_mut().may_disconnect = true;
         }

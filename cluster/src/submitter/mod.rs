@@ -282,10 +282,12 @@ impl Handle {
                 return Err(SubmitError::because(self.closed(), job));
             }
         };
+        let Some(prepared) = self.prepare(job, Some(key)) else {
+            // Its handle says why.
+            return Ok(());
+        };
         let (accepted, answer) = oneshot::channel();
-        if let Some(prepared) = self.prepare(job, Some(key)) {
-            self.enqueue(permit, prepared, Some(accepted));
-        }
+        self.enqueue(permit, prepared, Some(accepted));
         match answer.await {
             Ok(Err((error, job))) => Err(SubmitError::because(error, job)),
             // The handle has, or will have, what became of it.

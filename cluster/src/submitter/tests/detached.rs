@@ -157,6 +157,18 @@ fn c1_a_cancel_while_the_key_is_written_ends_the_key() {
 }
 
 #[test]
+fn c1_a_detached_job_that_cannot_be_submitted_keeps_nothing_waiting() {
+    run(async |bench| {
+        let (job, handle) = TaskJob::new(once::call(1));
+        assert!(handle.cancel());
+        // It was cancelled before it had a permit.
+        bench.handle.submit_detached("key", job).await.unwrap();
+        assert!(handle.await.unwrap_err().is_cancelled());
+        assert_eq!(bench.handle.counts().pending, 0);
+    });
+}
+
+#[test]
 fn a_cancel_of_an_attached_handle_cancels_the_job() {
     run(async |bench| {
         let handle = detach(&bench, "k", once::call(1)).await;
