@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::TestServer;
 use futurepool::{JoinHandle, task, tasks};
-use futurepool_cluster::{Cluster, Worker};
+use futurepool_cluster::{Cluster, MemoryBroker, Worker};
 use serde_json::{Value, json};
 use webdriver::Browser;
 
@@ -206,7 +206,7 @@ fn the_command_shows_and_drains_a_real_cluster() {
         "{shown}"
     );
 
-    // One is killed; the server forgets it.
+    // A worker is killed; the server forgets it.
     workers[0].kill();
     let seen = status_until(&server, "one worker", |seen| {
         seen["workers"].as_array().unwrap().len() == 1
@@ -406,19 +406,8 @@ impl Served {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// Returns the status and the body.
     fn get(&self, path: &str, headers: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost:{}\r\nConnection: close\r\n{headers}\r\n",
-            self.port
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        get(self.port, path, headers)
     }
 
     fn metric_until(&self, line: &str) {
@@ -432,6 +421,51 @@ impl Served {
             thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// Returns the status and the body.
+fn get(port: u16, path: &str, headers: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n{headers}\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn a_worker_serves_the_page_while_it_runs() {
+    let worker = |listen: &str| {
+        let worker = Worker::new(tasks![thumbnail]).threads(3).no_signals();
+        worker.status_page(listen).connect(MemoryBroker::new())
+    };
+    let error = worker("0.0.0.0:0").unwrap_err();
+    assert!(
+        error.is_invalid_option() && error.to_string().contains("token"),
+        "{error}"
+    );
+
+    let port = common::free_port();
+    let worker = worker(&format!("127.0.0.1:{port}")).unwrap();
+    let drain = worker.drain_handle();
+    let running = thread::spawn(|| worker.run());
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let (code, body) = get(port, "/status.json", "");
+        let seen: Value = serde_json::from_str(&body).unwrap();
+        if code == 200 && seen["workers"][0]["slots"] == 3 && seen["exact_ages"] == true {
+            break;
+        }
+        assert!(Instant::now() < end, "{seen:#}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    drain.drain();
+    running.join().unwrap().unwrap();
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
 }
 
 #[test]

@@ -33,7 +33,7 @@ use self::observer::Observer;
 use self::page::{Page, Source};
 use crate::broker::Broker;
 
-/// Answers on a page for ever, with what one more connection of the broker sees.
+/// Answers on a page for ever, with what an observer sees over this connection.
 ///
 /// A worker serves the page with this future beside its own. `server` is what the page shows of the
 /// broker's place: without secrets.

@@ -34,7 +34,7 @@ use crate::status::snapshot::{
 };
 use crate::status::text::clip;
 
-/// How often the stores are read while somebody looks, and while nobody does.
+/// How often the stores are read while snapshots are asked for, and while none is.
 const PERIOD: Duration = Duration::from_secs(1);
 const IDLE_PERIOD: Duration = Duration::from_secs(5);
 
@@ -317,7 +317,9 @@ impl<B: Broker> Observer<B> {
                     }
                 }
                 Err(error) => {
-                    self.edit(|state| state.note_error("workers", "cannot read who lives", &error));
+                    self.edit(|state| {
+                        state.note_error("workers", "cannot read which peers live", &error)
+                    });
                     sleep(PERIOD).await;
                 }
             }

@@ -35,7 +35,7 @@ use crate::status::snapshot::{Point, Snapshot};
 /// How many connections are open at a time. More wait.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How long a connection lives: one that never reads cannot stay for ever.
+/// How long a connection lives. A client that never reads cannot keep it for ever.
 const MAX_LIFE: Duration = Duration::from_secs(600);
 
 /// How long a client may take to send its request.

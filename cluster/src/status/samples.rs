@@ -266,7 +266,7 @@ pub(crate) fn hostile() -> Snapshot {
             run.label = Some(text.clone());
         }
     }
-    // The id tells workers apart, so each has another one.
+    // The id tells workers apart, so each has its own.
     for (index, worker) in snapshot.workers.iter_mut().enumerate() {
         worker.id = format!("{text}{index}");
     }

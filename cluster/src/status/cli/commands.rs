@@ -9,7 +9,7 @@ use futures::future::{Either, select};
 use tokio::time::{Instant, sleep};
 
 use crate::broker::nats::Nats;
-use crate::broker::nats::options::{Auth, NatsOptions, Tls};
+use crate::broker::nats::options::{Auth, NatsOptions, Tls, without_secrets};
 use crate::broker::nats::permissions;
 use crate::broker::{Broker, BrokerError, Store};
 use crate::protocol::names;
@@ -179,11 +179,9 @@ fn read_secret(what: &str, file: &Path) -> Result<String, Failure> {
 
 /// Returns addresses without what logs in.
 fn shown(servers: &str) -> String {
-    let shown = servers.split(',').map(|server| {
-        let (scheme, rest) = server.split_once("://").unwrap_or(("nats", server));
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        format!("{}://{host}", scheme.trim())
-    });
+    let shown = servers
+        .split(',')
+        .map(|server| without_secrets(server.trim()));
     shown.collect::<Vec<_>>().join(",")
 }
 
@@ -429,7 +427,7 @@ mod tests {
     #[test]
     fn addresses_are_shown_without_their_login() {
         let shown = shown("nats://me:secret@a:4222, tls://b,c:1,token@d");
-        assert_eq!(shown, "nats://a:4222,tls://b,nats://c:1,nats://d");
+        assert_eq!(shown, "nats://a:4222,tls://b,c:1,d");
     }
 
     #[test]

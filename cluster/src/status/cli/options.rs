@@ -259,7 +259,7 @@ impl Raw {
             _ => (0, 0),
         };
         if let Some(value) = values.get(most) {
-            return Err(format!("`{value}` is one too many"));
+            return Err(format!("`{value}` is too much"));
         }
         if values.len() < least {
             return Err(match command {
@@ -537,7 +537,7 @@ mod tests {
             ("statsu", "no command `statsu`"),
             ("--json status", "before the command"),
             ("status --colour", "no option `--colour`"),
-            ("status extra", "`extra` is one too many"),
+            ("status extra", "`extra` is too much"),
             ("status --once --watch", "exclude each other"),
             ("status --namespace a.b", "letters, digits"),
             ("status --user me", "NATS_PASSWORD"),
