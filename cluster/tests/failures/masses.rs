@@ -72,13 +72,14 @@ fn kill_one_each_second(jobs: u64, workers: usize, lease: Duration) {
         "{lost} default jobs are lost by {kills} kills"
     );
     assert!(kills >= 1);
+    // Also what the dead ones have left.
+    space.wait_until_empty();
     for worker in running {
         worker.drain();
     }
     space.judge().check_once(&once);
     space.judge().check(&again);
     outcomes::check_books(&cluster.metrics(), &outcomes);
-    space.wait_until_empty();
 }
 
 #[test]
