@@ -2,6 +2,9 @@
 //! [`Cluster::submit`] returns the same [`JoinHandle`](futurepool::JoinHandle) as a pool of threads
 //! or of processes.
 //!
+//! Begin with [`Cluster`] and [`Worker`]. Guides: [several machines](guide::several_machines), [from
+//! Celery, Dask and Ray](guide::from_celery_dask_and_ray).
+//!
 //! ```text
 //!  submitter:  Cluster ── window, encode ──► I/O thread: submitter::Core ──┐
 //!                 ▲                                                        ├─► Broker ─► a server,
@@ -19,6 +22,8 @@
 mod broker;
 mod cluster;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod io;
 mod janitor;
 #[cfg(test)]
@@ -44,3 +49,8 @@ pub use cluster::{Cluster, ClusterBuilder, Metrics, Shutdown, SubmitAsync};
 pub use error::{ConnectError, WorkerError};
 pub use server::Server;
 pub use worker_face::{ConnectedWorker, DrainHandle, Worker};
+
+// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
