@@ -375,7 +375,7 @@ impl fmt::Debug for Cluster {
 /// ```
 /// use futurepool_cluster::{Cluster, MemoryBroker};
 ///
-/// # futures::executor::block_on(async {
+/// # futurepool::block_on(async {
 /// let cluster = Cluster::connect(MemoryBroker::new()).namespace("shop").window(1_000).await?;
 /// assert_eq!(cluster.window(), 1_000);
 /// # Ok::<(), futurepool_cluster::ConnectError>(())

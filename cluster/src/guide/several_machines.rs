@@ -195,9 +195,13 @@
 //!     image.into_iter().take(width).collect()
 //! }
 //!
-//! // The workers of the transition have both.
-//! let tasks = futurepool::tasks![v1::thumbnail, thumbnail];
-//! assert!(tasks.get("thumbnail", 1).is_some() && tasks.get("thumbnail", 2).is_some());
+//! /// What the workers of the transition run: both.
+//! fn all() -> futurepool::Tasks {
+//!     futurepool::tasks![v1::thumbnail, thumbnail]
+//! }
+//! # fn main() {
+//! #     assert!(all().get("thumbnail", 1).is_some() && all().get("thumbnail", 2).is_some());
+//! # }
 //! ```
 //!
 //! 1. Start workers that have both versions, and drain the old ones.

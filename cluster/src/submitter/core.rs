@@ -480,6 +480,23 @@ impl<B: Broker> Ctx<B> {
         }
     }
 
+    /// Ends the handles of detached jobs, if nothing else is unresolved: a shutdown does not wait for
+    /// them.
+    fn leave_detached(&self) {
+        let keys: Vec<u64> = {
+            let jobs = self.jobs.borrow();
+            let goes_on = |job: &Job| job.call.key.is_some() && !job.cancel;
+            match jobs.iter().all(|(_, job)| goes_on(job)) {
+                true => jobs.iter().map(|(key, _)| key).collect(),
+                false => return,
+            }
+        };
+        for key in keys {
+            self.with_job(key, |job| job.is_leaving = true);
+            self.leave(key);
+        }
+    }
+
     /// Ends the core once the submitter is shut down and everything is resolved.
     async fn close(self: Rc<Self>) {
         let mut is_closing = self.is_closing.subscribe();
@@ -487,8 +504,11 @@ impl<B: Broker> Ctx<B> {
         let _ = is_closing.wait_for(|closing| *closing).await;
         loop {
             let progress = self.progress.notified();
-            if self.jobs.borrow().is_empty() && self.attached.borrow().is_empty() {
-                break;
+            if self.attached.borrow().is_empty() {
+                if self.jobs.borrow().is_empty() {
+                    break;
+                }
+                self.leave_detached();
             }
             progress.await;
         }

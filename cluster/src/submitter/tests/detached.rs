@@ -257,6 +257,25 @@ fn a_shutdown_now_does_not_wait_for_room_in_the_queue() {
 }
 
 #[test]
+fn a_shutdown_waits_for_other_jobs_and_leaves_detached_ones_in_the_queue() {
+    run(async |bench| {
+        let detached = detach(&bench, "k", once::call(1)).await;
+        let (job, handle) = TaskJob::new(once::call(2));
+        bench.handle.submit_async(job).await.unwrap();
+        bench.handle.shutdown();
+        // The other job has no worker either, so nothing ends.
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(!detached.is_finished() && !handle.is_finished());
+        handle.cancel();
+        let error = end(detached).await.unwrap_err();
+        assert!(error.is_disconnected() && error.may_have_run(), "{error}");
+        bench.handle.ended().await;
+        assert_eq!(bench.info(Store::Jobs).await.messages, 1);
+        assert!(matches!(kept(&bench, "k").await.1, Kept::Pending { .. }));
+    });
+}
+
+#[test]
 fn a_shutdown_now_leaves_detached_jobs_in_the_queue() {
     run(async |bench| {
         let handle = detach(&bench, "k", once::call(1)).await;
