@@ -17,6 +17,7 @@ use async_nats::message::OutboundMessage;
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use futures::{FutureExt, StreamExt};
 use serde::Serialize;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::link::Link;
@@ -279,6 +280,13 @@ impl NatsPuller {
     /// not exist: so two parts without any sign mean that the consumer is gone.
     fn expire(&mut self) {
         let now = Instant::now();
+        if self.next_deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        // What has come counts, also if this task has used up its turn.
+        while let Some(Some(message)) = unconstrained(self.inbox.next()).now_or_never() {
+            self.take(message);
+        }
         let overdue = |request: &Request| request.deadline <= now;
         let consumers: Vec<_> = self
             .asked

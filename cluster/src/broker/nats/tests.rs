@@ -181,6 +181,34 @@ fn nothing_is_kept_back_for_the_next_connection() {
 }
 
 #[test]
+fn a_filled_request_beside_an_open_one_does_not_end_the_consumer() {
+    run(async {
+        let server = TestServer::start();
+        let nats = ready(server.url()).await;
+        nats.ensure_consumer(&jobs()).await.unwrap();
+        let mut puller = nats.puller().await.unwrap();
+        puller.request(&jobs(), 2, EXPIRES);
+        puller.request(&jobs(), 2, EXPIRES);
+        for _ in 0..3 {
+            let message = message("q.t.1", "x");
+            nats.publish(Store::Jobs, message).await.unwrap();
+        }
+        for _ in 0..3 {
+            let next = pulled(&mut puller).await;
+            assert!(matches!(next, Pulled::Delivery(_)), "{next:?}");
+        }
+        // The server says nothing of the one that it has filled.
+        let next = pulled(&mut puller).await;
+        assert!(matches!(next, Pulled::Ended { wanted: 0, .. }), "{next:?}");
+        // The other one is still open.
+        let message = message("q.t.1", "x");
+        nats.publish(Store::Jobs, message).await.unwrap();
+        let next = pulled(&mut puller).await;
+        assert!(matches!(next, Pulled::Delivery(_)), "{next:?}");
+    });
+}
+
+#[test]
 fn what_is_stored_outlives_a_killed_server() {
     run(async {
         let mut server = TestServer::start();
