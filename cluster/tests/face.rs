@@ -1,0 +1,209 @@
+//! The public face, over the broker in memory: what is called in odd states and with odd values.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use futurepool::{task, tasks};
+use futurepool_cluster::{Cluster, ConnectError, MemoryBroker, Worker};
+
+#[task(name = "double")]
+fn double(n: u64) -> u64 {
+    2 * n
+}
+
+#[task]
+fn unnamed(n: u64) -> u64 {
+    n
+}
+
+#[task(name = "block")]
+fn block() {
+    loop {
+        thread::park();
+    }
+}
+
+#[task(name = "echo")]
+fn echo(bytes: Vec<u8>) -> usize {
+    bytes.len()
+}
+
+/// Runs `f` on a thread, and fails if it takes longer than a minute.
+fn within<R: Send + 'static>(seconds: u64, f: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, result) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = done.send(f());
+    });
+    result
+        .recv_timeout(Duration::from_secs(seconds))
+        .expect("it hangs, or has panicked")
+}
+
+/// Runs a closure on the thread that resolves handles.
+struct OnWake<F>(std::sync::Mutex<Option<F>>);
+
+impl<F: FnOnce() + Send + 'static> std::task::Wake for OnWake<F> {
+    fn wake(self: std::sync::Arc<Self>) {
+        let f = self.0.lock().unwrap().take();
+        if let Some(f) = f {
+            f();
+        }
+    }
+}
+
+fn on_resolved<T>(handle: &mut futurepool::JoinHandle<T>, f: impl FnOnce() + Send + 'static) {
+    let waker = std::task::Waker::from(std::sync::Arc::new(OnWake(std::sync::Mutex::new(Some(f)))));
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(std::pin::Pin::new(handle).poll(&mut context).is_pending());
+}
+
+#[test]
+fn a_detached_job_that_cannot_be_submitted_does_not_hang() {
+    let cluster = Cluster::connect(MemoryBroker::new()).build().unwrap();
+    let error = within(20, move || {
+        let handle = cluster.submit_detached("k", unnamed::call(1)).unwrap();
+        handle.join().unwrap_err()
+    });
+    assert!(error.is_refused() && !error.may_have_run(), "{error}");
+}
+
+#[test]
+fn a_worker_returns_although_a_task_never_ends() {
+    let broker = MemoryBroker::new();
+    let worker = Worker::new(tasks![block])
+        .threads(1)
+        .lease(Duration::from_secs(3))
+        .drain_grace(Duration::from_millis(50))
+        .connect(&broker)
+        .unwrap();
+    let drain = worker.drain_handle();
+    let cluster = Cluster::connect(&broker).build().unwrap();
+    let handle = cluster.submit(block::call());
+    within(40, move || {
+        let run = thread::spawn(|| worker.run());
+        while !handle.is_running() {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(500));
+        drain.drain();
+        run.join().unwrap().unwrap();
+    });
+    std::mem::forget(cluster);
+}
+
+#[test]
+fn a_shutdown_has_resolved_the_handles() {
+    let broker = MemoryBroker::new();
+    let worker = Worker::new(tasks![double]).threads(2).connect(&broker).unwrap();
+    let drain = worker.drain_handle();
+    let cluster = Cluster::connect(&broker).build().unwrap();
+    let mut first = cluster.submit(double::call(1));
+    on_resolved(&mut first, || thread::sleep(Duration::from_millis(700)));
+    let second = cluster.submit(double::call(2));
+    let worker = thread::spawn(|| worker.run());
+    drop(cluster);
+    assert!(second.is_finished());
+    drain.drain();
+    worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_dropped_attach_is_not_waited_for() {
+    let broker = MemoryBroker::new();
+    let cluster = Cluster::connect(&broker).build().unwrap();
+    let _handle = cluster.submit_detached("k", double::call(1)).unwrap();
+    within(30, move || {
+        drop(cluster.attach::<double>("k"));
+        drop(cluster);
+    });
+}
+
+#[test]
+fn an_attach_is_not_waited_for() {
+    let broker = MemoryBroker::new();
+    let cluster = Cluster::connect(&broker).build().unwrap();
+    let _handle = cluster.submit_detached("k", double::call(1)).unwrap();
+    within(30, move || {
+        let attached = cluster.attach::<double>("k");
+        cluster.shutdown_now().join();
+        assert!(attached.is_finished());
+    });
+}
+
+#[test]
+fn room_is_there_once_a_handle_has_resolved() {
+    let broker = MemoryBroker::new();
+    let worker = Worker::new(tasks![double]).threads(2).connect(&broker).unwrap();
+    let drain = worker.drain_handle();
+    let worker = thread::spawn(|| worker.run());
+    let cluster = Cluster::connect(&broker).window(1).build().unwrap();
+    for n in 0..500 {
+        let handle = cluster.try_submit(double::call(n)).unwrap();
+        handle.join().unwrap();
+    }
+    drop(cluster);
+    drain.drain();
+    worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn huge_times_are_no_trouble() {
+    let invalid: Vec<ConnectError> = [Duration::MAX, Duration::from_secs(1 << 40)]
+        .into_iter()
+        .filter_map(|lease| {
+            Cluster::connect(MemoryBroker::new()).lease(lease).build().err()
+        })
+        .collect();
+    assert_eq!(invalid.len(), 2);
+    for error in invalid {
+        assert!(error.is_invalid_option(), "{error}");
+    }
+    let broker = MemoryBroker::new();
+    let worker = Worker::new(tasks![double]).threads(2).drain_grace(Duration::MAX).connect(&broker).unwrap();
+    let drain = worker.drain_handle();
+    let worker = thread::spawn(|| worker.run());
+    let cluster = Cluster::connect(&broker)
+        .disconnect_limit(Duration::MAX)
+        .no_worker_timeout(Duration::MAX)
+        .build()
+        .unwrap();
+    let call = double::call(2).deadline(std::time::Instant::now() + Duration::from_secs(1 << 40));
+    assert_eq!(within(20, move || cluster.submit(call).join().unwrap()), 4);
+    drain.drain();
+    worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn many_slots_are_no_trouble() {
+    for slots in [0, usize::MAX, usize::MAX / 2, 1 << 40] {
+        let pool = futurepool::ThreadPool::new(1);
+        let result = within(20, move || Worker::new(tasks![double]).executor(pool, slots).connect(&MemoryBroker::new()).map(drop));
+        if slots == 0 {
+            assert!(result.unwrap_err().is_invalid_option());
+        } else {
+            println!("{slots}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn a_callback_may_submit_detached_jobs_though_the_window_is_full() {
+    let broker = MemoryBroker::new();
+    let worker = Worker::new(tasks![double]).threads(2).connect(&broker).unwrap();
+    let drain = worker.drain_handle();
+    let cluster = std::sync::Arc::new(Cluster::connect(&broker).window(1).build().unwrap());
+    let (done, result) = mpsc::channel();
+    let shared = std::sync::Arc::clone(&cluster);
+    let mut handle = cluster.submit(double::call(1));
+    on_resolved(&mut handle, move || {
+        let handle = shared.submit_detached("k", double::call(21)).unwrap();
+        let _ = done.send(handle);
+    });
+    let worker = thread::spawn(|| worker.run());
+    let handle = result.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!(within(20, || handle.join()).unwrap(), 42);
+    drop(cluster);
+    drain.drain();
+    worker.join().unwrap().unwrap();
+}
