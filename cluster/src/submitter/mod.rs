@@ -224,13 +224,9 @@ impl Handle {
 
     /// Submits a job. Blocks while the window or the queue is full.
     pub(crate) fn submit(&self, job: TaskJob) {
-        let permit = match is_resolving() {
-            // All that frees permits waits for this thread.
-            true => self.shared.window.exceed(),
-            false => match self.shared.window.try_acquire() {
-                Err(NoPermit::Full) => block_on(self.shared.window.acquire()),
-                result => result,
-            },
+        let permit = match self.shared.window.try_acquire() {
+            Err(NoPermit::Full) => block_on(self.acquire()),
+            result => result,
         };
         self.submit_with(permit, job);
     }
@@ -238,7 +234,7 @@ impl Handle {
     /// Submits a job. Waits while the window or the queue is full. Dropping the future submits
     /// nothing, and resolves the job as cancelled.
     pub(crate) async fn submit_async(&self, job: TaskJob) -> Result<(), SubmitError<TaskJob>> {
-        match self.shared.window.acquire().await {
+        match self.acquire().await {
             Ok(permit) => {
                 self.submit_with(Ok(permit), job);
                 Ok(())
@@ -247,6 +243,14 @@ impl Handle {
                 self.shared.counters.on_reject();
                 Err(SubmitError::because(self.closed(), job))
             }
+        }
+    }
+
+    /// Waits for a permit, except where all that frees permits waits for this thread.
+    async fn acquire(&self) -> Result<Permit, NoPermit> {
+        match is_resolving() {
+            true => self.shared.window.exceed(),
+            false => self.shared.window.acquire().await,
         }
     }
 
@@ -275,7 +279,7 @@ impl Handle {
         key: &str,
         job: TaskJob,
     ) -> Result<(), SubmitError<TaskJob>> {
-        let permit = match self.shared.window.acquire().await {
+        let permit = match self.acquire().await {
             Ok(permit) => permit,
             Err(_) => {
                 self.shared.counters.on_reject();
