@@ -71,6 +71,9 @@ use crate::submitter::{Config, CoreParts, Handle, client_id};
 #[doc(alias("Client", "Celery", "apply_async", "delay", "ray.init", "Executor"))]
 pub struct Cluster {
     handle: Handle,
+    /// The server was left.
+    left: Ended,
+    /// The server was left, and all handles have resolved.
     ended: Ended,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
@@ -310,8 +313,13 @@ impl Cluster {
     }
 
     fn end(&self, cancelled: usize) -> Shutdown {
+        // A callback must not wait for the thread that it runs on.
+        let end = match is_resolving() {
+            true => &self.left,
+            false => &self.ended,
+        };
         Shutdown {
-            ended: self.ended.wait(),
+            ended: end.wait(),
             cancelled,
         }
     }
@@ -354,6 +362,7 @@ impl Drop for Cluster {
         {
             // The thread contains its panics.
             let _ = thread.join();
+            let _ = self.ended.wait().join();
         }
     }
 }
@@ -492,17 +501,20 @@ impl ClusterBuilder {
         config.client = with_identity(identity, &id);
 
         let (handle, core) = Handle::new(&config);
-        let ended = Ended::new();
-        let end = EndGuard(ended.clone());
+        let (left, ended) = (Ended::new(), Ended::new());
+        let leave = EndGuard(left.clone());
+        // The last of the two threads drops it.
+        let end = Arc::new(EndGuard(ended.clone()));
         let (report, connected) = oneshot::channel();
         let thread = io::spawn("futurepool-cluster", move || async move {
-            let _end = end;
-            self.serve(config, core, report).await;
+            let _leave = leave;
+            self.serve(config, core, report, end).await;
         });
         let thread = thread.map_err(ConnectError::thread)?;
         match connected.await {
             Ok(Ok(())) => Ok(Cluster {
                 handle,
+                left,
                 ended,
                 thread: Mutex::new(Some(thread)),
             }),
@@ -519,10 +531,11 @@ impl ClusterBuilder {
         config: Config,
         core: CoreParts,
         report: oneshot::Sender<Result<(), ConnectError>>,
+        end: Arc<EndGuard>,
     ) {
         match io::connect(&self.server, &self.namespace.name, &config.name).await {
-            Ok(AnyBroker::Memory(broker)) => serve_on(broker, config, core, report).await,
-            Ok(AnyBroker::Nats(broker)) => serve_on(*broker, config, core, report).await,
+            Ok(AnyBroker::Memory(broker)) => serve_on(broker, config, core, report, end).await,
+            Ok(AnyBroker::Nats(broker)) => serve_on(*broker, config, core, report, end).await,
             Err(error) => drop(report.send(Err(error))),
         }
     }
@@ -533,6 +546,7 @@ async fn serve_on<B: Broker>(
     mut config: Config,
     core: CoreParts,
     report: oneshot::Sender<Result<(), ConnectError>>,
+    end: Arc<EndGuard>,
 ) {
     let settings = match broker.ensure_stores(&config.settings, config.create).await {
         Ok(settings) => settings,
@@ -542,8 +556,8 @@ async fn serve_on<B: Broker>(
         }
     };
     config.settings = settings;
-    let resolver = match ResolverThread::spawn("futurepool-resolve") {
-        Ok((resolver, _)) => resolver,
+    let resolver = match ResolverThread::spawn("futurepool-resolve", Arc::clone(&end)) {
+        Ok(resolver) => resolver,
         Err(error) => {
             let _ = report.send(Err(ConnectError::thread(error)));
             return;
@@ -690,7 +704,7 @@ impl Future for Shutdown {
     }
 }
 
-/// Tells when the I/O thread has ended. A clone tells of the same thread.
+/// Tells when something has ended. A clone tells of the same end.
 #[derive(Debug, Clone)]
 struct Ended {
     /// The promises of those that wait. `None`: it has ended.

@@ -7,7 +7,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use bytes::Bytes;
 use futurepool::{JoinError, Payload, TaskJob};
@@ -59,13 +59,18 @@ impl End {
                 JoinError::codec(task, text, true)
             })
         });
-        if let Some((_, counters)) = &booked {
+        let permit = booked.map(|(permit, counters)| {
             counters.on_end(match &result {
                 Ok(_) => EndKind::Completed,
                 Err(error) => EndKind::of(error),
             });
-        }
+            permit
+        });
         let _flag = Resolving::begin();
+        // There is room as soon as the end is visible. It runs the waker of one that waits for room.
+        if catch_unwind(AssertUnwindSafe(|| drop(permit))).is_err() {
+            tracing::error!("a waker of a submit has panicked");
+        }
         // It runs code of the subscriber.
         if catch_unwind(AssertUnwindSafe(|| drop(span))).is_err() {
             tracing::error!("a subscriber has panicked when a span closed");
@@ -131,13 +136,16 @@ pub(crate) struct ResolverThread {
 }
 
 impl ResolverThread {
-    /// Starts the thread.
-    pub(crate) fn spawn(name: &str) -> io::Result<(Self, JoinHandle<()>)> {
+    /// Starts the thread. It drops `guard` after the last end.
+    pub(crate) fn spawn(name: &str, guard: impl Send + 'static) -> io::Result<Self> {
         let (ends, queue) = channel::<End>();
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || queue.into_iter().for_each(End::deliver))?;
-        Ok((Self { ends }, thread))
+            .spawn(move || {
+                let _guard = guard;
+                queue.into_iter().for_each(End::deliver);
+            })?;
+        Ok(Self { ends })
     }
 }
 
