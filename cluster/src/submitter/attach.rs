@@ -162,7 +162,7 @@ fn read_kept(stored: Option<&Stored>, attached: &Attached) -> Found {
 impl<B: Broker> Ctx<B> {
     pub(crate) fn on_attach(self: &Rc<Self>, attached: Attached) {
         let now = Instant::now();
-        let waiting = Waiting {
+        let mut waiting = Waiting {
             resolver: Rc::clone(&self.resolver),
             since: now,
             next_look: now,
@@ -171,6 +171,10 @@ impl<B: Broker> Ctx<B> {
             gone: (0, 0),
             attached: Some(attached),
         };
+        if self.is_closing() {
+            waiting.end(Err(JoinError::shutdown()));
+            return;
+        }
         let key = waiting.attached.as_ref().map_or(0, |attached| attached.key);
         let mut attaching = self.attached.borrow_mut();
         attaching.waiting.insert(key, waiting);

@@ -68,6 +68,9 @@ impl Times {
     }
 }
 
+/// What the handle of a detached job says after a shutdown.
+const LEFT: &str = "the submitter was shut down; attach to the key for the outcome";
+
 /// At most so many rare operations at a time: fences, looks, cancels.
 const RARE_AT_A_TIME: usize = 64;
 
@@ -184,6 +187,12 @@ pub(crate) struct Ctx<B: Broker> {
     /// A job was resolved, or a short task has ended.
     pub(crate) progress: Notify,
     is_closing: watch::Sender<bool>,
+    /// What is not in the queue yet is cancelled.
+    is_stopping: Cell<bool>,
+    /// Everything is resolved, so nothing more is taken.
+    is_done: Cell<bool>,
+    all_done: Notify,
+    takes_commands: Cell<bool>,
     is_closed: Cell<bool>,
 }
 
@@ -220,6 +229,10 @@ impl<B: Broker> Ctx<B> {
             timers_changed: Notify::new(),
             progress: Notify::new(),
             is_closing: watch::Sender::new(false),
+            is_stopping: Cell::new(false),
+            is_done: Cell::new(false),
+            all_done: Notify::new(),
+            takes_commands: Cell::new(true),
             is_closed: Cell::new(false),
         }
     }
@@ -344,7 +357,7 @@ impl<B: Broker> Ctx<B> {
         let needs_outbox = self.with_job(key, |job| {
             job.busy = false;
             // The queue does not take it now, and nothing waits until it does.
-            job.cancel |= job.is_leaving && job.phase == Phase::Unsent;
+            job.cancel |= self.is_stopping.get() && job.phase == Phase::Unsent;
             job.phase == Phase::Unsent
         });
         match needs_outbox {
@@ -376,7 +389,18 @@ impl<B: Broker> Ctx<B> {
     }
 
     async fn take_commands(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
-        while let Some(command) = commands.recv().await {
+        loop {
+            let command = tokio::select! { biased;
+                () = self.all_done.notified() => {
+                    // What was sent before still comes, and later senders learn that it is over.
+                    commands.close();
+                    continue;
+                }
+                command = commands.recv() => command,
+            };
+            let Some(command) = command else {
+                break;
+            };
             match command {
                 Command::Submit(submission) => {
                     let key = submission.key;
@@ -386,16 +410,39 @@ impl<B: Broker> Ctx<B> {
                 Command::Cancel { key } => self.on_cancel(key),
                 Command::Attach(attached) => self.on_attach(*attached),
                 Command::CancelAttached { key } => self.on_cancel_attached(key),
-                Command::Shutdown { now: None } => drop(self.is_closing.send_replace(true)),
-                Command::Shutdown { now: Some(answer) } => {
+                Command::Shutdown { now } => {
                     self.is_closing.send_replace(true);
-                    self.cancel_all(answer);
+                    self.leave_all();
+                    if let Some(answer) = now {
+                        self.cancel_all(answer);
+                    }
                 }
             }
         }
-        // No handle of the submitter is left.
+        // No handle of the submitter is left, or nothing is taken any longer.
         self.shared.window.close();
         self.is_closing.send_replace(true);
+        self.leave_all();
+        self.takes_commands.set(false);
+        self.progress.notify_waiters();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.is_closing.borrow()
+    }
+
+    /// Ends the handles of detached jobs, which go on without this process.
+    fn leave_all(self: &Rc<Self>) {
+        let detached: Vec<u64> = {
+            let jobs = self.jobs.borrow();
+            let detached = jobs.iter().filter(|(_, job)| job.call.key.is_some());
+            detached.map(|(key, _)| key).collect()
+        };
+        for key in detached {
+            self.with_job(key, |job| job.is_leaving = true);
+            self.leave(key);
+        }
+        self.report_attached(LEFT, |_| true);
     }
 
     fn on_submit(self: &Rc<Self>, submission: Submission) {
@@ -416,8 +463,14 @@ impl<B: Broker> Ctx<B> {
             handle.resolve(Err(JoinError::cancelled()));
             return;
         }
+        // It had room before the shutdown, and comes after it.
+        if self.is_done.get() {
+            handle.resolve(Err(JoinError::shutdown()));
+            return;
+        }
         let mut job = Job::new(handle, call, now);
         job.accepted = accepted;
+        job.is_leaving = job.call.key.is_some() && self.is_closing();
         self.holders.borrow_mut().on_submit(&job);
         self.jobs.borrow_mut().insert(key, job);
         self.timers_changed.notify_one();
@@ -445,37 +498,33 @@ impl<B: Broker> Ctx<B> {
 
     /// Cancels every job, and answers how many.
     fn cancel_all(self: &Rc<Self>, answer: oneshot::Sender<usize>) {
+        self.is_stopping.set(true);
         let goes_on = |job: &Job| job.call.key.is_some() && (job.busy || job.handle.may_have_run);
-        let (detached, keys): (Vec<_>, Vec<_>) = {
+        let keys: Vec<u64> = {
             let jobs = self.jobs.borrow();
-            let all = jobs.iter().map(|(key, job)| (key, goes_on(job)));
-            all.partition(|(_, goes_on)| *goes_on)
+            let ends = jobs.iter().filter(|(_, job)| !goes_on(job));
+            ends.map(|(key, _)| key).collect()
         };
         let _ = answer.send(keys.len());
-        for (key, _) in keys {
+        for key in keys {
             self.with_job(key, |job| {
                 job.cancel = true;
                 job.stop_again = None;
             });
             self.poke(key);
         }
-        // A detached job goes on without this process. Only its handle ends.
-        for (key, _) in detached {
-            self.with_job(key, |job| job.is_leaving = true);
-            self.leave(key);
-        }
     }
 
-    /// Ends the handle of a detached job that goes on in the queue.
-    fn leave(&self, key: u64) {
+    /// Ends the handle of a detached job that goes on in the queue, where others find it.
+    pub(crate) fn leave(&self, key: u64) {
         let is_done = self.with_job(key, |job| {
-            job.is_leaving && !job.busy && matches!(job.phase, Phase::Queued { .. })
+            let is_queued = matches!(job.phase, Phase::Queued { .. });
+            job.is_leaving && !job.busy && is_queued && job.accepted.is_none()
         });
         if is_done == Some(true)
             && let Some(job) = self.take_job(key)
         {
-            let text = "the submitter was shut down; attach to the key for the outcome";
-            let error = JoinError::disconnected(job.call.task, text, true);
+            let error = JoinError::disconnected(job.call.task, LEFT, true);
             job.handle.resolve(Err(error));
         }
     }
@@ -509,6 +558,15 @@ impl<B: Broker> Ctx<B> {
                     break;
                 }
                 self.leave_detached();
+            }
+            progress.await;
+        }
+        self.is_done.set(true);
+        self.all_done.notify_one();
+        loop {
+            let progress = self.progress.notified();
+            if !self.takes_commands.get() {
+                break;
             }
             progress.await;
         }

@@ -461,16 +461,22 @@ impl<B: Broker> Ctx<B> {
     /// Notes the sequence of a detached job's message, so that others can look for it.
     pub(crate) async fn keep_sequence(self: Rc<Self>, key: u64, number: u64, seq: u64) {
         let expect = self.with_job(key, |job| job.kept.unwrap_or(0));
-        if let Some(expect) = expect
-            && let Ok(kept) = self.write_pending(key, number, Some(seq), expect).await
-        {
-            self.with_job(key, |job| {
+        let Some(expect) = expect else {
+            return;
+        };
+        let written = self.write_pending(key, number, Some(seq), expect).await;
+        self.with_job(key, |job| {
+            if let Ok(kept) = written {
                 job.kept = Some(kept);
+            }
+            // Under another id, it is handed over once more.
+            if job.number == Some(number)
                 // Only now: a submitter that exits after the answer leaves a job that is found.
-                if let Some(accepted) = job.accepted.take() {
-                    let _ = accepted.send(Ok(()));
-                }
-            });
-        }
+                && let Some(accepted) = job.accepted.take()
+            {
+                let _ = accepted.send(Ok(()));
+            }
+        });
+        self.leave(key);
     }
 }
