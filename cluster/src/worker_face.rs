@@ -428,7 +428,7 @@ impl Member {
             seed: self.seed,
             steps: self.on_step.map(|hook| Rc::new(hook) as Rc<_>),
         };
-        let runner = Rc::new(ExecutorRunner::new(self.executor));
+        let runner = Rc::new(ExecutorRunner::new(Arc::clone(&self.executor)));
         let (core, control) = Core::new(broker.clone(), options, runner);
         let _ = report.send(Ok(control.clone()));
         // Dropped without a run: it has taken nothing.
@@ -448,7 +448,26 @@ impl Member {
             never = signals => match never {},
             never = page => match never {},
         };
+        end_executor(self.executor).await;
         ended.map_err(|failure| WorkerError(failure.to_string()))
+    }
+}
+
+/// How long an executor may take to end. A task that runs on and on keeps a pool of threads.
+const EXECUTOR_END: Duration = Duration::from_secs(2);
+
+/// Drops the executor, which ends its threads or processes, and waits a moment for it.
+///
+/// The drop blocks while a task runs, so it has a thread of its own.
+async fn end_executor(executor: Arc<dyn TaskExecutor>) {
+    let (done, dropped) = oneshot::channel::<()>();
+    let builder = thread::Builder::new().name("futurepool-end".to_owned());
+    let _ = builder.spawn(move || {
+        let _done = done;
+        drop(executor);
+    });
+    if tokio::time::timeout(EXECUTOR_END, dropped).await.is_err() {
+        tracing::warn!("tasks of the worker still run, until the program ends");
     }
 }
 
@@ -482,34 +501,37 @@ async fn drain_on_signals(control: &Control) -> Infallible {
         tracing::warn!("signals cannot be caught, so they end the worker at once");
         return std::future::pending().await;
     };
-    loop {
+    for count in 1_u64.. {
         tokio::select! {
             biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        on_signal(control);
+        on_signal(control, count);
     }
+    std::future::pending().await
 }
 
 #[cfg(not(unix))]
 async fn drain_on_signals(control: &Control) -> Infallible {
-    loop {
+    for count in 1_u64.. {
         if tokio::signal::ctrl_c().await.is_err() {
             tracing::warn!("Ctrl-C cannot be caught, so it ends the worker at once");
-            return std::future::pending().await;
+            break;
         }
-        on_signal(control);
+        on_signal(control, count);
     }
+    std::future::pending().await
 }
 
-fn on_signal(control: &Control) {
-    match control.is_draining() {
-        false => {
+/// The first signal may come to a worker that was drained in another way.
+fn on_signal(control: &Control, count: u64) {
+    match count {
+        1 => {
             tracing::info!("a signal came: the worker drains. A second one stops it");
             control.drain();
         }
-        true => control.stop(),
+        _ => control.stop(),
     }
 }
 
