@@ -18,7 +18,11 @@ where
 {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let builder = thread::Builder::new().name(name.to_owned());
-    builder.spawn(move || runtime.block_on(future()))
+    builder.spawn(move || {
+        runtime.block_on(future());
+        // The look-up of a name may block for long, and nothing waits for it.
+        runtime.shutdown_background();
+    })
 }
 
 /// A connection to whichever broker a [`Server`] names.

@@ -17,6 +17,9 @@ pub(crate) struct Namespace {
 /// The shortest lease: a key of the living is written six times in it.
 const MIN_LEASE: Duration = Duration::from_millis(600);
 
+/// The longest lease. Times of the protocol are multiples of it.
+const MAX_LEASE: Duration = Duration::from_secs(24 * 3600);
+
 /// The longest name of a namespace or a queue.
 const MAX_NAME: usize = 128;
 
@@ -51,6 +54,10 @@ impl Namespace {
         } = self.settings;
         if lease < MIN_LEASE {
             let problem = format!("{lease:?} is too short: use at least {MIN_LEASE:?}");
+            return Err(ConnectError::invalid("lease", problem));
+        }
+        if lease > MAX_LEASE {
+            let problem = format!("{lease:?} is too long: use at most {MAX_LEASE:?}");
             return Err(ConnectError::invalid("lease", problem));
         }
         if !(1..=5).contains(&replicas) {
@@ -100,12 +107,13 @@ mod tests {
             namespace.check().map_err(|error| error.to_string())
         };
         assert_eq!(check(|_| {}), Ok(()));
-        let bad: [(Change, &str); 7] = [
+        let bad: [(Change, &str); 8] = [
             (|n| n.name = String::new(), "namespace"),
             (|n| n.name = "a.b".into(), "namespace"),
             (|n| n.name = "a b".into(), "namespace"),
             (|n| n.queue = String::new(), "queue"),
             (|n| n.settings.lease = Duration::from_millis(5), "lease"),
+            (|n| n.settings.lease = Duration::MAX, "lease"),
             (|n| n.settings.replicas = 0, "replicas"),
             (|n| n.settings.queue_bytes = 0, "queue_bytes"),
         ];

@@ -1,5 +1,7 @@
 //! How a worker ends.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, timeout_at};
 
 use super::Failure;
@@ -30,7 +32,7 @@ pub(super) async fn until_done<B: Broker>(shared: &Shared<B>) -> Result<(), Fail
             () = until_idle(shared) => {}
         }
     };
-    let grace_over = timeout_at(began + shared.options.grace, graceful)
+    let grace_over = timeout_at(after(began, shared.options.grace), graceful)
         .await
         .is_err();
     if !is_idle(shared) {
@@ -54,6 +56,11 @@ pub(super) async fn until_done<B: Broker>(shared: &Shared<B>) -> Result<(), Fail
         None => Ok(()),
         Some(failure) => Err(failure),
     }
+}
+
+/// Returns a time in the future, at most some years from now.
+fn after(now: Instant, time: Duration) -> Instant {
+    now + time.min(Duration::from_secs(1 << 30))
 }
 
 async fn until_idle<B: Broker>(shared: &Shared<B>) {
