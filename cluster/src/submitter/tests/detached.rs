@@ -264,7 +264,7 @@ fn a_shutdown_waits_for_other_jobs_and_leaves_detached_ones_in_the_queue() {
         bench.handle.submit_async(job).await.unwrap();
         bench.handle.shutdown();
         // The other job has no worker either, so nothing ends.
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        sleep(Duration::from_secs(600)).await;
         assert!(!detached.is_finished() && !handle.is_finished());
         handle.cancel();
         let error = end(detached).await.unwrap_err();
