@@ -270,6 +270,18 @@
     doc = "See the guide [threads or processes](guide::threads_or_processes)."
 )]
 //!
+//! # Several machines
+//!
+//! The crate `futurepool-cluster` runs the same tasks on workers on any number of machines, over a
+//! NATS server. Its `Cluster` has the methods of a pool and returns the same [`JoinHandle`]. Two kinds
+//! of errors come from there:
+//!
+//! - [`is_lost`](JoinError::is_lost): the worker died while it had the job.
+//!   [`worker`](JoinError::worker) names it.
+//! - [`is_disconnected`](JoinError::is_disconnected): the server was away for too long.
+//!
+//! For each error, [`may_have_run`](JoinError::may_have_run) tells whether the job can have started.
+//!
 //! # Observability
 //!
 //! - [`metrics`](ThreadPool::metrics) counts workers, queued and running jobs, and how jobs ended.

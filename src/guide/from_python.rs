@@ -294,3 +294,9 @@
 //! | `mp_context` | – | workers are always fresh processes of the same program, or of [another one](crate#worker-processes) |
 //!
 //! If this process ends, its workers end within a moment, also after `SIGKILL`. In Python they stay.
+//!
+//! # Several machines
+//!
+//! For `dask.distributed`, Celery and Ray there is the crate `futurepool-cluster`. It runs the same
+//! tasks on workers of other machines, with the same handle, and has a page "From Celery, Dask and
+//! Ray".
