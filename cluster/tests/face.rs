@@ -95,7 +95,10 @@ fn a_worker_returns_although_a_task_never_ends() {
 #[test]
 fn a_shutdown_has_resolved_the_handles() {
     let broker = MemoryBroker::new();
-    let worker = Worker::new(tasks![double]).threads(2).connect(&broker).unwrap();
+    let worker = Worker::new(tasks![double])
+        .threads(2)
+        .connect(&broker)
+        .unwrap();
     let drain = worker.drain_handle();
     let cluster = Cluster::connect(&broker).build().unwrap();
     let mut first = cluster.submit(double::call(1));
@@ -134,7 +137,10 @@ fn an_attach_is_not_waited_for() {
 #[test]
 fn room_is_there_once_a_handle_has_resolved() {
     let broker = MemoryBroker::new();
-    let worker = Worker::new(tasks![double]).threads(2).connect(&broker).unwrap();
+    let worker = Worker::new(tasks![double])
+        .threads(2)
+        .connect(&broker)
+        .unwrap();
     let drain = worker.drain_handle();
     let worker = thread::spawn(|| worker.run());
     let cluster = Cluster::connect(&broker).window(1).build().unwrap();
@@ -152,7 +158,10 @@ fn huge_times_are_no_trouble() {
     let invalid: Vec<ConnectError> = [Duration::MAX, Duration::from_secs(1 << 40)]
         .into_iter()
         .filter_map(|lease| {
-            Cluster::connect(MemoryBroker::new()).lease(lease).build().err()
+            Cluster::connect(MemoryBroker::new())
+                .lease(lease)
+                .build()
+                .err()
         })
         .collect();
     assert_eq!(invalid.len(), 2);
@@ -160,7 +169,11 @@ fn huge_times_are_no_trouble() {
         assert!(error.is_invalid_option(), "{error}");
     }
     let broker = MemoryBroker::new();
-    let worker = Worker::new(tasks![double]).threads(2).drain_grace(Duration::MAX).connect(&broker).unwrap();
+    let worker = Worker::new(tasks![double])
+        .threads(2)
+        .drain_grace(Duration::MAX)
+        .connect(&broker)
+        .unwrap();
     let drain = worker.drain_handle();
     let worker = thread::spawn(|| worker.run());
     let cluster = Cluster::connect(&broker)
@@ -178,7 +191,12 @@ fn huge_times_are_no_trouble() {
 fn many_slots_are_no_trouble() {
     for slots in [0, usize::MAX, usize::MAX / 2, 1 << 40] {
         let pool = futurepool::ThreadPool::new(1);
-        let result = within(20, move || Worker::new(tasks![double]).executor(pool, slots).connect(&MemoryBroker::new()).map(drop));
+        let result = within(20, move || {
+            Worker::new(tasks![double])
+                .executor(pool, slots)
+                .connect(&MemoryBroker::new())
+                .map(drop)
+        });
         if slots == 0 {
             assert!(result.unwrap_err().is_invalid_option());
         } else {
@@ -190,7 +208,10 @@ fn many_slots_are_no_trouble() {
 #[test]
 fn a_callback_may_submit_detached_jobs_though_the_window_is_full() {
     let broker = MemoryBroker::new();
-    let worker = Worker::new(tasks![double]).threads(2).connect(&broker).unwrap();
+    let worker = Worker::new(tasks![double])
+        .threads(2)
+        .connect(&broker)
+        .unwrap();
     let drain = worker.drain_handle();
     let cluster = std::sync::Arc::new(Cluster::connect(&broker).window(1).build().unwrap());
     let (done, result) = mpsc::channel();
