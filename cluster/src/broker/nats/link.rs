@@ -82,6 +82,8 @@ pub(super) struct Shared {
     timeout_millis: AtomicU64,
     /// Whether the server remembers deletes after it was killed: see [`Link::notes_deletes`].
     notes_deletes: AtomicBool,
+    /// Whether the server knows how large a message is: see [`Link::measures`].
+    measures: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,6 +105,7 @@ impl Shared {
             changed: Notify::new(),
             timeout_millis: AtomicU64::new(0),
             notes_deletes: AtomicBool::new(false),
+            measures: AtomicBool::new(false),
         };
         shared.set_timeout(timeout);
         Arc::new(shared)
@@ -192,6 +195,8 @@ impl Shared {
         if replaced {
             let notes = client.is_server_compatible(2, 10, 0);
             self.notes_deletes.store(notes, Ordering::Relaxed);
+            let measures = client.is_server_compatible(2, 10, 5);
+            self.measures.store(measures, Ordering::Relaxed);
         }
         self.connection.send_if_modified(|known| {
             let changed = *known != now;
@@ -288,6 +293,11 @@ impl Link {
     /// overwrite it.
     pub(super) fn notes_deletes(&self) -> bool {
         self.shared.notes_deletes.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the server counts all of a message when it decides that a stream is full.
+    pub(super) fn measures(&self) -> bool {
+        self.shared.measures.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests wait for their answers.

@@ -10,7 +10,7 @@ use super::api::{
 };
 use super::link::{CallError, Link};
 use super::names::Names;
-use super::{stores, time};
+use super::{padding, stores, time};
 use crate::broker::{BrokerError, Headers, Outgoing, PublishError, Store, Stored};
 
 const EXPECTED_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -37,8 +37,11 @@ pub(super) async fn publish(
     if let Some(id) = message.id {
         headers.insert(MESSAGE_ID, id);
     }
-    let headers = (!headers.is_empty()).then_some(headers);
     let subject = names.subject(store, &message.subject);
+    if store == Store::Jobs && !link.measures() {
+        padding::pad(&mut headers, subject.len(), message.payload.len());
+    }
+    let headers = (!headers.is_empty()).then_some(headers);
     publish_to(link, subject, headers, message.payload, names.stream(store)).await
 }
 

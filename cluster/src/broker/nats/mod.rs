@@ -16,6 +16,7 @@ mod link;
 mod messages;
 mod names;
 pub(crate) mod options;
+mod padding;
 #[cfg(any(feature = "cli", test))]
 pub(crate) mod permissions;
 mod puller;

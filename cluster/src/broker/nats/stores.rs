@@ -7,6 +7,7 @@ use super::api::{
 };
 use super::link::{CallError, Link};
 use super::names::Names;
+use super::padding;
 use crate::broker::{BrokerError, Store, StoreInfo};
 use crate::protocol::settings::Settings;
 
@@ -74,7 +75,7 @@ fn jobs(names: &Names, settings: &Settings) -> StreamConfig {
     StreamConfig {
         retention: "workqueue".into(),
         description: describe(settings),
-        max_bytes: i64::try_from(settings.queue_bytes).unwrap_or(i64::MAX),
+        max_bytes: i64::try_from(padding::limit(settings.queue_bytes)).unwrap_or(i64::MAX),
         ..config(names.stream(Store::Jobs), subjects, settings)
     }
 }
