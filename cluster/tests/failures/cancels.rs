@@ -1,15 +1,41 @@
 //! Jobs are cancelled at random moments, and a full queue or window refuses or waits.
 
-use std::sync::mpsc;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futurepool::block_on;
+use futurepool::{CancelHandle, block_on};
 
 use crate::common::TestServer;
 use crate::outcomes::{self, Kind, Submitted, collect};
 use crate::space::{Space, eventually};
 use crate::tasks::{What, again, once};
+
+/// Cancels jobs, each at its time. Returns those whose cancel was `true`.
+fn cancel_in_time(cancels: &mpsc::Receiver<(Instant, u64, CancelHandle)>) -> Vec<u64> {
+    let mut waiting = BTreeMap::new();
+    let mut never = Vec::new();
+    let mut more = true;
+    while more || !waiting.is_empty() {
+        match cancels.recv_timeout(Duration::from_millis(1)) {
+            Ok((at, job, cancel)) => drop(waiting.insert((at, job), cancel)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                more = false;
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let later = waiting.split_off(&(Instant::now(), u64::MAX));
+        let due = std::mem::replace(&mut waiting, later);
+        never.extend(
+            due.into_iter()
+                .filter(|(_, job)| job.cancel())
+                .map(|((_, job), _)| job),
+        );
+    }
+    never
+}
 
 /// Half of the jobs are cancelled, each after a random time.
 fn storm(jobs: u64) {
@@ -21,21 +47,11 @@ fn storm(jobs: u64) {
     let mut handles: Vec<Submitted> = Vec::new();
     thread::scope(|scope| {
         let (sender, cancels) = mpsc::channel();
-        let canceller = scope.spawn(move || {
-            let mut never = Vec::new();
-            for (job, at, cancel) in cancels {
-                let cancel: futurepool::CancelHandle = cancel;
-                thread::sleep(Instant::saturating_duration_since(&at, Instant::now()));
-                if cancel.cancel() {
-                    never.push(job);
-                }
-            }
-            never
-        });
+        let canceller = scope.spawn(move || cancel_in_time(&cancels));
         for job in 0..jobs {
             let handle = match job % 4 {
-                0 => cluster.submit(again::call(job, What::Nothing)),
-                _ => cluster.submit(once::call(job, What::Nothing)),
+                0 => cluster.submit(again::call(job, What::Sleep(1))),
+                _ => cluster.submit(once::call(job, What::Sleep(1))),
             };
             match fastrand::u32(0..6) {
                 0 => {
@@ -44,8 +60,8 @@ fn storm(jobs: u64) {
                     }
                 }
                 1 | 2 => {
-                    let at = Instant::now() + Duration::from_micros(fastrand::u64(0..20_000));
-                    sender.send((job, at, handle.cancel_handle())).unwrap();
+                    let at = Instant::now() + Duration::from_micros(fastrand::u64(0..400_000));
+                    sender.send((at, job, handle.cancel_handle())).unwrap();
                 }
                 _ => {}
             }
