@@ -136,7 +136,7 @@ fn the_submitter_takes_results_of_workers_with_threads_and_with_processes() {
     for executing in ["--threads", "--processes"] {
         let mut worker = Command::new(example("worker"));
         worker.args([executing, "2", &server.url()]);
-        let worker = Killed(worker.stdin(Stdio::piped()).spawn().unwrap());
+        let worker = Killed(worker.stdout(Stdio::null()).spawn().unwrap());
         let output = run(Command::new(example("submitter")).arg(server.url()));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{text}");

@@ -128,7 +128,7 @@
 //!
 //! [Service]
 //! ExecStart=/usr/local/bin/shop-worker
-//! Environment=NATS_URL=tls://nats-1:4222,tls://nats-2:4222 RUST_LOG=info
+//! Environment=NATS_URL=tls://nats-1:4222,tls://nats-2:4222
 //! User=shop
 //! Restart=always
 //! RestartSec=2
@@ -281,7 +281,8 @@
 //! # What to watch
 //!
 //! `futurepool-cluster status` shows workers, queues and rates in the terminal, and `futurepool-cluster
-//! serve` serves a page and `/metrics` for Prometheus.
+//! serve` serves a page and `/metrics` for Prometheus. A worker can serve the same itself:
+//! `Worker::status_page` (feature `cli`).
 //!
 //! | alert on | it means |
 //! |---|---|
