@@ -412,8 +412,8 @@ impl<B: Broker> Ctx<B> {
                 Command::CancelAttached { key } => self.on_cancel_attached(key),
                 Command::Shutdown { now } => {
                     self.is_closing.send_replace(true);
-                    self.leave_all();
                     if let Some(answer) = now {
+                        self.leave_detached();
                         self.cancel_all(answer);
                     }
                 }
@@ -422,7 +422,6 @@ impl<B: Broker> Ctx<B> {
         // No handle of the submitter is left, or nothing is taken any longer.
         self.shared.window.close();
         self.is_closing.send_replace(true);
-        self.leave_all();
         self.takes_commands.set(false);
         self.progress.notify_waiters();
     }
@@ -431,8 +430,8 @@ impl<B: Broker> Ctx<B> {
         *self.is_closing.borrow()
     }
 
-    /// Ends the handles of detached jobs, which go on without this process.
-    fn leave_all(self: &Rc<Self>) {
+    /// Ends the handles of detached jobs, those that were attached too.
+    fn leave_detached(&self) {
         let detached: Vec<u64> = {
             let jobs = self.jobs.borrow();
             let detached = jobs.iter().filter(|(_, job)| job.call.key.is_some());
@@ -470,7 +469,6 @@ impl<B: Broker> Ctx<B> {
         }
         let mut job = Job::new(handle, call, now);
         job.accepted = accepted;
-        job.is_leaving = job.call.key.is_some() && self.is_closing();
         self.holders.borrow_mut().on_submit(&job);
         self.jobs.borrow_mut().insert(key, job);
         self.timers_changed.notify_one();
@@ -529,23 +527,6 @@ impl<B: Broker> Ctx<B> {
         }
     }
 
-    /// Ends the handles of detached jobs, if nothing else is unresolved: a shutdown does not wait for
-    /// them.
-    fn leave_detached(&self) {
-        let keys: Vec<u64> = {
-            let jobs = self.jobs.borrow();
-            let goes_on = |job: &Job| job.call.key.is_some() && !job.cancel;
-            match jobs.iter().all(|(_, job)| goes_on(job)) {
-                true => jobs.iter().map(|(key, _)| key).collect(),
-                false => return,
-            }
-        };
-        for key in keys {
-            self.with_job(key, |job| job.is_leaving = true);
-            self.leave(key);
-        }
-    }
-
     /// Ends the core once the submitter is shut down and everything is resolved.
     async fn close(self: Rc<Self>) {
         let mut is_closing = self.is_closing.subscribe();
@@ -553,10 +534,13 @@ impl<B: Broker> Ctx<B> {
         let _ = is_closing.wait_for(|closing| *closing).await;
         loop {
             let progress = self.progress.notified();
-            if self.attached.borrow().is_empty() {
-                if self.jobs.borrow().is_empty() {
-                    break;
-                }
+            if self.jobs.borrow().is_empty() && self.attached.borrow().is_empty() {
+                break;
+            }
+            // They go on without this process, so nothing waits for them.
+            let goes_on = |job: &Job| job.call.key.is_some() && !job.cancel;
+            let is_rest = self.jobs.borrow().iter().all(|(_, job)| goes_on(job));
+            if is_rest {
                 self.leave_detached();
             }
             progress.await;
