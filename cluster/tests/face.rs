@@ -194,7 +194,7 @@ fn many_slots_are_no_trouble() {
         let result = within(20, move || {
             Worker::new(tasks![double])
                 .executor(pool, slots)
-                .connect(&MemoryBroker::new())
+                .connect(MemoryBroker::new())
                 .map(drop)
         });
         if slots == 0 {

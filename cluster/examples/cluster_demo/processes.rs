@@ -323,11 +323,14 @@ fn keep(program: &str) -> Result<(), Box<dyn Error>> {
     Ok(folder.close()?)
 }
 
+/// A server, its port and its address.
+type Started = (Child, u16, String);
+
 /// Starts a server. Returns `None` if it has ended.
 fn start_server(
     program: &str,
     folder: &Path,
-) -> Result<Option<(Child, u16, String)>, Box<dyn Error>> {
+) -> Result<Option<Started>, Box<dyn Error>> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port();
