@@ -206,7 +206,7 @@ fn fan_out(
     ));
     if let [(order, error), rest @ ..] = &failed[..] {
         say(format_args!(
-            "   {} were running on {}. They are not run again, and their handles say so:\n",
+            "   {} were with {}. They are not run again, and their handles say so:\n",
             failed.len(),
             second.name
         ));
@@ -239,14 +239,10 @@ fn fan_out(
             ));
         }
     }
-    for number in returned
-        .iter()
-        .filter(|number| started("charge", **number) != 1)
-    {
-        problems.push(format!(
-            "order {number} has started {} times",
-            started("charge", *number)
-        ));
+    for number in returned {
+        if started("charge", number) == 0 {
+            problems.push(format!("order {number} has returned without a start"));
+        }
     }
     let (returned, failed) = split(thumbnails);
     let again = returned
@@ -259,7 +255,7 @@ fn fan_out(
     ));
     if again > 0 {
         say(format_args!(
-            "   {again} of them were running on {}, and ran again on {}.",
+            "   {again} of them were with {}, and ran again on {}.",
             second.name, first.name
         ));
     }

@@ -323,14 +323,8 @@ fn keep(program: &str) -> Result<(), Box<dyn Error>> {
     Ok(folder.close()?)
 }
 
-/// A server, its port and its address.
-type Started = (Child, u16, String);
-
 /// Starts a server. Returns `None` if it has ended.
-fn start_server(
-    program: &str,
-    folder: &Path,
-) -> Result<Option<Started>, Box<dyn Error>> {
+fn start_server(program: &str, folder: &Path) -> io::Result<Option<(Child, u16, String)>> {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port();

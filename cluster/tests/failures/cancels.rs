@@ -54,10 +54,9 @@ fn storm(jobs: u64) {
                 _ => cluster.submit(once::call(job, What::Sleep(1))),
             };
             match fastrand::u32(0..6) {
-                0
-                    if handle.cancel() => {
-                        never.push(job);
-                    }
+                0 if handle.cancel() => {
+                    never.push(job);
+                }
                 1 | 2 => {
                     let at = Instant::now() + Duration::from_micros(fastrand::u64(0..400_000));
                     sender.send((at, job, handle.cancel_handle())).unwrap();
