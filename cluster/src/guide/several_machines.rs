@@ -234,7 +234,7 @@
 //!
 //! # Durability
 //!
-//! A job that is accepted is on the server's disk. What that means depends on the server:
+//! A job that is accepted is in the server's files. What that is worth depends on the server:
 //!
 //! | | survives kill -9 of the server | survives a power failure |
 //! |---|---|---|
