@@ -80,7 +80,7 @@ fn c1_c2_c4_a_worker_is_cut_off_in_silence() {
     worker_is_parted(How::Silence);
 }
 
-/// A submitter, and then everybody, is cut off for longer than a dead peer takes to be judged.
+/// A submitter, or all members, are cut off for longer than a dead peer takes to be judged.
 fn submitter_is_parted(how: How, worker_too: bool) {
     let server = TestServer::start();
     let space = Space::new(server.url(), "parted", LEASE);
@@ -133,7 +133,7 @@ fn c1_c2_c4_a_submitter_is_cut_off() {
 }
 
 #[test]
-fn c1_c2_c4_everybody_is_cut_off() {
+fn c1_c2_c4_all_members_are_cut_off() {
     thread::scope(|scope| {
         for how in BOTH {
             scope.spawn(move || submitter_is_parted(how, true));

@@ -62,7 +62,7 @@ fn killed_under_load(kills: usize, jobs: u64) {
     assert_eq!(cluster.metrics().rollbacks, 0, "nothing was rolled back");
     let all = [once, again].concat();
     outcomes::check_books(&cluster.metrics(), &all);
-    space.wait_until_empty();
+    space.wait_until_empty_after_kills();
     for worker in workers {
         worker.drain();
     }
@@ -100,7 +100,7 @@ fn c1_c2_the_server_is_killed_with_a_full_queue() {
     worker.drain();
 }
 
-/// The server has stored jobs, and nobody has heard that it has.
+/// The server has stored jobs, and their submitter has not heard of it.
 fn acknowledgements_are_swallowed(kills_the_server: bool) {
     let mut server = TestServer::start();
     let space = Space::new(server.url(), "swallowed", LEASE);
@@ -138,7 +138,7 @@ fn acknowledgements_are_swallowed(kills_the_server: bool) {
     outcomes::all_ok(&again);
     space.judge().check_once(&once);
     space.judge().check(&again);
-    space.wait_until_empty();
+    space.wait_until_empty_after_kills();
     worker.drain();
 }
 

@@ -96,9 +96,9 @@ fn c1_c2_the_leader_of_three_replicas_is_killed() {
     }
 }
 
-/// Nobody hears of each other, and nothing is left behind.
+/// All members leave: jobs, claims and outcomes are gone.
 #[test]
-fn everybody_leaves_and_nothing_is_left() {
+fn all_members_leave_and_nothing_is_left() {
     let server = TestServer::start();
     let space = Space::new(server.url(), "left", Duration::from_secs(10));
     let worker = space.worker(4);
