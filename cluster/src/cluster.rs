@@ -486,7 +486,8 @@ impl ClusterBuilder {
     }
 
     async fn connect(self) -> Result<Cluster, ConnectError> {
-        self.namespace.check()?;
+        self.namespace
+            .check(self.server.options.identity.as_deref())?;
         if self.window == 0 {
             return Err(ConnectError::invalid("window", "it must be at least 1"));
         }

@@ -4,6 +4,7 @@ use std::process;
 use std::time::Duration;
 
 use crate::error::ConnectError;
+use crate::protocol::names;
 use crate::protocol::settings::Settings;
 
 /// The options that clusters and workers share.
@@ -34,17 +35,17 @@ impl Default for Namespace {
 }
 
 impl Namespace {
-    pub(crate) fn check(&self) -> Result<(), ConnectError> {
-        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let name = &self.name;
-        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_word) {
-            let problem = format!(
-                "{name:?} is not a name: use up to {MAX_NAME} letters, digits, `-` and `_`"
-            );
-            return Err(ConnectError::invalid("namespace", problem));
+    /// Fails if an option is invalid. `identity` is that of the peer.
+    pub(crate) fn check(&self, identity: Option<&str>) -> Result<(), ConnectError> {
+        check_word("namespace", &self.name)?;
+        if let Some(identity) = identity {
+            check_word("identity", identity)?;
         }
-        if self.queue.is_empty() || self.queue.len() > MAX_NAME {
-            let problem = format!("it must have 1 to {MAX_NAME} bytes");
+        if self.queue.is_empty() || names::token(&self.queue).len() > MAX_NAME {
+            let problem = format!(
+                "it must have 1 to {MAX_NAME} letters and digits, of which any other byte counts as \
+                 three"
+            );
             return Err(ConnectError::invalid("queue", problem));
         }
         let Settings {
@@ -70,6 +71,16 @@ impl Namespace {
         }
         Ok(())
     }
+}
+
+fn check_word(option: &'static str, name: &str) -> Result<(), ConnectError> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_word) {
+        let problem =
+            format!("{name:?} is not a name: use up to {MAX_NAME} letters, digits, `-` and `_`");
+        return Err(ConnectError::invalid(option, problem));
+    }
+    Ok(())
 }
 
 /// Returns what people call this process: `host/pid`.
@@ -104,14 +115,15 @@ mod tests {
         let check = |change: Change| {
             let mut namespace = Namespace::default();
             change(&mut namespace);
-            namespace.check().map_err(|error| error.to_string())
+            namespace.check(None).map_err(|error| error.to_string())
         };
         assert_eq!(check(|_| {}), Ok(()));
-        let bad: [(Change, &str); 8] = [
+        let bad: [(Change, &str); 9] = [
             (|n| n.name = String::new(), "namespace"),
             (|n| n.name = "a.b".into(), "namespace"),
             (|n| n.name = "a b".into(), "namespace"),
             (|n| n.queue = String::new(), "queue"),
+            (|n| n.queue = "ü".repeat(64), "queue"),
             (|n| n.settings.lease = Duration::from_millis(5), "lease"),
             (|n| n.settings.lease = Duration::MAX, "lease"),
             (|n| n.settings.replicas = 0, "replicas"),
@@ -122,5 +134,9 @@ mod tests {
             assert!(error.starts_with(&format!("invalid `{option}`")), "{error}");
         }
         assert_eq!(check(|n| n.queue = "any text: ok".into()), Ok(()));
+        for identity in ["", "a b", "a.b", "*", "ü"] {
+            let error = Namespace::default().check(Some(identity)).unwrap_err();
+            assert!(error.to_string().starts_with("invalid `identity`"));
+        }
     }
 }

@@ -146,7 +146,7 @@ impl Server {
         self
     }
 
-    /// Sets how long the first connection may take. The default is 5 seconds.
+    /// Sets how long the first connection may take. The default is 10 seconds.
     ///
     /// Later reconnects are tried for ever.
     #[must_use]

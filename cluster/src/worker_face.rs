@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use futurepool::{TaskExecutor, Tasks, ThreadPool, block_on};
+use futurepool::{TaskEntry, TaskExecutor, Tasks, ThreadPool, block_on};
 use tokio::sync::oneshot;
 
 use crate::broker::Broker;
@@ -22,6 +22,9 @@ use crate::worker::{Control, Core, ExecutorRunner, Options};
 
 /// The most tasks and versions of a worker. Each is a consumer at the server.
 const MAX_TASKS: usize = 64;
+
+/// The most jobs that a worker runs at once.
+const MAX_SLOTS: usize = 1 << 20;
 
 /// A program that runs the tasks of a cluster: its options, before it connects.
 ///
@@ -234,9 +237,9 @@ impl Worker {
     /// Returns a [`ConnectError`] if an option is invalid, a task has no name of its own, no server
     /// can be reached in the [time for it](Server::connect_timeout), or the server refuses.
     pub fn connect(self, server: impl Into<Server>) -> Result<ConnectedWorker, ConnectError> {
-        self.namespace.check()?;
-        check_tasks(&self.tasks)?;
         let mut server = server.into();
+        self.namespace.check(server.options.identity.as_deref())?;
+        check_tasks(&self.tasks, &self.namespace.queue)?;
         server.options.insecure |= self.insecure;
         #[cfg(feature = "cli")]
         let page = match &self.page {
@@ -249,8 +252,9 @@ impl Worker {
             }
         };
         let (executor, slots) = self.executor.start()?;
-        if slots == 0 {
-            return Err(ConnectError::invalid("threads", "there must be at least 1"));
+        if !(1..=MAX_SLOTS).contains(&slots) {
+            let problem = format!("{slots} are not possible: use 1 to {MAX_SLOTS}");
+            return Err(ConnectError::invalid("slots", problem));
         }
         let mut rng = fastrand::Rng::new();
         let suffix: String = (0..6).map(|_| rng.alphanumeric()).collect();
@@ -295,7 +299,7 @@ impl Worker {
     }
 }
 
-fn check_tasks(tasks: &Tasks) -> Result<(), ConnectError> {
+fn check_tasks(tasks: &Tasks, queue: &str) -> Result<(), ConnectError> {
     let invalid = |problem: String| Err(ConnectError::invalid("tasks", problem));
     if tasks.is_empty() {
         return invalid("the list is empty: name the tasks, as in `tasks![double]`".to_owned());
@@ -310,6 +314,14 @@ fn check_tasks(tasks: &Tasks) -> Result<(), ConnectError> {
         return invalid(format!(
             "the task {:?} needs a name of its own, since the paths of modules differ between \
              programs: `#[task(name = \"…\")]`",
+            task.name()
+        ));
+    }
+    let subject = |task: &TaskEntry| names::job_subject(queue, task.name(), task.version());
+    let is_long = |task: &&TaskEntry| subject(task).len() > names::MAX_JOB_SUBJECT;
+    if let Some(task) = tasks.iter().find(is_long) {
+        return invalid(format!(
+            "the name {:?} is too long together with that of the queue",
             task.name()
         ));
     }

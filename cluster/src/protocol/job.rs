@@ -70,10 +70,10 @@ impl JobMessage {
             add(SIGNATURE, format!("{:x}", self.signature));
         }
         if let Some(left) = self.deadline {
-            add(DEADLINE, left.as_micros().to_string());
+            add(DEADLINE, micros(left));
         }
         if let Some(limit) = self.time_limit {
-            add(TIME_LIMIT, limit.as_micros().to_string());
+            add(TIME_LIMIT, micros(limit));
         }
         if let Some(label) = &self.label {
             add(LABEL, names::token(label));
@@ -145,6 +145,12 @@ impl JobMessage {
     pub(crate) fn id_of(stored: &Stored) -> Option<&str> {
         stored.header(ID)
     }
+}
+
+/// Writes a time for a header. What is longer than half a million years is that long.
+fn micros(time: Duration) -> String {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    micros.to_string()
 }
 
 /// Returns where the payload of a message is.

@@ -45,6 +45,24 @@ pub(crate) fn job_subject(queue: &str, task: &str, version: u32) -> String {
     format!("{}.{}.{version}", token(queue), token(task))
 }
 
+/// The longest subject of a job. Its consumer has that name, and servers take no longer ones.
+pub(crate) const MAX_JOB_SUBJECT: usize = 255;
+
+/// The longest token of a detached job's key: a server closes connections with longer lines.
+pub(crate) const MAX_KEY: usize = 1024;
+
+/// Returns the token of a detached job's key, or why there is none.
+pub(crate) fn key(text: &str) -> Result<String, String> {
+    let token = token(text);
+    match token.len() <= MAX_KEY {
+        true => Ok(token),
+        false => Err(format!(
+            "the key is too long: it has more than {MAX_KEY} letters and digits, of which any \
+             other byte counts as three"
+        )),
+    }
+}
+
 /// Returns the queue, task and version of a subject in the store of jobs.
 pub(crate) fn parse_job_subject(subject: &str) -> Option<(String, String, u32)> {
     let mut tokens = subject.split('.');

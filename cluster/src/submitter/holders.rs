@@ -442,7 +442,8 @@ impl<B: Broker> Ctx<B> {
                 window: self.shared.window.size(),
                 submitted: counts.submitted,
                 lost: counts.lost,
-                disconnect_limit_ms: limit.map(|limit| limit.as_millis() as u64),
+                disconnect_limit_ms: limit
+                    .map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
             }),
         };
         let message = value.to_outgoing(&self.me);

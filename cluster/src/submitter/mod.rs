@@ -279,6 +279,11 @@ impl Handle {
         key: &str,
         job: TaskJob,
     ) -> Result<(), SubmitError<TaskJob>> {
+        if let Err(text) = names::key(key) {
+            self.shared.counters.on_reject();
+            let error = JoinError::refused(job.name(), text);
+            return Err(SubmitError::because(error, job));
+        }
         let permit = match self.acquire().await {
             Ok(permit) => permit,
             Err(_) => {
@@ -334,6 +339,10 @@ impl Handle {
             is_once: !T::IDEMPOTENT,
             resolve: Box::new(resolve),
         };
+        if let Err(text) = names::key(name) {
+            (attached.resolve)(Err(JoinError::refused(T::NAME, text)));
+            return handle;
+        }
         let command = Command::Attach(Box::new(attached));
         if let Err(mpsc::error::SendError(Command::Attach(attached))) = self.commands.send(command)
         {
@@ -427,9 +436,16 @@ impl Handle {
             self.reject(job, error);
             return None;
         }
+        let subject = names::job_subject(&self.queue, job.name(), job.version());
+        if subject.len() > names::MAX_JOB_SUBJECT {
+            let text = "the name of the task is too long together with that of the queue";
+            let error = JoinError::refused(job.name(), text);
+            self.reject(job, error);
+            return None;
+        }
         let span = trace::job_span(job.name(), job.label());
         let call = CallParts {
-            subject: names::job_subject(&self.queue, job.name(), job.version()).into(),
+            subject: subject.into(),
             task: job.name(),
             version: job.version(),
             signature: job.signature(),
