@@ -89,6 +89,16 @@ async fn follow<B: Broker>(shared: &Shared<B>, watch: &mut B::Watch) {
     }
 }
 
+/// Returns the begin of a text that came from elsewhere. The value must stay small, or the server
+/// refuses it, and the worker seems dead.
+fn shorten(text: &str) -> String {
+    const MOST: usize = 256;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 fn value<B: Broker>(shared: &Shared<B>) -> LiveValue {
     let options = &shared.options;
     let stats = shared.control.stats();
@@ -104,7 +114,7 @@ fn value<B: Broker>(shared: &Shared<B>) -> LiveValue {
         Some(RunningValue {
             job: held.id.clone(),
             task: held.task.to_owned(),
-            label: held.label.clone(),
+            label: held.label.as_deref().map(shorten),
             millis: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     });
@@ -116,7 +126,7 @@ fn value<B: Broker>(shared: &Shared<B>) -> LiveValue {
             .collect(),
         slots: options.slots,
         state: state.to_owned(),
-        problem: failure.map(|failure| failure.to_string()),
+        problem: failure.map(|failure| shorten(&failure.to_string())),
         held: held.len(),
         running: running.take(MAX_RUNNING).collect(),
         done: stats.done,
