@@ -1,11 +1,14 @@
 //! The public face, over the broker in memory: what is called in odd states and with odd values.
 
-use std::sync::mpsc;
+mod common;
+
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use common::TestServer;
 use futurepool::{task, tasks};
-use futurepool_cluster::{Cluster, ConnectError, MemoryBroker, Worker};
+use futurepool_cluster::{Cluster, ConnectError, MemoryBroker, Server, Worker};
 
 #[task(name = "double")]
 fn double(n: u64) -> u64 {
@@ -24,19 +27,19 @@ fn block() {
     }
 }
 
-#[task(name = "echo")]
-fn echo(bytes: Vec<u8>) -> usize {
-    bytes.len()
+#[task(name = "sleep")]
+fn sleep(millis: u64) {
+    thread::sleep(Duration::from_millis(millis));
 }
 
 /// Runs `f` on a thread, and fails if it takes longer than a minute.
-fn within<R: Send + 'static>(seconds: u64, f: impl FnOnce() -> R + Send + 'static) -> R {
+fn within<R: Send + 'static>(f: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, result) = mpsc::channel();
     thread::spawn(move || {
         let _ = done.send(f());
     });
     result
-        .recv_timeout(Duration::from_secs(seconds))
+        .recv_timeout(Duration::from_secs(60))
         .expect("it hangs, or has panicked")
 }
 
@@ -53,7 +56,7 @@ impl<F: FnOnce() + Send + 'static> std::task::Wake for OnWake<F> {
 }
 
 fn on_resolved<T>(handle: &mut futurepool::JoinHandle<T>, f: impl FnOnce() + Send + 'static) {
-    let waker = std::task::Waker::from(std::sync::Arc::new(OnWake(std::sync::Mutex::new(Some(f)))));
+    let waker = std::task::Waker::from(Arc::new(OnWake(std::sync::Mutex::new(Some(f)))));
     let mut context = std::task::Context::from_waker(&waker);
     assert!(std::pin::Pin::new(handle).poll(&mut context).is_pending());
 }
@@ -61,7 +64,7 @@ fn on_resolved<T>(handle: &mut futurepool::JoinHandle<T>, f: impl FnOnce() + Sen
 #[test]
 fn a_detached_job_that_cannot_be_submitted_does_not_hang() {
     let cluster = Cluster::connect(MemoryBroker::new()).build().unwrap();
-    let error = within(20, move || {
+    let error = within(move || {
         let handle = cluster.submit_detached("k", unnamed::call(1)).unwrap();
         handle.join().unwrap_err()
     });
@@ -80,7 +83,7 @@ fn a_worker_returns_although_a_task_never_ends() {
     let drain = worker.drain_handle();
     let cluster = Cluster::connect(&broker).build().unwrap();
     let handle = cluster.submit(block::call());
-    within(40, move || {
+    within(move || {
         let run = thread::spawn(|| worker.run());
         while !handle.is_running() {
             thread::yield_now();
@@ -116,7 +119,7 @@ fn a_dropped_attach_is_not_waited_for() {
     let broker = MemoryBroker::new();
     let cluster = Cluster::connect(&broker).build().unwrap();
     let _handle = cluster.submit_detached("k", double::call(1)).unwrap();
-    within(30, move || {
+    within(move || {
         drop(cluster.attach::<double>("k"));
         drop(cluster);
     });
@@ -127,7 +130,7 @@ fn an_attach_is_not_waited_for() {
     let broker = MemoryBroker::new();
     let cluster = Cluster::connect(&broker).build().unwrap();
     let _handle = cluster.submit_detached("k", double::call(1)).unwrap();
-    within(30, move || {
+    within(move || {
         let attached = cluster.attach::<double>("k");
         cluster.shutdown_now().join();
         assert!(attached.is_finished());
@@ -182,26 +185,18 @@ fn huge_times_are_no_trouble() {
         .build()
         .unwrap();
     let call = double::call(2).deadline(std::time::Instant::now() + Duration::from_secs(1 << 40));
-    assert_eq!(within(20, move || cluster.submit(call).join().unwrap()), 4);
+    assert_eq!(within(move || cluster.submit(call).join().unwrap()), 4);
     drain.drain();
     worker.join().unwrap().unwrap();
 }
 
 #[test]
-fn many_slots_are_no_trouble() {
-    for slots in [0, usize::MAX, usize::MAX / 2, 1 << 40] {
+fn odd_numbers_of_slots_are_refused() {
+    for slots in [0, 1 << 40, usize::MAX] {
         let pool = futurepool::ThreadPool::new(1);
-        let result = within(20, move || {
-            Worker::new(tasks![double])
-                .executor(pool, slots)
-                .connect(MemoryBroker::new())
-                .map(drop)
-        });
-        if slots == 0 {
-            assert!(result.unwrap_err().is_invalid_option());
-        } else {
-            println!("{slots}: {result:?}");
-        }
+        let worker = Worker::new(tasks![double]).executor(pool, slots);
+        let result = within(move || worker.connect(MemoryBroker::new()).map(drop));
+        assert!(result.unwrap_err().is_invalid_option());
     }
 }
 
@@ -213,9 +208,9 @@ fn a_callback_may_submit_detached_jobs_though_the_window_is_full() {
         .connect(&broker)
         .unwrap();
     let drain = worker.drain_handle();
-    let cluster = std::sync::Arc::new(Cluster::connect(&broker).window(1).build().unwrap());
+    let cluster = Arc::new(Cluster::connect(&broker).window(1).build().unwrap());
     let (done, result) = mpsc::channel();
-    let shared = std::sync::Arc::clone(&cluster);
+    let shared = Arc::clone(&cluster);
     let mut handle = cluster.submit(double::call(1));
     on_resolved(&mut handle, move || {
         let handle = shared.submit_detached("k", double::call(21)).unwrap();
@@ -223,8 +218,109 @@ fn a_callback_may_submit_detached_jobs_though_the_window_is_full() {
     });
     let worker = thread::spawn(|| worker.run());
     let handle = result.recv_timeout(Duration::from_secs(20)).unwrap();
-    assert_eq!(within(20, || handle.join()).unwrap(), 42);
+    assert_eq!(within(|| handle.join()).unwrap(), 42);
     drop(cluster);
     drain.drain();
     worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_submit_that_races_with_a_shutdown_resolves() {
+    let broker = MemoryBroker::new();
+    let worker = Worker::new(tasks![double])
+        .threads(2)
+        .connect(&broker)
+        .unwrap();
+    let drain = worker.drain_handle();
+    let worker = thread::spawn(|| worker.run());
+    for _ in 0..100 {
+        let cluster = Arc::new(Cluster::connect(&broker).build().unwrap());
+        let submitters: Vec<_> = (0..3)
+            .map(|_| {
+                let cluster = Arc::clone(&cluster);
+                thread::spawn(move || {
+                    loop {
+                        match cluster.submit(double::call(1)).join() {
+                            Ok(output) => assert_eq!(output, 2),
+                            Err(error) => break error,
+                        }
+                    }
+                })
+            })
+            .collect();
+        within(move || {
+            thread::sleep(Duration::from_millis(3));
+            cluster.shutdown().join();
+            for submitter in submitters {
+                let error = submitter.join().unwrap();
+                assert!(error.is_shutdown() && !error.may_have_run(), "{error:?}");
+            }
+        });
+    }
+    drain.drain();
+    worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn keys_and_names_of_any_length_break_no_connection() {
+    let server = TestServer::start();
+    let queue = "ü".repeat(64);
+    let error = Cluster::connect(server.url())
+        .queue(&*queue)
+        .build()
+        .unwrap_err();
+    assert!(error.is_invalid_option(), "{error}");
+    let worker = Worker::new(tasks![double]).queue(queue);
+    let error = worker.connect(server.url()).map(drop).unwrap_err();
+    assert!(error.is_invalid_option(), "{error}");
+
+    let cluster = Cluster::connect(server.url()).build().unwrap();
+    within(move || {
+        let long = "k".repeat(5000);
+        let error = cluster.submit_detached(&long, double::call(1)).unwrap_err();
+        assert!(error.is_refused(), "{error}");
+        let error = cluster.attach::<double>(&long).join().unwrap_err();
+        assert!(error.is_refused(), "{error}");
+        // The connection still works.
+        let error = cluster.attach::<double>("k\0\r\n ü").join().unwrap_err();
+        assert!(error.is_refused(), "{error}");
+    });
+}
+
+#[test]
+fn long_labels_do_not_make_a_worker_seem_dead() {
+    let server = TestServer::start();
+    let lease = Duration::from_secs(1);
+    let worker = Worker::new(tasks![sleep])
+        .threads(20)
+        .lease(lease)
+        .connect(server.url())
+        .unwrap();
+    let drain = worker.drain_handle();
+    let worker = thread::spawn(|| worker.run());
+    let cluster = Cluster::connect(server.url()).build().unwrap();
+    // Together they are larger than a message of the server can be.
+    let label = "x".repeat(60_000);
+    let handles = [(); 20].map(|()| cluster.submit(sleep::call(4_000).label(label.clone())));
+    for handle in handles {
+        within(|| handle.join()).unwrap();
+    }
+    drop(cluster);
+    drain.drain();
+    worker.join().unwrap().unwrap();
+}
+
+#[test]
+fn an_identity_is_a_word() {
+    let server = TestServer::start();
+    for identity in ["a b", "", "a.b", "a\r\nPUB x 0", "*", "ü"] {
+        let server = Server::new(server.url()).identity(identity);
+        let worker_server = server.clone();
+        let error =
+            within(move || Cluster::connect(server).build().map(std::mem::forget)).unwrap_err();
+        assert!(error.is_invalid_option(), "{error}");
+        let error = within(move || Worker::new(tasks![double]).connect(worker_server).map(drop))
+            .unwrap_err();
+        assert!(error.is_invalid_option(), "{error}");
+    }
 }
