@@ -230,7 +230,7 @@ pub(super) fn headers(map: Option<HeaderMap>) -> Headers {
 
 /// Returns whether a header speaks to the server, and not to the reader.
 fn is_servers(name: &str) -> bool {
-    name == EXPECTED_SEQUENCE || name == MESSAGE_ID
+    name == EXPECTED_SEQUENCE || name == MESSAGE_ID || name == padding::PADDING
 }
 
 #[cfg(test)]

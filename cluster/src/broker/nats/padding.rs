@@ -16,7 +16,8 @@ const UNIT: usize = 512;
 /// What the server adds to a subject, headers and a payload.
 const RECORD: usize = 34;
 
-const PADDING: &str = "Fp-Pad";
+/// The header that makes a message larger.
+pub(super) const PADDING: &str = "Fp-Pad";
 
 /// Returns the limit of a stream that takes at most so many bytes.
 pub(super) fn limit(bytes: u64) -> u64 {
