@@ -304,7 +304,9 @@ impl NatsPuller {
                 let request = &asked.requests[index];
                 let known = request.known;
                 let last = request.silent || now + SHORTEST >= request.until;
-                gone |= !known && last && !self.stopped;
+                // The server says nothing of a part that it has filled, either.
+                let filled = request.batch <= asked.received;
+                gone |= !known && !filled && last && !self.stopped;
                 if let Some((until, wanted)) = asked.close(index, None) {
                     parts.push((until, wanted, !known));
                 }

@@ -209,6 +209,33 @@ fn a_filled_request_beside_an_open_one_does_not_end_the_consumer() {
 }
 
 #[test]
+fn a_request_that_is_filled_in_its_last_part_does_not_end_the_consumer() {
+    run(async {
+        let server = TestServer::start();
+        let nats = ready(server.url()).await;
+        nats.ensure_consumer(&jobs()).await.unwrap();
+        let mut puller = nats.puller().await.unwrap();
+        let expires = Duration::from_millis(1500);
+        puller.request(&jobs(), 2, expires);
+        puller.request(&jobs(), 2, expires);
+        for _ in 0..3 {
+            let message = message("q.t.1", "x");
+            nats.publish(Store::Jobs, message).await.unwrap();
+        }
+        let mut deliveries = 0;
+        let mut missing = Vec::new();
+        while missing.len() < 2 {
+            match pulled(&mut puller).await {
+                Pulled::Delivery(_) => deliveries += 1,
+                Pulled::Ended { wanted, .. } => missing.push(wanted),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((deliveries, missing.iter().sum()), (3, 1));
+    });
+}
+
+#[test]
 fn what_is_stored_outlives_a_killed_server() {
     run(async {
         let mut server = TestServer::start();
