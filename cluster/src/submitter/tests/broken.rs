@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::watch;
 use bytes::Bytes;
@@ -294,6 +295,8 @@ impl Broker for Breakable {
     }
 
     async fn close(&self) {
+        // As over a network, where tests can do something meanwhile.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         self.inner.close().await;
     }
 }

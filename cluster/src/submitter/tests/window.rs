@@ -186,3 +186,25 @@ fn many_jobs_are_handed_over_at_a_time_and_in_order() {
         bench.until_empty().await;
     });
 }
+
+#[test]
+fn a_job_that_had_room_before_the_shutdown_runs_or_was_never_sent() {
+    for millis in [0, 1, 20, 100] {
+        run(async |bench| {
+            let permit = bench.handle.shared.window.try_acquire();
+            bench.handle.shutdown();
+            sleep(Duration::from_millis(millis)).await;
+            let (job, late) = TaskJob::new(once::call(2));
+            bench.handle.submit_with(permit, job);
+            sleep(Duration::from_secs(1)).await;
+            if !late.is_finished() {
+                assert!(!late.cancel());
+            }
+            let error = end(late).await.unwrap_err();
+            let exact = error.is_shutdown() || error.is_cancelled();
+            assert!(exact && !error.may_have_run(), "{millis}: {error}");
+            bench.handle.ended().await;
+            assert_eq!(bench.info(Store::Jobs).await.messages, 0);
+        });
+    }
+}
