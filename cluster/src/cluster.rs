@@ -534,29 +534,26 @@ impl ClusterBuilder {
         report: oneshot::Sender<Result<(), ConnectError>>,
         end: Arc<EndGuard>,
     ) {
-        match io::connect(&self.server, &self.namespace.name, &config.name).await {
-            Ok(AnyBroker::Memory(broker)) => serve_on(broker, config, core, report, end).await,
-            Ok(AnyBroker::Nats(broker)) => serve_on(*broker, config, core, report, end).await,
-            Err(error) => drop(report.send(Err(error))),
+        let connected = io::connect(&self.server, &self.namespace, &config.name).await;
+        let (broker, settings) = match connected {
+            Ok(connected) => connected,
+            Err(error) => return drop(report.send(Err(error))),
+        };
+        let config = Config { settings, ..config };
+        match broker {
+            AnyBroker::Memory(broker) => serve_on(broker, config, core, report, end).await,
+            AnyBroker::Nats(broker) => serve_on(*broker, config, core, report, end).await,
         }
     }
 }
 
 async fn serve_on<B: Broker>(
     broker: B,
-    mut config: Config,
+    config: Config,
     core: CoreParts,
     report: oneshot::Sender<Result<(), ConnectError>>,
     end: Arc<EndGuard>,
 ) {
-    let settings = match broker.ensure_stores(&config.settings, config.create).await {
-        Ok(settings) => settings,
-        Err(error) => {
-            let _ = report.send(Err(error.into()));
-            return;
-        }
-    };
-    config.settings = settings;
     let resolver = match ResolverThread::spawn("futurepool-resolve", Arc::clone(&end)) {
         Ok(resolver) => resolver,
         Err(error) => {

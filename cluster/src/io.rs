@@ -2,12 +2,17 @@
 
 use std::io;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep};
 
 use crate::broker::memory::Memory;
 use crate::broker::nats::Nats;
+use crate::broker::{Broker, BrokerError};
 use crate::error::ConnectError;
+use crate::namespace::Namespace;
+use crate::protocol::settings::Settings;
 use crate::server::{Place, Server};
 
 /// Runs a future on a new thread. No user code runs there.
@@ -32,20 +37,46 @@ pub(crate) enum AnyBroker {
     Nats(Box<Nats>),
 }
 
-/// Connects to the broker.
+/// Connects to the broker, makes the stores that are missing, and returns the settings of the
+/// namespace.
 pub(crate) async fn connect(
     server: &Server,
-    namespace: &str,
+    namespace: &Namespace,
     name: &str,
-) -> Result<AnyBroker, ConnectError> {
+) -> Result<(AnyBroker, Settings), ConnectError> {
+    let (within, wanted) = (server.options.connect_timeout, &namespace.settings);
     match &server.place {
-        Place::Memory(broker) => Ok(AnyBroker::Memory(broker.connect(namespace))),
+        Place::Memory(broker) => {
+            let broker = broker.connect(&namespace.name);
+            let settings = ensure_stores(&broker, wanted, within).await?;
+            Ok((AnyBroker::Memory(broker), settings))
+        }
         Place::Nats => {
             let mut options = server.options.clone();
-            options.namespace = namespace.to_owned();
+            options.namespace.clone_from(&namespace.name);
             options.name = Some(name.to_owned());
-            let nats = Nats::connect(&options).await?;
-            Ok(AnyBroker::Nats(Box::new(nats)))
+            let broker = Nats::connect(&options).await?;
+            let settings = ensure_stores(&broker, wanted, within).await?;
+            Ok((AnyBroker::Nats(Box::new(broker)), settings))
+        }
+    }
+}
+
+/// How long a server that has not answered is left alone.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Makes the stores that are missing. A server that has just started may leave a request
+/// unanswered, so this is tried again while the first connection may take its time.
+async fn ensure_stores<B: Broker>(
+    broker: &B,
+    wanted: &Settings,
+    within: Duration,
+) -> Result<Settings, BrokerError> {
+    let start = Instant::now();
+    loop {
+        match broker.ensure_stores(wanted, true).await {
+            Err(BrokerError::Unreachable(_)) if start.elapsed() < within => sleep(PAUSE).await,
+            result => return result,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::error::{ConnectError, WorkerError};
 use crate::io::{self, AnyBroker};
 use crate::namespace::{Namespace, host, process_name, with_identity};
 use crate::protocol::names;
+use crate::protocol::settings::Settings;
 use crate::server::Server;
 #[cfg(feature = "cli")]
 use crate::status::{self, page::Page};
@@ -396,29 +397,27 @@ impl Member {
         report: Report,
         started: oneshot::Receiver<()>,
     ) -> Result<(), WorkerError> {
-        match io::connect(&server, &self.namespace.name, &self.id).await {
-            Ok(AnyBroker::Memory(broker)) => self.serve_on(broker, report, started).await,
-            Ok(AnyBroker::Nats(broker)) => self.serve_on(*broker, report, started).await,
+        let connected = io::connect(&server, &self.namespace, &self.id).await;
+        let (broker, settings) = match connected {
+            Ok(connected) => connected,
             Err(error) => {
                 let _ = report.send(Err(error));
-                Ok(())
+                return Ok(());
             }
+        };
+        match broker {
+            AnyBroker::Memory(broker) => self.serve_on(broker, settings, report, started).await,
+            AnyBroker::Nats(broker) => self.serve_on(*broker, settings, report, started).await,
         }
     }
 
     async fn serve_on<B: Broker>(
         self,
         broker: B,
+        settings: Settings,
         report: Report,
         started: oneshot::Receiver<()>,
     ) -> Result<(), WorkerError> {
-        let settings = match broker.ensure_stores(&self.namespace.settings, true).await {
-            Ok(settings) => settings,
-            Err(error) => {
-                let _ = report.send(Err(error.into()));
-                return Ok(());
-            }
-        };
         #[cfg(feature = "cli")]
         let page = serve_page(
             self.page,
