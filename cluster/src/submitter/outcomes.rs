@@ -4,7 +4,7 @@
 //! was delivered to a connection that broke comes again only after its lease. So where the absence
 //! of an outcome proves something, a *sweep* reads the store itself.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -35,8 +35,6 @@ pub(crate) struct Sweeps {
     done: watch::Sender<u64>,
     /// Blobs of outputs that are being fetched.
     fetching: RefCell<BTreeSet<String>>,
-    /// The consumer is gone.
-    gone: Cell<bool>,
 }
 
 impl Default for Sweeps {
@@ -45,7 +43,6 @@ impl Default for Sweeps {
             wanted: watch::Sender::new(0),
             done: watch::Sender::new(0),
             fetching: RefCell::default(),
-            gone: Cell::new(false),
         }
     }
 }
@@ -55,10 +52,6 @@ impl<B: Broker> Ctx<B> {
     pub(crate) async fn consume_outcomes(self: Rc<Self>) {
         loop {
             self.until_ready().await;
-            if self.sweeps.gone.take() {
-                let ensure = || self.broker.ensure_consumer(&self.results);
-                self.retry(ensure).await;
-            }
             let mut puller = self.retry(|| self.broker.puller()).await;
             let mut asked = 0;
             loop {
@@ -78,8 +71,11 @@ impl<B: Broker> Ctx<B> {
                     }
                     Pulled::Ended { wanted, .. } => asked = asked.saturating_sub(wanted),
                     Pulled::Gone(_) => {
-                        self.sweeps.gone.set(true);
-                        break;
+                        // With the same puller: outcomes that came before are still in it.
+                        self.back_off(&mut Backoff::default()).await;
+                        let ensure = || self.broker.ensure_consumer(&self.results);
+                        self.retry(ensure).await;
+                        asked = 0;
                     }
                     Pulled::Broken => break,
                 }
