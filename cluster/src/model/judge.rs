@@ -87,6 +87,10 @@ pub(super) struct Judge {
     pub(super) rolled_back: bool,
     /// A worker had an accident, so that a job may be lost.
     pub(super) may_lose: bool,
+    /// Messages are so late that a worker can seem dead.
+    pub(super) is_slow: bool,
+    /// A submitter can die, stop or be cut off while it publishes a detached job.
+    pub(super) may_lose_submitters: bool,
     /// A submitter's time without the server was limited.
     pub(super) may_disconnect: bool,
     pub(super) counts: Counts,
@@ -253,7 +257,12 @@ impl Judge {
                 if error.is_panic() && !panics {
                     self.violation(format_args!("C3: job {n} never panics, but: {text}"));
                 }
-                if error.is_lost() && !self.may_lose && !self.rolled_back {
+                let seems_dead = self.is_slow && text.contains("worker");
+                let unpublished = ["neither queued nor running", "while it was submitted"];
+                let is_orphan =
+                    self.may_lose_submitters && unpublished.iter().any(|part| text.contains(part));
+                let may_lose = self.may_lose || self.rolled_back || seems_dead || is_orphan;
+                if error.is_lost() && !may_lose {
                     self.violation(format_args!(
                         "C7: no worker had an accident, but {n}: {text}"
                     ));

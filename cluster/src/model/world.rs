@@ -182,6 +182,9 @@ pub(super) async fn run(seed: u64) -> (Counts, Vec<String>) {
     trace(format_args!(
         "seed {seed}: {faults:?} {params:?} limit {disconnect_limit:?}"
     ));
+    judge.borrow_mut().is_slow = params.is_slow > 0.0 || params.is_late > 0.0;
+    judge.borrow_mut().may_lose_submitters =
+        faults.kill_client || faults.stop_client || faults.cut_client;
     let broker = MemoryBroker::new();
     broker.with_space(NAMESPACE, |space| space.set_epoch(EPOCH));
     let mut world = World {
@@ -865,6 +868,11 @@ impl World {
             if !peer.process.is_alive() {
                 continue;
             }
+            // Jobs whose handles were dropped end, too.
+            let waited = Instant::now();
+            while peer.client.counts().pending != 0 && waited.elapsed() < QUIET {
+                sleep(Duration::from_secs(1)).await;
+            }
             let counts = peer.client.counts();
             self.judge.borrow_mut().counts.reports += u64::from(peer.must_report);
             if peer.must_report && counts.rollbacks == 0 {
@@ -897,6 +905,12 @@ impl World {
         for _ in 0..240 {
             if !self.workers.iter().any(|peer| living(&peer.process)) {
                 break;
+            }
+            // One that was stopped while it connected has a control only now.
+            for peer in &self.workers {
+                if let Some(control) = &*peer.control.borrow() {
+                    control.drain();
+                }
             }
             sleep(Duration::from_secs(1)).await;
         }
