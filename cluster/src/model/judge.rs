@@ -259,15 +259,16 @@ impl Judge {
                 }
                 let seems_dead = self.is_slow && text.contains("worker");
                 let unpublished = ["neither queued nor running", "while it was submitted"];
-                let is_orphan =
-                    self.may_lose_submitters && unpublished.iter().any(|part| text.contains(part));
+                let is_orphan = (self.may_lose_submitters || self.may_disconnect)
+                    && unpublished.iter().any(|part| text.contains(part));
                 let may_lose = self.may_lose || self.rolled_back || seems_dead || is_orphan;
                 if error.is_lost() && !may_lose {
                     self.violation(format_args!(
                         "C7: no worker had an accident, but {n}: {text}"
                     ));
                 }
-                if error.is_disconnected() && !self.may_disconnect {
+                // Confirmations that come late count as none.
+                if error.is_disconnected() && !self.may_disconnect && !self.is_slow {
                     self.violation(format_args!("C7: the server was there, but {n}: {text}"));
                 }
             }

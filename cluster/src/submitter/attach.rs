@@ -289,6 +289,10 @@ impl<B: Broker> Ctx<B> {
                     (Judgement::Dead, _) => self.look_for_orphan(key, &id, seq, kept, 2).await,
                     // It may have stopped to follow the job: it was disconnected for long.
                     (_, Some(_)) => self.look_for_orphan(key, &id, seq, kept, 3).await,
+                    // This submitter does not know the job: the server has lost how it ended.
+                    (_, None) if client == self.config.client && !self.knows(&id) => {
+                        self.look_for_orphan(key, &id, seq, kept, 3).await;
+                    }
                     // It may be in its outbox.
                     (_, None) => {}
                 }
@@ -305,6 +309,12 @@ impl<B: Broker> Ctx<B> {
             Verdict::Failed(report) => Err(JoinError::from(report)),
             Verdict::Dropped => Err(JoinError::lost(task, None, GONE, true)),
         }
+    }
+
+    /// Returns whether a job of this submitter is unresolved.
+    fn knows(&self, id: &str) -> bool {
+        let number = self.number_of(id);
+        number.is_some_and(|number| self.jobs.borrow().key_of(number).is_some())
     }
 
     /// Looks whether anything is left of a job. If not, at so many looks in a row, it is lost.
