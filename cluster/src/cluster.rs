@@ -294,8 +294,8 @@ impl Cluster {
 
     /// Stops accepting jobs. The jobs that were accepted still run.
     ///
-    /// The value resolves when every job has, and the cluster was left. Dropping it waits for
-    /// nothing.
+    /// The value resolves when every job has, and the cluster was left. Dropping it does not
+    /// wait.
     pub fn shutdown(&self) -> Shutdown {
         self.handle.shutdown();
         self.end(0)
@@ -662,8 +662,8 @@ impl From<crate::submitter::metrics::Counts> for Metrics {
 
 /// The end of a [`Cluster`]: async code awaits it, sync code [joins](Self::join) it.
 ///
-/// **Dropping it waits for nothing.** The shutdown goes on.
-#[must_use = "dropping it waits for nothing"]
+/// **Dropping it does not wait.** The shutdown goes on.
+#[must_use = "dropping it does not wait"]
 #[derive(Debug)]
 pub struct Shutdown {
     ended: JoinHandle<()>,
@@ -745,7 +745,7 @@ impl Drop for EndGuard {
         let promises = waiting.take();
         drop(waiting);
         for promise in promises.into_iter().flatten() {
-            // It runs wakers. Nothing on this thread waits for them any longer.
+            // It runs wakers, for which nothing on this thread waits.
             let _ = promise.complete(());
         }
     }

@@ -79,7 +79,7 @@ struct Walk {
 #[derive(Clone, Copy)]
 struct Seen {
     at: Instant,
-    /// The last sequence of a job, as it was when no message could be under way any longer.
+    /// The last sequence of a job, as it was when no message could still be under way.
     last_job: Option<u64>,
     /// The walk in which it was last seen so.
     confirmed: Instant,
@@ -124,7 +124,7 @@ impl<B: Broker> Janitor<B> {
             };
             let id = &stored.subject;
             let is_left = match claim.state {
-                // It counts deliveries of a message, whoever wrote it.
+                // It counts deliveries of a message, so its writer does not matter.
                 ClaimState::Returns => !view.holds(id),
                 // Its confirmation came too late, or the server has brought it back.
                 _ if claim.by == view.key() => !view.holds(id),

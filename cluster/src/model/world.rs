@@ -926,7 +926,7 @@ impl World {
     }
 }
 
-/// How long a job may take to resolve when nothing goes wrong any longer.
+/// How long a job may take to resolve when nothing more goes wrong.
 const QUIET: Duration = Duration::from_secs(3600);
 
 /// What a reconnect and its notice take.

@@ -229,7 +229,7 @@ impl<B: Broker> Ctx<B> {
         }
     }
 
-    /// A kept message was written: whoever waits for its key looks at it.
+    /// A kept message was written: the handles that wait for its key look at it.
     fn on_kept(&self, message: &Stored) {
         let now = Instant::now();
         for waiting in self.attached.borrow_mut().waiting.values_mut() {

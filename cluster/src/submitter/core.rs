@@ -419,7 +419,7 @@ impl<B: Broker> Ctx<B> {
                 }
             }
         }
-        // No handle of the submitter is left, or nothing is taken any longer.
+        // No handle of the submitter is left, or nothing more is taken.
         self.shared.window.close();
         self.is_closing.send_replace(true);
         self.takes_commands.set(false);

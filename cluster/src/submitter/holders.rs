@@ -429,7 +429,7 @@ impl<B: Broker> Ctx<B> {
     /// Writes this submitter's key.
     pub(crate) async fn announce(&self) -> Result<(), PublishError> {
         if self.link.is_leaving() {
-            // Whoever asks has to stop, and is stopped with the core.
+            // The task that asks is stopped with the core.
             return std::future::pending().await;
         }
         let counts = self.shared.counters.snapshot();

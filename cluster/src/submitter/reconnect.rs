@@ -39,7 +39,7 @@ pub(crate) struct Link {
     reported: RefCell<Vec<Reported>>,
 }
 
-/// A job whose handle has resolved, and which must not start any more if that can be helped.
+/// A job whose handle has resolved, and which must not start if that can be prevented.
 #[derive(Debug)]
 struct Reported {
     id: String,

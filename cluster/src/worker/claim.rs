@@ -38,7 +38,7 @@ pub(super) enum Decision {
     Never { abandoned: bool },
     /// The message stays: give it back, and look again later.
     Later,
-    /// The writer holds the job, or does not know it any longer.
+    /// The writer holds the job, or no longer knows it.
     Ask { nonce: u64 },
     /// The job is lost, with its holder.
     Lost,

@@ -372,7 +372,7 @@ impl<B: Broker> Job<B> {
         self.shared.until_known("delete a claim", delete).await;
     }
 
-    /// Deletes the claim of a job that has ended, once no server can show its message any more.
+    /// Deletes the claim of a job that has ended, once no server shows its message.
     pub(super) async fn release(&self, claim: u64) {
         let grace = self.shared.options.settings.claim_grace();
         if grace.is_zero() {

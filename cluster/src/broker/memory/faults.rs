@@ -248,7 +248,7 @@ impl Memory {
         });
     }
 
-    /// Nothing passes any longer. The peer notices if `notices`.
+    /// Nothing more passes. The peer notices if `notices`.
     pub(crate) fn cut(&self, notices: bool) {
         self.faults().0.state.send_modify(|state| {
             state.up = false;

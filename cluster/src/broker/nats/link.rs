@@ -33,7 +33,7 @@ const MAX_BURST: usize = 128;
 #[derive(Debug, Clone)]
 pub(super) enum CallError {
     /// Nothing listens on the subject.
-    Nobody,
+    NoResponder,
     /// The message is larger than the server takes.
     TooLarge,
     Broker(BrokerError),
@@ -42,7 +42,7 @@ pub(super) enum CallError {
 impl From<CallError> for BrokerError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Nobody => Self::Missing("nothing answers on the server".into()),
+            CallError::NoResponder => Self::Missing("nothing answers on the server".into()),
             CallError::TooLarge => {
                 Self::Refused("the message is larger than the server takes".into())
             }
@@ -170,7 +170,7 @@ impl Shared {
         let call = lock(&self.calls).waiting.remove(&token);
         let Some(call) = call else { return };
         let answer = if message.status == Some(StatusCode::NO_RESPONDERS) {
-            Err(CallError::Nobody)
+            Err(CallError::NoResponder)
         } else {
             Ok(message)
         };

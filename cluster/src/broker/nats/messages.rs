@@ -56,7 +56,7 @@ pub(super) async fn publish_to(
     let answer = match link.call(subject.into(), headers, payload).await {
         Ok(answer) => answer,
         Err(CallError::TooLarge) => return Err(PublishError::TooLarge),
-        Err(CallError::Nobody) => {
+        Err(CallError::NoResponder) => {
             let text = format!("the stream {stream} does not exist, or has no leader");
             return Err(PublishError::Other(BrokerError::Missing(text.into())));
         }

@@ -172,7 +172,7 @@ impl Broker for Nats {
                 let confirmed = self.link.call(subject, None, Bytes::from_static(b"+ACK"));
                 return match confirmed.await {
                     Ok(_) => Ok(()),
-                    Err(CallError::Nobody) => {
+                    Err(CallError::NoResponder) => {
                         Err(BrokerError::Missing("the consumer is gone".into()))
                     }
                     Err(error) => Err(error.into()),
@@ -213,7 +213,7 @@ impl Broker for Nats {
     async fn ask(&self, subject: &str, payload: Bytes) -> Result<Option<Bytes>, BrokerError> {
         match self.link.call(self.notice(subject), None, payload).await {
             Ok(answer) => Ok(Some(answer.payload)),
-            Err(CallError::Nobody) => Ok(None),
+            Err(CallError::NoResponder) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

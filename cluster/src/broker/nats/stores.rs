@@ -266,10 +266,10 @@ pub(super) fn failed(link: &Link, error: ApiFailure, stream: &str) -> BrokerErro
         );
     }
     match error {
-        ApiFailure::Call(CallError::Nobody) if link.client().server_info().jetstream => {
+        ApiFailure::Call(CallError::NoResponder) if link.client().server_info().jetstream => {
             BrokerError::Unreachable("the server's JetStream does not answer".into())
         }
-        ApiFailure::Call(CallError::Nobody) => BrokerError::Refused(no_jetstream()),
+        ApiFailure::Call(CallError::NoResponder) => BrokerError::Refused(no_jetstream()),
         error => error.into_broker(&format!("stream {stream}")),
     }
 }
