@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -20,8 +21,12 @@ fn unnamed(n: u64) -> u64 {
     n
 }
 
+/// Tells that the task `block` runs.
+static BLOCKED: AtomicBool = AtomicBool::new(false);
+
 #[task(name = "block")]
 fn block() {
+    BLOCKED.store(true, Ordering::Relaxed);
     loop {
         thread::park();
     }
@@ -82,13 +87,12 @@ fn a_worker_returns_although_a_task_never_ends() {
         .unwrap();
     let drain = worker.drain_handle();
     let cluster = Cluster::connect(&broker).build().unwrap();
-    let handle = cluster.submit(block::call());
+    let _handle = cluster.submit(block::call());
     within(move || {
         let run = thread::spawn(|| worker.run());
-        while !handle.is_running() {
+        while !BLOCKED.load(Ordering::Relaxed) {
             thread::yield_now();
         }
-        thread::sleep(Duration::from_millis(500));
         drain.drain();
         run.join().unwrap().unwrap();
     });

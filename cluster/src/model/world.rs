@@ -512,7 +512,7 @@ impl World {
         self.heal_after(time, memory, cut_until);
     }
 
-    /// Notes that something takes so long.
+    /// Adds a time without a connection.
     fn limit(&mut self, time: Duration) {
         // What follows each other without a connection between counts together.
         self.away += time + SLACK;

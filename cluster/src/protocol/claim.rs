@@ -1,4 +1,4 @@
-//! Who has a job: the value of its key in the store of claims.
+//! Which peer has a job: the value of its key in the store of claims.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

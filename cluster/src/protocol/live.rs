@@ -24,7 +24,7 @@ pub(crate) enum Judgement {
     Alive,
     /// It may live or not: ask again later.
     Unknown,
-    /// It left, or it was silent for so long while the watch worked.
+    /// It left, or it was silent for longer than the limit while the watch worked.
     Dead,
 }
 

@@ -57,7 +57,7 @@ pub(crate) enum Life {
     /// Its sign of life is overdue.
     #[default]
     Silent,
-    /// It was silent for so long that its jobs are taken from it.
+    /// It was silent for longer than the limit, so its jobs are taken from it.
     Dead,
     /// It has said goodbye.
     Left,

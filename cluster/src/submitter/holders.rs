@@ -1,4 +1,4 @@
-//! Who has which job, as far as it is known, and what follows from a worker's death.
+//! Which worker has which job, as far as it is known, and what follows from a worker's death.
 //!
 //! A job's holder is known from a notice, which can be lost, or from its claim. So the death of a
 //! worker is a reason to read the claims of all default jobs whose holder is not known to live.

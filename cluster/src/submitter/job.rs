@@ -223,7 +223,7 @@ pub(crate) struct Job {
     pub(crate) no_worker: bool,
     /// When to stop it again, because a worker has it.
     pub(crate) stop_again: Option<Instant>,
-    /// How often it was stopped in vain.
+    /// How often a request to stop it had no effect.
     pub(crate) stopped: u32,
     /// The key of the worker that has it, as far as it is known.
     pub(crate) holder: Option<Arc<str>>,

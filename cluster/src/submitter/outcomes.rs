@@ -26,7 +26,7 @@ const BATCH: usize = 512;
 /// The largest blob of an output: the framing comes on top of the payload.
 pub(crate) const MAX_BLOB: usize = MAX_PAYLOAD + (1 << 20);
 
-/// The sweeps, and who waits for them. One serves all that wait when it begins.
+/// The sweeps, and the tasks that wait for them. A sweep answers all tasks that wait when it begins.
 #[derive(Debug)]
 pub(crate) struct Sweeps {
     /// How many sweeps were asked for.

@@ -715,7 +715,7 @@ fn a_job_that_is_ten_times_as_long_as_its_lease_starts_once() {
     simulate(async || {
         for mode in [Mode::Once, RETRIED] {
             let mut bench = Bench::new().await;
-            // The busy worker asks for nothing, so the job could only go to the other one.
+            // The busy worker has no open request, so only the other worker can get the job.
             bench.slots = 1;
             let long = || {
                 let sim = Sim::default();

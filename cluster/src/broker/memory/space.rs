@@ -1,4 +1,4 @@
-//! A namespace: its stores, its consumers, and who waits for what.
+//! A namespace: its stores, its consumers, and what each receiver waits for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -76,7 +76,7 @@ pub(crate) fn without_secrets(url: &str) -> String {
     }
 }
 
-/// How a peer says who it is. Nothing prints the secrets.
+/// How a peer logs in. `Debug` shows no secret.
 #[derive(Clone, Default)]
 pub(crate) enum Auth {
     #[default]
