@@ -1007,6 +1007,17 @@ impl JoinError {
     }
 }
 
+impl JoinError {
+    /// Creates the error of a job whose deadline passed before it started. `task`: the name of the task
+    /// that it calls, if it calls one.
+    pub(crate) fn expired_job(task: Option<&str>) -> Self {
+        Self::failed(Failure {
+            task: task.map(Into::into),
+            ..Failure::new(FailureCause::Expired)
+        })
+    }
+}
+
 // Every job reserves space for an error.
 const _: () = assert!(size_of::<JoinError>() <= 2 * size_of::<usize>());
 

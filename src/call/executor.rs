@@ -14,11 +14,13 @@ use crate::combine::map::{
 };
 use crate::error::{JoinError, Refusal, SubmitError};
 use crate::executor::{InlineExecutor, deferred};
+use crate::pool::Submission;
+use crate::pool::job::JobOptions;
 use crate::pool::{GlobalPool, ThreadPool};
 #[cfg(feature = "process")]
 use crate::process::ProcessPool;
 use crate::task::cancel_handle::CancelHandle;
-use crate::task::cell::{JobClosure, StartBy, catch};
+use crate::task::cell::{JobClosure, catch};
 use crate::task::join_handle::JoinHandle;
 use crate::task::promise::{Promise, promise_at};
 use crate::task::span::{self, Span};
@@ -467,7 +469,14 @@ where
 {
     if let Some(pool) = executor.as_thread_pool(PRIVATE) {
         return match refused_by_threads(call.info()) {
-            None => pool.submit_from(RunCall(call), origin, span),
+            None => {
+                let submission = Submission {
+                    origin,
+                    span,
+                    options: &call.info().job_options(),
+                };
+                pool.submit_from(RunCall(call), submission)
+            }
             Some(error) => {
                 drop_catching("the destructor of a call", call);
                 pool.refuse(error, origin)
@@ -510,9 +519,11 @@ where
         return pool.try_submit(call);
     }
     match pool {
-        Some(pool) => pool
-            .try_submit_from(RunCall(call), origin)
-            .map_err(|error| error.map(|RunCall(call)| call)),
+        Some(pool) => {
+            let options = call.info().job_options();
+            pool.try_submit_from(RunCall(call), origin, &options)
+                .map_err(|error| error.map(|RunCall(call)| call))
+        }
         None => {
             let (job, handle) = TaskJob::of(call, origin, span::current());
             match executor.try_execute_task(job) {
@@ -624,21 +635,21 @@ impl<C: JobCall> JobClosure<C::Output> for RunCall<C> {
     fn call(self, origin: Origin) -> Result<C::Output, JoinError> {
         self.0.run_at(origin)
     }
-
-    fn start_by(&self) -> Option<StartBy> {
-        self.0.info().start_by()
-    }
 }
 
 impl CallInfo {
-    pub(crate) fn start_by(&self) -> Option<StartBy> {
-        let task = self.name;
-        self.deadline.map(|deadline| StartBy { deadline, task })
+    /// Returns the options of a job that runs the call.
+    pub(crate) fn job_options(&self) -> JobOptions {
+        JobOptions {
+            task: Some(self.name),
+            deadline: self.deadline,
+            ..JobOptions::PLAIN
+        }
     }
 
     /// Returns the error of a call whose deadline has passed.
     pub(crate) fn expired(&self) -> Option<JoinError> {
-        self.start_by()?.expired()
+        (self.deadline?.le(&Instant::now())).then(|| JoinError::expired(self.name))
     }
 }
 
@@ -649,9 +660,14 @@ fn run_in_pool(pool: &ThreadPool, job: TaskJob) {
         job.fail(error);
         return;
     }
-    let origin = job.location();
+    let (origin, options) = (job.location(), job.info().job_options());
     let relay = Relay::new(job);
-    let handle = pool.submit_from(relay.closure(), origin, None);
+    let submission = Submission {
+        origin,
+        span: None,
+        options: &options,
+    };
+    let handle = pool.submit_from(relay.closure(), submission);
     relay.connect(handle);
 }
 
@@ -665,9 +681,14 @@ fn try_run_in_pool(pool: &ThreadPool, job: TaskJob) -> Result<(), SubmitError<Ta
     if let Err(refusal) = pool.try_acquire_permit() {
         return Err(SubmitError::new(refusal, job));
     }
-    let origin = job.location();
+    let (origin, options) = (job.location(), job.info().job_options());
     let relay = Relay::new(job);
-    match pool.enqueue_acquired(relay.closure(), origin, None) {
+    let submission = Submission {
+        origin,
+        span: None,
+        options: &options,
+    };
+    match pool.enqueue_acquired(relay.closure(), submission) {
         Ok(handle) => {
             relay.connect(handle);
             Ok(())

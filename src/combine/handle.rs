@@ -240,7 +240,13 @@ fn inspect_result<H: WaitResultHandle + ?Sized>(handle: &H) -> Option<(OutcomeKi
 fn is_failure(ended: Option<(OutcomeKind, bool)>) -> bool {
     match ended {
         Some((OutcomeKind::Returned, is_err)) => is_err,
-        Some((OutcomeKind::Panicked | OutcomeKind::NotRun | OutcomeKind::Failed, _)) => true,
+        Some((
+            OutcomeKind::Panicked
+            | OutcomeKind::Expired
+            | OutcomeKind::NotRun
+            | OutcomeKind::Failed,
+            _,
+        )) => true,
         Some((OutcomeKind::Cancelled, _)) | None => false,
     }
 }

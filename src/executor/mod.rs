@@ -8,7 +8,7 @@ mod tokio;
 
 use std::sync::OnceLock;
 
-use crate::pool::{GlobalPool, ThreadPool};
+use crate::pool::{GlobalPool, Submission, ThreadPool};
 use crate::task::cell::{JobClosure, Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
@@ -157,7 +157,7 @@ where
     T: Send + 'static,
 {
     if let Some(pool) = executor.as_thread_pool(PRIVATE) {
-        return pool.submit_from(closure, origin, span);
+        return pool.submit_from(closure, Submission::plain(origin, span));
     }
     let (job, handle) = deferred(closure, origin, span);
     executor.execute(job);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
+use crate::pool::events::JobEvent;
 use crate::pool::inner::{PoolInner, PoolRefs, next_id};
+use crate::pool::observer::{Observer, OnJob};
 #[cfg(feature = "process")]
 use crate::pool::worker::WorkerHooks;
 use crate::util::sealed::{PRIVATE, Private};
@@ -47,6 +49,9 @@ pub struct ThreadPoolBuilder {
     keep_alive: Option<Duration>,
     initializer: Option<Initializer>,
     on_exit: Option<OnExit>,
+    timings: bool,
+    on_job: Option<OnJob>,
+    queue_timeout: Option<Duration>,
     #[cfg(feature = "process")]
     hooks: Option<Arc<dyn WorkerHooks>>,
     #[cfg(feature = "tokio")]
@@ -79,6 +84,9 @@ impl ThreadPoolBuilder {
             keep_alive: None,
             initializer: None,
             on_exit: None,
+            timings: false,
+            on_job: None,
+            queue_timeout: None,
             #[cfg(feature = "process")]
             hooks: None,
             #[cfg(feature = "tokio")]
@@ -284,6 +292,24 @@ impl ThreadPoolBuilder {
         self
     }
 
+    /// Limits how long a job can be queued. By default there is no limit.
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.queue_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets whether the pool measures how long jobs wait and run. By default it does not.
+    pub fn timings(mut self, timings: bool) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Calls `hook` with each event of a job.
+    pub fn on_job(mut self, hook: impl Fn(&JobEvent) + Send + Sync + 'static) -> Self {
+        self.on_job = Some(Box::new(hook));
+        self
+    }
+
     /// Sets the tokio runtime that jobs run inside.
     ///
     /// `tokio::spawn` and `Handle::current` then work in jobs. The default is the runtime that is
@@ -418,7 +444,15 @@ impl ThreadPoolBuilder {
                 Runtime::None => None,
             },
         };
-        let inner = PoolInner::new(id, config, self.max_workers, self.queue_capacity);
+        let observer = Observer::new(self.on_job, self.timings);
+        let inner = PoolInner::new(
+            id,
+            config,
+            self.max_workers,
+            self.queue_capacity,
+            observer,
+            self.queue_timeout,
+        );
         let refs = Arc::new(PoolRefs::new(&inner));
         Ok(ThreadPool { inner, refs })
     }
@@ -441,7 +475,10 @@ impl fmt::Debug for ThreadPoolBuilder {
             .field("stack_size", &self.stack_size)
             .field("keep_alive", &self.keep_alive)
             .field("initializer", &self.initializer.is_some())
-            .field("on_exit", &self.on_exit.is_some());
+            .field("on_exit", &self.on_exit.is_some())
+            .field("timings", &self.timings)
+            .field("on_job", &self.on_job.is_some())
+            .field("queue_timeout", &self.queue_timeout);
         #[cfg(feature = "tokio")]
         fields.field("runtime", &self.runtime);
         fields.finish()

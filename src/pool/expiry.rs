@@ -1,72 +1,80 @@
 //! Jobs with a deadline: one that has not started by then is refused at that moment.
 //!
-//! One thread for the process refuses them. It is not the timer thread, because the destructors and
-//! callbacks of a refused job are user code, and a slow one must delay no timeout. If the system
-//! refuses the thread, a job expires when a worker reaches it.
+//! ```text
+//!   a job is queued ─► entries ◄─ supervise ◄─ the process's timer
+//!                         │           │
+//!                         │           └─► starts or wakes an expiry thread
+//!                         └─► an expiry thread: destructors, callbacks, wakers
+//! ```
+//!
+//! The timer wakes up at the earliest deadline, and runs no user code: an *expiry thread* takes the jobs
+//! that are due, and refuses them. The destructors and callbacks of these jobs are user code and may take
+//! their time. So while jobs are due, the timer [looks](supervise) again after each [`LOOK`]. If no job was
+//! taken in between, all expiry threads are busy with slow user code, and another one takes over.
+//!
+//! If the system refuses the timer or an expiry thread, a job expires when a worker reaches it.
 
 use std::collections::BTreeMap;
 use std::sync::Weak;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use crate::error::JoinError;
 use crate::task::cell::{RawTask, expire};
-use crate::util::sync::{Condvar, Instant, Mutex, thread, wait_on_for};
+use crate::util::sync::{Arc, Condvar, Instant, Mutex, process_wide, thread, wait_on_for};
+use crate::util::timer;
+use crate::util::unwind::emit;
 
-/// How long the thread waits for another deadline before it exits.
+/// How long an expiry thread waits for another job before it exits. Also the longest time that the timer
+/// has a registration, so a far deadline of a job that has started soon keeps nothing there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-static EXPIRY: Expiry = Expiry {
-    state: Mutex::new(State {
-        entries: BTreeMap::new(),
-        next_id: 0,
-        has_thread: false,
-        sleeps_until: None,
-    }),
-    changed: Condvar::new(),
-};
+/// How long user code can delay the other jobs that are due.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// When a refused thread is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How many jobs with slow user code can expire at the same time without delaying others.
+const MAX_THREADS: usize = 32;
+
+process_wide! {
+    static EXPIRY: Expiry = Expiry::new();
+}
 
 struct Expiry {
     // Lock order: no other lock is taken under this one. No user code runs under it.
     state: Mutex<State>,
-    /// Notified when there is a deadline before [`State::sleeps_until`].
+    /// Wakes an expiry thread.
     changed: Condvar,
 }
 
 struct State {
-    entries: BTreeMap<(Instant, u64), Entry>,
-    next_id: u64,
-    has_thread: bool,
-    /// When the thread wakes up by itself. `None` while it works.
-    sleeps_until: Option<Instant>,
+    /// The jobs that are queued, by deadline. The number tells apart equal deadlines.
+    entries: BTreeMap<(Instant, u64), Weak<dyn RawTask>>,
+    last_number: u64,
+    /// When the timer calls [`supervise`] next.
+    ///
+    /// Invariant: while there are entries, this is at the earliest of them, or before.
+    timer_at: Option<Instant>,
+    /// Expiry threads, including those that are starting.
+    threads: usize,
+    /// Expiry threads that have not taken the lock yet.
+    starting: usize,
+    /// Expiry threads that wait for a job.
+    idle: usize,
+    /// How many entries expiry threads have taken.
+    taken: u64,
+    /// `taken` at the timer's last look.
+    seen: u64,
+    /// After a thread was refused: when to try again.
+    retry_at: Option<Instant>,
 }
 
-struct Entry {
-    /// `None` until the job is queued.
-    task: Option<Weak<dyn RawTask>>,
-    error: JoinError,
-}
-
-/// The deadline of a job. The job's closure owns it, so it is dropped when the job starts or is
-/// cancelled. Then the job can no longer expire.
+/// The deadline of a queued job. Dropped when the job starts, is cancelled or is refused. Then nothing of
+/// the job is left here.
 #[derive(Debug)]
 pub(crate) struct ExpiryGuard {
     key: (Instant, u64),
-}
-
-impl ExpiryGuard {
-    /// A job that will be queued expires at `at`, with `error`.
-    pub(crate) fn new(at: Instant, error: JoinError) -> Self {
-        let mut state = EXPIRY.state.lock();
-        let key = (at, state.next_id);
-        state.next_id += 1;
-        state.entries.insert(key, Entry { task: None, error });
-        Self { key }
-    }
-
-    /// Returns what names the deadline.
-    pub(crate) fn key(&self) -> (Instant, u64) {
-        self.key
-    }
 }
 
 impl Drop for ExpiryGuard {
@@ -77,137 +85,195 @@ impl Drop for ExpiryGuard {
     }
 }
 
-/// The job of a deadline is queued now. From here on it expires, unless it has started already.
-pub(crate) fn queued(key: (Instant, u64), task: Weak<dyn RawTask>) {
-    let mut state = EXPIRY.state.lock();
-    let Some(entry) = state.entries.get_mut(&key) else {
-        return;
-    };
-    entry.task = Some(task);
-    if !state.has_thread {
-        state.has_thread = true;
-        drop(state);
-        let builder = thread::Builder::new().name("futurepool-expiry".to_owned());
-        if builder.spawn(run).is_err() {
-            EXPIRY.state.lock().has_thread = false;
-        }
+/// Ensures that `task`, which was queued, is refused at `deadline` unless it has started by then.
+pub(crate) fn expire_at(task: &Arc<dyn RawTask>, deadline: Instant) {
+    let now = Instant::now();
+    if deadline <= now {
+        expire(&**task);
         return;
     }
-    // Not whether it is the earliest deadline: an earlier one may not be queued yet, and never be.
-    let wakes = state.sleeps_until.is_some_and(|until| key.0 < until);
-    drop(state);
-    if wakes {
-        EXPIRY.changed.notify_one();
+    let mut register = None;
+    task.set_expiry(&mut || {
+        let mut state = EXPIRY.state.lock();
+        let guard = state.insert(deadline, Arc::downgrade(task));
+        register = state.needs_timer(deadline.min(now + KEEP_ALIVE));
+        guard
+    });
+    register_timer(register);
+}
+
+/// Has [`supervise`] called at `at`, if it is not `None`.
+fn register_timer(at: Option<Instant>) {
+    if let Some(at) = at {
+        timer::retry_at(at, Waker::from(Arc::new(Supervisor)));
     }
 }
 
+struct Supervisor;
+
+impl Wake for Supervisor {
+    fn wake(self: Arc<Self>) {
+        supervise();
+    }
+}
+
+/// The timer's look: ensures that an expiry thread takes the jobs that are due. Runs no user code.
+fn supervise() {
+    let now = Instant::now();
+    let mut state = EXPIRY.state.lock();
+    // A registration that was replaced by an earlier one arrives later, and finds the next one here.
+    if state.timer_at.is_some_and(|at| at <= now) {
+        state.timer_at = None;
+    }
+    let Some(first) = state.first() else {
+        return;
+    };
+    let (action, next) = match first <= now {
+        true => state.act(now),
+        false => (Action::None, first.min(now + KEEP_ALIVE)),
+    };
+    let register = state.needs_timer(next);
+    drop(state);
+    match action {
+        Action::None => {}
+        Action::Wake => EXPIRY.changed.notify_one(),
+        Action::Spawn => spawn(),
+    }
+    register_timer(register);
+}
+
+/// What the timer does for jobs that are due.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+enum Action {
+    /// An expiry thread takes them.
+    None,
+    /// Wakes an expiry thread that waits.
+    Wake,
+    /// Starts an expiry thread, which is counted already.
+    Spawn,
+}
+
+fn spawn() {
+    let builder = thread::Builder::new().name("futurepool-expiry".to_owned());
+    let Err(error) = builder.spawn(run) else {
+        return;
+    };
+    let mut state = EXPIRY.state.lock();
+    state.threads -= 1;
+    state.starting -= 1;
+    state.retry_at = Some(Instant::now() + RETRY);
+    drop(state);
+    emit(|| tracing::warn!(%error, "failed to spawn a thread that lets jobs expire: {error}"));
+}
+
+/// An expiry thread.
 fn run() {
     let mut state = EXPIRY.state.lock();
+    state.starting -= 1;
     loop {
-        let now = Instant::now();
-        let mut due = state.entries.range(..=(now, u64::MAX));
-        // One that is not queued yet must not be lost: it stays until it is.
-        if let Some(key) = due.find_map(|(key, entry)| entry.task.is_some().then_some(*key)) {
-            let entry = state.entries.remove(&key);
+        if let Some(task) = state.take_due(Instant::now()) {
             drop(state);
-            if let Some(Entry {
-                task: Some(task),
-                error,
-            }) = entry
-            {
-                if let Some(task) = task.upgrade() {
-                    expire(&*task, &error);
-                }
+            if let Some(task) = task.upgrade() {
+                expire(&*task);
             }
+            drop(task);
             state = EXPIRY.state.lock();
             continue;
         }
-        let mut later = state.entries.range((now, u64::MAX)..);
-        let first = later.find(|(key, _)| key.0 > now).map(|(key, _)| key.0);
-        let until = first.unwrap_or(now + KEEP_ALIVE);
-        state.sleeps_until = Some(until);
-        let timeout = until.saturating_duration_since(now);
+        state.idle += 1;
         let timed_out;
-        (state, timed_out) = wait_on_for(&EXPIRY.changed, state, timeout);
-        state.sleeps_until = None;
-        if first.is_none() && timed_out && state.entries.is_empty() {
-            state.has_thread = false;
+        (state, timed_out) = wait_on_for(&EXPIRY.changed, state, KEEP_ALIVE);
+        state.idle -= 1;
+        if timed_out && state.first().is_none_or(|first| first > Instant::now()) {
+            state.threads -= 1;
             return;
         }
     }
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::panic::Location;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::task::cell::{Scheduler, TaskCell};
-    use crate::task::join_handle::JoinHandle;
-
-    const SOON: Duration = Duration::from_millis(50);
-
-    struct NoPool;
-
-    impl Scheduler for NoPool {}
-
-    struct Job {
-        guard: ExpiryGuard,
-        task: Arc<dyn RawTask>,
-        handle: JoinHandle<()>,
-    }
-
-    impl Job {
-        fn new(after: Duration) -> Self {
-            let guard = ExpiryGuard::new(Instant::now() + after, JoinError::expired("test"));
-            let task = TaskCell::queued(|| (), Location::caller(), None, 0, NoPool);
-            let task = Arc::new(task);
-            Self {
-                guard,
-                task: task.clone(),
-                handle: JoinHandle::new(task),
-            }
-        }
-
-        fn queue(&self) {
-            queued(self.guard.key(), Arc::downgrade(&self.task));
-        }
-
-        #[track_caller]
-        fn expires(mut self) {
-            let error = self
-                .handle
-                .join_timeout(Duration::from_secs(60))
-                .unwrap_err();
-            assert!(error.is_expired(), "{error}");
+impl Expiry {
+    #[cfg(not(loom))]
+    const fn new() -> Self {
+        Self {
+            state: Mutex::new(State::new()),
+            changed: Condvar::new(),
         }
     }
 
-    #[test]
-    fn a_deadline_of_a_job_that_is_never_queued_hides_no_later_one() {
-        let far = Job::new(Duration::from_secs(3600));
-        far.queue();
-        let start = Instant::now();
-        while EXPIRY.state.lock().sleeps_until.is_none() {
-            assert!(
-                start.elapsed() < Duration::from_secs(60),
-                "the thread never sleeps"
-            );
-            std::thread::yield_now();
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self {
+            state: Mutex::new(State::new()),
+            changed: Condvar::new(),
         }
-        let (first, second) = (Job::new(2 * SOON), Job::new(3 * SOON));
-        second.queue();
-        drop(first);
-        second.expires();
+    }
+}
+
+impl State {
+    const fn new() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            last_number: 0,
+            timer_at: None,
+            threads: 0,
+            starting: 0,
+            idle: 0,
+            taken: 0,
+            seen: 0,
+            retry_at: None,
+        }
     }
 
-    #[test]
-    fn a_deadline_that_passes_before_its_job_is_queued_is_not_lost() {
-        let (slow, other) = (Job::new(SOON), Job::new(2 * SOON));
-        other.queue();
-        other.expires();
-        slow.queue();
-        slow.expires();
+    fn insert(&mut self, deadline: Instant, task: Weak<dyn RawTask>) -> ExpiryGuard {
+        self.last_number += 1;
+        let key = (deadline, self.last_number);
+        self.entries.insert(key, task);
+        ExpiryGuard { key }
+    }
+
+    /// Returns the earliest deadline.
+    fn first(&self) -> Option<Instant> {
+        self.entries.first_key_value().map(|(key, _)| key.0)
+    }
+
+    /// Returns `at` if the timer must be told of it: the caller registers it, outside the lock.
+    fn needs_timer(&mut self, at: Instant) -> Option<Instant> {
+        let earlier = self.timer_at.is_none_or(|timer_at| at < timer_at);
+        if earlier {
+            self.timer_at = Some(at);
+        }
+        earlier.then_some(at)
+    }
+
+    /// Takes the first job that is due.
+    fn take_due(&mut self, now: Instant) -> Option<Weak<dyn RawTask>> {
+        if self.first()? > now {
+            return None;
+        }
+        self.taken += 1;
+        self.entries.pop_first().map(|(_, task)| task)
+    }
+
+    /// Jobs are due: decides which thread takes them, and when the timer looks again.
+    fn act(&mut self, now: Instant) -> (Action, Instant) {
+        let progress = self.taken != self.seen;
+        self.seen = self.taken;
+        let next = now + LOOK;
+        if self.idle > 0 {
+            // It may be on its way already. A second notification does no harm.
+            return (Action::Wake, next);
+        }
+        let is_stuck = self.threads == 0 || !progress;
+        if self.starting > 0 || !is_stuck || self.threads == MAX_THREADS {
+            return (Action::None, next);
+        }
+        if let Some(retry_at) = self.retry_at.filter(|retry_at| now < *retry_at) {
+            return (Action::None, retry_at);
+        }
+        self.retry_at = None;
+        self.threads += 1;
+        self.starting += 1;
+        (Action::Spawn, next)
     }
 }

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::OnceLock;
 
 use crate::error::{InitError, SubmitError};
-use crate::pool::{Metrics, SubmitAsync, ThreadPool, ThreadPoolBuilder, WaitIdle};
+use crate::pool::{Metrics, Submission, SubmitAsync, ThreadPool, ThreadPoolBuilder, WaitIdle};
 use crate::scope::Scope;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
@@ -117,8 +117,8 @@ impl GlobalPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.pool
-            .submit_from(closure, Location::caller(), span::current())
+        let submission = Submission::plain(Location::caller(), span::current());
+        self.pool.submit_from(closure, submission)
     }
 
     /// Queues a job if the queue has room now: see [`ThreadPool::try_submit`].

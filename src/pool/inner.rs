@@ -7,6 +7,7 @@
 use std::array;
 use std::process;
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -14,7 +15,9 @@ use crate::error::{Cause, Closed, JoinError};
 use crate::pool::blocked::BlockedWorkers;
 use crate::pool::builder::Config;
 use crate::pool::idle::Idle;
+use crate::pool::job::Priority;
 use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
+use crate::pool::observer::Observer;
 use crate::pool::queue::{PopOrder, Push, Queue};
 use crate::pool::registry::Registry;
 use crate::pool::semaphore::Semaphore;
@@ -37,6 +40,10 @@ pub(crate) struct PoolInner {
     /// The process that created the pool, and has its threads.
     process: u32,
     config: Config,
+    /// `None` if nothing observes the jobs.
+    observer: Option<Box<Observer>>,
+    /// How long a job can be queued.
+    queue_timeout: Option<Duration>,
     queue: Queue,
     /// The permits of a bounded queue.
     semaphore: Option<Semaphore>,
@@ -67,11 +74,15 @@ impl PoolInner {
         config: Config,
         max_workers: usize,
         capacity: Option<usize>,
+        observer: Option<Observer>,
+        queue_timeout: Option<Duration>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             process: process::id(),
             config,
+            observer: observer.map(Box::new),
+            queue_timeout,
             queue: Queue::new(),
             semaphore: capacity.map(Semaphore::new),
             idle: Idle::default(),
@@ -91,6 +102,21 @@ impl PoolInner {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns what observes the jobs, if anything does.
+    pub(crate) fn observer(&self) -> Option<&Observer> {
+        self.observer.as_deref()
+    }
+
+    /// Returns how long a job can be queued, if that is limited.
+    pub(crate) fn queue_timeout(&self) -> Option<Duration> {
+        self.queue_timeout
+    }
+
+    /// Returns whether nothing is done for a job that has no options.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.observer.is_none() && self.queue_timeout.is_none()
     }
 
     pub(crate) fn semaphore(&self) -> Option<&Semaphore> {
@@ -185,8 +211,10 @@ impl PoolInner {
     pub(crate) fn push(
         self: &Arc<Self>,
         job: Job,
+        priority: Priority,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
+        let _ = priority;
         let mut idle_wakers = None;
         // Also in its initializer, and when it exits: so its jobs are in order from the first to the last.
         // Lanes are for any thread, and the other workers look at all of them.
@@ -403,6 +431,10 @@ impl Scheduler for PoolRef {
             OutcomeKind::Panicked => shard.panicked.increment_end(),
             OutcomeKind::Failed => shard.failed.increment_end(),
             OutcomeKind::Cancelled | OutcomeKind::NotRun => shard.killed.increment_end(),
+            OutcomeKind::Expired => {
+                shard.expired.increment();
+                shard.killed.increment_end();
+            }
         }
         // A thread that sees the result and submits the next job finds this worker searching: rule 4
         // of `idle.rs`.
@@ -434,8 +466,16 @@ impl Scheduler for PoolRef {
         }
     }
 
-    fn on_not_run(&self) {
-        self.0.counters.current().cancelled.increment_end();
+    fn on_not_run(&self, kind: OutcomeKind) {
+        let shard = self.0.counters.current();
+        if kind == OutcomeKind::Expired {
+            shard.expired.increment();
+        }
+        shard.cancelled.increment_end();
+    }
+
+    fn observer(&self) -> Option<&Observer> {
+        PoolInner::observer(&self.0)
     }
 
     fn on_published(&self, runner: Option<Runner>) {

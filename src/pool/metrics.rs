@@ -37,6 +37,8 @@ pub struct Metrics {
     /// Accepted jobs that never ran for any reason: a cancellation, a broken pool or a spawn
     /// failure. Running jobs that a cancel has killed count, too: see `ProcessPool`.
     pub cancelled: u64,
+    /// Accepted jobs that did not start before their deadline. They count in `cancelled`, too.
+    pub expired: u64,
     /// Jobs of worker processes that have no result for any other reason: a crash, a limit, or
     /// arguments that could not be encoded. Always 0 for a pool of threads.
     pub failed: u64,
@@ -76,10 +78,12 @@ pub(crate) struct Shard {
     pub(crate) started: Counter,
     /// Jobs that will never start. Written before that is visible.
     pub(crate) never_started: Counter,
-    /// These five are written before the outcome is visible.
+    /// These and `killed` are written before the outcome is visible.
     pub(crate) completed: Counter,
     pub(crate) panicked: Counter,
     pub(crate) cancelled: Counter,
+    /// Those of `cancelled` and `killed` that have expired. Written before these.
+    pub(crate) expired: Counter,
     /// Jobs that started, and have no result: see [`Metrics::failed`].
     pub(crate) failed: Counter,
     /// Jobs that a worker took, and that were killed by a cancel, or not run after all.
@@ -214,6 +218,7 @@ impl Counters {
         let killed = self.sum(|shard| &shard.killed);
         let cancelled = self.sum(|shard| &shard.cancelled);
         let never_started = self.sum(|shard| &shard.never_started);
+        let expired = self.sum(|shard| &shard.expired);
         let inlined = self.sum(|shard| &shard.inlined);
         let started = self.sum(|shard| &shard.started);
         let submitted = self.all_submitted(Ordering::Acquire);
@@ -230,6 +235,8 @@ impl Counters {
             completed,
             panicked,
             cancelled: cancelled + killed,
+            // Read after these, so it can be too large.
+            expired: expired.min(cancelled + killed),
             failed,
             rejected: self.rejected.get(),
             spawn_failures: self.spawn_failures.get(),

@@ -16,14 +16,16 @@
 
 pub(crate) mod blocked;
 mod builder;
-#[cfg(feature = "process")]
+mod events;
 pub(crate) mod expiry;
 mod global;
 mod idle;
 mod inner;
+pub(crate) mod job;
 mod metrics;
 #[cfg(all(test, loom))]
 mod model;
+pub(crate) mod observer;
 mod queue;
 mod registry;
 mod semaphore;
@@ -37,15 +39,21 @@ use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 pub use self::builder::{InitializerOutput, ThreadPoolBuilder};
+pub use self::events::{JobEvent, JobOutcome};
 pub use self::global::{GlobalPool, global, submit};
 pub(crate) use self::inner::PoolInner;
 #[cfg(feature = "process")]
 pub(crate) use self::inner::PoolRef;
 use self::inner::PoolRefs;
+use self::job::JobOptions;
+pub(crate) use self::job::Submission;
+pub use self::job::{JobBuilder, Priority};
 pub use self::metrics::Metrics;
 pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
 use self::spawn::prestart;
+#[cfg(feature = "process")]
+pub(crate) use self::submit::AcquireInTime;
 pub use self::submit::SubmitAsync;
 #[cfg(feature = "process")]
 pub(crate) use self::submit::enqueue_with;
@@ -60,7 +68,7 @@ use crate::task::cell::NoClosure;
 use crate::task::cell::{JobClosure, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
-use crate::task::span::{self, Span};
+use crate::task::span;
 use crate::task::state::Origin;
 use crate::util::sync::{Arc, thread};
 use crate::util::unwind::drop_catching;
@@ -237,21 +245,30 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_from(closure, Location::caller(), span::current())
+        self.submit_from(
+            closure,
+            Submission::plain(Location::caller(), span::current()),
+        )
     }
 
-    pub(crate) fn submit_from<F, T>(
-        &self,
-        closure: F,
-        origin: Origin,
-        span: Option<Span>,
-    ) -> JoinHandle<T>
+    pub(crate) fn submit_from<F, T>(&self, closure: F, submission: Submission<'_>) -> JoinHandle<T>
     where
         F: JobClosure<T>,
         T: Send + 'static,
     {
-        self.acquire_permit();
-        let submitted = enqueue(&self.inner, &self.refs, closure, origin, span);
+        let origin = submission.origin;
+        let options;
+        let mut submission = submission;
+        if self.inner.semaphore().is_some() {
+            options = submission.options.submitted_now(&self.inner);
+            submission.options = &options;
+            if let Err(expired) = self.acquire_permit(&options) {
+                drop_catching("the destructor of a job's closure", closure);
+                let refused = TaskCell::<F, T, _>::refused(expired, origin, self.refs.get());
+                return JoinHandle::new(Arc::new(refused));
+            }
+        }
+        let submitted = enqueue(&self.inner, &self.refs, closure, submission);
         submitted.unwrap_or_else(|(closed, closure)| {
             drop_catching("the destructor of a job's closure", closure);
             let refused = TaskCell::<F, T, _>::refused(closed.into(), origin, self.refs.get());
@@ -259,14 +276,19 @@ impl ThreadPool {
         })
     }
 
-    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does.
-    pub(crate) fn acquire_permit(&self) {
-        if let Some(semaphore) = self.inner.semaphore() {
-            match self.inner.current_worker() {
-                Some(_) => semaphore.force_acquire(),
-                None => acquire_blocking(semaphore),
-            }
+    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does. Waits for it until the
+    /// deadline, and then returns the error of the job, which counts as rejected.
+    pub(crate) fn acquire_permit(&self, options: &JobOptions) -> Result<(), JoinError> {
+        let Some(semaphore) = self.inner.semaphore() else {
+            return Ok(());
+        };
+        if self.inner.current_worker().is_some() {
+            semaphore.force_acquire();
+        } else if !acquire_blocking(semaphore, options.deadline) {
+            self.inner.counters().rejected();
+            return Err(JoinError::expired_job(options.task));
         }
+        Ok(())
     }
 
     /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does.
@@ -297,8 +319,11 @@ impl ThreadPool {
 
     /// Queues a job that was made for any executor, as [`submit`](Self::submit) does.
     pub(crate) fn submit_job(&self, job: Job) {
-        self.acquire_permit();
-        enqueue_job(&self.inner, &self.refs, job);
+        let options = JobOptions::PLAIN.submitted_now(&self.inner);
+        match self.acquire_permit(&options) {
+            Ok(()) => enqueue_job(&self.inner, &self.refs, job, &options),
+            Err(expired) => job.refuse(expired),
+        }
     }
 
     /// Starts to acquire a permit without blocking.
@@ -332,23 +357,36 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.try_submit_from(closure, Location::caller())
+        self.try_submit_from(closure, Location::caller(), &JobOptions::PLAIN)
     }
 
     pub(crate) fn try_submit_from<F, T>(
         &self,
         closure: F,
         origin: Origin,
+        options: &JobOptions,
     ) -> Result<JoinHandle<T>, SubmitError<F>>
     where
         F: JobClosure<T>,
         T: Send + 'static,
     {
+        if options.deadline.is_some() && options.is_late() {
+            self.inner.counters().rejected();
+            let expired = JoinError::expired_job(options.task).submitted_at(origin);
+            return Err(SubmitError::new(
+                Refusal::Unable(Box::new(expired)),
+                closure,
+            ));
+        }
         if let Err(refusal) = self.try_acquire_permit() {
             return Err(SubmitError::new(refusal, closure));
         }
-        let span = span::current();
-        enqueue(&self.inner, &self.refs, closure, origin, span)
+        let submission = Submission {
+            origin,
+            span: span::current(),
+            options,
+        };
+        enqueue(&self.inner, &self.refs, closure, submission)
             .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure))
     }
 
@@ -357,14 +395,13 @@ impl ThreadPool {
     pub(crate) fn enqueue_acquired<F, T>(
         &self,
         closure: F,
-        origin: Origin,
-        span: Option<Span>,
+        submission: Submission<'_>,
     ) -> Result<JoinHandle<T>, crate::error::Closed>
     where
         F: JobClosure<T>,
         T: Send + 'static,
     {
-        let queued = enqueue(&self.inner, &self.refs, closure, origin, span);
+        let queued = enqueue(&self.inner, &self.refs, closure, submission);
         queued.map_err(|(closed, closure)| {
             drop_catching("the destructor of a job", closure);
             closed
@@ -431,7 +468,12 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        SubmitAsync::new(self.acquire(), closure, Location::caller())
+        SubmitAsync::new(
+            self.acquire(),
+            closure,
+            Location::caller(),
+            &JobOptions::PLAIN,
+        )
     }
 
     /// Stops accepting jobs immediately. Queued jobs still run.

@@ -11,6 +11,7 @@ use crate::executor::Executor;
 use crate::executor::ext::ExecutorExt;
 use crate::pool::builder::Config;
 use crate::pool::inner::{PoolInner, PoolRefs};
+use crate::pool::job::Submission;
 use crate::pool::queue::{PopOrder, Queue};
 use crate::pool::submit::enqueue;
 use crate::pool::worker::worker_loop;
@@ -53,7 +54,7 @@ fn submit<T: Send + 'static>(
     (pool, refs): (&Arc<PoolInner>, &PoolRefs),
     job: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    let submitted = enqueue(pool, refs, job, Location::caller(), None);
+    let submitted = enqueue(pool, refs, job, Submission::plain(Location::caller(), None));
     let Ok(handle) = submitted else {
         panic!("it accepts jobs");
     };

@@ -8,19 +8,24 @@ use std::task::{Context, Poll, ready};
 
 use futures::future::FusedFuture;
 
-use crate::error::{Closed, Refusal, SubmitError};
+use crate::error::{Closed, JoinError, Refusal, SubmitError};
 use crate::park::helping::in_block_on;
 use crate::park::parker::Parker;
+use crate::pool::expiry;
 use crate::pool::inner::{PoolInner, PoolRefs};
+use crate::pool::job::{JobOptions, Submission};
+use crate::pool::observer::JobInfo;
 use crate::pool::queue::Push;
 use crate::pool::semaphore::{Semaphore, Ticket};
 use crate::pool::spawn::notify_work;
-use crate::task::cell::{JobClosure, Scheduler, TaskCell};
+use crate::task::cell::{Details, JobClosure, RawTask, Scheduler, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
+use crate::task::stamp::Stamp;
 use crate::task::state::Origin;
-use crate::util::sync::Arc;
+use crate::util::sync::{Arc, Instant};
+use crate::util::timer::Deadline;
 use crate::util::unwind::wake;
 
 /// Queues a job that has its permit, and ensures that a worker takes it. The closure comes back if
@@ -29,14 +34,13 @@ pub(crate) fn enqueue<F, T>(
     pool: &Arc<PoolInner>,
     refs: &PoolRefs,
     closure: F,
-    origin: Origin,
-    span: Option<Span>,
+    submission: Submission<'_>,
 ) -> Result<JoinHandle<T>, (Closed, F)>
 where
     F: JobClosure<T>,
     T: Send + 'static,
 {
-    let task = enqueue_with(pool, refs.get(), closure, origin, span)?;
+    let task = enqueue_with(pool, refs.get(), closure, submission)?;
     Ok(JoinHandle::new(task))
 }
 
@@ -48,8 +52,7 @@ pub(crate) fn enqueue_with<S, F, T>(
     pool: &Arc<PoolInner>,
     scheduler: S,
     closure: F,
-    origin: Origin,
-    span: Option<Span>,
+    submission: Submission<'_>,
 ) -> Result<Arc<TaskCell<F, T, S>>, NotQueued<F>>
 where
     S: Scheduler,
@@ -58,8 +61,13 @@ where
 {
     // Approximate: it only ranks the candidates of a probe. The queue has its own order.
     let order = pool.counters().next_order();
+    let Submission {
+        origin,
+        span,
+        options,
+    } = submission;
     let task = Arc::new(TaskCell::queued(closure, origin, span, order, scheduler));
-    match enqueue_new(pool, Job::new(Arc::clone(&task) as _)) {
+    match enqueue_new(pool, Job::new(Arc::clone(&task) as _), options, order) {
         Ok(()) => Ok(task),
         Err(closed) => {
             let closure = task.reclaim().expect("no other thread has seen this job");
@@ -69,11 +77,26 @@ where
 }
 
 /// The part of [`enqueue`] that does not depend on the types of closure and result.
-fn enqueue_new(pool: &Arc<PoolInner>, job: Job) -> Result<(), Closed> {
-    match pool.push(job, |_| true) {
+fn enqueue_new(
+    pool: &Arc<PoolInner>,
+    job: Job,
+    options: &JobOptions,
+    order: u32,
+) -> Result<(), Closed> {
+    let special = match pool.is_plain() && options.is_plain() {
+        true => None,
+        false => Some(Special::new(pool, &job, options, order)),
+    };
+    if let Some(special) = &special {
+        special.prepare(&job);
+    }
+    match pool.push(job, options.priority, |_| true) {
         Ok(_) => {
             // After the push, outside the queue's lock: spawning a thread is a system call.
             notify_work(pool);
+            if let Some(special) = special {
+                special.queued(pool);
+            }
             Ok(())
         }
         Err((job, closed)) => {
@@ -85,24 +108,101 @@ fn enqueue_new(pool: &Arc<PoolInner>, job: Job) -> Result<(), Closed> {
 }
 
 /// Queues a job that was made for any executor, and that has its permit.
-pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job) {
+pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, options: &JobOptions) {
     let rewake = job.rewake();
     let order = pool.counters().next_order();
-    match pool.push(job, |job| job.attach(Arc::new(refs.get()), order)) {
+    let mut special = match pool.is_plain() && options.is_plain() {
+        true => None,
+        false => Some(Special::new(pool, &job, options, order)),
+    };
+    let accept = |job: &Job| {
+        let attached = job.attach(Arc::new(refs.get()), order);
+        // It may be cancelled in between. Then it was accepted all the same, but nothing tells of it.
+        if special
+            .as_ref()
+            .is_some_and(|special| !special.prepare(job))
+        {
+            special = None;
+        }
+        attached
+    };
+    match pool.push(job, options.priority, accept) {
         Ok(Push::Accepted) => {
             notify_work(pool);
             // A worker may wait for it already. It could not help before, as the job had no pool.
             rewake();
+            if let Some(special) = special {
+                special.queued(pool);
+            }
         }
         Ok(Push::AlreadyCancelled) => {}
         Err((job, closed)) => job.refuse(closed.into()),
     }
 }
 
-/// Acquires a permit, blocking this thread.
-pub(crate) fn acquire_blocking(semaphore: &Semaphore) {
+/// What is done for a job that has options, or whose pool has some for it.
+struct Special {
+    task: Arc<dyn RawTask>,
+    details: Details,
+    origin: Origin,
+    stamp: Stamp,
+    /// When the job was accepted.
+    at: Instant,
+}
+
+impl Special {
+    #[cold]
+    fn new(pool: &PoolInner, job: &Job, options: &JobOptions, order: u32) -> Self {
+        let options = options.submitted_now(pool);
+        let at = Instant::now();
+        let observer = pool.observer().filter(|observer| observer.samples(order));
+        let (stamp, id) = match observer {
+            Some(observer) => (Stamp::at(at), observer.next_id()),
+            None => (Stamp::NONE, 0),
+        };
+        let task = job.task().expect("the job was not queued before");
+        let origin = task.state(|state| state.origin());
+        Self {
+            task,
+            details: Details {
+                id,
+                label: options.label,
+                task: options.task,
+                deadline: options.deadline,
+            },
+            origin,
+            stamp,
+            at,
+        }
+    }
+
+    /// Before the job is visible in the queue. Returns false if it was cancelled before that.
+    fn prepare(&self, job: &Job) -> bool {
+        job.prepare(self.details.clone(), self.stamp)
+    }
+
+    /// The job is in the queue, or was there. No lock is held.
+    #[cold]
+    fn queued(self, pool: &PoolInner) {
+        if let (true, Some(observer)) = (self.stamp.is_some(), pool.observer()) {
+            let info = JobInfo {
+                id: self.details.id,
+                label: self.details.label,
+                origin: self.origin,
+            };
+            observer.accepted(&info, self.at);
+        }
+        if let Some(deadline) = self.details.deadline {
+            expiry::expire_at(&self.task, deadline);
+        }
+    }
+}
+
+/// Acquires a permit, blocking this thread until the deadline. Returns false if that has passed.
+#[must_use]
+pub(crate) fn acquire_blocking(semaphore: &Semaphore, deadline: Option<Instant>) -> bool {
     if semaphore.try_acquire() {
-        return;
+        return true;
     }
     let parker = Parker::new();
     let mut ticket = None;
@@ -110,8 +210,15 @@ pub(crate) fn acquire_blocking(semaphore: &Semaphore) {
         .poll_acquire(&mut ticket, parker.waker())
         .is_pending()
     {
-        parker.park(None);
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if let Some(waker) = ticket.and_then(|ticket| semaphore.cancel(ticket)) {
+                wake(waker);
+            }
+            return false;
+        }
+        parker.park(deadline);
     }
+    true
 }
 
 /// A submitter that acquires a permit without blocking. Dropping it gives up its position.
@@ -175,6 +282,57 @@ impl Drop for Acquire {
     }
 }
 
+/// An [`Acquire`] that ends at the deadline of its job.
+pub(crate) struct AcquireInTime {
+    acquire: Acquire,
+    options: JobOptions,
+    /// Wakes the task at the deadline, while it waits.
+    deadline: Option<Deadline>,
+}
+
+impl AcquireInTime {
+    pub(crate) fn new(acquire: Acquire, options: &JobOptions) -> Self {
+        Self {
+            options: options.submitted_now(&acquire.submitter.pool),
+            acquire,
+            deadline: None,
+        }
+    }
+
+    pub(crate) fn options(&self) -> &JobOptions {
+        &self.options
+    }
+
+    /// Acquires a permit, as [`Acquire::poll`] does. At the deadline it returns the error of the job, which
+    /// counts as rejected.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+        if self.options.is_late() {
+            return Poll::Ready(Err(self.expire()));
+        }
+        if self.acquire.poll(context).is_ready() {
+            self.deadline = None;
+            return Poll::Ready(Ok(()));
+        }
+        let Some(at) = self.options.deadline else {
+            return Poll::Pending;
+        };
+        let deadline = self.deadline.get_or_insert_with(|| Deadline::at(at));
+        ready!(deadline.poll(context));
+        // Without a timer the wait would seem to be over. Then it lasts until there is room.
+        match self.options.is_late() {
+            true => Poll::Ready(Err(self.expire())),
+            false => Poll::Pending,
+        }
+    }
+
+    fn expire(&mut self) -> JoinError {
+        self.deadline = None;
+        self.acquire.cancel();
+        self.acquire.submitter.pool.counters().rejected();
+        JoinError::expired_job(self.options.task)
+    }
+}
+
 /// Queues jobs in a pool without borrowing the [`ThreadPool`](crate::ThreadPool), and without
 /// waiting for permits. It does not keep the pool open.
 #[derive(Clone)]
@@ -230,12 +388,25 @@ impl PoolSubmitter {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        enqueue(&self.pool, &self.refs, closure, origin, span)
+        self.enqueue_as(closure, Submission::plain(origin, span))
+    }
+
+    /// Queues a job that has options, with an acquired permit: see [`enqueue`].
+    pub(crate) fn enqueue_as<F, T>(
+        &self,
+        closure: F,
+        submission: Submission<'_>,
+    ) -> Result<JoinHandle<T>, (Closed, F)>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        enqueue(&self.pool, &self.refs, closure, submission)
     }
 
     /// Queues a job that was made for any executor, with an acquired permit: see [`enqueue_job`].
     pub(crate) fn enqueue_job(&self, job: Job) {
-        enqueue_job(&self.pool, &self.refs, job);
+        enqueue_job(&self.pool, &self.refs, job, &JobOptions::PLAIN);
     }
 }
 
@@ -247,7 +418,7 @@ impl PoolSubmitter {
 /// It does nothing until it is polled.
 #[must_use = "nothing is submitted unless it is awaited"]
 pub struct SubmitAsync<F, T> {
-    acquire: Acquire,
+    acquire: AcquireInTime,
     /// `None` once it was ready.
     closure: Option<F>,
     origin: Origin,
@@ -256,9 +427,9 @@ pub struct SubmitAsync<F, T> {
 }
 
 impl<F, T> SubmitAsync<F, T> {
-    pub(crate) fn new(acquire: Acquire, closure: F, origin: Origin) -> Self {
+    pub(crate) fn new(acquire: Acquire, closure: F, origin: Origin, options: &JobOptions) -> Self {
         Self {
-            acquire,
+            acquire: AcquireInTime::new(acquire, options),
             closure: Some(closure),
             origin,
             span: span::current(),
@@ -284,11 +455,20 @@ where
             this.closure.is_some(),
             "SubmitAsync was polled after it was ready"
         );
-        ready!(this.acquire.poll(context));
+        let acquired = ready!(this.acquire.poll(context));
         let closure = this.closure.take().expect("it was looked for above");
+        if let Err(expired) = acquired {
+            let expired = Box::new(expired.submitted_at(this.origin));
+            return Poll::Ready(Err(SubmitError::new(Refusal::Unable(expired), closure)));
+        }
+        let submission = Submission {
+            origin: this.origin,
+            span: this.span.take(),
+            options: this.acquire.options(),
+        };
         Poll::Ready(
-            (this.acquire.submitter)
-                .enqueue(closure, this.origin, this.span.take())
+            (this.acquire.acquire.submitter)
+                .enqueue_as(closure, submission)
                 .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure)),
         )
     }
@@ -306,7 +486,7 @@ where
 
 impl<F, T> fmt::Debug for SubmitAsync<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (&self.closure, self.acquire.is_waiting()) {
+        let state = match (&self.closure, self.acquire.acquire.is_waiting()) {
             (None, _) => "done",
             (Some(_), false) => "not waiting",
             (Some(_), true) => "waiting for room",

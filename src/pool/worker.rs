@@ -6,7 +6,9 @@ use crate::pool::metrics::current_shard;
 use crate::pool::queue::PopOrder;
 use crate::pool::registry::{WorkerSlot, join_all};
 use crate::pool::spawn::notify_work;
-use crate::task::context::{Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker};
+use crate::task::context::{
+    Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker, set_worker_index,
+};
 use crate::task::job::Job;
 use crate::util::fault::fault_or;
 use crate::util::spin::AdaptiveSpin;
@@ -37,6 +39,7 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     let index = slot.name_index;
     let name = &pool.config().thread_name_prefix;
     let guard = ExitGuard { pool, slot };
+    set_worker_index(index);
     set_phase(pool, WorkerPhase::Initializing);
     set_current_pool(Some(Arc::clone(pool)));
     emit(|| tracing::debug!(pool = %name, worker = index, "a worker starts"));

@@ -1,15 +1,15 @@
 //! A pool of worker processes as an executor of any task.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::call::CallInfo;
 use crate::call::executor::{TaskExecutor, TaskJob};
 use crate::error::{Closed, JoinError, Refusal, SubmitError};
-use crate::pool::enqueue_with;
-use crate::pool::expiry::{self, ExpiryGuard};
+use crate::pool::job::JobOptions;
+use crate::pool::{Submission, enqueue_with};
 use crate::process::pool::{ProcessPool, Target};
 use crate::task::cancel_handle::CancelHandle;
-use crate::task::cell::{JobClosure, RawTask, StartBy, catch};
+use crate::task::cell::{JobClosure, catch};
 use crate::task::context::current_task;
 use crate::task::join_handle::JoinHandle;
 use crate::task::state::Origin;
@@ -21,8 +21,12 @@ impl TaskExecutor for ProcessPool {
             job.fail(error);
             return;
         }
-        self.threads().acquire_permit();
-        if let Err((closed, job)) = self.forward(job) {
+        let options = self.options(&job);
+        if let Err(expired) = self.threads().acquire_permit(&options) {
+            job.fail(expired);
+            return;
+        }
+        if let Err((closed, job)) = self.forward(job, &options) {
             job.fail(closed.into());
         }
     }
@@ -34,7 +38,8 @@ impl TaskExecutor for ProcessPool {
         if let Err(refusal) = self.threads().try_acquire_permit() {
             return Err(SubmitError::new(refusal, job));
         }
-        let forwarded = self.forward(job);
+        let options = self.options(&job);
+        let forwarded = self.forward(job, &options);
         forwarded.map_err(|(closed, job)| SubmitError::new(Refusal::Closed(closed), job))
     }
 
@@ -44,8 +49,13 @@ impl TaskExecutor for ProcessPool {
 }
 
 impl ProcessPool {
+    /// Returns the options of a job of the pool that runs `job`, and is submitted now.
+    fn options(&self, job: &TaskJob) -> JobOptions {
+        (job.info().job_options()).submitted_now(&self.threads().inner())
+    }
+
     /// Queues a job of the pool that runs `job` and has its permit.
-    fn forward(&self, job: TaskJob) -> Result<(), (Closed, TaskJob)> {
+    fn forward(&self, job: TaskJob, options: &JobOptions) -> Result<(), (Closed, TaskJob)> {
         let (origin, span) = (job.location(), job.span());
         let submitter = self.submitter();
         let target = submitter.target();
@@ -55,32 +65,27 @@ impl ProcessPool {
         let hook = Arc::clone(&queued);
         job.on_cancel(move || hook.get().is_some_and(CancelHandle::cancel));
         let info = job.info().clone();
-        let expiry = info
-            .deadline
-            .map(|at| ExpiryGuard::new(at, JoinError::expired(info.name)));
-        let key = expiry.as_ref().map(ExpiryGuard::key);
         // Not only in the closure: if the pool does not run it, the job needs the reason.
         let slot = Slot::new(job);
         let forward = Forward {
             slot: slot.clone(),
             info,
             target,
-            expiry,
+        };
+        let submission = Submission {
+            origin,
+            span,
+            options,
         };
         let pool = self.threads().inner();
-        match enqueue_with(&pool, scheduler, forward, origin, span) {
+        match enqueue_with(&pool, scheduler, forward, submission) {
             Ok(task) => {
                 let _ = queued.set(CancelHandle::new(task.clone()));
-                let raw: Arc<dyn RawTask> = task.clone();
-                let raw: Weak<dyn RawTask> = Arc::downgrade(&raw);
                 JoinHandle::new(task as _).add_done_callback(move |outcome| {
                     if let (Some(job), Err(error)) = (slot.take(), outcome) {
                         job.fail(error.replicate());
                     }
                 });
-                if let Some(key) = key {
-                    expiry::queued(key, raw);
-                }
                 Ok(())
             }
             Err((closed, forward)) => {
@@ -113,8 +118,6 @@ struct Forward {
     slot: Slot,
     info: CallInfo,
     target: Target,
-    /// Ends the deadline of the call when the job starts or is cancelled.
-    expiry: Option<ExpiryGuard>,
 }
 
 impl JobClosure<()> for Forward {
@@ -122,21 +125,11 @@ impl JobClosure<()> for Forward {
         // A panic of the pool itself drops the task, which cancels it.
         catch(origin, move || self.run(origin)).and_then(|outcome| outcome)
     }
-
-    fn start_by(&self) -> Option<StartBy> {
-        self.info.start_by()
-    }
 }
 
 impl Forward {
     fn run(self, origin: Origin) -> Result<(), JoinError> {
-        let Self {
-            slot,
-            info,
-            target,
-            expiry,
-        } = self;
-        drop(expiry);
+        let Self { slot, info, target } = self;
         let job = slot.take().ok_or_else(JoinError::cancelled)?;
         // Before the job is running, so that each cancel of the running job kills it.
         if let Some(own) = current_task().map(CancelHandle::new) {

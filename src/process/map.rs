@@ -16,7 +16,8 @@ use crate::combine::map::{
     Apply, Handle, JobKind, Map, MapContext, MapUnordered, Place, Refused, Route, Submitter,
 };
 use crate::error::JoinError;
-use crate::pool::{PoolSubmitter, enqueue_with};
+use crate::pool::job::JobOptions;
+use crate::pool::{PoolSubmitter, Submission, enqueue_with};
 use crate::process::calls::Calls;
 use crate::process::pool::{CallSubmitter, ProcessPool, Target, decode, unencodable};
 use crate::task::cell::{JobClosure, catch};
@@ -174,7 +175,16 @@ impl Route<'static> for ProcessRoute {
             target,
             task: self.task,
         };
-        match enqueue_with(self.calls.pool(), scheduler, job, origin, span) {
+        let options = JobOptions {
+            task: Some(self.task),
+            ..JobOptions::PLAIN
+        };
+        let submission = Submission {
+            origin,
+            span,
+            options: &options,
+        };
+        match enqueue_with(self.calls.pool(), scheduler, job, submission) {
             Ok(task) => Ok(Handle::Plain(JoinHandle::new(task))),
             Err((closed, job)) => {
                 drop_catching("the destructor of a call's arguments", job);

@@ -23,16 +23,16 @@ use futures::future::FusedFuture;
 use crate::call::codec::{CodecError, Payload};
 use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::error::{BuildError, Failure, FailureCause, JoinError, Refusal, SubmitError};
-use crate::pool::expiry::{self, ExpiryGuard};
+use crate::pool::job::JobOptions;
 use crate::pool::{
-    Acquire, Metrics, PoolInner, PoolRef, Shutdown, ThreadPool, ThreadPoolBuilder, WaitIdle,
-    WorkerHooks,
+    AcquireInTime, Metrics, PoolInner, PoolRef, Shutdown, Submission, ThreadPool,
+    ThreadPoolBuilder, WaitIdle, WorkerHooks,
 };
 use crate::process::builder::{Config, ProcessPoolBuilder};
 use crate::process::calls::Calls;
 use crate::process::exchange::{Link, Outcome, Shared, Want};
 use crate::process::worker::{Activity, Control, Worker};
-use crate::task::cell::{JobClosure, RawTask, Scheduler, StartBy, TaskCell, catch};
+use crate::task::cell::{JobClosure, Scheduler, TaskCell, catch};
 use crate::task::context::current_pool;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
@@ -161,8 +161,17 @@ impl ProcessPool {
         if let Some(error) = self.forked() {
             return self.refused(call, error, origin);
         }
-        self.threads.acquire_permit();
-        let submitted = self.submitter().enqueue(call, origin, span);
+        let submitter = self.submitter();
+        let options = submitter.options(&call);
+        if let Err(expired) = self.threads.acquire_permit(&options) {
+            return self.refused(call, expired, origin);
+        }
+        let submission = Submission {
+            origin,
+            span,
+            options: &options,
+        };
+        let submitted = submitter.enqueue(call, submission);
         submitted.unwrap_or_else(|(error, call)| self.refused(call, error, origin))
     }
 
@@ -196,9 +205,13 @@ impl ProcessPool {
         if let Err(refusal) = self.threads.try_acquire_permit() {
             return Err(SubmitError::new(refusal, call));
         }
-        let submitted = self
-            .submitter()
-            .enqueue_or_closed(call, origin, span::current());
+        let submitter = self.submitter();
+        let submission = Submission {
+            origin,
+            span: span::current(),
+            options: &submitter.options(&call),
+        };
+        let submitted = submitter.enqueue_or_closed(call, submission);
         submitted.map_err(|(closed, call)| SubmitError::new(Refusal::Closed(closed), call))
     }
 
@@ -220,8 +233,9 @@ impl ProcessPool {
     /// The future panics if it is polled after completion.
     #[track_caller]
     pub fn submit_async<T: Task>(&self, call: Call<T>) -> SubmitCall<T> {
+        let options = call.info().job_options();
         SubmitCall {
-            acquire: self.threads.acquire(),
+            acquire: AcquireInTime::new(self.threads.acquire(), &options),
             submitter: self.submitter(),
             call: Some(call),
             origin: Location::caller(),
@@ -412,35 +426,27 @@ impl CallSubmitter {
     fn enqueue_or_closed<T: Task>(
         &self,
         call: Call<T>,
-        origin: Origin,
-        span: Option<Span>,
+        submission: Submission<'_>,
     ) -> Result<JoinHandle<T::Output>, (crate::error::Closed, Call<T>)> {
         let target = self.target();
         let scheduler = self.scheduler(&target);
-        let CallInfo { name, deadline, .. } = *call.info();
-        let expiry = deadline.map(|at| ExpiryGuard::new(at, JoinError::expired(name)));
-        let key = expiry.as_ref().map(ExpiryGuard::key);
-        let remote = Remote {
-            call,
-            target,
-            expiry,
-        };
-        let task = crate::pool::enqueue_with(&self.pool, scheduler, remote, origin, span)
+        let remote = Remote { call, target };
+        let task = crate::pool::enqueue_with(&self.pool, scheduler, remote, submission)
             .map_err(|(closed, remote)| (closed, remote.call))?;
-        if let Some(key) = key {
-            let task: Arc<dyn RawTask> = task.clone();
-            expiry::queued(key, Arc::downgrade(&task));
-        }
         Ok(JoinHandle::new(task))
+    }
+
+    /// Returns the options of the job of a call that is submitted now.
+    fn options<T: Task>(&self, call: &Call<T>) -> JobOptions {
+        call.info().job_options().submitted_now(&self.pool)
     }
 
     fn enqueue<T: Task>(
         &self,
         call: Call<T>,
-        origin: Origin,
-        span: Option<Span>,
+        submission: Submission<'_>,
     ) -> Result<JoinHandle<T::Output>, (JoinError, Call<T>)> {
-        let queued = self.enqueue_or_closed(call, origin, span);
+        let queued = self.enqueue_or_closed(call, submission);
         queued.map_err(|(closed, call)| (closed.into(), call))
     }
 
@@ -475,8 +481,6 @@ impl CallSubmitter {
 struct Remote<T: Task> {
     call: Call<T>,
     target: Target,
-    /// Ends the deadline of the call when the job starts or is cancelled.
-    expiry: Option<ExpiryGuard>,
 }
 
 /// What a job needs to reach a worker.
@@ -487,17 +491,8 @@ pub(crate) struct Target {
 }
 
 impl<T: Task> JobClosure<T::Output> for Remote<T> {
-    fn start_by(&self) -> Option<StartBy> {
-        self.call.info().start_by()
-    }
-
     fn call(self, origin: Origin) -> Result<T::Output, JoinError> {
-        let Self {
-            call,
-            target,
-            expiry,
-        } = self;
-        drop(expiry);
+        let Self { call, target } = self;
         // User code is contained in what this calls. A panic of the pool itself must be an error,
         // too.
         let run = catch(origin, move || {
@@ -707,7 +702,7 @@ impl WorkerHooks for Hooks {
 /// **Dropping it before it is ready submits nothing.** Its turn passes to the next submitter.
 #[must_use = "nothing is submitted unless it is awaited"]
 pub struct SubmitCall<T: Task> {
-    acquire: Acquire,
+    acquire: AcquireInTime,
     submitter: CallSubmitter,
     /// `None` once it was ready.
     call: Option<Call<T>>,
@@ -728,18 +723,21 @@ impl<T: Task> Future for SubmitCall<T> {
             this.call.is_some(),
             "SubmitCall was polled after it was ready"
         );
-        let forked = this.submitter.forked();
-        if forked.is_none() {
-            ready!(this.acquire.poll(context));
+        let mut refused = this.submitter.forked();
+        if refused.is_none() {
+            refused = ready!(this.acquire.poll(context)).err();
         }
         let call = this.call.take().expect("it was looked for above");
-        if let Some(error) = forked {
-            let reason = Refusal::Unable(Box::new(error));
+        if let Some(error) = refused {
+            let reason = Refusal::Unable(Box::new(error.submitted_at(this.origin)));
             return Poll::Ready(Err(SubmitError::new(reason, call)));
         }
-        let submitted = this
-            .submitter
-            .enqueue_or_closed(call, this.origin, this.span.take());
+        let submission = Submission {
+            origin: this.origin,
+            span: this.span.take(),
+            options: this.acquire.options(),
+        };
+        let submitted = this.submitter.enqueue_or_closed(call, submission);
         Poll::Ready(
             submitted.map_err(|(closed, call)| SubmitError::new(Refusal::Closed(closed), call)),
         )

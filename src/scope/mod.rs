@@ -32,7 +32,7 @@ use futures::future::FusedFuture;
 
 use crate::combine::map::{JobKind, Map, MapUnordered, Submitter};
 use crate::error::{Closed, JoinError};
-use crate::pool::{Acquire, PoolSubmitter, ThreadPool};
+use crate::pool::{Acquire, PoolSubmitter, Submission, ThreadPool};
 use crate::scope::erased::{ResultSlot, ScopeJobs, with_scope};
 use crate::scope::state::{DetachOnDrop, Failure, ScopeData};
 pub(crate) use crate::scope::state::{ItemFailures, RefusedJob};
@@ -170,7 +170,8 @@ impl<'scope> Scope<'scope, '_> {
         let origin = Location::caller();
         let number = self.data.next_number();
         let (erased, result) = self.jobs.erase(closure, number, origin);
-        let handle = (self.pool).submit_from(move || erased.run(), origin, span::current());
+        let submission = Submission::plain(origin, span::current());
+        let handle = (self.pool).submit_from(move || erased.run(), submission);
         self.data.track(&handle);
         let handle = DetachOnDrop::new(handle, Arc::clone(&self.data), number);
         ScopedJoinHandle { result, handle }

@@ -8,15 +8,16 @@ use std::borrow::Borrow;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
-#[cfg(feature = "task")]
-use std::time::Instant;
 
 use crate::error::JoinError;
+use crate::pool::expiry::ExpiryGuard;
+use crate::pool::observer::{JobInfo, Observation, Observer};
 use crate::task::context::{CancellingFrame, RunningFrame, ThreadId};
 use crate::task::span::{EnteredSpan, SUBSCRIBER, Span};
+use crate::task::stamp::{Resolved, Stamp};
 use crate::task::state::{Cancel, Lend, Origin, OutcomeKind, Stage, Start, State, Take};
 use crate::util::fault::fault_or;
-use crate::util::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering};
+use crate::util::sync::{Arc, Instant, Mutex, MutexGuard};
 use crate::util::unwind::{
     catch_panic, drop_catching, drop_waker, emit, panic_message, wake, wake_all,
 };
@@ -27,7 +28,9 @@ pub(crate) struct TaskCell<F, T, S> {
     /// Whether the outcome is visible. Set by the thread that ends the task, after it has released the
     /// lock. So a thread that spins until the end neither takes that lock, nor finds it taken then.
     /// Only a hint: what is true of the task is in its state.
-    resolved: AtomicBool,
+    ///
+    /// It also holds the stamp of a job that is observed.
+    resolved: Resolved,
     inner: Mutex<Inner<F, T>>,
 }
 
@@ -59,6 +62,27 @@ struct Extras<T> {
     draining: bool,
     /// The span that was current at `submit`. Only while the task is queued.
     span: Option<Span>,
+    details: Details,
+    /// Has the job refused at its deadline. Only while the task is queued.
+    expiry: Option<ExpiryGuard>,
+}
+
+/// What only some jobs have. It is written before the job is queued.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Details {
+    /// 0 unless events tell of the job.
+    pub(crate) id: u64,
+    pub(crate) label: Option<&'static str>,
+    /// The name of the task that the job calls, for the error of a job that expires.
+    pub(crate) task: Option<&'static str>,
+    /// The latest time at which the job can start.
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Details {
+    fn is_some(&self) -> bool {
+        self.id != 0 || self.label.is_some() || self.deadline.is_some()
+    }
 }
 
 impl<T> Default for Extras<T> {
@@ -67,6 +91,8 @@ impl<T> Default for Extras<T> {
             callbacks: Vec::new(),
             draining: false,
             span: None,
+            details: Details::default(),
+            expiry: None,
         }
     }
 }
@@ -106,8 +132,12 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
             .inspect(|inner| inner.on_closure_dropped(place));
     }
     /// The error is about to be visible. Called under the task's lock: only counts.
-    fn on_not_run(&self) {
-        self.inner().inspect(|inner| inner.on_not_run());
+    fn on_not_run(&self, kind: OutcomeKind) {
+        self.inner().inspect(|inner| inner.on_not_run(kind));
+    }
+    /// Returns what the pool observes its jobs with, if it does.
+    fn observer(&self) -> Option<&Observer> {
+        self.inner()?.observer()
     }
     /// The handle has cancelled the task: its error is visible, or its cancel request is set.
     /// Returns the answer for the handle. May run user code.
@@ -173,6 +203,13 @@ pub(crate) trait RawTask: Send + Sync {
     fn scheduler(&self) -> &dyn Scheduler;
     /// Calls `f` with the state, under the task's lock. See [`state_of`].
     fn with_state(&self, f: &mut dyn FnMut(&mut State));
+    /// Gives a queued task what only some jobs have. Returns false if it is no longer queued.
+    fn prepare(&self, details: Details, stamp: Stamp) -> bool;
+    /// Sets what ends the deadline of a task, made by `guard` under the task's lock. Does nothing if the
+    /// task is no longer queued.
+    fn set_expiry(&self, guard: &mut dyn FnMut() -> ExpiryGuard);
+    /// Returns the error of the task, should it expire.
+    fn expiry_error(&self) -> JoinError;
     /// Returns whether the end of the task can be seen without its lock. May be true a moment later
     /// than the state is.
     fn is_resolved(&self) -> bool;
@@ -253,7 +290,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         state.set_order(order);
         Self {
             scheduler,
-            resolved: AtomicBool::new(false),
+            resolved: Resolved::new(false),
             inner: Mutex::new(Inner {
                 state,
                 payload: Payload::Closure(closure),
@@ -271,7 +308,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
     pub(crate) fn refused(error: JoinError, origin: Origin, scheduler: S) -> Self {
         Self {
             scheduler,
-            resolved: AtomicBool::new(true),
+            resolved: Resolved::new(true),
             inner: Mutex::new(Inner {
                 state: State::refused(origin),
                 payload: Payload::Outcome(Err(error.submitted_at(origin))),
@@ -286,17 +323,16 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         let mut inner = self.inner.lock();
         inner.state.reclaim();
         let closure = inner.take_closure();
-        let span = inner.take_span();
+        let extras = inner.extras.take();
         drop(inner);
-        drop_span(span);
+        drop_span(extras.and_then(|extras| extras.span));
         closure
     }
 
     /// Releases the lock under which the task has ended.
     fn release(&self, ended: MutexGuard<'_, Inner<F, T>>) {
         drop(ended);
-        // Ordering: a thread that sees this finds the outcome.
-        self.resolved.store(true, Ordering::Release);
+        self.resolved.set();
     }
 
     /// Ends a task that ran, in this order: callbacks; an outcome without a handle is dropped;
@@ -304,7 +340,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
     pub(crate) fn resolve(&self, outcome: Result<T, JoinError>, runner: Runner) {
         let kind = OutcomeKind::of(&outcome);
         if fault_or!("a_task_seems_resolved_too_early": true; false) {
-            self.resolved.store(true, Ordering::Release);
+            self.resolved.set();
         }
         let mut inner = self.inner.lock();
         // Callbacks run outside the lock, and more may be added meanwhile.
@@ -392,8 +428,26 @@ impl<F, T> Inner<F, T> {
         }
     }
 
-    fn take_span(&mut self) -> Option<Span> {
-        self.extras.as_mut()?.span.take()
+    /// Takes what only a queued task has: its span, and what ends its deadline.
+    fn take_extras(&mut self) -> (Option<Span>, Option<ExpiryGuard>) {
+        match &mut self.extras {
+            Some(extras) => (extras.span.take(), extras.expiry.take()),
+            None => (None, None),
+        }
+    }
+
+    /// Returns the latest time at which the task can start, if there is one.
+    fn deadline(&self) -> Option<Instant> {
+        self.extras.as_ref()?.details.deadline
+    }
+
+    fn info(&self) -> JobInfo {
+        let details = self.extras.as_ref().map(|extras| &extras.details);
+        JobInfo {
+            id: details.map_or(0, |details| details.id),
+            label: details.and_then(|details| details.label),
+            origin: self.state.origin(),
+        }
     }
 
     /// Returns whether a thread runs the callbacks of the finished task, or is about to.
@@ -415,7 +469,9 @@ impl OutcomeKind {
             Self::Cancelled
         } else if error.is_panic() {
             Self::Panicked
-        } else if error.is_failure() && !error.is_expired() {
+        } else if error.is_expired() {
+            Self::Expired
+        } else if error.is_failure() {
             Self::Failed
         } else {
             Self::NotRun
@@ -439,28 +495,6 @@ fn drop_span(span: Option<Span>) {
 pub(crate) trait JobClosure<T>: Send + 'static {
     /// Runs the job, which was submitted at `origin`. Never unwinds.
     fn call(self, origin: Origin) -> Result<T, JoinError>;
-
-    /// Returns the latest time at which the job may start, if there is one. No user code.
-    #[cfg(feature = "task")]
-    fn start_by(&self) -> Option<StartBy> {
-        None
-    }
-}
-
-/// The latest time at which a job may start.
-#[cfg(feature = "task")]
-pub(crate) struct StartBy {
-    pub(crate) deadline: Instant,
-    /// The name of the task, for the error.
-    pub(crate) task: &'static str,
-}
-
-#[cfg(feature = "task")]
-impl StartBy {
-    /// Returns the error of the job, if it is too late for it.
-    pub(crate) fn expired(&self) -> Option<JoinError> {
-        (Instant::now() >= self.deadline).then(|| JoinError::expired(self.task))
-    }
 }
 
 impl<F, T> JobClosure<T> for F
@@ -499,19 +533,46 @@ where
         f(&mut self.inner.lock().state);
     }
 
+    fn prepare(&self, details: Details, stamp: Stamp) -> bool {
+        let mut inner = self.inner.lock();
+        let queued = inner.state.is_queued();
+        if queued {
+            if details.is_some() {
+                inner.extras.get_or_insert_default().details = details;
+            }
+            if stamp.is_some() {
+                self.resolved.set_stamp(stamp);
+            }
+        }
+        queued
+    }
+
+    fn set_expiry(&self, guard: &mut dyn FnMut() -> ExpiryGuard) {
+        let mut inner = self.inner.lock();
+        if inner.state.is_queued() {
+            inner.extras.get_or_insert_default().expiry = Some(guard());
+        }
+    }
+
+    fn expiry_error(&self) -> JoinError {
+        let inner = self.inner.lock();
+        let details = inner.extras.as_ref().map(|extras| &extras.details);
+        let task = details.and_then(|details| details.task);
+        drop(inner);
+        JoinError::expired_job(task)
+    }
+
     fn is_resolved(&self) -> bool {
-        // Ordering: pairs with the store in `release`.
-        self.resolved.load(Ordering::Acquire)
+        self.resolved.get()
     }
 
     fn run(self: Arc<Self>, runner: Runner) -> bool {
         let mut inner = self.inner.lock();
-        #[cfg(feature = "task")]
-        if let Some(start_by) = inner.start_by() {
+        if let Some(deadline) = inner.deadline() {
             // Asking for the time is a system call.
             drop(inner);
-            if let Some(error) = start_by.expired() {
-                return self.expire(&error, runner);
+            if Instant::now() >= deadline {
+                return self.expire(runner);
             }
             inner = self.inner.lock();
         }
@@ -519,19 +580,30 @@ where
             return false;
         }
         let closure = inner.take_closure().expect("a queued task has its closure");
-        let span = inner.take_span();
+        let (span, expiry) = inner.take_extras();
         let origin = inner.state.origin();
+        let stamp = self.resolved.stamp();
+        let observed = stamp.is_some().then(|| inner.info());
         // Invariant: a job is counted as started before it is visible as running.
         self.scheduler.on_start(runner);
         drop(inner);
+        // After the lock: it takes one itself.
+        drop(expiry);
         // After the lock: the permit may go to a submitter, whose waker is user code.
         self.scheduler.on_dequeue(runner);
 
         // Until the waker has returned: callbacks and wakers are part of the job, too.
         let frame = RunningFrame::enter(Arc::clone(&self) as _);
+        let observation = observed.and_then(|job| {
+            let observer = self.scheduler.observer()?;
+            Some(Observation::start(observer, job, stamp))
+        });
         let entered = EnteredSpan::enter(span);
         let outcome = closure.call(origin);
         drop(entered);
+        if let Some(observation) = observation {
+            observation.finish(OutcomeKind::of(&outcome));
+        }
         self.resolve(outcome, runner);
         drop(frame);
         true
@@ -547,28 +619,32 @@ where
             return cancel;
         }
         let closure = inner.take_closure();
-        let span = inner.take_span();
+        let (span, expiry) = inner.take_extras();
         // Invariant: from here on the job is counted as one that will not start, so no worker is
         // spawned for it.
         self.scheduler.on_cancelling();
         drop(inner);
+        drop(expiry);
         // A destructor of the captures may join other jobs, and so be part of a cycle.
         let _frame = CancellingFrame::enter();
         drop_catching("the destructor of a job's closure", closure);
         drop_span(span);
         self.scheduler.on_closure_dropped(JobPlace::InQueue);
+        self.observe_not_run();
         cancel
     }
 
     fn drop_closure(&self, place: JobPlace) {
         let mut inner = self.inner.lock();
         let closure = inner.take_closure();
-        let span = inner.take_span();
+        let (span, expiry) = inner.take_extras();
         drop(inner);
+        drop(expiry);
         let _frame = CancellingFrame::enter();
         drop_catching("the destructor of a job's closure", closure);
         drop_span(span);
         self.scheduler.on_closure_dropped(place);
+        self.observe_not_run();
     }
 
     fn publish_error(&self, error: JoinError) -> (Option<Waker>, bool) {
@@ -581,7 +657,7 @@ where
             extras.draining = true;
         }
         // Invariant: a job is counted before its error is visible.
-        self.scheduler.on_not_run();
+        self.scheduler.on_not_run(kind);
         let mut unwanted = None;
         if inner.state.has_join_interest() {
             inner.payload = Payload::Outcome(Err(error));
@@ -684,30 +760,34 @@ where
     }
 }
 
-#[cfg(feature = "task")]
-impl<F: JobClosure<T>, T> Inner<F, T> {
-    fn start_by(&self) -> Option<StartBy> {
-        match &self.payload {
-            Payload::Closure(closure) => closure.start_by(),
-            _ => None,
-        }
-    }
-}
-
-#[cfg(feature = "task")]
 impl<F, T, S> TaskCell<F, T, S>
 where
     F: JobClosure<T>,
     T: Send + 'static,
     S: Scheduler,
 {
-    /// Resolves the task with `error` instead of running it. Returns false if it was not queued.
-    fn expire(&self, error: &JoinError, runner: Runner) -> bool {
+    /// Resolves the task as expired instead of running it. Returns false if it was not queued.
+    #[cold]
+    fn expire(&self, runner: Runner) -> bool {
         let place = match runner {
             Runner::Executor => JobPlace::TakenOut,
             Runner::Waiter => JobPlace::InQueue,
         };
-        refuse_at(self, error, place)
+        refuse_at(self, &self.expiry_error(), place)
+    }
+
+    /// Tells the pool's observer that the task will not run: its closure is dropped, and its error is not
+    /// visible yet.
+    fn observe_not_run(&self) {
+        let stamp = self.resolved.stamp();
+        if stamp.is_some() {
+            let inner = self.inner.lock();
+            let (job, stage) = (inner.info(), inner.state.stage());
+            drop(inner);
+            if let (Some(observer), Stage::Cancelling(kind)) = (self.scheduler.observer(), stage) {
+                observer.not_run(&job, stamp, kind);
+            }
+        }
     }
 }
 
@@ -783,15 +863,9 @@ fn refuse_at(task: &dyn RawTask, error: &JoinError, place: JobPlace) -> bool {
     refused
 }
 
-/// Resolves a task that is still in its queue with `error`. Returns false if it was not queued.
-#[cfg(feature = "process")]
-pub(crate) fn expire(task: &dyn RawTask, error: &JoinError) -> bool {
-    let refused = mark_refused(task, error);
-    if refused {
-        task.drop_closure(JobPlace::InQueue);
-        publish(task, error);
-    }
-    refused
+/// Resolves a task that is still in its queue as expired. Returns false if it was not queued.
+pub(crate) fn expire(task: &dyn RawTask) -> bool {
+    refuse_at(task, &task.expiry_error(), JobPlace::InQueue)
 }
 
 /// The last phases of a cancel: the error becomes visible, the waiter is woken, the callbacks run.

@@ -78,6 +78,8 @@ struct Identity {
     /// 0 until it is asked for.
     thread: Cell<u32>,
     worker: Cell<Option<WorkerId>>,
+    /// The number in the default name of the worker's thread.
+    worker_index: Cell<usize>,
 }
 
 impl Identity {
@@ -85,6 +87,7 @@ impl Identity {
         Self {
             thread: Cell::new(0),
             worker: Cell::new(None),
+            worker_index: Cell::new(0),
         }
     }
 }
@@ -112,6 +115,15 @@ pub(crate) fn current_worker() -> Option<WorkerId> {
 
 pub(crate) fn set_current_worker(worker: WorkerId) {
     let _ = IDENTITY.try_with(|own| own.worker.set(Some(worker)));
+}
+
+/// Returns the number of this worker. 0 on a thread that is none.
+pub(crate) fn worker_index() -> usize {
+    (IDENTITY.try_with(|own| own.worker_index.get())).unwrap_or_default()
+}
+
+pub(crate) fn set_worker_index(index: usize) {
+    let _ = IDENTITY.try_with(|own| own.worker_index.set(index));
 }
 
 /// Returns the pool that this thread is a worker of, while it is in its loop or its initializer.

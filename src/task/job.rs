@@ -4,7 +4,8 @@ use std::fmt;
 use std::task::Waker;
 
 use crate::error::JoinError;
-use crate::task::cell::{RawTask, Runner, Scheduler, mark_refused, refuse};
+use crate::task::cell::{Details, RawTask, Runner, Scheduler, mark_refused, refuse};
+use crate::task::stamp::Stamp;
 use crate::util::sync::Arc;
 use crate::util::unwind::wake;
 
@@ -94,6 +95,17 @@ impl Job {
             }
             queued
         })
+    }
+
+    /// Gives the job what only some jobs have, before it is visible in a queue. Returns false if it is no
+    /// longer queued.
+    pub(crate) fn prepare(&self, details: Details, stamp: Stamp) -> bool {
+        (self.task.as_ref()).is_some_and(|task| task.prepare(details, stamp))
+    }
+
+    /// Returns the task, if the job was not run, refused or disarmed.
+    pub(crate) fn task(&self) -> Option<Arc<dyn RawTask>> {
+        self.task.clone()
     }
 
     /// Returns a function that wakes the waiter, for it to look at the job again.

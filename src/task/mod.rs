@@ -65,5 +65,6 @@ pub(crate) mod join_handle;
 mod model;
 pub(crate) mod promise;
 pub(crate) mod span;
+pub(crate) mod stamp;
 pub(crate) mod state;
 pub(crate) mod tagged;

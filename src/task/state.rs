@@ -71,8 +71,10 @@ pub(crate) enum OutcomeKind {
     Returned,
     Panicked,
     Cancelled,
-    /// It did not run, for another reason than a cancel: the pool was shut down or broken, or no
-    /// thread could be started.
+    /// It did not start before its deadline.
+    Expired,
+    /// It did not run, for another reason than these: the pool was shut down or broken, or no thread could
+    /// be started.
     NotRun,
     /// It has no result, for a reason that only tasks have: see [`FailureCause`].
     ///

@@ -63,6 +63,18 @@ pub(crate) fn wait_on_for<'a, T>(
     (guard, result.timed_out())
 }
 
+/// Converts a time into std's type, which users see.
+#[cfg(not(loom))]
+pub(crate) fn to_std(at: Instant) -> Instant {
+    at
+}
+
+/// Converts a time that a user gave.
+#[cfg(not(loom))]
+pub(crate) fn from_std(at: Instant) -> Instant {
+    at
+}
+
 /// Declares thread-locals.
 #[cfg(not(loom))]
 macro_rules! local {

@@ -51,6 +51,13 @@ impl Deadline {
         }
     }
 
+    pub(crate) fn at(instant: Instant) -> Self {
+        Self {
+            instant: Some(instant),
+            timer_id: None,
+        }
+    }
+
     pub(crate) fn instant(&self) -> Option<Instant> {
         self.instant
     }

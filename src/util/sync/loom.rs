@@ -98,6 +98,16 @@ pub(crate) mod thread {
     }
 }
 
+/// Converts a time into std's type, which users see. Models do not look at it.
+pub(crate) fn to_std(_: Instant) -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Converts a time that a user gave. A model gives none.
+pub(crate) fn from_std(_: std::time::Instant) -> Instant {
+    Instant::now()
+}
+
 /// A clock that only [`thread::park_timeout`] moves, for all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);

@@ -1,0 +1,91 @@
+//! What a pool tells of its jobs.
+
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use crate::task::state::OutcomeKind;
+
+/// What happened to a job: see [`ThreadPoolBuilder::on_job`](crate::ThreadPoolBuilder::on_job).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum JobEvent {
+    /// The pool has accepted the job.
+    #[non_exhaustive]
+    Submitted {
+        /// The number of the job, unique in its pool.
+        id: u64,
+        /// The label of the job.
+        label: Option<&'static str>,
+        /// Where the job was submitted.
+        location: &'static Location<'static>,
+        /// When the pool accepted the job.
+        at: Instant,
+    },
+    /// A worker has started the job.
+    #[non_exhaustive]
+    Started {
+        /// The number of the job.
+        id: u64,
+        /// The label of the job.
+        label: Option<&'static str>,
+        /// Where the job was submitted.
+        location: &'static Location<'static>,
+        /// When the job started.
+        at: Instant,
+        /// The number of the worker, which is in the default name of its thread.
+        worker: usize,
+        /// How long the job was queued.
+        queue_wait: Duration,
+    },
+    /// The job has ended, or will never start.
+    #[non_exhaustive]
+    Finished {
+        /// The number of the job.
+        id: u64,
+        /// The label of the job.
+        label: Option<&'static str>,
+        /// Where the job was submitted.
+        location: &'static Location<'static>,
+        /// When the job ended.
+        at: Instant,
+        /// The number of the worker. `None` if the job did not start.
+        worker: Option<usize>,
+        /// How long the job was queued.
+        queue_wait: Duration,
+        /// How long the closure ran. `None` if the job did not start.
+        run_time: Option<Duration>,
+        /// How the job ended.
+        outcome: JobOutcome,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum JobOutcome {
+    /// The closure returned.
+    Completed,
+    /// The closure panicked.
+    Panicked,
+    /// The job was cancelled before it started, or was killed by a cancel.
+    Cancelled,
+    /// The job did not start before its deadline.
+    Expired,
+    /// The job of a worker process has no result for another reason.
+    Failed,
+    /// The job did not start for another reason.
+    NotRun,
+}
+
+impl From<OutcomeKind> for JobOutcome {
+    fn from(kind: OutcomeKind) -> Self {
+        match kind {
+            OutcomeKind::Returned => Self::Completed,
+            OutcomeKind::Panicked => Self::Panicked,
+            OutcomeKind::Cancelled => Self::Cancelled,
+            OutcomeKind::Expired => Self::Expired,
+            OutcomeKind::Failed => Self::Failed,
+            OutcomeKind::NotRun => Self::NotRun,
+        }
+    }
+}
