@@ -316,12 +316,11 @@ impl JoinError {
         error
     }
 
-    #[cfg(feature = "task")]
     pub(crate) fn failed(failure: Failure) -> Self {
         Self(Kind::Failed(Box::new(failure)))
     }
 
-    /// Returns whether the job has no result for a reason that only tasks have.
+    /// Returns whether the job expired, or has no result for a reason that only tasks have.
     pub(crate) fn is_failure(&self) -> bool {
         self.failure().is_some()
     }
