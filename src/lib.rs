@@ -375,8 +375,8 @@ pub use executor::{Executor, InlineExecutor};
 pub use futurepool_macros::task;
 pub use park::block_on::block_on;
 pub use pool::{
-    GlobalPool, InitializerOutput, JobBuilder, JobEvent, JobOutcome, Metrics, Priority, Shutdown,
-    SubmitAsync, ThreadPool, ThreadPoolBuilder, WaitIdle, global, submit,
+    GlobalPool, Histogram, InitializerOutput, JobBuilder, JobEvent, JobOutcome, LabelMetrics, Metrics,
+    Priority, Shutdown, SubmitAsync, ThreadPool, ThreadPoolBuilder, WaitIdle, global, submit,
 };
 #[cfg(feature = "process")]
 pub use process::{ProcessPool, ProcessPoolBuilder};

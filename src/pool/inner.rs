@@ -171,8 +171,11 @@ impl PoolInner {
 
     pub(crate) fn metrics(&self) -> Metrics {
         let queued = self.semaphore.as_ref().map(Semaphore::queued);
-        self.counters
-            .read(self.registry.workers(), self.registry.starting(), queued)
+        let (workers, starting) = (self.registry.workers(), self.registry.starting());
+        let mut metrics = self.counters.read(workers, starting, queued);
+        // Read last, so it is no lower than what was read before.
+        metrics.peak_workers = self.registry.counts().1 as u64;
+        metrics
     }
 
     /// Returns how many workers would have something to do, if there were enough of them. Even a

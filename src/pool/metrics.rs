@@ -1,7 +1,10 @@
 //! What a pool counts.
 
+use std::collections::BTreeMap;
+
 use crossbeam_utils::CachePadded;
 
+use crate::pool::histogram::Histogram;
 use crate::task::context::ThreadId;
 use crate::util::fault::fault_or;
 use crate::util::sync::{AtomicBool, AtomicU64, Ordering, fence};
@@ -20,6 +23,8 @@ use crate::util::sync::{AtomicBool, AtomicU64, Ordering, fence};
 pub struct Metrics {
     /// Current number of worker threads, including threads that are starting.
     pub workers: u64,
+    /// The highest number of `workers` that there ever was.
+    pub peak_workers: u64,
     /// Workers without a job.
     pub idle: u64,
     /// Jobs that are accepted and have not started.
@@ -46,6 +51,48 @@ pub struct Metrics {
     pub rejected: u64,
     /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker process.
     pub spawn_failures: u64,
+    /// How long the jobs waited, from the moment when they were accepted until they started. Empty
+    /// unless the pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    pub queue_wait: Histogram,
+    /// How long the closures of the jobs ran, panics included. Empty unless the pool has
+    /// [`timings`](crate::ThreadPoolBuilder::timings).
+    pub run_time: Histogram,
+    by_label: BTreeMap<&'static str, LabelMetrics>,
+}
+
+impl Metrics {
+    /// Returns the metrics of the jobs with each label, in the order of the labels. Jobs without a
+    /// label are not among them.
+    ///
+    /// Empty unless the pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    #[must_use]
+    pub fn by_label(&self) -> &BTreeMap<&'static str, LabelMetrics> {
+        &self.by_label
+    }
+}
+
+/// The metrics of the jobs with the same label: see [`Metrics::by_label`].
+///
+/// The fields mean what those of [`Metrics`] mean.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LabelMetrics {
+    /// Jobs that the pool has accepted.
+    pub submitted: u64,
+    /// Jobs that returned.
+    pub completed: u64,
+    /// Jobs that panicked.
+    pub panicked: u64,
+    /// Accepted jobs that never ran, and running jobs that a cancel has killed.
+    pub cancelled: u64,
+    /// Jobs that had not started by their deadline. They count in `cancelled`, too.
+    pub expired: u64,
+    /// Jobs of worker processes that have no result for any other reason.
+    pub failed: u64,
+    /// How long the jobs waited, from the moment when they were accepted until they started.
+    pub queue_wait: Histogram,
+    /// How long the closures of the jobs ran.
+    pub run_time: Histogram,
 }
 
 /// Each thread counts in one of this many shards, so that threads seldom write the same cache line.
@@ -207,7 +254,8 @@ impl Counters {
     }
 
     /// Reads all counters. The caller knows the other figures: the workers, those of them that have
-    /// not reached their loop, and the queued jobs, if they are counted.
+    /// not reached their loop, and the queued jobs, if they are counted. What this knows nothing of is
+    /// left empty.
     ///
     /// A job may start or end between two of these reads. What is read late is then too large, so
     /// what can be bounded is.
@@ -240,6 +288,7 @@ impl Counters {
             failed,
             rejected: self.rejected.get(),
             spawn_failures: self.spawn_failures.get(),
+            ..Metrics::default()
         }
     }
 

@@ -19,6 +19,9 @@ mod builder;
 mod events;
 pub(crate) mod expiry;
 mod global;
+// Until a pool records.
+#[allow(dead_code)]
+mod histogram;
 mod idle;
 mod inner;
 pub(crate) mod job;
@@ -41,6 +44,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 pub use self::builder::{InitializerOutput, ThreadPoolBuilder};
 pub use self::events::{JobEvent, JobOutcome};
 pub use self::global::{GlobalPool, global, submit};
+pub use self::histogram::Histogram;
 pub(crate) use self::inner::PoolInner;
 #[cfg(feature = "process")]
 pub(crate) use self::inner::PoolRef;
@@ -48,7 +52,7 @@ use self::inner::PoolRefs;
 use self::job::JobOptions;
 pub(crate) use self::job::Submission;
 pub use self::job::{JobBuilder, Priority};
-pub use self::metrics::Metrics;
+pub use self::metrics::{LabelMetrics, Metrics};
 pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
 use self::spawn::prestart;
