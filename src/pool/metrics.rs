@@ -57,7 +57,7 @@ pub struct Metrics {
     /// How long the closures of the jobs ran, panics included. Empty unless the pool has
     /// [`timings`](crate::ThreadPoolBuilder::timings).
     pub run_time: Histogram,
-    by_label: BTreeMap<&'static str, LabelMetrics>,
+    pub(crate) by_label: BTreeMap<&'static str, LabelMetrics>,
 }
 
 impl Metrics {
@@ -167,7 +167,7 @@ impl Counter {
         }
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }

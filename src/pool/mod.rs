@@ -18,13 +18,14 @@ pub(crate) mod blocked;
 mod builder;
 mod events;
 pub(crate) mod expiry;
+#[cfg(feature = "metrics")]
+mod exported;
 mod global;
-// Until a pool records.
-#[allow(dead_code)]
 mod histogram;
 mod idle;
 mod inner;
 pub(crate) mod job;
+mod labels;
 mod metrics;
 #[cfg(all(test, loom))]
 mod model;
@@ -35,6 +36,9 @@ mod semaphore;
 mod shutdown;
 mod spawn;
 mod submit;
+// Until a pool records.
+#[allow(dead_code)]
+mod timings;
 mod wait_idle;
 mod worker;
 

@@ -1,0 +1,219 @@
+//! What a pool measures of its jobs: for each label the number of jobs by their end, and how long they
+//! waited and ran. Only a pool with [`timings`](crate::ThreadPoolBuilder::timings) has it.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+
+#[cfg(feature = "metrics")]
+use crate::pool::exported::ExportedLabel;
+use crate::pool::histogram::{AtomicHistogram, Histogram};
+use crate::pool::labels::Labels;
+use crate::pool::metrics::{Counter, LabelMetrics, SHARDS, current_shard};
+use crate::task::state::OutcomeKind;
+
+#[derive(Debug)]
+pub(crate) struct Timings {
+    /// The pool's name.
+    #[cfg(feature = "metrics")]
+    pool: String,
+    unlabelled: LabelTimings,
+    labels: Labels<LabelTimings>,
+}
+
+/// As in [`Counters`](crate::pool::metrics::Counters), each thread writes in one of a few shards. A
+/// label has only the shards that were written.
+#[derive(Debug, Default)]
+struct LabelTimings {
+    shards: [OnceLock<Box<CachePadded<Shard>>>; SHARDS],
+    #[cfg(feature = "metrics")]
+    exported: ExportedLabel,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    submitted: Counter,
+    completed: Counter,
+    panicked: Counter,
+    cancelled: Counter,
+    /// Counted in `cancelled`, too.
+    expired: Counter,
+    failed: Counter,
+    queue_wait: AtomicHistogram,
+    run_time: AtomicHistogram,
+}
+
+impl Timings {
+    /// Returns the timings of a pool, which has had no job.
+    pub(crate) fn new(pool: &str) -> Self {
+        #[cfg(not(feature = "metrics"))]
+        let _ = pool;
+        Self {
+            #[cfg(feature = "metrics")]
+            pool: pool.to_owned(),
+            unlabelled: LabelTimings::default(),
+            labels: Labels::default(),
+        }
+    }
+
+    /// A job was accepted.
+    pub(crate) fn submitted(&self, label: Option<&'static str>) {
+        self.label(label).shard().submitted.increment();
+    }
+
+    /// A job will not run. Its error is about to be visible. No lock may be held: this may run user
+    /// code.
+    pub(crate) fn not_run(&self, label: Option<&'static str>, kind: OutcomeKind) {
+        let timings = self.label(label);
+        timings.shard().ended(kind);
+        #[cfg(feature = "metrics")]
+        timings.exported.not_run(&self.pool, label, kind);
+    }
+
+    /// A job has run on this worker. Its outcome is about to be visible. No lock may be held: this may
+    /// run user code.
+    pub(crate) fn finished(
+        &self,
+        label: Option<&'static str>,
+        kind: OutcomeKind,
+        queue_wait: Duration,
+        run_time: Duration,
+    ) {
+        let timings = self.label(label);
+        let shard = timings.shard();
+        shard.queue_wait.record(queue_wait);
+        shard.run_time.record(run_time);
+        shard.ended(kind);
+        #[cfg(feature = "metrics")]
+        (timings.exported).finished(&self.pool, label, kind, queue_wait, run_time);
+    }
+
+    fn label(&self, label: Option<&'static str>) -> &LabelTimings {
+        label.map_or(&self.unlabelled, |label| self.labels.get(label))
+    }
+
+    /// Returns the histograms of all jobs, and the metrics of each label.
+    pub(crate) fn read(&self) -> (LabelMetrics, BTreeMap<&'static str, LabelMetrics>) {
+        let mut all = self.unlabelled.read();
+        let mut by_label = BTreeMap::new();
+        self.labels.for_each(|label, timings| {
+            let metrics = timings.read();
+            all.queue_wait.merge(&metrics.queue_wait);
+            all.run_time.merge(&metrics.run_time);
+            by_label.insert(label, metrics);
+        });
+        (all, by_label)
+    }
+}
+
+impl LabelTimings {
+    /// Returns the shard of this thread.
+    fn shard(&self) -> &Shard {
+        self.shards[current_shard()].get_or_init(Box::default)
+    }
+
+    fn read(&self) -> LabelMetrics {
+        let shards = || self.shards.iter().filter_map(OnceLock::get);
+        let sum = |counter: fn(&Shard) -> &Counter| {
+            shards().map(|shard| counter(shard).get()).sum::<u64>()
+        };
+        let histogram = |histogram: fn(&Shard) -> &AtomicHistogram| {
+            let mut sum = Histogram::default();
+            shards().for_each(|shard| histogram(shard).add_to(&mut sum));
+            sum
+        };
+        let completed = sum(|shard| &shard.completed);
+        let panicked = sum(|shard| &shard.panicked);
+        let cancelled = sum(|shard| &shard.cancelled);
+        let failed = sum(|shard| &shard.failed);
+        // A job can end before its submitter has counted it.
+        let submitted =
+            sum(|shard| &shard.submitted).max(completed + panicked + cancelled + failed);
+        LabelMetrics {
+            submitted,
+            completed,
+            panicked,
+            cancelled,
+            expired: sum(|shard| &shard.expired),
+            failed,
+            queue_wait: histogram(|shard| &shard.queue_wait),
+            run_time: histogram(|shard| &shard.run_time),
+        }
+    }
+}
+
+impl Shard {
+    fn ended(&self, kind: OutcomeKind) {
+        match kind {
+            OutcomeKind::Returned => self.completed.increment(),
+            OutcomeKind::Panicked => self.panicked.increment(),
+            OutcomeKind::Failed => self.failed.increment(),
+            OutcomeKind::Cancelled | OutcomeKind::NotRun => self.cancelled.increment(),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn jobs_are_counted_by_label_and_outcome() {
+        let timings = Timings::new("pool");
+        for kind in [
+            OutcomeKind::Returned,
+            OutcomeKind::Panicked,
+            OutcomeKind::Failed,
+            OutcomeKind::Cancelled,
+        ] {
+            timings.submitted(Some("a"));
+            timings.finished(Some("a"), kind, MILLI, 2 * MILLI);
+        }
+        timings.submitted(Some("a"));
+        timings.not_run(Some("a"), OutcomeKind::NotRun);
+        timings.finished(None, OutcomeKind::Returned, 3 * MILLI, 4 * MILLI);
+        let (all, by_label) = timings.read();
+        let a = &by_label["a"];
+        assert_eq!((a.submitted, a.completed, a.panicked), (5, 1, 1));
+        assert_eq!((a.cancelled, a.failed, a.expired), (2, 1, 0));
+        assert_eq!((a.queue_wait.count(), a.run_time.count()), (4, 4));
+        assert_eq!(
+            (a.queue_wait.sum(), a.run_time.sum()),
+            (4 * MILLI, 8 * MILLI)
+        );
+        assert_eq!(by_label.len(), 1, "jobs without a label are not among them");
+        assert_eq!((all.queue_wait.count(), all.run_time.count()), (5, 5));
+        assert_eq!(all.queue_wait.sum(), 7 * MILLI);
+        assert_eq!(all.run_time.max(), 4 * MILLI);
+    }
+
+    #[test]
+    fn a_job_that_ends_before_it_is_counted_as_submitted_is_counted() {
+        let timings = Timings::new("pool");
+        timings.finished(Some("a"), OutcomeKind::Returned, MILLI, MILLI);
+        assert_eq!(timings.read().1["a"].submitted, 1);
+        timings.submitted(Some("a"));
+        assert_eq!(timings.read().1["a"].submitted, 1);
+    }
+
+    #[test]
+    fn all_shards_are_read() {
+        let timings = Timings::new("pool");
+        thread::scope(|scope| {
+            for _ in 0..SHARDS {
+                let finished = || timings.finished(Some("a"), OutcomeKind::Returned, MILLI, MILLI);
+                scope.spawn(finished);
+            }
+        });
+        let (all, by_label) = timings.read();
+        let a = &by_label["a"];
+        assert_eq!((a.completed, a.run_time.count()), (8, 8));
+        assert_eq!(all.run_time, a.run_time);
+    }
+}
