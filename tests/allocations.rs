@@ -93,6 +93,20 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(wide < 1.05, "{wide} allocations a wide job");
     assert!(bytes <= BYTES + 1024.0, "{bytes} bytes a job of 1024");
 
+    // Measuring jobs costs neither an allocation nor a byte.
+    let timed = ThreadPool::builder()
+        .max_workers(2)
+        .timings(true)
+        .build()
+        .unwrap();
+    let (measured, bytes) = cost_of(|i| {
+        assert_eq!(timed.submit(move || i + 1).join().unwrap(), i + 1);
+    });
+    println!("submit and join with timings: {measured:.3} allocations, {bytes:.1} bytes a job");
+    assert!(measured < 1.05, "{measured} allocations a job with timings");
+    assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
+    assert_eq!(timed.metrics().run_time.count(), JOBS + 100);
+
     // Nor does `as_completed` allocate for a job that has finished when it first polls the handle.
     let handles: Vec<_> = (0..JOBS).map(|i| pool.submit(move || i)).collect();
     pool.wait_idle().join();

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::recorder::{Job, Process, Run};
+use futurepool::JobOutcome;
+
+use crate::recorder::{Job, Jobs, Process, Run};
 
 /// A worker. If it is a process, it is replaced now and then, and the lane goes on.
 #[derive(Default)]
@@ -17,7 +19,7 @@ pub(crate) struct Lane<'a> {
 
 /// A job in the lane of its worker.
 pub(crate) struct OnLane<'a> {
-    pub(crate) number: usize,
+    pub(crate) number: u64,
     pub(crate) job: &'a Job,
     pub(crate) run: &'a Run,
     /// How many jobs below it on the worker's stack wait for it.
@@ -42,11 +44,11 @@ impl Life<'_> {
     }
 }
 
-pub(crate) fn lanes<'a>(jobs: &'a [Job], processes: &'a [Process]) -> Vec<Lane<'a>> {
-    let mut lanes = BTreeMap::<&str, Lane<'a>>::new();
-    for (number, job) in (1..).zip(jobs) {
+pub(crate) fn lanes<'a>(jobs: &'a Jobs, processes: &'a [Process]) -> Vec<Lane<'a>> {
+    let mut lanes = BTreeMap::<usize, Lane<'a>>::new();
+    for (&number, job) in jobs {
         if let Some(run) = &job.run {
-            lanes.entry(&run.worker).or_default().jobs.push(OnLane {
+            lanes.entry(run.worker).or_default().jobs.push(OnLane {
                 number,
                 job,
                 run,
@@ -60,23 +62,15 @@ pub(crate) fn lanes<'a>(jobs: &'a [Job], processes: &'a [Process]) -> Vec<Lane<'
         for on_lane in &mut lane.jobs {
             ends.retain(|end| *end > on_lane.run.start);
             on_lane.depth = ends.len();
-            ends.push(on_lane.run.end);
+            ends.push(on_lane.job.ended);
         }
     }
     for process in processes {
-        let lane = lanes.entry(&process.worker).or_default();
-        lane.add(process);
+        lanes.entry(process.worker).or_default().add(process);
     }
-    // So that worker-2 comes before worker-10.
-    let mut lanes: Vec<_> = lanes.into_iter().collect();
-    lanes.sort_by_key(|(worker, _)| worker.len());
-    let named = lanes.into_iter().map(|(worker, lane)| {
-        // The threads of a pool of processes have the pool's name.
-        let number = worker.rsplit_once('-').map_or(worker, |(_, number)| number);
-        Lane {
-            name: format!("worker-{number}"),
-            ..lane
-        }
+    let named = lanes.into_iter().map(|(worker, lane)| Lane {
+        name: format!("worker-{worker}"),
+        ..lane
     });
     named.collect()
 }
@@ -84,17 +78,17 @@ pub(crate) fn lanes<'a>(jobs: &'a [Job], processes: &'a [Process]) -> Vec<Lane<'
 impl<'a> Lane<'a> {
     fn add(&mut self, process: &'a Process) {
         let own = |on_lane: &&OnLane<'_>| on_lane.run.pid == Some(process.pid);
-        let last_job = self.jobs.iter().rfind(own);
+        let last_job = self.jobs.iter().rfind(own).map(|on_lane| on_lane.job);
         let gone = process.gone.as_ref().map(|(at, _)| *at);
-        let last_end = last_job.map(|on_lane| on_lane.run.end);
+        let last_end = last_job.map(|job| job.ended);
         let before = self.processes.last().map(|life| life.end);
         let start = before.map_or(process.ready, |before| before.max(process.ready));
-        let outcome = last_job.map_or("", |on_lane| on_lane.job.get("outcome"));
+        let outcome = last_job.and_then(|job| job.outcome);
         self.processes.push(Life {
             process,
             start,
             end: start.max(gone.max(last_end).unwrap_or_default()),
-            was_killed: ["cancelled", "failed"].contains(&outcome),
+            was_killed: matches!(outcome, Some(JobOutcome::Cancelled | JobOutcome::Failed)),
         });
     }
 }

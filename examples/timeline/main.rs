@@ -9,16 +9,13 @@
 //! The trace is in Chrome's format: open it in <https://ui.perfetto.dev> or `chrome://tracing`. The
 //! other file is a picture for a browser.
 //!
-//! All data comes from `tracing`. A pool runs each job inside the span that was current at its
-//! submit. Each job here has its own span, so a subscriber sees:
-//!
-//! - when the span is created: the job is submitted;
-//! - when a worker enters the span: the job starts;
-//! - when the worker exits the span: the job ends.
+//! The data comes from the pool's [`on_job`](futurepool::ThreadPoolBuilder::on_job), which tells when
+//! a job is submitted, when a worker starts it, and when and how it ends. The label of a job is its
+//! colour.
 //!
 //! With `--processes` the jobs run in worker processes. Some of them are killed while they run, and
-//! some crash. The pool's events tell when a process is ready, and why it goes. An event that a job
-//! emits in its process comes out in this one, with the number of that process.
+//! some crash. The pool's `tracing` events tell when a process is ready, and why it goes. An event that
+//! a job emits in its process comes out in this one, with the number of that process.
 //!
 //! The example checks itself. The exit status is 1 if the recorded jobs differ from the pool's
 //! metrics, or if two jobs overlap on one worker. Wrong arguments are status 2. It prints panics
@@ -39,13 +36,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, thread};
 
-use futurepool::{JoinError, JoinHandle, Metrics, ReturnWhen, ThreadPool, wait};
-use tracing::Span;
-use tracing::field::Empty;
-use tracing::info_span;
+use futurepool::{JobOutcome, JoinHandle, Metrics, ReturnWhen, ThreadPool, wait};
 
 use crate::lanes::{Lane, OnLane};
-use crate::recorder::{Job, Recorder, TARGET};
+use crate::recorder::{Jobs, Recorder};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -128,13 +122,11 @@ impl Options {
 
 fn run(options: &Options) -> Result<(), Failure> {
     let recorder = Arc::new(Recorder::new());
-    tracing::subscriber::set_global_default(Arc::clone(&recorder))?;
-
     // All jobs and callbacks have finished then, so the metrics are final.
     let metrics = if options.processes {
-        in_processes(options.workers)?
+        in_processes(options.workers, &recorder)?
     } else {
-        in_threads(options.workers)?
+        in_threads(options.workers, &recorder)?
     };
     let (jobs, processes) = (recorder.jobs(), recorder.processes());
 
@@ -147,7 +139,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     fs::write(&options.trace, trace::trace(&jobs, &lanes))?;
     fs::write(&options.svg, picture::picture(&jobs, &lanes))?;
 
-    let end = jobs.iter().filter_map(|job| job.ended).max();
+    let end = jobs.values().map(|job| job.ended).max();
     let (count, workers) = (jobs.len(), lanes.len());
     let mut out = io::stdout().lock();
     let time = end.unwrap_or_default();
@@ -164,21 +156,23 @@ fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-fn in_threads(workers: usize) -> Result<Metrics, Failure> {
+fn in_threads(workers: usize, recorder: &Arc<Recorder>) -> Result<Metrics, Failure> {
+    let recorder = Arc::clone(recorder);
     let builder = ThreadPool::builder().max_workers(workers);
-    let pool = Arc::new(builder.thread_name_prefix("worker").build()?);
+    let builder = builder.on_job(move |event| recorder.on_job(event));
+    let pool = Arc::new(builder.build()?);
     mixed_load(&pool);
     pool.shutdown().join();
     Ok(pool.metrics())
 }
 
 #[cfg(feature = "process")]
-fn in_processes(workers: usize) -> Result<Metrics, Failure> {
-    processes::run(workers)
+fn in_processes(workers: usize, recorder: &Arc<Recorder>) -> Result<Metrics, Failure> {
+    processes::run(workers, recorder)
 }
 
 #[cfg(not(feature = "process"))]
-fn in_processes(_: usize) -> Result<Metrics, Failure> {
+fn in_processes(_: usize, _: &Arc<Recorder>) -> Result<Metrics, Failure> {
     Err(NO_PROCESSES.into())
 }
 
@@ -223,20 +217,10 @@ fn mixed_load(pool: &Arc<ThreadPool>) {
 
 fn submit(
     pool: &ThreadPool,
-    kind: &'static str,
+    label: &'static str,
     job: impl FnOnce() + Send + 'static,
 ) -> JoinHandle<()> {
-    in_span(kind, || pool.submit(job))
-}
-
-/// Submits a job in its own span. A callback records the outcome in that span.
-fn in_span(kind: &'static str, submit: impl FnOnce() -> JoinHandle<()>) -> JoinHandle<()> {
-    let span: Span = info_span!(target: TARGET, "job", kind, outcome = Empty);
-    let handle = span.in_scope(submit);
-    handle.add_done_callback(move |outcome| {
-        span.record("outcome", in_a_word(outcome));
-    });
-    handle
+    pool.job(job).label(label).submit()
 }
 
 /// Submits a job that waits for others. Its worker runs those that no other worker has taken.
@@ -254,41 +238,30 @@ fn work(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
 
-fn in_a_word(outcome: Result<&(), &JoinError>) -> &'static str {
-    match outcome {
-        Ok(()) => "completed",
-        Err(error) if error.is_panic() => "panicked",
-        Err(error) if error.is_cancelled() => "cancelled",
-        Err(error) if error.is_crashed() || error.is_time_limit() => "failed",
-        Err(_) => "refused",
-    }
-}
-
 // ---- the check ----------------------------------------------------------------------------------
 
 /// Checks that the recorded jobs match the metrics of the pool.
-fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
+fn check_totals(jobs: &Jobs, metrics: &Metrics) -> Result<(), Failure> {
     for (outcome, counted) in [
-        ("completed", metrics.completed),
-        ("panicked", metrics.panicked),
-        ("cancelled", metrics.cancelled),
-        ("failed", metrics.failed),
+        (JobOutcome::Completed, metrics.completed),
+        (JobOutcome::Panicked, metrics.panicked),
+        (JobOutcome::Cancelled, metrics.cancelled),
+        (JobOutcome::Failed, metrics.failed),
     ] {
-        let seen = jobs.iter().filter(|job| job.get("outcome") == outcome);
+        let seen = jobs.values().filter(|job| job.outcome == Some(outcome));
         let seen = seen.count() as u64;
         if seen != counted {
-            return Err(format!("{seen} {outcome} jobs were recorded, {counted} counted").into());
+            return Err(format!("{seen} {outcome:?} jobs were recorded, {counted} counted").into());
         }
     }
     let (seen, counted) = (jobs.len() as u64, metrics.submitted);
     if seen != counted {
         return Err(format!("{seen} jobs were recorded, {counted} counted").into());
     }
-    for (number, job) in (1..).zip(jobs) {
-        let in_order = match (&job.run, job.ended) {
-            (Some(run), Some(_)) => job.submitted <= run.start && run.start < run.end,
-            (None, Some(ended)) => job.get("outcome") == "cancelled" && job.submitted <= ended,
-            (_, None) => false,
+    for (number, job) in jobs {
+        let in_order = match &job.run {
+            Some(run) => job.submitted <= run.start && run.start < job.ended,
+            None => job.outcome == Some(JobOutcome::Cancelled) && job.submitted <= job.ended,
         };
         if !in_order {
             return Err(format!("job {number} is recorded as {job:?}").into());
@@ -302,13 +275,13 @@ fn check_totals(jobs: &[Job], metrics: &Metrics) -> Result<(), Failure> {
 fn check_lane(lane: &Lane<'_>) -> Result<(), Failure> {
     let mut stack = Vec::<&OnLane<'_>>::new();
     for next in &lane.jobs {
-        stack.retain(|below| below.run.end > next.run.start);
+        stack.retain(|below| below.job.ended > next.run.start);
         if let Some(below) = stack.last() {
             let (number, other) = (next.number, below.number);
-            if next.run.end > below.run.end {
+            if next.job.ended > below.job.ended {
                 return Err(format!("job {number} overlaps job {other}").into());
             }
-            if next.job.parent != Some(other - 1) {
+            if next.job.parent != Some(other) {
                 return Err(format!(
                     "job {number} runs inside job {other}, which is not its parent"
                 )
@@ -318,7 +291,7 @@ fn check_lane(lane: &Lane<'_>) -> Result<(), Failure> {
         stack.push(next);
         if let Some(pid) = next.run.pid {
             let mut processes = lane.processes.iter();
-            let is_own = |start, end| start <= next.run.start && next.run.end <= end;
+            let is_own = |start, end| start <= next.run.start && next.job.ended <= end;
             if !processes.any(|life| life.process.pid == pid && is_own(life.start, life.end)) {
                 let number = next.number;
                 return Err(

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::lanes::{Lane, OnLane};
-use crate::recorder::Job;
+use crate::recorder::{Job, Jobs};
 
-const KINDS: [(&str, &str); 9] = [
+const LABELS: [(&str, &str); 9] = [
     ("short", "#56b4e9"),
     ("long", "#0072b2"),
     ("waits for its parts", "#f0b429"),
@@ -30,13 +30,9 @@ const PROCESS_ROW: f64 = 13.0;
 const DIGIT: f64 = 5.6;
 
 /// Draws the lanes of the workers, below them the queued jobs, and a time axis.
-pub(crate) fn picture(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
-    let end = jobs
-        .iter()
-        .filter_map(|job| job.ended)
-        .max()
-        .unwrap_or_default();
-    let scale = Scale::new(end);
+pub(crate) fn picture(jobs: &Jobs, lanes: &[Lane<'_>]) -> String {
+    let end = jobs.values().map(|job| job.ended).max();
+    let scale = Scale::new(end.unwrap_or_default());
     let mut body = String::new();
 
     let mut y = 66.0;
@@ -53,7 +49,7 @@ pub(crate) fn picture(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
         } in &lane.jobs
         {
             let at = y + *depth as f64 * ROW;
-            scale.bar(&mut body, at, ROW - 1.0, (run.start, run.end), job);
+            scale.bar(&mut body, at, ROW - 1.0, (run.start, job.ended), job);
         }
         y += rows as f64 * ROW + 7.0;
     }
@@ -61,7 +57,7 @@ pub(crate) fn picture(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
     y += 12.0;
     text(&mut body, "name", LEFT - 10.0, y + 6.0, "queue");
     let mut ends = Vec::new();
-    for job in jobs {
+    for job in jobs.values() {
         // Takes the first row that is free at that time.
         let free = ends.iter().position(|end| *end <= job.submitted);
         let row = free.unwrap_or(ends.len());
@@ -92,7 +88,7 @@ pub(crate) fn picture(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
     )
 }
 
-fn head(jobs: &[Job], workers: usize, processes: usize) -> String {
+fn head(jobs: &Jobs, workers: usize, processes: usize) -> String {
     let mut head = String::new();
     let mut title = format!("{} jobs on {workers} workers", jobs.len());
     let mut note = "Thin bars: queued jobs. A bar below another: a job that the upper one runs while it waits.";
@@ -103,16 +99,16 @@ fn head(jobs: &[Job], workers: usize, processes: usize) -> String {
     text(&mut head, "head", 16.0, 24.0, &title);
     text(&mut head, "name", RIGHT, 24.0, note);
     let mut x = 16.0;
-    for (kind, colour) in KINDS {
-        if !jobs.iter().any(|job| job.get("kind") == kind) {
+    for (label, colour) in LABELS {
+        if !jobs.values().any(|job| job.label == label) {
             continue;
         }
         let _ = writeln!(
             head,
             r#"<rect x="{x:.1}" y="35" width="11" height="11" fill="{colour}"/>"#
         );
-        text(&mut head, "", x + 16.0, 45.0, kind);
-        x += 38.0 + 6.2 * kind.len() as f64;
+        text(&mut head, "", x + 16.0, 45.0, label);
+        x += 38.0 + 6.2 * label.len() as f64;
     }
     head
 }
@@ -150,11 +146,8 @@ impl Scale {
         let [from, to] = [from, to].map(|time| self.x(time.as_secs_f64() * 1e3));
         // Leaves a gap between adjacent bars, and keeps short bars visible.
         let width = (to - from - 0.8).max(0.5);
-        let kind = job.get("kind");
-        let colour = KINDS
-            .iter()
-            .find(|(name, _)| *name == kind)
-            .map_or("#000", |(_, colour)| *colour);
+        let colour = LABELS.iter().find(|(label, _)| *label == job.label);
+        let colour = colour.map_or("#000", |(_, colour)| *colour);
         let _ = writeln!(
             body,
             r#"<rect x="{from:.1}" y="{y}" width="{width:.1}" height="{height}" fill="{colour}"/>"#

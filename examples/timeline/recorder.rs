@@ -1,22 +1,16 @@
-//! A `tracing` subscriber that records the times of jobs, and of worker processes.
-//!
-//! Each job is a span, which is entered twice: around its submit, and then by a worker.
+//! What happened to each job, from the events of its pool; and to each worker process, from `tracing`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futurepool::{JobEvent, JobOutcome};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
-use tracing_core::span::Current;
-
-/// The target of the spans that are jobs.
-pub(crate) const TARGET: &str = "job";
 
 /// The target of the pool's events that tell when a worker process is ready, and why it goes.
 const LIFE: &str = "futurepool::process";
@@ -25,41 +19,130 @@ const LIFE: &str = "futurepool::process";
 const REMOTE: &str = "futurepool::worker";
 
 /// The record of a job. Times count from the creation of the recorder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Job {
-    metadata: &'static Metadata<'static>,
-    words: Words,
+    pub(crate) label: &'static str,
     /// The job that submitted this one.
-    pub(crate) parent: Option<usize>,
+    pub(crate) parent: Option<u64>,
     pub(crate) submitted: Duration,
-    submit_seen: bool,
+    /// `None` if it never ran.
     pub(crate) run: Option<Run>,
-    pub(crate) ended: Option<Duration>,
+    pub(crate) ended: Duration,
+    pub(crate) outcome: Option<JobOutcome>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
-    /// The name of the pool's thread.
-    pub(crate) worker: String,
+    /// The number of the worker.
+    pub(crate) worker: usize,
     /// The process that ran it, if it was not this one.
     pub(crate) pid: Option<u32>,
     pub(crate) start: Duration,
-    pub(crate) end: Duration,
 }
 
 /// The record of a worker process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// The name of the pool's thread that uses it.
-    pub(crate) worker: String,
+    /// The number of the worker that uses it.
+    pub(crate) worker: usize,
     pub(crate) ready: Duration,
     /// When it went, and why.
     pub(crate) gone: Option<(Duration, String)>,
 }
 
-/// The fields of a span or an event.
-#[derive(Clone, Debug, Default)]
+impl Job {
+    /// Returns when it left the queue.
+    pub(crate) fn unqueued(&self) -> Duration {
+        self.run.as_ref().map_or(self.ended, |run| run.start)
+    }
+}
+
+/// The jobs by their numbers.
+pub(crate) type Jobs = BTreeMap<u64, Job>;
+
+pub(crate) struct Recorder {
+    epoch: Instant,
+    jobs: Mutex<Jobs>,
+    processes: Mutex<Vec<Process>>,
+}
+
+thread_local! {
+    /// The jobs that this thread runs, each in a wait of the one before.
+    static RUNNING: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+fn running() -> Option<u64> {
+    RUNNING.with_borrow(|running| running.last().copied())
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self {
+            epoch: Instant::now(),
+            jobs: Mutex::default(),
+            processes: Mutex::default(),
+        }
+    }
+
+    /// The function that a pool calls: see [`futurepool::ThreadPoolBuilder::on_job`].
+    ///
+    /// A pool calls it on the thread that submits, runs or cancels the job.
+    pub(crate) fn on_job(&self, event: &JobEvent) {
+        let at = event.at().saturating_duration_since(self.epoch);
+        let mut jobs = lock(&self.jobs);
+        // That a job was submitted may be told after its start.
+        let job = jobs.entry(event.id()).or_default();
+        job.label = event.label().unwrap_or_default();
+        match event {
+            JobEvent::Submitted { .. } => {
+                job.submitted = at;
+                job.parent = running();
+            }
+            JobEvent::Started { id, worker, .. } => {
+                job.run = Some(Run {
+                    worker: *worker,
+                    pid: None, // until its first event
+                    start: at,
+                });
+                RUNNING.with_borrow_mut(|running| running.push(*id));
+            }
+            JobEvent::Finished {
+                worker, outcome, ..
+            } => {
+                job.ended = at;
+                job.outcome = Some(*outcome);
+                if worker.is_some() {
+                    RUNNING.with_borrow_mut(|running| running.pop());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn jobs(&self) -> Jobs {
+        lock(&self.jobs).clone()
+    }
+
+    /// Returns the processes in the order in which they were ready.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        lock(&self.processes).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the number of the worker that this thread is, from its name.
+fn worker_number() -> usize {
+    let thread = thread::current();
+    let number = thread.name().and_then(|name| name.rsplit_once('-'));
+    number.map_or(0, |(_, number)| number.parse().unwrap_or_default())
+}
+
+/// The fields of an event.
+#[derive(Default)]
 struct Words(BTreeMap<&'static str, String>);
 
 impl Visit for Words {
@@ -72,137 +155,10 @@ impl Visit for Words {
     }
 }
 
-impl Job {
-    /// Returns a field of its span, such as `kind`, or an empty string if it was not recorded.
-    pub(crate) fn get(&self, field: &str) -> &str {
-        self.words.0.get(field).map_or("", String::as_str)
-    }
-
-    /// Returns when it left the queue.
-    pub(crate) fn unqueued(&self) -> Duration {
-        let started = self.run.as_ref().map(|run| run.start);
-        started.or(self.ended).unwrap_or(self.submitted)
-    }
-}
-
-/// A `tracing` subscriber for the spans of jobs, and for events of worker processes. A span's id is the
-/// number of its job, from 1.
-pub(crate) struct Recorder {
-    epoch: Instant,
-    jobs: Mutex<Vec<Job>>,
-    processes: Mutex<Vec<Process>>,
-}
-
-thread_local! {
-    /// The spans that this thread has entered: the index of the job, and whether the thread runs
-    /// the job (or submits it).
-    static ENTERED: RefCell<Vec<(usize, bool)>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Recorder {
-    pub(crate) fn new() -> Self {
-        Self {
-            epoch: Instant::now(),
-            jobs: Mutex::default(),
-            processes: Mutex::default(),
-        }
-    }
-
-    pub(crate) fn jobs(&self) -> Vec<Job> {
-        self.lock().clone()
-    }
-
-    /// Returns the processes in the order in which they were ready.
-    pub(crate) fn processes(&self) -> Vec<Process> {
-        lock(&self.processes).clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
-        lock(&self.jobs)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn thread_name() -> String {
-    thread::current().name().unwrap_or("?").to_owned()
-}
-
-fn index_of(id: &Id) -> usize {
-    id.into_u64() as usize - 1
-}
-
+/// Receives what is told of worker processes, on the threads of the pool.
 impl Subscriber for Recorder {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let target = metadata.target();
-        if metadata.is_span() {
-            target == TARGET
-        } else {
-            [LIFE, REMOTE].contains(&target)
-        }
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut words = Words::default();
-        attributes.record(&mut words);
-        let mut jobs = self.lock();
-        jobs.push(Job {
-            metadata: attributes.metadata(),
-            words,
-            parent: ENTERED.with_borrow(|entered| entered.last().map(|(job, _)| *job)),
-            submitted: self.epoch.elapsed(),
-            submit_seen: false,
-            run: None,
-            ended: None,
-        });
-        Id::from_u64(jobs.len() as u64)
-    }
-
-    fn enter(&self, id: &Id) {
-        let index = index_of(id);
-        let job = &mut self.lock()[index];
-        // The first enter is around the submit, the second is in the worker.
-        let runs = mem::replace(&mut job.submit_seen, true);
-        if runs {
-            let start = self.epoch.elapsed();
-            job.run = Some(Run {
-                worker: thread_name(),
-                pid: None, // until its first event
-                start,
-                end: start, // until the exit
-            });
-        }
-        ENTERED.with_borrow_mut(|entered| entered.push((index, runs)));
-    }
-
-    fn exit(&self, _: &Id) {
-        let now = self.epoch.elapsed();
-        let left = ENTERED.with_borrow_mut(Vec::pop);
-        if let Some((index, true)) = left {
-            let job = &mut self.lock()[index];
-            job.ended = Some(now);
-            if let Some(run) = &mut job.run {
-                run.end = now;
-            }
-        }
-    }
-
-    fn record(&self, id: &Id, values: &Record<'_>) {
-        let job = &mut self.lock()[index_of(id)];
-        values.record(&mut job.words);
-        // For a job that never ran, this is the end.
-        job.ended.get_or_insert_with(|| self.epoch.elapsed());
-    }
-
-    /// Called by a submit, to capture the span.
-    fn current_span(&self) -> Current {
-        let current = ENTERED.with_borrow(|entered| entered.last().copied());
-        current.map_or_else(Current::none, |(index, _)| {
-            let id = Id::from_u64(index as u64 + 1);
-            Current::new(id, self.lock()[index].metadata)
-        })
+        metadata.is_event() && [LIFE, REMOTE].contains(&metadata.target())
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -214,13 +170,12 @@ impl Subscriber for Recorder {
             return;
         };
         if event.metadata().target() == REMOTE {
-            // The pool passes it on inside the span of the job.
-            if let Some((index, true)) = ENTERED.with_borrow(|entered| entered.last().copied()) {
-                if let Some(run) = &mut self.lock()[index].run {
-                    if run.pid.replace(pid).is_none() {
-                        // Until here it was on its way to the process, which may have been starting.
-                        run.start = now;
-                    }
+            let mut jobs = lock(&self.jobs);
+            let job = running().and_then(|job| jobs.get_mut(&job));
+            if let Some(run) = job.and_then(|job| job.run.as_mut()) {
+                if run.pid.replace(pid).is_none() {
+                    // Until here it was on its way to the process, which may have been starting.
+                    run.start = now;
                 }
             }
             return;
@@ -234,12 +189,18 @@ impl Subscriber for Recorder {
         } else {
             processes.push(Process {
                 pid,
-                worker: thread_name(),
+                worker: worker_number(),
                 ready: now,
                 gone: None,
             });
         }
     }
 
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+    fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 }

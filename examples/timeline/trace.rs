@@ -5,13 +5,13 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::lanes::Lane;
-use crate::recorder::Job;
+use crate::recorder::Jobs;
 
 /// Writes Chrome's trace event format: a list of events.
 ///
 /// An event has a phase (`ph`), a time (`ts`, in microseconds), a thread (`tid`) and a process
 /// (`pid`).
-pub(crate) fn trace(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
+pub(crate) fn trace(jobs: &Jobs, lanes: &[Lane<'_>]) -> String {
     let mut events = vec![
         named("process_name", 1, 0, "workers"),
         named("process_name", 2, 0, "queue"),
@@ -42,9 +42,12 @@ pub(crate) fn trace(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
             }
         }
     }
-    for (number, job) in (1..).zip(jobs) {
-        let (kind, outcome) = (json(job.get("kind")), json(job.get("outcome")));
-        let about = format!(r#""name":{kind},"args":{{"job":{number},"outcome":{outcome}}}"#);
+    for (&number, job) in jobs {
+        let outcome = job
+            .outcome
+            .map(|outcome| format!("{outcome:?}").to_lowercase());
+        let (label, outcome) = (json(job.label), json(&outcome.unwrap_or_default()));
+        let about = format!(r#""name":{label},"args":{{"job":{number},"outcome":{outcome}}}"#);
         // Queued jobs overlap, so each is a pair of "asynchronous" events with an id.
         let queued = format!(r#""cat":"queued","id":{number},"pid":2,"tid":0,{about}"#);
         let (submitted, unqueued) = (micros(job.submitted), micros(job.unqueued()));
@@ -52,7 +55,7 @@ pub(crate) fn trace(jobs: &[Job], lanes: &[Lane<'_>]) -> String {
         events.push(format!(r#"{{"ph":"e","ts":{unqueued},{queued}}}"#));
         // Runs on one worker nest or are disjoint, so each is a "complete" event of its thread.
         if let Some(run) = &job.run {
-            let (start, time) = (micros(run.start), micros(run.end - run.start));
+            let (start, time) = (micros(run.start), micros(job.ended - run.start));
             let tid = tid_of[&number];
             let run =
                 format!(r#""cat":"run","ts":{start},"dur":{time},"pid":1,"tid":{tid},{about}"#);

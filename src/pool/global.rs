@@ -203,4 +203,11 @@ impl GlobalPool {
     pub fn metrics(&self) -> Metrics {
         self.pool.metrics()
     }
+
+    /// Reports the workers and the queue of the pool through the facade of the crate `metrics`: see
+    /// [`ThreadPool::report_metrics`].
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        self.pool.report_metrics();
+    }
 }

@@ -688,6 +688,54 @@ impl ThreadPool {
     pub fn metrics(&self) -> Metrics {
         self.inner.metrics()
     }
+
+    /// Reports the workers and the queue of the pool through the facade of the crate
+    /// [`metrics`](https://docs.rs/metrics), to the recorder that the program has installed.
+    ///
+    /// Call it now and then, for example each time when the exporter is asked. A pool with
+    /// [`timings`](ThreadPoolBuilder::timings) reports its jobs by itself, at the end of each.
+    ///
+    /// | metric | kind | labels | meaning |
+    /// |---|---|---|---|
+    /// | `futurepool_jobs_total` | counter | `pool`, `label`, `outcome` | jobs that have ended |
+    /// | `futurepool_queue_wait_seconds` | histogram | `pool`, `label` | [`Metrics::queue_wait`] |
+    /// | `futurepool_run_time_seconds` | histogram | `pool`, `label` | [`Metrics::run_time`] |
+    /// | `futurepool_workers` | gauge | `pool` | [`Metrics::workers`] |
+    /// | `futurepool_idle_workers` | gauge | `pool` | [`Metrics::idle`] |
+    /// | `futurepool_queued_jobs` | gauge | `pool` | [`Metrics::queued`] |
+    /// | `futurepool_running_jobs` | gauge | `pool` | [`Metrics::running`] |
+    /// | `futurepool_submitted_jobs_total` | counter | `pool` | [`Metrics::submitted`] |
+    /// | `futurepool_rejected_jobs_total` | counter | `pool` | [`Metrics::rejected`] |
+    /// | `futurepool_spawn_failures_total` | counter | `pool` | [`Metrics::spawn_failures`] |
+    ///
+    /// The first three are reported without a call, and the others by this function. `pool` is the
+    /// [prefix](ThreadPoolBuilder::thread_name_prefix) of the thread names, so give each pool its own.
+    /// `label` is the label of the job, and empty for a job without one. `outcome` is `completed`,
+    /// `panicked`, `cancelled`, `expired`, `failed` or `not_run`: see [`JobOutcome`](crate::JobOutcome).
+    ///
+    /// A worker calls the recorder before the result of its job is visible, so the recorder should be
+    /// fast. A panic of the recorder is caught, and goes to `tracing`. Jobs that ended before the
+    /// recorder was installed are not reported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::builder()
+    ///     .thread_name_prefix("hash")
+    ///     .timings(true)
+    ///     .build()?;
+    /// // The program has installed its exporter.
+    /// pool.submit(|| 6 * 7).join()?;
+    /// pool.report_metrics();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "metrics")]
+    #[doc(alias = "prometheus")]
+    #[doc(alias = "exporter")]
+    pub fn report_metrics(&self) {
+        let pool = &self.inner.config().thread_name_prefix;
+        exported::report(pool, &self.metrics());
+    }
 }
 
 // Its state is changed under locks, which no panic of foreign code leaves half-way through a change.

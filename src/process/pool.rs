@@ -310,6 +310,13 @@ impl ProcessPool {
         self.threads.metrics()
     }
 
+    /// Reports the workers and the queue of the pool through the facade of the crate `metrics`: see
+    /// [`ThreadPool::report_metrics`].
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        self.threads.report_metrics();
+    }
+
     /// Returns what the worker processes are doing now, in the order of their start.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo> {

@@ -24,6 +24,8 @@ mod handle;
 mod iterator_vs_stream;
 mod map;
 mod map_bursts;
+#[cfg(feature = "metrics")]
+mod metrics_facade;
 mod nested;
 mod order;
 #[cfg(all(unix, feature = "process"))]
@@ -42,6 +44,7 @@ mod spans;
 mod spurious_unparks;
 #[cfg(feature = "task")]
 mod tasks;
+mod timings;
 #[cfg(feature = "tokio")]
 mod tokio_traps;
 mod unblock;

@@ -22,7 +22,7 @@ use futures::stream::Stream;
 
 type Workload = (&'static str, fn(u64));
 
-const WORKLOADS: [Workload; 8] = [
+const WORKLOADS: [Workload; 10] = [
     ("burst", burst),
     ("bounded", bounded),
     ("detached", detached),
@@ -31,6 +31,8 @@ const WORKLOADS: [Workload; 8] = [
     ("map", map),
     ("cancel", cancel),
     ("inline", inline),
+    ("timings", timings),
+    ("labels", labels),
 ];
 
 fn main() -> ExitCode {
@@ -134,6 +136,32 @@ fn detached(jobs: u64) {
     let gated = Gated::new();
     drop(gated.queue(jobs));
     gated.open();
+}
+
+/// As the burst, in a pool that measures its jobs.
+fn timings(jobs: u64) {
+    let gated = Gated::of(timed_pool());
+    let handles = gated.queue(jobs);
+    gated.open();
+    assert_eq!(join_all(handles), sum_below(jobs));
+}
+
+/// The same, with one of four labels for each job.
+fn labels(jobs: u64) {
+    const LABELS: [&str; 4] = ["resize", "hash", "GET /images/{id}", "POST /images"];
+    let gated = Gated::of(timed_pool());
+    let submit = |number| {
+        let job = gated.pool.job(move || number);
+        job.label(LABELS[number as usize % 4]).submit()
+    };
+    let handles = (0..jobs).map(submit).collect();
+    gated.open();
+    assert_eq!(join_all(handles), sum_below(jobs));
+}
+
+fn timed_pool() -> ThreadPool {
+    let builder = ThreadPool::builder().max_workers(1).timings(true);
+    builder.build().expect("the options are valid")
 }
 
 /// Jobs submit ten jobs each and join them, on the same worker.
