@@ -46,6 +46,7 @@ mod recycle;
 mod slow;
 #[cfg(target_os = "linux")]
 mod start;
+mod timings;
 
 use std::time::Duration;
 
