@@ -33,6 +33,7 @@ pub(crate) struct ExportedLabel {
     completed: Exported<Counter>,
     panicked: Exported<Counter>,
     cancelled: Exported<Counter>,
+    expired: Exported<Counter>,
     failed: Exported<Counter>,
     not_run: Exported<Counter>,
     queue_wait: Exported<Histogram>,
@@ -94,14 +95,15 @@ impl ExportedLabel {
         label: Option<&'a str>,
         kind: OutcomeKind,
     ) -> (&'a Exported<Counter>, impl FnOnce() -> Key + 'a) {
-        let (jobs, outcome) = match kind {
-            OutcomeKind::Returned => (&self.completed, "completed"),
-            OutcomeKind::Panicked => (&self.panicked, "panicked"),
-            OutcomeKind::Cancelled => (&self.cancelled, "cancelled"),
-            OutcomeKind::Failed => (&self.failed, "failed"),
-            OutcomeKind::NotRun => (&self.not_run, "not_run"),
+        let jobs = match kind {
+            OutcomeKind::Returned => &self.completed,
+            OutcomeKind::Panicked => &self.panicked,
+            OutcomeKind::Cancelled => &self.cancelled,
+            OutcomeKind::Expired => &self.expired,
+            OutcomeKind::Failed => &self.failed,
+            OutcomeKind::NotRun => &self.not_run,
         };
-        (jobs, move || key(JOBS, pool, label, Some(outcome)))
+        (jobs, move || key(JOBS, pool, label, Some(kind.as_str())))
     }
 }
 

@@ -175,6 +175,9 @@ impl PoolInner {
         let mut metrics = self.counters.read(workers, starting, queued);
         // Read last, so it is no lower than what was read before.
         metrics.peak_workers = self.registry.counts().1 as u64;
+        if let Some(timings) = self.observer().and_then(Observer::timings) {
+            timings.read(&mut metrics);
+        }
         metrics
     }
 

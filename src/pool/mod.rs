@@ -36,8 +36,6 @@ mod semaphore;
 mod shutdown;
 mod spawn;
 mod submit;
-// Until a pool records.
-#[allow(dead_code)]
 mod timings;
 mod wait_idle;
 mod worker;

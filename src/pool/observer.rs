@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use crate::pool::events::JobEvent;
+use crate::pool::timings::Timings;
 use crate::task::context::worker_index;
 use crate::task::stamp::Stamp;
 use crate::task::state::{Origin, OutcomeKind};
@@ -19,7 +20,7 @@ pub(crate) type OnJob = Box<dyn Fn(&JobEvent) + Send + Sync>;
 /// The part of a pool that observes its jobs.
 pub(crate) struct Observer {
     on_job: Option<OnJob>,
-    timings: bool,
+    timings: Option<Timings>,
     /// A job whose place in the order of submission has none of these bits is observed.
     mask: AtomicU32,
     last_id: AtomicU64,
@@ -36,8 +37,8 @@ pub(crate) struct JobInfo {
 
 impl Observer {
     /// Returns `None` if there is nothing to observe for.
-    pub(crate) fn new(on_job: Option<OnJob>, timings: bool) -> Option<Self> {
-        (on_job.is_some() || timings).then(|| Self {
+    pub(crate) fn new(on_job: Option<OnJob>, timings: Option<Timings>) -> Option<Self> {
+        (on_job.is_some() || timings.is_some()).then(|| Self {
             on_job,
             timings,
             mask: AtomicU32::new(0),
@@ -58,8 +59,16 @@ impl Observer {
         }
     }
 
+    /// Returns what the pool measures, if it measures its jobs.
+    pub(crate) fn timings(&self) -> Option<&Timings> {
+        self.timings.as_ref()
+    }
+
     /// The pool has accepted a job, which may have started, or ended, meanwhile.
     pub(crate) fn accepted(&self, job: &JobInfo, at: Instant) {
+        if let Some(timings) = &self.timings {
+            timings.submitted(job.label);
+        }
         self.tell(|| JobEvent::Submitted {
             id: job.id,
             label: job.label,
@@ -88,7 +97,13 @@ impl Observer {
         ran: Option<(usize, Duration)>,
         kind: OutcomeKind,
     ) {
-        let _ = self.timings;
+        if let Some(timings) = &self.timings {
+            match ran {
+                Some((_, run_time)) => timings.finished(job.label, kind, queue_wait, run_time),
+                None => timings.not_run(job.label, kind),
+            }
+            timings.tell(job.label, kind, queue_wait, ran);
+        }
         self.tell(|| JobEvent::Finished {
             id: job.id,
             label: job.label,
@@ -126,7 +141,7 @@ impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observer")
             .field("on_job", &self.on_job.is_some())
-            .field("timings", &self.timings)
+            .field("timings", &self.timings.is_some())
             .finish_non_exhaustive()
     }
 }

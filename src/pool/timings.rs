@@ -6,18 +6,19 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
+use tracing::field;
 
 #[cfg(feature = "metrics")]
 use crate::pool::exported::ExportedLabel;
 use crate::pool::histogram::{AtomicHistogram, Histogram};
 use crate::pool::labels::Labels;
-use crate::pool::metrics::{Counter, LabelMetrics, SHARDS, current_shard};
+use crate::pool::metrics::{Counter, LabelMetrics, Metrics, SHARDS, current_shard};
 use crate::task::state::OutcomeKind;
+use crate::util::unwind::emit;
 
 #[derive(Debug)]
 pub(crate) struct Timings {
     /// The pool's name.
-    #[cfg(feature = "metrics")]
     pool: String,
     unlabelled: LabelTimings,
     labels: Labels<LabelTimings>,
@@ -48,10 +49,7 @@ struct Shard {
 impl Timings {
     /// Returns the timings of a pool, which has had no job.
     pub(crate) fn new(pool: &str) -> Self {
-        #[cfg(not(feature = "metrics"))]
-        let _ = pool;
         Self {
-            #[cfg(feature = "metrics")]
             pool: pool.to_owned(),
             unlabelled: LabelTimings::default(),
             labels: Labels::default(),
@@ -94,17 +92,40 @@ impl Timings {
         label.map_or(&self.unlabelled, |label| self.labels.get(label))
     }
 
-    /// Returns the histograms of all jobs, and the metrics of each label.
-    pub(crate) fn read(&self) -> (LabelMetrics, BTreeMap<&'static str, LabelMetrics>) {
-        let mut all = self.unlabelled.read();
+    /// Emits an event for the end of a job. `ran`: the worker, and how long the closure ran. No lock
+    /// may be held: this may run user code.
+    pub(crate) fn tell(
+        &self,
+        label: Option<&'static str>,
+        kind: OutcomeKind,
+        queue_wait: Duration,
+        ran: Option<(usize, Duration)>,
+    ) {
+        emit(|| {
+            let (pool, outcome) = (&*self.pool, kind.as_str());
+            let (worker, run_time) = ran.unzip();
+            let run_time = run_time.map(field::debug);
+            tracing::trace!(
+                target: "futurepool::job",
+                pool, label, worker, ?queue_wait, run_time, outcome, "a job has ended: {outcome}"
+            );
+        });
+    }
+
+    /// Adds the measurements to `metrics`.
+    pub(crate) fn read(&self, metrics: &mut Metrics) {
+        let mut add = |label: &LabelMetrics| {
+            metrics.queue_wait.merge(&label.queue_wait);
+            metrics.run_time.merge(&label.run_time);
+        };
+        add(&self.unlabelled.read());
         let mut by_label = BTreeMap::new();
         self.labels.for_each(|label, timings| {
-            let metrics = timings.read();
-            all.queue_wait.merge(&metrics.queue_wait);
-            all.run_time.merge(&metrics.run_time);
-            by_label.insert(label, metrics);
+            let timings = timings.read();
+            add(&timings);
+            by_label.insert(label, timings);
         });
-        (all, by_label)
+        metrics.by_label = by_label;
     }
 }
 
@@ -151,6 +172,10 @@ impl Shard {
             OutcomeKind::Panicked => self.panicked.increment(),
             OutcomeKind::Failed => self.failed.increment(),
             OutcomeKind::Cancelled | OutcomeKind::NotRun => self.cancelled.increment(),
+            OutcomeKind::Expired => {
+                self.expired.increment();
+                self.cancelled.increment();
+            }
         }
     }
 }
@@ -162,6 +187,12 @@ mod tests {
     use super::*;
 
     const MILLI: Duration = Duration::from_millis(1);
+
+    fn read(timings: &Timings) -> Metrics {
+        let mut metrics = Metrics::default();
+        timings.read(&mut metrics);
+        metrics
+    }
 
     #[test]
     fn jobs_are_counted_by_label_and_outcome() {
@@ -175,19 +206,21 @@ mod tests {
             timings.submitted(Some("a"));
             timings.finished(Some("a"), kind, MILLI, 2 * MILLI);
         }
-        timings.submitted(Some("a"));
-        timings.not_run(Some("a"), OutcomeKind::NotRun);
+        for kind in [OutcomeKind::NotRun, OutcomeKind::Expired] {
+            timings.submitted(Some("a"));
+            timings.not_run(Some("a"), kind);
+        }
         timings.finished(None, OutcomeKind::Returned, 3 * MILLI, 4 * MILLI);
-        let (all, by_label) = timings.read();
-        let a = &by_label["a"];
-        assert_eq!((a.submitted, a.completed, a.panicked), (5, 1, 1));
-        assert_eq!((a.cancelled, a.failed, a.expired), (2, 1, 0));
+        let all = read(&timings);
+        assert_eq!(all.by_label.len(), 1, "jobs without a label are not there");
+        let a = &all.by_label["a"];
+        assert_eq!((a.submitted, a.completed, a.panicked), (6, 1, 1));
+        assert_eq!((a.cancelled, a.failed, a.expired), (3, 1, 1));
         assert_eq!((a.queue_wait.count(), a.run_time.count()), (4, 4));
         assert_eq!(
             (a.queue_wait.sum(), a.run_time.sum()),
             (4 * MILLI, 8 * MILLI)
         );
-        assert_eq!(by_label.len(), 1, "jobs without a label are not among them");
         assert_eq!((all.queue_wait.count(), all.run_time.count()), (5, 5));
         assert_eq!(all.queue_wait.sum(), 7 * MILLI);
         assert_eq!(all.run_time.max(), 4 * MILLI);
@@ -197,9 +230,9 @@ mod tests {
     fn a_job_that_ends_before_it_is_counted_as_submitted_is_counted() {
         let timings = Timings::new("pool");
         timings.finished(Some("a"), OutcomeKind::Returned, MILLI, MILLI);
-        assert_eq!(timings.read().1["a"].submitted, 1);
+        assert_eq!(read(&timings).by_label["a"].submitted, 1);
         timings.submitted(Some("a"));
-        assert_eq!(timings.read().1["a"].submitted, 1);
+        assert_eq!(read(&timings).by_label["a"].submitted, 1);
     }
 
     #[test]
@@ -211,8 +244,8 @@ mod tests {
                 scope.spawn(finished);
             }
         });
-        let (all, by_label) = timings.read();
-        let a = &by_label["a"];
+        let all = read(&timings);
+        let a = &all.by_label["a"];
         assert_eq!((a.completed, a.run_time.count()), (8, 8));
         assert_eq!(all.run_time, a.run_time);
     }

@@ -12,7 +12,7 @@ use std::task::Waker;
 use crate::error::JoinError;
 use crate::pool::expiry::ExpiryGuard;
 use crate::pool::observer::{JobInfo, Observation, Observer};
-use crate::task::context::{CancellingFrame, RunningFrame, ThreadId};
+use crate::task::context::{CancellingFrame, RunningFrame, ThreadId, current_task};
 use crate::task::span::{EnteredSpan, SUBSCRIBER, Span};
 use crate::task::stamp::{Resolved, Stamp};
 use crate::task::state::{Cancel, Lend, Origin, OutcomeKind, Stage, Start, State, Take};
@@ -210,6 +210,8 @@ pub(crate) trait RawTask: Send + Sync {
     fn set_expiry(&self, guard: &mut dyn FnMut() -> ExpiryGuard);
     /// Returns the error of the task, should it expire.
     fn expiry_error(&self) -> JoinError;
+    /// Returns the label of the task.
+    fn label(&self) -> Option<&'static str>;
     /// Returns whether the end of the task can be seen without its lock. May be true a moment later
     /// than the state is.
     fn is_resolved(&self) -> bool;
@@ -512,9 +514,13 @@ pub(crate) fn catch<T>(origin: Origin, closure: impl FnOnce() -> T) -> Result<T,
 }
 
 fn panicked(payload: Box<dyn std::any::Any + Send>, origin: Origin) -> JoinError {
+    // The job itself is still on the stack of this thread.
+    let label = current_task().and_then(|task| task.label());
     emit(|| {
         let panic = panic_message(&*payload).unwrap_or("(no text)");
-        tracing::error!(panic, job = %origin, "the job submitted at {origin} panicked: {panic}");
+        tracing::error!(
+            panic, label, job = %origin, "the job submitted at {origin} panicked: {panic}"
+        );
     });
     JoinError::panicked(payload, origin)
 }
@@ -560,6 +566,14 @@ where
         let task = details.and_then(|details| details.task);
         drop(inner);
         JoinError::expired_job(task)
+    }
+
+    fn label(&self) -> Option<&'static str> {
+        let inner = self.inner.lock();
+        inner
+            .extras
+            .as_ref()
+            .and_then(|extras| extras.details.label)
     }
 
     fn is_resolved(&self) -> bool {

@@ -82,6 +82,20 @@ pub(crate) enum OutcomeKind {
     Failed,
 }
 
+impl OutcomeKind {
+    /// Returns the word for it in events and in exported metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Returned => "completed",
+            Self::Panicked => "panicked",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::NotRun => "not_run",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What a registered waker wakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiter {

@@ -28,7 +28,10 @@ fn jobs_are_measured_by_their_task_or_by_their_label() {
     expected.sort_unstable();
     assert_eq!(labels, expected);
     let of = |label| &metrics.by_label()[label];
-    assert_eq!((of(sleep::NAME).submitted, of(sleep::NAME).completed), (2, 2));
+    assert_eq!(
+        (of(sleep::NAME).submitted, of(sleep::NAME).completed),
+        (2, 2)
+    );
     assert_eq!((of(panics::NAME).panicked, of(abort::NAME).failed), (1, 1));
     assert_eq!(of(abort::NAME).run_time.count(), 1);
     let nap = &of("nap").run_time;
@@ -66,7 +69,10 @@ fn a_job_that_is_killed_is_told_as_cancelled_on_its_worker() {
     // They come from two threads.
     let mut events = [next(), next()];
     events.sort_by_key(JobEvent::at);
-    assert!(matches!(events[0], JobEvent::Submitted { .. }), "{events:?}");
+    assert!(
+        matches!(events[0], JobEvent::Submitted { .. }),
+        "{events:?}"
+    );
     assert!(matches!(events[1], JobEvent::Started { .. }), "{events:?}");
     assert!(events.iter().all(|event| event.label() == Some("endless")));
     assert!(job.cancel());
