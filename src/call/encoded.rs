@@ -10,6 +10,7 @@ use crate::call::codec::{CodecError, Payload};
 use crate::call::executor::{JobCall, TaskJob};
 use crate::call::registry::{RunError, TaskEntry};
 use crate::error::JoinError;
+use crate::pool::Priority;
 use crate::task::cell::catch;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
@@ -74,6 +75,7 @@ impl EncodedCall {
             attempts: 1,
             time_limit: None,
             deadline: None,
+            priority: Priority::Normal,
             label: None,
         };
         Self {
@@ -94,6 +96,12 @@ impl EncodedCall {
     /// [`Call::deadline`](crate::Call::deadline).
     pub fn deadline(mut self, at: Instant) -> Self {
         self.info.deadline = Some(at);
+        self
+    }
+
+    /// Sets the priority of the job: see [`Call::priority`](crate::Call::priority).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.info.priority = priority;
         self
     }
 

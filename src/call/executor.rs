@@ -2,6 +2,7 @@
 //! has.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location;
 use std::time::{Duration, Instant};
@@ -640,10 +641,16 @@ impl<C: JobCall> JobClosure<C::Output> for RunCall<C> {
 impl CallInfo {
     /// Returns the options of a job that runs the call.
     pub(crate) fn job_options(&self) -> JobOptions {
+        let label = match &self.label {
+            Some(Cow::Borrowed(label)) => Some(*label),
+            // There could be another text for each call.
+            _ => None,
+        };
         JobOptions {
+            label,
             task: Some(self.name),
+            priority: self.priority,
             deadline: self.deadline,
-            ..JobOptions::PLAIN
         }
     }
 

@@ -31,6 +31,7 @@ use serde::de::DeserializeOwned;
 use serde::ser::Serialize;
 
 use self::codec::{CodecError, Payload};
+use crate::pool::Priority;
 
 /// A function that can run in any executor, in this process or in another one.
 ///
@@ -173,6 +174,7 @@ pub(crate) struct CallInfo {
     pub(crate) attempts: u32,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) deadline: Option<Instant>,
+    pub(crate) priority: Priority,
     pub(crate) label: Option<Cow<'static, str>>,
 }
 
@@ -201,6 +203,7 @@ impl<T: Task> Call<T> {
             attempts: if T::IDEMPOTENT { T::ATTEMPTS } else { 1 },
             time_limit: None,
             deadline: None,
+            priority: Priority::Normal,
             label: None,
         };
         Self { args, info }
@@ -228,7 +231,19 @@ impl<T: Task> Call<T> {
         self
     }
 
+    /// Sets the priority of the job that calls the function, in the queue of a pool of this crate.
+    ///
+    /// Other executors ignore it. See [`JobBuilder::priority`](crate::JobBuilder::priority).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.info.priority = priority;
+        self
+    }
+
     /// Sets a text that names this call, for example in the output of workers.
+    ///
+    /// If it is a `&'static str`, it is also the label of the job, in
+    /// [`Metrics::by_label`](crate::Metrics::by_label) and in events. Otherwise the job has the name of
+    /// the task there, since texts that differ for each call would be as many labels.
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.info.label = Some(label.into());
         self

@@ -59,6 +59,67 @@ pub enum JobEvent {
     },
 }
 
+impl JobEvent {
+    /// Returns the number of the job, unique in its pool. All events of the job have it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Submitted { id, .. } | Self::Started { id, .. } | Self::Finished { id, .. } => {
+                *id
+            }
+        }
+    }
+
+    /// Returns the [label](crate::JobBuilder::label) of the job.
+    #[must_use]
+    pub fn label(&self) -> Option<&'static str> {
+        match self {
+            Self::Submitted { label, .. }
+            | Self::Started { label, .. }
+            | Self::Finished { label, .. } => *label,
+        }
+    }
+
+    /// Returns where the job was submitted.
+    #[must_use]
+    pub fn location(&self) -> &'static Location<'static> {
+        match self {
+            Self::Submitted { location, .. }
+            | Self::Started { location, .. }
+            | Self::Finished { location, .. } => location,
+        }
+    }
+
+    /// Returns when it happened. Events of a job can arrive out of order, so sort them by this.
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        match self {
+            Self::Submitted { at, .. } | Self::Started { at, .. } | Self::Finished { at, .. } => {
+                *at
+            }
+        }
+    }
+
+    /// Returns the number of the worker. `None` if no worker has started the job.
+    #[must_use]
+    pub fn worker(&self) -> Option<usize> {
+        match self {
+            Self::Submitted { .. } => None,
+            Self::Started { worker, .. } => Some(*worker),
+            Self::Finished { worker, .. } => *worker,
+        }
+    }
+
+    /// Returns how the job ended. `None` if it has not.
+    #[must_use]
+    pub fn outcome(&self) -> Option<JobOutcome> {
+        match self {
+            Self::Submitted { .. } | Self::Started { .. } => None,
+            Self::Finished { outcome, .. } => Some(*outcome),
+        }
+    }
+}
+
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

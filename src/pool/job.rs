@@ -50,13 +50,19 @@ impl JobOptions {
     }
 
     /// Returns the options of a job that is submitted to `pool` now: it has the pool's
-    /// [timeout](crate::ThreadPoolBuilder::queue_timeout), too.
+    /// [timeout](crate::ThreadPoolBuilder::queue_timeout), too. If the pool observes its jobs, a call
+    /// without a label has the name of its task.
     pub(crate) fn submitted_now(&self, pool: &PoolInner) -> Self {
+        let name = self.task.filter(|_| pool.observer().is_some());
         let deadline = match pool.queue_timeout() {
             None => self.deadline,
             Some(timeout) => earliest(self.deadline, Instant::now().checked_add(timeout)),
         };
-        Self { deadline, ..*self }
+        Self {
+            label: self.label.or(name),
+            deadline,
+            ..*self
+        }
     }
 
     /// Returns whether it is too late for the job to start.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::call::codec::{CodecError, Payload, contained};
 use crate::call::{Call, CallInfo, Task, decode_output};
 use crate::error::BuildError;
-use crate::pool::{InitializerOutput, ThreadPool};
+use crate::pool::observer::OnJob;
+use crate::pool::{InitializerOutput, JobEvent, ThreadPool};
 use crate::process::init::{self, Entry};
 use crate::process::line::OutputLine;
 use crate::process::pool::ProcessPool;
@@ -50,6 +51,8 @@ pub struct ProcessPoolBuilder {
     keep_alive: Option<Duration>,
     queue_capacity: Option<usize>,
     program: Option<PathBuf>,
+    timings: bool,
+    on_job: Option<OnJob>,
     initializer: Option<Result<Initializer, String>>,
     config: Config,
 }
@@ -185,6 +188,8 @@ impl ProcessPoolBuilder {
             prestart: 0,
             keep_alive: None,
             queue_capacity: None,
+            timings: false,
+            on_job: None,
             program: None,
             initializer: None,
             config: Config {
@@ -239,6 +244,26 @@ impl ProcessPoolBuilder {
     /// See [`ThreadPoolBuilder::queue_capacity`](crate::ThreadPoolBuilder::queue_capacity).
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = Some(jobs);
+        self
+    }
+
+    /// Sets whether the pool measures how long jobs wait and run. By default it does not.
+    ///
+    /// See [`ThreadPoolBuilder::timings`](crate::ThreadPoolBuilder::timings). The label of a job is the
+    /// [label](Call::label) of the call if that is a `&'static str`, and otherwise the name of the task.
+    /// The run time includes the way to the worker process and back, and the start of that process if
+    /// there is none. A map of calls counts by jobs, and a job can have many calls.
+    pub fn timings(mut self, timings: bool) -> Self {
+        self.timings = timings;
+        self
+    }
+
+    /// Calls `hook` with each event of a job: see
+    /// [`ThreadPoolBuilder::on_job`](crate::ThreadPoolBuilder::on_job).
+    ///
+    /// It runs in this process. Labels are those of [`timings`](Self::timings).
+    pub fn on_job(mut self, hook: impl Fn(&JobEvent) + Send + Sync + 'static) -> Self {
+        self.on_job = Some(Box::new(hook));
         self
     }
 
@@ -489,6 +514,10 @@ impl ProcessPoolBuilder {
         if let Some(timeout) = self.keep_alive {
             threads = threads.keep_alive(timeout);
         }
+        if let Some(hook) = self.on_job.take() {
+            threads = threads.on_job(hook);
+        }
+        threads = threads.timings(self.timings);
         ProcessPool::with_threads(threads, self.config, self.prestart)
     }
 
@@ -534,6 +563,8 @@ impl fmt::Debug for ProcessPoolBuilder {
             .field("max_workers", &self.max_workers)
             .field("queue_capacity", &self.queue_capacity)
             .field("keep_alive", &self.keep_alive)
+            .field("timings", &self.timings)
+            .field("on_job", &self.on_job.is_some())
             .field("config", &self.config)
             .finish_non_exhaustive()
     }

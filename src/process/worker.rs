@@ -697,6 +697,7 @@ mod tests {
             attempts: 1,
             time_limit: None,
             deadline: None,
+            priority: crate::pool::Priority::Normal,
             label: None,
         };
         let control = Arc::default();

@@ -272,7 +272,9 @@ fn a_pool_reports_its_workers_and_its_queue_when_asked_to() {
             assert_eq!(gauge("queued_jobs"), Some(2.0));
             assert_eq!(gauge("running_jobs"), Some(1.0));
             blocked.release();
-            queued.map(|job| job.join().unwrap());
+            for job in queued {
+                job.join().unwrap();
+            }
             pool.report_metrics();
             assert_eq!(gauge("queued_jobs"), Some(0.0));
             let submitted = "futurepool_submitted_jobs_total{pool=\"asked\"}";

@@ -65,7 +65,7 @@ fn a_job_that_is_killed_is_told_as_cancelled_on_its_worker() {
     let on_job = move |event: &JobEvent| tell.send(event.clone()).unwrap();
     let pool = quiet(1).on_job(on_job).build().unwrap();
     let job = pool.submit(never_ends::call().label("endless"));
-    let mut next = || told.recv_timeout(LONG).unwrap();
+    let next = || told.recv_timeout(LONG).unwrap();
     // They come from two threads.
     let mut events = [next(), next()];
     events.sort_by_key(JobEvent::at);
