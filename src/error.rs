@@ -1386,6 +1386,35 @@ impl From<BuildError> for io::Error {
     }
 }
 
+/// The error returned by [`ThreadPool::set_max_workers`](crate::ThreadPool::set_max_workers).
+///
+/// The pool finds its number of workers by itself, because it was built with `auto_size`. The `?`
+/// operator converts the error into an [`io::Error`] of the kind [`io::ErrorKind::InvalidInput`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResizeError(());
+
+impl ResizeError {
+    pub(crate) fn auto_sized() -> Self {
+        Self(())
+    }
+}
+
+impl fmt::Display for ResizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "set_max_workers: the pool was built with auto_size, and sets its number of workers itself",
+        )
+    }
+}
+
+impl Error for ResizeError {}
+
+impl From<ResizeError> for io::Error {
+    fn from(error: ResizeError) -> Self {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
 /// The error returned by [`GlobalPool::init`](crate::GlobalPool::init).
 ///
 /// The `?` operator converts it into an [`io::Error`]. Its kind is [`io::ErrorKind::AlreadyExists`],

@@ -367,7 +367,7 @@ pub use combine::first_ok::{FirstOk, first_ok, first_ok_results};
 pub use combine::handle::{WaitHandle, WaitResultHandle};
 pub use combine::map::{Map, MapIter, MapJoin, MapUnordered, MapUnorderedIter, MapUnorderedJoin};
 pub use combine::wait::{ReturnWhen, Wait, Waited, wait, wait_results};
-pub use error::{BuildError, InitError, JoinError, SubmitError, TimeoutError};
+pub use error::{BuildError, InitError, JoinError, ResizeError, SubmitError, TimeoutError};
 pub use executor::ext::ExecutorExt;
 pub use executor::{Executor, InlineExecutor};
 #[cfg(feature = "task")]

@@ -58,6 +58,14 @@
 //! A worker that exits (its `keep_alive` has elapsed) removes its slot, is no longer counted as a
 //! worker, and then reads the queue, too. If there is a job, it notifies, or spawns another worker:
 //! see `ExitGuard` in `worker.rs`.
+//!
+//! # Workers that are woken for another reason
+//!
+//! A change of the number of workers, or a broadcast, wakes workers without making them search
+//! ([`Idle::wake`]; `control.rs` argues why none sleeps through it). Such a worker is on its way: it
+//! checks the queue before it parks, or it exits. A notifier that finds no slot may have left its job to
+//! this worker. If the worker must run another job first, that job counts as demand before the queue is
+//! checked. If it exits, `ExitGuard` checks the queue.
 
 use std::mem;
 
@@ -101,7 +109,8 @@ pub(crate) struct SleepSlot {
 pub(crate) enum WakeReason {
     /// It was notified, and is the one that searches.
     Notified,
-    /// It woke up without being made the one that searches: a job was seen, or the pool was closed.
+    /// It woke up without being made the one that searches: a job was seen, the pool was closed, or
+    /// `control.rs` may have something for it.
     Retry,
     TimedOut,
 }
@@ -167,7 +176,8 @@ impl Idle {
     }
 
     /// Rule 3: parks until this worker is notified, or `until` has passed. `searching`: it was the
-    /// one that searches, and no longer is. `is_empty` checks the queue.
+    /// one that searches, and no longer is. `is_empty` checks the queue, and what `control.rs` has for
+    /// this worker.
     pub(crate) fn park(
         &self,
         slot: &Arc<SleepSlot>,
@@ -240,20 +250,42 @@ impl Idle {
         true
     }
 
+    /// Wakes up to `n` workers, those first that have been parked longest. None of them becomes the one
+    /// that searches: each looks for what `control.rs` has for it, and then checks the queue.
+    pub(crate) fn wake(&self, n: usize) {
+        let mut sleepers = self.sleepers.lock();
+        let n = n.min(sleepers.slots.len());
+        let slots = sleepers.slots.drain(..n).collect();
+        self.parked.fetch_sub(n, Ordering::SeqCst);
+        notify_all(&slots);
+        drop(sleepers);
+        fault_or!("a_change_wakes_nobody": (); unpark_all(&slots));
+    }
+
     /// Wakes all workers; none parks any longer.
     pub(crate) fn close(&self) {
         let mut sleepers = self.sleepers.lock();
         sleepers.closed = true;
         let slots = mem::take(&mut sleepers.slots);
         self.parked.store(0, Ordering::SeqCst);
-        for slot in &slots {
-            // Ordering: pairs with the load in `park`.
-            slot.notified.store(true, Ordering::Release);
-        }
+        notify_all(&slots);
         drop(sleepers);
-        for slot in &slots {
-            fault_or!("a_shutdown_wakes_nobody": (); slot.thread.unpark());
-        }
+        fault_or!("a_shutdown_wakes_nobody": (); unpark_all(&slots));
+    }
+}
+
+/// The caller has removed the slots from the list, and holds its lock.
+fn notify_all(slots: &Vec<Arc<SleepSlot>>) {
+    for slot in slots {
+        // Ordering: pairs with the load in `park`.
+        slot.notified.store(true, Ordering::Release);
+    }
+}
+
+/// Unparking is a system call, so no lock is held.
+fn unpark_all(slots: &Vec<Arc<SleepSlot>>) {
+    for slot in slots {
+        slot.thread.unpark();
     }
 }
 

@@ -14,12 +14,13 @@ use crossbeam_utils::CachePadded;
 use crate::error::{Cause, Closed, JoinError};
 use crate::pool::blocked::BlockedWorkers;
 use crate::pool::builder::Config;
+use crate::pool::control::Control;
 use crate::pool::idle::Idle;
 use crate::pool::job::Priority;
 use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
 use crate::pool::observer::Observer;
 use crate::pool::queue::{PopOrder, Push, Queue};
-use crate::pool::registry::Registry;
+use crate::pool::registry::{Registry, WorkerSlot};
 use crate::pool::semaphore::Semaphore;
 use crate::pool::spawn::notify_work;
 use crate::pool::wait_idle::IdleWaiters;
@@ -51,6 +52,8 @@ pub(crate) struct PoolInner {
     blocked: BlockedWorkers,
     registry: Registry,
     counters: Counters,
+    /// Each worker reads it for each job, and it is seldom written.
+    control: CachePadded<Control>,
     /// Each job reads it, and it is seldom written: so it has a cache line of its own.
     idle_waiters: CachePadded<IdleWaiters>,
     /// Set by `shutdown` and `shutdown_now`, of a broken pool too.
@@ -89,6 +92,7 @@ impl PoolInner {
             blocked: BlockedWorkers::default(),
             registry: Registry::new(max_workers),
             counters: Counters::default(),
+            control: CachePadded::default(),
             idle_waiters: CachePadded::default(),
             shut_down: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -137,6 +141,10 @@ impl PoolInner {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     pub(crate) fn idle_waiters(&self) -> &IdleWaiters {
@@ -344,16 +352,32 @@ impl PoolInner {
         marked.len()
     }
 
-    /// Takes all jobs out of the queue. From here on they cannot start; the caller
-    /// [refuses](refuse_marked) them.
+    /// A worker exits: no job comes into its mailbox any longer, and those that are there are resolved
+    /// with `error`.
+    pub(crate) fn close_mailbox(&self, slot: &WorkerSlot, error: &JoinError) {
+        self.registry.remove_member(slot.worker);
+        let jobs = slot.mailbox.drain();
+        let _frame = CancellingFrame::enter();
+        let marked: Vec<_> = jobs
+            .into_iter()
+            .filter_map(|job| job.mark_refused(error))
+            .collect();
+        refuse_marked(&marked, error);
+    }
+
+    /// Takes all jobs out of the queue, and out of the mailboxes. From here on they cannot start; the
+    /// caller [refuses](refuse_marked) them.
     fn mark_queued(&self, error: &JoinError) -> Vec<Arc<dyn RawTask>> {
+        // Broadcast jobs come first, since they are ahead of the queue.
+        let mut marked = self.mark_mail(error);
         let drained = self.queue.drain(|| self.counters.next_order());
         let len = drained.len();
         let mark = |job: Job| job.mark_refused(error);
-        let marked: Vec<_> = drained.into_iter().filter_map(mark).collect();
-        for _ in marked.len()..len {
+        let queued: Vec<_> = drained.into_iter().filter_map(mark).collect();
+        for _ in queued.len()..len {
             self.queue.remove_tombstone();
         }
+        marked.extend(queued);
         marked
     }
 

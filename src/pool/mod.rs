@@ -8,6 +8,7 @@
 //!      ├─► shutdown ─► registry ◄── spawn: when a worker is notified or spawned
 //!      │                              │
 //!      ├─► wait_idle: no job left      └─► blocked: when all workers wait
+//!      ├─► control: resizing, and jobs for each worker
 //!      └─► builder, global, metrics
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 pub(crate) mod blocked;
 mod builder;
+pub(crate) mod control;
 mod events;
 pub(crate) mod expiry;
 #[cfg(feature = "metrics")]
@@ -68,7 +70,7 @@ use self::submit::{acquire_blocking, enqueue, enqueue_job};
 pub use self::wait_idle::WaitIdle;
 #[cfg(feature = "process")]
 pub(crate) use self::worker::WorkerHooks;
-use crate::error::{JoinError, Refusal, SubmitError};
+use crate::error::{JoinError, Refusal, ResizeError, SubmitError};
 #[cfg(feature = "task")]
 use crate::task::cell::NoClosure;
 use crate::task::cell::{JobClosure, TaskCell};
@@ -657,6 +659,55 @@ impl ThreadPool {
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
         self.inner.is_shut_down()
+    }
+
+    /// Sets the maximum number of workers, while the pool runs.
+    ///
+    /// [`max_workers`](Self::max_workers) returns the new value at once. If there are more workers
+    /// than that, the surplus exits: idle workers at once, the others after the job that they run. They
+    /// run the [exit hook](ThreadPoolBuilder::on_exit) and the destructors of their thread-locals, as
+    /// every worker that exits. If a higher maximum allows more workers than there are, the workers that
+    /// the queued jobs need start before the call returns.
+    ///
+    /// A worker that waits inside of a job exits after that job. It runs the queued jobs that it waits
+    /// for, as before: see [Waits in a worker](Self#waits-in-a-worker). So a lower maximum does not
+    /// stop jobs that wait for each other with the waits of this crate. Jobs that wait for each other by
+    /// other means, such as channels, need a worker each.
+    ///
+    /// If several threads set the maximum at the same time, the last one counts. After a
+    /// [`shutdown`](Self::shutdown) the call has the same effect on the jobs that are still queued. On a
+    /// pool that is broken, or whose workers have exited, it changes nothing but the value.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ResizeError`](crate::ResizeError) if the pool was built with `auto_size`, and so
+    /// finds its number of workers by itself.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `max_workers` is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::new(8);
+    /// pool.set_max_workers(2)?;
+    /// assert_eq!(pool.max_workers(), 2);
+    /// # Ok::<(), futurepool::ResizeError>(())
+    /// ```
+    #[doc(alias = "resize")]
+    #[doc(alias = "set_num_threads")]
+    #[doc(alias = "setMaximumPoolSize")]
+    #[doc(alias = "setCorePoolSize")]
+    #[track_caller]
+    pub fn set_max_workers(&self, max_workers: usize) -> Result<(), ResizeError> {
+        assert!(
+            max_workers > 0,
+            "set_max_workers: a pool needs at least 1 worker, not 0"
+        );
+        self.inner.check_resizable()?;
+        self.inner.resize(max_workers);
+        Ok(())
     }
 
     /// Returns the maximum number of workers.

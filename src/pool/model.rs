@@ -10,6 +10,7 @@ use crate::error::Closed;
 use crate::executor::Executor;
 use crate::executor::ext::ExecutorExt;
 use crate::pool::builder::Config;
+use crate::pool::control::{Inbox, Mailbox};
 use crate::pool::inner::{PoolInner, PoolRefs};
 use crate::pool::job::Submission;
 use crate::pool::queue::{PopOrder, Queue};
@@ -44,7 +45,7 @@ fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
                 pool: pool_id,
                 phase,
             });
-            worker_loop(&pool);
+            worker_loop(&pool, Inbox::new(0, Mailbox::new()));
         })
     });
     (pool, refs, workers)

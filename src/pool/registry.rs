@@ -1,4 +1,7 @@
 //! The threads of a pool: how many there are, their names, and its termination.
+//!
+//! A worker is counted from [`Registry::reserve`] to [`Registry::exited`]. It is a *member* until it
+//! decides to exit, which may be a little earlier: see `control.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -6,6 +9,7 @@ use std::mem;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use crate::pool::control::Mailbox;
 use crate::util::id_map::IdMap;
 use crate::util::sync::thread::JoinHandle;
 use crate::util::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Instant, Mutex, Ordering, wait_on};
@@ -16,7 +20,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Registry {
-    max_workers: usize,
+    /// Written under the lock of `inner`.
+    max_workers: AtomicUsize,
     /// `Inner::workers`, to be read without the lock.
     workers: AtomicUsize,
     /// Those of the workers that have not reached their loop. Each counts itself out.
@@ -32,9 +37,11 @@ struct Inner {
     workers: usize,
     /// The highest value that `workers` ever had.
     peak: usize,
+    /// The workers that have not decided to exit, by their numbers.
+    members: BTreeMap<u64, Arc<Mailbox>>,
     /// Numbers of workers. Each is used once.
     next_worker: u64,
-    /// Numbers in names. The lowest free one is used first, so they stay below `max_workers`.
+    /// Numbers in names. The lowest free one is used first, so they stay below `peak`.
     next_name: usize,
     free_names: BinaryHeap<Reverse<usize>>,
     /// Threads by their worker's number.
@@ -83,11 +90,12 @@ pub(crate) struct WorkerThread {
 }
 
 /// A worker that is counted already; its thread must be spawned next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WorkerSlot {
     pub(crate) worker: u64,
     /// The number in the thread's name.
     pub(crate) name_index: usize,
+    pub(crate) mailbox: Arc<Mailbox>,
 }
 
 /// What follows from a failed spawn.
@@ -105,7 +113,7 @@ pub(crate) enum SpawnFailed {
 impl Registry {
     pub(crate) fn new(max_workers: usize) -> Self {
         Self {
-            max_workers,
+            max_workers: AtomicUsize::new(max_workers),
             workers: AtomicUsize::new(0),
             starting: AtomicUsize::new(0),
             inner: Mutex::default(),
@@ -114,7 +122,51 @@ impl Registry {
     }
 
     pub(crate) fn max_workers(&self) -> usize {
-        self.max_workers
+        // Ordering: a submitter has passed a fence since it wrote the queue: see `PoolInner::resize`.
+        self.max_workers.load(Ordering::SeqCst)
+    }
+
+    /// Sets the maximum. Returns how many workers must exit. `on_surplus` is called under the lock if
+    /// there are any.
+    pub(crate) fn set_max_workers(&self, max_workers: usize, on_surplus: impl FnOnce()) -> usize {
+        let inner = self.inner.lock();
+        self.max_workers.store(max_workers, Ordering::SeqCst);
+        let surplus = inner.members.len().saturating_sub(max_workers);
+        if surplus > 0 {
+            on_surplus();
+        }
+        surplus
+    }
+
+    /// Returns whether the worker must exit because there are too many. It is no longer a member then.
+    pub(crate) fn leave_if_surplus(&self, worker: u64) -> bool {
+        // Without the lock, as there are at least as many workers as members.
+        if self.workers() <= self.max_workers() {
+            return false;
+        }
+        let mut inner = self.inner.lock();
+        // Invariant: of several workers that look at the same time no more leave than must.
+        let is_surplus = inner.members.len() > self.max_workers();
+        is_surplus && inner.members.remove(&worker).is_some()
+    }
+
+    /// The worker has nothing to do, and is about to exit. Returns false if its mailbox has a job;
+    /// otherwise it is no longer a member.
+    pub(crate) fn leave(&self, worker: u64) -> bool {
+        let mut inner = self.inner.lock();
+        // Invariant: mailboxes of members are filled under this lock.
+        let has_mail = |mailbox: &Arc<Mailbox>| !mailbox.is_empty();
+        if inner.members.get(&worker).is_some_and(has_mail) {
+            return false;
+        }
+        inner.members.remove(&worker);
+        true
+    }
+
+    /// Calls `f` with the mailboxes of all members, in the order in which the workers were started. No
+    /// user code may run in `f`.
+    pub(crate) fn with_members<R>(&self, f: impl FnOnce(&BTreeMap<u64, Arc<Mailbox>>) -> R) -> R {
+        f(&self.inner.lock().members)
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -136,7 +188,7 @@ impl Registry {
 
     /// Returns from when on [`reserve`](Self::reserve) would allow a spawn; `None` if it would not.
     pub(crate) fn spawn_allowed_at(&self, demand: impl FnOnce() -> u64) -> Option<Instant> {
-        if self.workers() >= self.max_workers {
+        if self.workers() >= self.max_workers() {
             return None;
         }
         let now = Instant::now();
@@ -150,7 +202,7 @@ impl Registry {
         demand: impl FnOnce() -> u64,
     ) -> Option<Instant> {
         let workers = inner.workers;
-        if workers >= self.max_workers || demand() <= workers as u64 || inner.terminated {
+        if workers >= self.max_workers() || demand() <= workers as u64 || inner.terminated {
             return None;
         }
         let retry_at = inner.retry_at.filter(|_| workers > 0);
@@ -172,6 +224,8 @@ impl Registry {
         inner.next_worker += 1;
         let worker = inner.next_worker;
         inner.threads.insert(worker, ThreadState::Starting);
+        let mailbox = Mailbox::new();
+        inner.members.insert(worker, Arc::clone(&mailbox));
         let name = match inner.free_names.pop() {
             Some(Reverse(name)) => name,
             None => {
@@ -182,6 +236,7 @@ impl Registry {
         Some(WorkerSlot {
             worker,
             name_index: name,
+            mailbox,
         })
     }
 
@@ -206,6 +261,7 @@ impl Registry {
         self.set_workers(&mut inner, workers);
         self.starting.fetch_sub(1, Ordering::Release);
         inner.threads.remove(&slot.worker);
+        inner.members.remove(&slot.worker);
         inner.free_names.push(Reverse(slot.name_index));
         if workers == 0 {
             // The next submit tries at once.
@@ -238,7 +294,12 @@ impl Registry {
         self.starting.fetch_sub(1, Ordering::Release);
     }
 
-    /// A worker leaves its loop. Returns threads that left before it and whose thread-locals are
+    /// The worker exits, for whatever reason: its mailbox gets no more jobs.
+    pub(crate) fn remove_member(&self, worker: u64) {
+        self.inner.lock().members.remove(&worker);
+    }
+
+    /// A worker leaves its loop, and is no longer a member. Returns threads that left before it and whose thread-locals are
     /// dropped: the caller joins them, outside the lock.
     #[must_use]
     pub(crate) fn exited(&self, slot: &WorkerSlot) -> Vec<WorkerThread> {

@@ -43,6 +43,11 @@ pub(crate) fn notify_work(pool: &Arc<PoolInner>) {
     timer::run_due_retries();
 }
 
+/// Spawns as many workers as are allowed and have something to do.
+pub(crate) fn spawn_for_demand(pool: &Arc<PoolInner>) {
+    while spawn_worker(pool) {}
+}
+
 /// Spawns a worker if one more is allowed and has something to do. It runs the initializer, then checks
 /// the queue before it parks, so it needs no notification. Returns whether it spawned one.
 fn spawn_worker(pool: &Arc<PoolInner>) -> bool {
@@ -97,7 +102,7 @@ fn retry_spawn(pool: &Arc<PoolInner>) {
     match pool.registry().retry_is_due() {
         Some(later) => register_retry(pool, later),
         // Several jobs may have been left without a worker. A failure registers the next retry.
-        None => while spawn_worker(pool) {},
+        None => spawn_for_demand(pool),
     }
 }
 
@@ -110,7 +115,7 @@ fn spawn_thread(
     if let Some(size) = config.stack_size {
         builder = builder.stack_size(size);
     }
-    let WorkerSlot { worker, name_index } = slot;
+    let for_worker = slot.clone();
     let pool = Arc::clone(pool);
     let tls_dropped = Arc::new(AtomicBool::new(false));
     let flag = TlsDropFlag(Arc::clone(&tls_dropped));
@@ -119,14 +124,14 @@ fn spawn_thread(
         // that is dropped where std drops them in reverse order. Elsewhere a worker that exits may
         // wait a little longer for the threads that it joins.
         Context::with(|context| context.tls_drop_flag.set(Some(flag)));
-        worker_main(&pool, WorkerSlot { worker, name_index });
+        worker_main(&pool, for_worker);
     };
     match builder.spawn(main) {
         Ok(thread) => Ok(WorkerThread {
             thread,
             tls_dropped,
         }),
-        Err(error) => Err((error, WorkerSlot { worker, name_index })),
+        Err(error) => Err((error, slot)),
     }
 }
 
@@ -147,14 +152,16 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
         Some(size) => with_stack_size(error, size),
         None => error,
     });
+    let refusal = JoinError::spawn_failed(Arc::clone(&error));
     match pool.registry().spawn_failed(slot) {
         SpawnFailed::NoWorker => {
             // A job that is submitted from now on tries to spawn a worker itself.
-            pool.refuse_queued(&JoinError::spawn_failed(Arc::clone(&error)));
+            pool.refuse_queued(&refusal);
         }
         SpawnFailed::RegisterRetry(at) => register_retry(pool, at),
         SpawnFailed::RetryIsRegistered => {}
     }
+    pool.close_mailbox(slot, &refusal);
     worker_lost(pool);
     pool.check_termination();
     let name = &pool.config().thread_name_prefix;

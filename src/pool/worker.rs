@@ -1,5 +1,7 @@
 //! The worker's loop: take a job, run it, repeat.
 
+use crate::error::JoinError;
+use crate::pool::control::{Inbox, Instruction};
 use crate::pool::idle::{SleepSlot, WakeReason};
 use crate::pool::inner::PoolInner;
 use crate::pool::metrics::current_shard;
@@ -36,6 +38,8 @@ fn call_hook(pool: &PoolInner, hook: impl FnOnce(&dyn WorkerHooks)) {
 
 /// The life of a worker.
 pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
+    slot.mailbox.set_thread();
+    let inbox = Inbox::new(slot.worker, Arc::clone(&slot.mailbox));
     let index = slot.name_index;
     let name = &pool.config().thread_name_prefix;
     let guard = ExitGuard { pool, slot };
@@ -53,7 +57,7 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
             set_phase(pool, WorkerPhase::InLoop);
             #[cfg(feature = "process")]
             call_hook(pool, |hooks| hooks.started(pool));
-            worker_loop(pool);
+            worker_loop(pool, inbox);
             #[cfg(feature = "process")]
             call_hook(pool, |hooks| hooks.ending(pool));
             on_exit = pool.config().on_exit.as_ref();
@@ -75,23 +79,42 @@ fn set_phase(pool: &PoolInner, phase: WorkerPhase) {
     set_current_worker(WorkerId { pool, phase });
 }
 
-pub(crate) fn worker_loop(pool: &Arc<PoolInner>) {
+pub(crate) fn worker_loop(pool: &Arc<PoolInner>, mut inbox: Inbox) {
     let slot = SleepSlot::new();
     let spin = AdaptiveSpin::new();
     let mut order = PopOrder::new(current_shard());
     let mut after_pause = false;
-    while let Some(job) = next_job(pool, &slot, &spin, &mut order, &mut after_pause) {
-        // It may have been cancelled, or run by a waiter, while it was queued.
-        if !job.run_if_queued() {
-            pool.popped_tombstone();
+    loop {
+        match next_job(pool, &slot, &spin, &mut order, &mut inbox, &mut after_pause) {
+            // It may have been cancelled, or run by a waiter, while it was queued.
+            Next::Queued(job) => {
+                if !job.run_if_queued() {
+                    pool.popped_tombstone();
+                }
+            }
+            // Its tombstones are not counted.
+            Next::Mailed(job) => {
+                job.run_if_queued();
+            }
+            Next::Exit => return,
         }
         #[cfg(feature = "process")]
         call_hook(pool, |hooks| hooks.between_jobs(pool));
     }
 }
 
-/// Returns the next job, waiting for it if need be. Returns `None` if there will be none, or if none
-/// came for `keep_alive`.
+/// What a worker does next.
+enum Next {
+    /// Runs a job from the queue.
+    Queued(Job),
+    /// Runs a job from its mailbox.
+    Mailed(Job),
+    /// Leaves its loop. It is no longer a member of the pool.
+    Exit,
+}
+
+/// Returns the next job, waiting for it if need be. Returns `Exit` if there will be none, if none came
+/// for `keep_alive`, or if there are too many workers.
 ///
 /// `after_pause`: whether the worker had to wait for the job. It is in the worker's [`Context`], too, as
 /// is whether the worker searches: the end of a job reads the one and sets the other.
@@ -100,8 +123,9 @@ fn next_job(
     slot: &Arc<SleepSlot>,
     spin: &AdaptiveSpin,
     order: &mut PopOrder,
+    inbox: &mut Inbox,
     after_pause: &mut bool,
-) -> Option<Job> {
+) -> Next {
     let until = |keep_alive| Instant::now().checked_add(keep_alive);
     let mut exit_at = None;
     let mut timed_out = false;
@@ -110,7 +134,16 @@ fn next_job(
     // If the end of the last job found the queue empty, that is a pause, too.
     let mut paused = searching;
     loop {
-        if let Some(job) = pool.pop(order) {
+        let mailed = match inbox.has_news(pool) {
+            true => inbox.read(pool),
+            false => Instruction::Nothing,
+        };
+        let next = match mailed {
+            Instruction::Exit => Some(Next::Exit),
+            Instruction::Run(job) => Some(Next::Mailed(job)),
+            Instruction::Nothing => pool.pop(order).map(Next::Queued),
+        };
+        if let Some(next) = next {
             if searching {
                 pool.idle().stop_searching();
                 // Rule 2 of `idle.rs`.
@@ -126,7 +159,7 @@ fn next_job(
             }
             // Not while it counts as searching: this may run user code.
             timer::run_due_retries();
-            return Some(job);
+            return next;
         }
         paused = true;
         // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
@@ -134,19 +167,30 @@ fn next_job(
         if timed_out || pool.is_closed_and_empty() {
             if searching {
                 pool.idle().stop_searching();
+                searching = false;
             }
-            return None;
+            if pool.registry().leave(inbox.worker()) {
+                return Next::Exit;
+            }
+            // A job has come into the mailbox.
+            timed_out = false;
+            continue;
         }
         // One worker of the pool spins; the others park at once.
         searching = searching || pool.idle().try_start_searching();
-        if searching && spin.spin(pool.config().spins_shortly(), || pool.has_queued_hint()) {
+        let has_work = || pool.has_queued_hint() || inbox.has_news(pool);
+        if searching && spin.spin(pool.config().spins_shortly(), has_work) {
             continue;
         }
-        let is_empty = || !pool.has_queued_hint();
-        pool.blocked().forget_candidates(is_empty);
+        pool.blocked().forget_candidates(|| !pool.has_queued_hint());
         if exit_at.is_none() {
             exit_at = pool.config().keep_alive.and_then(until);
         }
+        let is_empty = || {
+            let has_news = fault_or!(
+                "a_parking_worker_overlooks_a_change": false; inbox.has_news(pool));
+            !pool.has_queued_hint() && !has_news
+        };
         let reason = pool.idle().park(slot, searching, exit_at, is_empty);
         searching = false;
         match reason {
@@ -182,6 +226,7 @@ impl Drop for ExitGuard<'_> {
         let Self { pool, slot } = self;
         set_phase(pool, WorkerPhase::Exited);
         set_current_pool(None);
+        pool.close_mailbox(slot, &JoinError::cancelled());
         let _early = fault_or!("an_exiting_worker_checks_too_early": pool.has_queued(); true);
         let exited = pool.registry().exited(slot);
         // Ordering: the worker is no longer counted before the queue is read: see `idle.rs`. A job may

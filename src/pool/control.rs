@@ -1,0 +1,218 @@
+//! What a worker is told besides the jobs in the queue: that there are too many workers, or that its
+//! mailbox has jobs, which only this worker may run.
+//!
+//! A change of either kind writes the *version*, which each worker compares with the one that it has
+//! seen last: once for each job, and before it parks. So a pool that never resizes nor broadcasts
+//! reads one word a job, which nothing writes.
+//!
+//! # Why no change is overlooked
+//!
+//! The writer changes the maximum or fills mailboxes, then the version, all under the registry's lock.
+//! After that it takes slots of parked workers out of their list, and unparks these workers.
+//!
+//! - A worker that is parked at that moment is among them. (Of surplus workers only as many are woken as
+//!   must exit. If others exit first, those that were woken stay.)
+//! - A worker that parks later adds its slot under the same lock as the writer removes slots. So its
+//!   last check, which follows, sees the new version.
+//! - A worker that runs a job compares the versions when the job has ended.
+//!
+//! A worker that sees a new version reads it *before* it looks at what has changed. It remembers the
+//! version only if it found nothing to do. So what is written during the look is looked at again.
+//!
+//! # What happens to a job in a mailbox
+//!
+//! A worker is a *member* of the pool from the moment in which it is counted until it decides to exit.
+//! Both are decided under the registry's lock, and mailboxes of members are filled under it. A worker
+//! whose `keep_alive` has elapsed, or whose pool has closed, does not exit while its mailbox has a job. A
+//! surplus worker exits in any case; it cancels what is in its mailbox.
+//!
+//! A job in a mailbox does not count as demand for workers, since one more worker could not run it. From
+//! its start on it occupies its worker. A submitter may have left a job to that worker meanwhile. So a
+//! job that starts counts first, and then the queue is checked: see [`MailScheduler`].
+
+use std::collections::VecDeque;
+use std::mem;
+// Not the model checker's: the number of a thread orders nothing.
+use std::sync::atomic::AtomicU32;
+
+use crate::error::{JoinError, ResizeError};
+use crate::pool::inner::PoolInner;
+use crate::pool::spawn::spawn_for_demand;
+use crate::task::cell::RawTask;
+use crate::task::context::ThreadId;
+use crate::task::job::Job;
+use crate::util::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, fence};
+
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    /// Differs from the one that a worker has seen if there may be something to do for the worker.
+    version: AtomicU64,
+    /// The pool finds its number of workers by itself.
+    auto_sized: AtomicBool,
+}
+
+impl Control {
+    pub(crate) fn version(&self) -> u64 {
+        // Ordering: a worker that sees the version sees what was changed before.
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The caller holds the registry's lock, and has made a change.
+    pub(crate) fn change(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Refuses [`set_max_workers`](crate::ThreadPool::set_max_workers) from here on.
+    #[cfg_attr(not(test), allow(dead_code))]
+    pub(crate) fn set_auto_sized(&self) {
+        self.auto_sized.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The jobs that only one worker may run.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    /// 0 until the thread has started.
+    thread: AtomicU32,
+    /// Lock order: the registry, a mailbox, a task.
+    mail: Mutex<Mail>,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    jobs: VecDeque<Job>,
+    /// The length at which tombstones are removed.
+    prune_at: usize,
+}
+
+/// The mail is not pruned below this length.
+const MIN_PRUNE: usize = 64;
+
+impl Mailbox {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            thread: AtomicU32::new(ThreadId::UNKNOWN.0),
+            mail: Mutex::default(),
+        })
+    }
+
+    /// The worker has started on this thread.
+    pub(crate) fn set_thread(&self) {
+        self.thread.store(ThreadId::current().0, Ordering::Relaxed);
+    }
+
+    /// Returns the worker's thread, once it has started.
+    pub(crate) fn thread(&self) -> Option<ThreadId> {
+        let thread = ThreadId(self.thread.load(Ordering::Relaxed));
+        Some(thread).filter(|thread| *thread != ThreadId::UNKNOWN)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mail.lock().jobs.is_empty()
+    }
+
+    /// Takes the first job out, which may be a tombstone.
+    fn pop(&self) -> Option<Job> {
+        self.mail.lock().jobs.pop_front()
+    }
+
+    /// Takes all jobs out, tombstones included.
+    pub(crate) fn drain(&self) -> VecDeque<Job> {
+        mem::take(&mut self.mail.lock().jobs)
+    }
+}
+
+/// What a worker knows of its mailbox and of the number of workers.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// The worker's number.
+    worker: u64,
+    mailbox: Arc<Mailbox>,
+    /// The version at which there was nothing to do.
+    seen: u64,
+}
+
+/// What a worker must do before it takes a job out of the queue.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Instruction {
+    Nothing,
+    /// A job of the mailbox, which may be a tombstone.
+    Run(Job),
+    /// There are too many workers, and this one is no longer a member of the pool.
+    Exit,
+}
+
+impl Inbox {
+    pub(crate) fn new(worker: u64, mailbox: Arc<Mailbox>) -> Self {
+        Self {
+            worker,
+            mailbox,
+            seen: 0,
+        }
+    }
+
+    pub(crate) fn worker(&self) -> u64 {
+        self.worker
+    }
+
+    /// Returns whether there may be something to do, at the cost of one load.
+    pub(crate) fn has_news(&self, pool: &PoolInner) -> bool {
+        pool.control().version() != self.seen
+    }
+
+    /// Looks for something to do.
+    pub(crate) fn read(&mut self, pool: &PoolInner) -> Instruction {
+        // Ordering: before the look. See the module's documentation.
+        let version = pool.control().version();
+        if pool.registry().leave_if_surplus(self.worker) {
+            return Instruction::Exit;
+        }
+        match self.mailbox.pop() {
+            Some(job) => Instruction::Run(job),
+            None => {
+                self.seen = version;
+                Instruction::Nothing
+            }
+        }
+    }
+}
+
+impl PoolInner {
+    /// Returns why the maximum of workers is not for the user to set, if it is not.
+    pub(crate) fn check_resizable(&self) -> Result<(), ResizeError> {
+        match self.control().auto_sized.load(Ordering::Relaxed) {
+            true => Err(ResizeError::auto_sized()),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes all jobs out of the mailboxes. From here on they cannot start; the caller refuses them.
+    pub(crate) fn mark_mail(&self, error: &JoinError) -> Vec<Arc<dyn RawTask>> {
+        // Ordering: if the pool was closed before, no job comes into a mailbox after this.
+        let jobs: Vec<_> = self.registry().with_members(|members| {
+            members
+                .values()
+                .flat_map(|mailbox| mailbox.drain())
+                .collect()
+        });
+        jobs.into_iter()
+            .filter_map(|job| job.mark_refused(error))
+            .collect()
+    }
+
+    /// Sets the maximum of workers, which is at least 1. Surplus workers exit after their job, idle ones
+    /// at once. Spawns workers for what is queued, if more are allowed now.
+    pub(crate) fn resize(self: &Arc<Self>, max_workers: usize) {
+        let surplus = self
+            .registry()
+            .set_max_workers(max_workers, || self.control().change());
+        if surplus > 0 {
+            self.idle().wake(surplus);
+        }
+        // Ordering: the maximum is written before the demand is read. A submitter writes the queue, and
+        // then reads the maximum.
+        fence(Ordering::SeqCst);
+        spawn_for_demand(self);
+    }
+}
