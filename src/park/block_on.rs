@@ -4,7 +4,7 @@ use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use crate::park::helping::{Frame, PollGuard, help_if_probed};
+use crate::park::helping::{Frame, PollGuard, wake_own_mail};
 use crate::park::parker::Parker;
 use crate::task::context::take_backlog;
 use crate::util::spin::spin_before_park;
@@ -32,7 +32,8 @@ use crate::util::sync::Instant;
 /// `tokio::task::block_in_place`.
 ///
 /// In a worker of a pool the future may wait for queued jobs of that pool. `block_on` then runs the
-/// oldest of them itself, but only while no worker of the pool can. ([`join`] runs its job at once.)
+/// oldest of them itself, but only while no worker of the pool can. ([`join`] runs its job at once.) A
+/// job that was [broadcast](crate::ThreadPool::broadcast) to this very worker runs at once, too.
 ///
 /// [`join`]: crate::JoinHandle::join
 ///
@@ -75,13 +76,14 @@ pub(crate) fn block_on_until<F: Future>(
     let mut context = Context::from_waker(parker.waker());
     let mut elapsed = false;
     let mut is_first_poll = true;
+    let mut seen_mail = 0;
     loop {
         // Entered anew for each poll: what runs between two polls is not polled by this wait.
         let guard = PollGuard::enter(frame);
         take_backlog();
         let poll = future.as_mut().poll(&mut context);
         let has_backlog = take_backlog();
-        let offered = guard.leave();
+        let offers = guard.leave();
         if let Poll::Ready(output) = poll {
             return Some(output);
         }
@@ -90,10 +92,11 @@ pub(crate) fn block_on_until<F: Future>(
         }
         // A probe wakes futures that are blocked on, so the first poll is no answer to one. (A handle
         // may have been probed in a wait before this one.)
-        if let Some(task) = offered.filter(|_| !is_first_poll) {
-            help_if_probed(task);
-        }
+        offers.run(!is_first_poll);
         is_first_poll = false;
+        if deadline.is_none() {
+            wake_own_mail(&mut seen_mail);
+        }
         spin_before_park(deadline, has_backlog, || parker.is_notified());
         // The future may have become ready just before the deadline: one more poll.
         let notified = parker.park(deadline);

@@ -9,18 +9,22 @@
 //! the oldest candidate (`pool/blocked.rs`). The worker polls, the poll meets the job that the probe
 //! has marked, and right after it `block_on` runs that job ([`help_if_probed`]).
 //!
+//! A broadcast job can run on one worker only. If that worker's own `block_on` has polled its handle, it
+//! runs the job right after the poll: no probe is needed, as no other worker will take the job.
+//!
 //! Invariant: `block_on` runs a job only if its last poll has polled the job's handle. A job
 //! that runs on the stack of a thread which does not wait for it could take the locks that this
 //! thread holds.
 
 use std::cell::{Cell, RefCell};
+use std::mem;
 
 use crate::task::cell::{RawTask, Role, Runner};
-use crate::task::context::{Context, current_pool};
+use crate::task::context::{Context, current_mailbox, current_pool};
 use crate::task::state::Polled;
 use crate::util::fault::fault_or;
 use crate::util::sync::Arc;
-use crate::util::unwind::drop_catching;
+use crate::util::unwind::{drop_catching, wake_all};
 
 /// Runs `task` on this thread, if this is a worker of the pool that it is queued in. Returns
 /// whether it did.
@@ -43,8 +47,37 @@ pub(crate) fn help_if_probed(task: Arc<dyn RawTask>) {
 /// What the innermost `block_on` of this thread knows of the poll that it makes.
 pub(crate) struct BlockOnFrame {
     frame: Cell<Frame>,
-    /// The oldest job that the poll has met of those that a probe has marked.
-    offered: RefCell<Option<Offer>>,
+    offers: RefCell<Offers>,
+}
+
+/// The queued jobs that a poll has met and that this worker may run.
+#[derive(Default)]
+pub(crate) struct Offers {
+    /// The oldest of those that a probe has marked.
+    probed: Option<Offer>,
+    /// Those that only this worker can run.
+    assigned: Vec<Arc<dyn RawTask>>,
+}
+
+impl Offers {
+    const fn new() -> Self {
+        Self {
+            probed: None,
+            assigned: Vec::new(),
+        }
+    }
+
+    /// Runs what may be run. `may_answer`: the poll may be the answer to a probe.
+    pub(crate) fn run(self, may_answer: bool) {
+        for task in self.assigned {
+            fault_or!("a_worker_leaves_its_own_mail": false; help(&task));
+            // It may be the last reference, and drop what the user gave to the job.
+            drop_catching("a destructor", task);
+        }
+        if let Some(Offer { task, .. }) = self.probed.filter(|_| may_answer) {
+            help_if_probed(task);
+        }
+    }
 }
 
 struct Offer {
@@ -68,7 +101,7 @@ impl BlockOnFrame {
     pub(crate) const fn new() -> Self {
         Self {
             frame: Cell::new(Frame::None),
-            offered: RefCell::new(None),
+            offers: RefCell::new(Offers::new()),
         }
     }
 
@@ -87,36 +120,41 @@ impl BlockOnFrame {
 /// The poll of a `block_on`, until this is dropped.
 pub(crate) struct PollGuard {
     outer: Frame,
-    outer_offer: Option<Offer>,
+    outer_offers: Offers,
 }
 
 impl PollGuard {
     pub(crate) fn enter(frame: Frame) -> Self {
         let outer = Context::with(|context| {
             let this = &context.block_on;
-            (this.frame.replace(frame), this.offered.take())
+            (this.frame.replace(frame), this.offers.take())
         });
-        let (outer, outer_offer) = outer.unwrap_or((Frame::None, None));
-        Self { outer, outer_offer }
+        let (outer, outer_offers) = outer.unwrap_or((Frame::None, Offers::new()));
+        Self {
+            outer,
+            outer_offers,
+        }
     }
 
-    /// The poll has ended. Returns the job that it offers.
-    pub(crate) fn leave(self) -> Option<Arc<dyn RawTask>> {
-        let offered = Context::with(|context| context.block_on.offered.take()).flatten();
-        offered.map(|offer| offer.task)
+    /// The poll has ended. Returns the jobs that it offers.
+    pub(crate) fn leave(self) -> Offers {
+        Context::with(|context| context.block_on.offers.take()).unwrap_or_default()
     }
 }
 
 impl Drop for PollGuard {
     fn drop(&mut self) {
-        let outer_offer = self.outer_offer.take();
+        let outer_offers = mem::take(&mut self.outer_offers);
         let unused = Context::with(|context| {
             context.block_on.frame.set(self.outer);
-            context.block_on.offered.replace(outer_offer)
+            context.block_on.offers.replace(outer_offers)
         });
-        // Only if the poll panicked.
-        if let Some(Some(unused)) = unused {
-            drop_catching("a destructor", unused);
+        // It holds jobs only if the poll panicked.
+        if let Some(Offers { probed, assigned }) = unused {
+            let probed = probed.map(|offer| offer.task);
+            for task in assigned.into_iter().chain(probed) {
+                drop_catching("a destructor", task);
+            }
         }
     }
 }
@@ -127,6 +165,11 @@ pub(crate) fn offer(task: &Arc<dyn RawTask>, polled: Polled) {
     let (Some(order), Some(pool)) = (polled.order, current_pool()) else {
         return;
     };
+    if task.scheduler().assigned_thread().is_some() {
+        let task = Arc::clone(task);
+        Context::with(|context| context.block_on.offers.borrow_mut().assigned.push(task));
+        return;
+    }
     let order = pool.counters().full_order(order);
     pool.blocked().add_candidate(order, task, polled.is_first);
     // Only a poll that a probe has caused may answer it: others may come at any time, also when not
@@ -135,10 +178,10 @@ pub(crate) fn offer(task: &Arc<dyn RawTask>, polled: Polled) {
         return;
     }
     let replaced = Context::with(|context| {
-        let mut offered = context.block_on.offered.borrow_mut();
-        match &*offered {
+        let probed = &mut context.block_on.offers.borrow_mut().probed;
+        match probed {
             Some(offer) if offer.order <= order => None,
-            _ => offered.replace(Offer {
+            _ => probed.replace(Offer {
                 order,
                 task: Arc::clone(task),
             }),
@@ -146,6 +189,18 @@ pub(crate) fn offer(task: &Arc<dyn RawTask>, polled: Polled) {
     });
     // The handle that was polled still holds it.
     drop(replaced);
+}
+
+/// A `block_on` without a timeout is about to park. A set of handles may have been polled elsewhere, and
+/// then moved into this worker: nothing polls its handles here before they are woken. So the futures
+/// that wait for jobs of this worker's mailbox are woken once. One that this thread waits for is
+/// polled, and offers its job.
+///
+/// `seen`: what the same wait has looked at before.
+pub(crate) fn wake_own_mail(seen: &mut u64) {
+    if let Some(mailbox) = current_mailbox() {
+        wake_all(mailbox.take_wakers(seen));
+    }
 }
 
 /// Returns whether the innermost `block_on` of this thread waits without a timeout.

@@ -2,7 +2,8 @@
 //! the last of them is about to park.
 //!
 //! An edge leads from a job to the thread that runs it, and from a thread to the jobs that it waits
-//! for. Blocking would deadlock if a path leads back to the thread that is about to block:
+//! for. An edge also leads from a queued job that only one worker may run to that worker's thread: the
+//! job waits for all jobs that the thread runs. Blocking would deadlock if a path leads back to the thread that is about to block:
 //! everything on the path waits, and nothing else can end it.
 //!
 //! A thread is in the graph only while it is parked, and runs no user code then: so it is there at
@@ -16,6 +17,7 @@ use std::task::Waker;
 use crate::task::cell::RawTask;
 use crate::task::context::{StackFrame, ThreadId, address, running_stack};
 use crate::task::state::Origin;
+use crate::util::fault::fault_or;
 use crate::util::id_map::{IdHasher, IdMap};
 use crate::util::sync::{Arc, Mutex, process_wide};
 use crate::util::unwind::wake_all;
@@ -50,7 +52,7 @@ pub(crate) struct BlockedGuard {
 /// Returns the cycle in which `job` waits for itself, if this thread runs it already.
 pub(crate) fn self_cycle(job: &dyn RawTask) -> Option<Cycle> {
     let runs_here = job.state(|state| state.running_thread()) == Some(ThreadId::current());
-    runs_here.then(|| jobs_from(job, &running_stack()))
+    runs_here.then(|| jobs_from(job, true, &running_stack()))
 }
 
 /// This thread is about to wait for `job`; `waker` can end that wait.
@@ -125,8 +127,28 @@ impl Path {
     }
 }
 
-/// Returns `job` and the jobs above it on the stack of its thread.
-fn jobs_from(job: &dyn RawTask, stack: &[StackFrame]) -> Vec<Origin> {
+/// Returns the thread that must go on for `job` to end, and whether it runs or cancels the job.
+fn thread_of(job: &dyn RawTask) -> Option<(ThreadId, bool)> {
+    let assigned = job.scheduler().assigned_thread();
+    // Lock order: the graph, then a task.
+    job.state(|state| match state.running_thread() {
+        Some(thread) => Some((thread, true)),
+        None => assigned
+            .filter(|_| fault_or!("a_queued_job_waits_for_no_thread": false; state.is_queued()))
+            .map(|thread| (thread, false)),
+    })
+}
+
+/// Returns `job` and the jobs above it on the stack of its thread. A job that is not running is below
+/// all of them.
+fn jobs_from(job: &dyn RawTask, is_running: bool, stack: &[StackFrame]) -> Vec<Origin> {
+    if !is_running {
+        let origin = job.state(|state| state.origin());
+        return [origin]
+            .into_iter()
+            .chain(stack.iter().map(|frame| frame.origin))
+            .collect();
+    }
     let task = address(job);
     let above = stack.iter().skip_while(|frame| frame.task != task);
     let jobs: Vec<_> = above.map(|frame| frame.origin).collect();
@@ -151,12 +173,11 @@ fn find_cycle(
     while let Some((depth, job)) = open.pop() {
         path.jobs.truncate(depth);
         path.threads.truncate(depth);
-        // Lock order: the graph, then a task.
-        let Some(thread) = job.state(|state| state.running_thread()) else {
+        let Some((thread, is_running)) = thread_of(job) else {
             continue;
         };
         if thread == own {
-            path.jobs.push(jobs_from(job, &wait.stack));
+            path.jobs.push(jobs_from(job, is_running, &wait.stack));
             return Some(path);
         }
         let Some(next) = graph.get(&thread) else {
@@ -170,7 +191,7 @@ fn find_cycle(
             continue;
         };
         seen.insert(place, thread);
-        path.jobs.push(jobs_from(job, &next.stack));
+        path.jobs.push(jobs_from(job, is_running, &next.stack));
         path.threads.push(thread);
         open.extend(next.jobs.iter().map(|job| (depth + 1, &**job)));
     }

@@ -28,10 +28,11 @@
 //!
 //! A job in a mailbox does not count as demand for workers, since one more worker could not run it. From
 //! its start on it occupies its worker. A submitter may have left a job to that worker meanwhile. So a
-//! job that starts counts first, and then the queue is checked: see [`MailScheduler`].
+//! job that starts counts first, and then the queue is checked: see `broadcast.rs`.
 
 use std::collections::VecDeque;
 use std::mem;
+use std::task::Waker;
 // Not the model checker's: the number of a thread orders nothing.
 use std::sync::atomic::AtomicU32;
 
@@ -83,6 +84,8 @@ struct Mail {
     jobs: VecDeque<Job>,
     /// The length at which tombstones are removed.
     prune_at: usize,
+    /// How many jobs have ever been added.
+    pushed: u64,
 }
 
 /// The mail is not pruned below this length.
@@ -109,6 +112,36 @@ impl Mailbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.mail.lock().jobs.is_empty()
+    }
+
+    /// Adds a job at the end. The caller holds the registry's lock, and drops `spent` outside locks.
+    pub(crate) fn push(&self, job: Job, spent: &mut Vec<Job>) {
+        let mut mail = self.mail.lock();
+        mail.jobs.push_back(job);
+        mail.pushed += 1;
+        if mail.jobs.len() >= mail.prune_at {
+            // As many were added since the last time, so each pays for a step or two.
+            let (tombstones, jobs): (VecDeque<_>, _) = mem::take(&mut mail.jobs)
+                .into_iter()
+                .partition(Job::is_tombstone);
+            mail.jobs = jobs;
+            mail.prune_at = MIN_PRUNE.max(2 * mail.jobs.len());
+            drop(mail);
+            spent.extend(tombstones);
+        }
+    }
+
+    /// Takes the wakers of the futures that wait for these jobs, if jobs have come since the last call:
+    /// see [`wake_own_mail`](crate::park::helping::wake_own_mail).
+    pub(crate) fn take_wakers(&self, seen: &mut u64) -> Vec<Waker> {
+        let mail = self.mail.lock();
+        if mem::replace(seen, mail.pushed) == mail.pushed {
+            return Vec::new();
+        }
+        mail.jobs
+            .iter()
+            .filter_map(Job::take_future_waker)
+            .collect()
     }
 
     /// Takes the first job out, which may be a tombstone.
@@ -214,5 +247,78 @@ impl PoolInner {
         // then reads the maximum.
         fence(Ordering::SeqCst);
         spawn_for_demand(self);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::ThreadPool;
+    use crate::executor::Executor;
+    use crate::executor::ext::ExecutorExt;
+    use crate::task::join_handle::JoinHandle;
+
+    /// Puts its jobs into a mailbox.
+    struct Filled<'a>(&'a Mailbox);
+
+    impl Executor for Filled<'_> {
+        fn execute(&self, job: Job) {
+            self.0.push(job, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn mail_comes_out_in_the_order_it_went_in() {
+        let mailbox = Mailbox::new();
+        assert!(mailbox.is_empty() && mailbox.pop().is_none());
+        let handles = [1, 2, 3].map(|n| Filled(&mailbox).submit(move || n));
+        mailbox.pop().unwrap().run();
+        assert!(handles[0].is_finished() && !handles[1].is_finished());
+        assert_eq!(mailbox.drain().len(), 2, "dropped, which cancels them");
+        assert!(mailbox.is_empty() && handles[2].is_cancelled());
+    }
+
+    #[test]
+    fn tombstones_do_not_pile_up_in_a_mailbox() {
+        let mailbox = Mailbox::new();
+        let kept = Filled(&mailbox).submit(|| 7);
+        for _ in 0..1000 {
+            assert!(Filled(&mailbox).submit(|| ()).cancel());
+        }
+        let len = mailbox.mail.lock().jobs.len();
+        assert!(len <= MIN_PRUNE, "{len}");
+        mailbox.pop().unwrap().run();
+        assert_eq!(kept.join().unwrap(), 7);
+    }
+
+    #[test]
+    fn the_wakers_of_mail_are_taken_once_unless_more_comes() {
+        use std::future::Future;
+        use std::pin::Pin;
+        use std::task::Context;
+
+        let poll = |handle: &mut JoinHandle<()>| {
+            let poll = Pin::new(handle).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(poll.is_pending());
+        };
+        let mailbox = Mailbox::new();
+        let mut seen = 0;
+        let mut first = Filled(&mailbox).submit(|| ());
+        poll(&mut first);
+        assert_eq!(mailbox.take_wakers(&mut seen).len(), 1);
+        poll(&mut first);
+        assert_eq!(mailbox.take_wakers(&mut seen).len(), 0);
+        let _second = Filled(&mailbox).submit(|| ());
+        assert_eq!(mailbox.take_wakers(&mut seen).len(), 1);
+    }
+
+    #[test]
+    fn a_pool_that_sizes_itself_refuses_another_maximum() {
+        let pool = ThreadPool::new(3);
+        pool.set_max_workers(2).unwrap();
+        pool.inner().control().set_auto_sized();
+        let error = pool.set_max_workers(1).unwrap_err();
+        assert!(error.to_string().contains("auto_size"), "{error}");
+        assert_eq!(pool.max_workers(), 2);
     }
 }

@@ -154,6 +154,16 @@ impl GlobalPool {
         self.pool.submit_async(closure)
     }
 
+    /// Runs `f` once on each worker that there is: see [`ThreadPool::broadcast`].
+    #[track_caller]
+    pub fn broadcast<F, T>(&self, f: F) -> Vec<JoinHandle<T>>
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.pool.broadcast(f)
+    }
+
     /// Waits until every accepted job is resolved: see [`ThreadPool::wait_idle`].
     ///
     /// At the end of `main` this keeps detached jobs and maps from being lost.

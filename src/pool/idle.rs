@@ -355,6 +355,24 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_is_woken_does_not_count_as_searching() {
+        let idle = Idle::default();
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                let until = Instant::now().checked_add(Duration::from_secs(60));
+                idle.park(&SleepSlot::new(), false, until, || true)
+            });
+            while idle.parked.load(Ordering::SeqCst) < 1 {
+                std::thread::yield_now();
+            }
+            idle.wake(usize::MAX);
+            assert_eq!(idle.parked.load(Ordering::SeqCst), 0);
+            assert_eq!(worker.join().unwrap(), WakeReason::Retry);
+            assert!(idle.try_start_searching());
+        });
+    }
+
+    #[test]
     fn in_a_closed_pool_no_worker_parks() {
         let idle = Idle::default();
         idle.close();

@@ -211,6 +211,11 @@ impl PoolInner {
         !self.queue.is_empty()
     }
 
+    /// Returns whether the queue is closed, at the cost of one load.
+    pub(crate) fn is_closed_hint(&self) -> bool {
+        self.queue.is_closed_hint()
+    }
+
     /// Returns whether no job will ever come out of the queue again.
     pub(crate) fn is_closed_and_empty(&self) -> bool {
         self.queue.is_closed_and_empty()
@@ -420,6 +425,12 @@ impl PoolRefs {
 
     pub(crate) fn get(&self) -> PoolRef {
         self.0[current_shard()].clone()
+    }
+}
+
+impl PoolRef {
+    pub(crate) fn pool(&self) -> &Arc<PoolInner> {
+        &self.0
     }
 }
 

@@ -106,6 +106,9 @@ pub(crate) struct Counters {
     submitted_outside: CachePadded<SubmittedOutside>,
     /// One for each lane of the queue, written under its lock before the job is visible there.
     submitted_by_workers: [CachePadded<Counter>; SHARDS],
+    submitted_by_broadcast: Counter,
+    /// Broadcast jobs that have neither started nor been cancelled: see [`Counters::demand`].
+    in_mailboxes: Counter,
     rejected: Counter,
     spawn_failures: Counter,
 }
@@ -114,8 +117,9 @@ pub(crate) struct Counters {
 struct SubmittedOutside {
     /// Written before the job is visible in the queue, under the lock of the queue's tail.
     jobs: Counter,
-    /// Whether a worker has ever submitted a job. Written before that is counted.
-    workers_submit: AtomicBool,
+    /// Whether a worker has ever submitted a job, or a broadcast was made. Written before that is
+    /// counted.
+    others_submit: AtomicBool,
 }
 
 /// All but `unavailable` and `inlined` only grow.
@@ -185,15 +189,36 @@ impl Counters {
         let counter = match lane {
             None => &outside.jobs,
             Some(lane) => {
-                if !outside.workers_submit.load(Ordering::Relaxed) {
-                    // Ordering: before the job is counted. A thread that must see the count sees this.
-                    outside.workers_submit.store(true, Ordering::Release);
-                }
+                self.note_others();
                 &self.submitted_by_workers[lane]
             }
         };
         let submitted = counter.0.load(Ordering::Relaxed);
         counter.0.store(submitted + 1, Ordering::Release);
+    }
+
+    fn note_others(&self) {
+        let others = &self.submitted_outside.others_submit;
+        if !others.load(Ordering::Relaxed) {
+            // Ordering: before the job is counted. A thread that must see the count sees this.
+            others.store(true, Ordering::Release);
+        }
+    }
+
+    /// Counts jobs that are about to be put into mailboxes.
+    pub(crate) fn broadcast(&self, jobs: usize) {
+        self.note_others();
+        let jobs = jobs as u64;
+        self.submitted_by_broadcast
+            .0
+            .fetch_add(jobs, Ordering::Release);
+        // Ordering: after they are counted as submitted: see `demand`.
+        self.in_mailboxes.0.fetch_add(jobs, Ordering::Release);
+    }
+
+    /// A job in a mailbox starts, or is cancelled. Called before that is counted.
+    pub(crate) fn left_mailbox(&self) {
+        self.in_mailboxes.decrement();
     }
 
     /// Returns how many jobs were submitted.
@@ -203,11 +228,12 @@ impl Counters {
     fn all_submitted(&self, order: Ordering) -> u64 {
         let outside = self.submitted_outside.jobs.0.load(order);
         // As long as only others submit, they read one cache line here.
-        if !self.submitted_outside.workers_submit.load(order) {
+        if !self.submitted_outside.others_submit.load(order) {
             return outside;
         }
         let by_workers = self.submitted_by_workers.iter();
-        outside + by_workers.map(|lane| lane.0.load(order)).sum::<u64>()
+        let broadcast = self.submitted_by_broadcast.0.load(order);
+        outside + broadcast + by_workers.map(|lane| lane.0.load(order)).sum::<u64>()
     }
 
     pub(crate) fn rejected(&self) {
@@ -237,11 +263,13 @@ impl Counters {
     }
 
     /// Returns how many workers would have something to do, if there were enough of them: for the
-    /// queued jobs, for the running jobs that are not inlined, and for the wakers.
+    /// queued jobs, for the running jobs that are not inlined, and for the wakers. A job in a mailbox
+    /// counts from its start on, since only the worker that there is can run it.
     pub(crate) fn demand(&self) -> u64 {
         // Ordering: the jobs that ended are read first, and those submitted last. So a job that is
         // counted as ended or inlined was counted as submitted, none is counted as both, and the
-        // difference can only be too large.
+        // difference can only be too large. What is in the mailboxes is read between the two: a job
+        // that is counted as ended has left its mailbox, and one in a mailbox was submitted.
         let ended = self.sum(|shard| &shard.completed)
             + self.sum(|shard| &shard.panicked)
             + self.sum(|shard| &shard.failed)
@@ -249,8 +277,9 @@ impl Counters {
             + self.sum(|shard| &shard.never_started);
         let unavailable = self.sum(|shard| &shard.unavailable);
         let inlined = self.sum(|shard| &shard.inlined);
+        let in_mailboxes = self.in_mailboxes.get();
         let submitted = self.all_submitted(Ordering::Acquire);
-        submitted.saturating_sub(ended + inlined) + unavailable
+        submitted.saturating_sub(ended + inlined + in_mailboxes) + unavailable
     }
 
     /// Reads all counters. The caller knows the other figures: the workers, those of them that have

@@ -16,6 +16,7 @@
 //! None of them knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
 
 pub(crate) mod blocked;
+mod broadcast;
 mod builder;
 pub(crate) mod control;
 mod events;
@@ -45,6 +46,7 @@ mod worker;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+use self::broadcast::broadcast;
 pub use self::builder::{InitializerOutput, ThreadPoolBuilder};
 pub use self::events::{JobEvent, JobOutcome};
 pub use self::global::{GlobalPool, global, submit};
@@ -310,7 +312,7 @@ impl ThreadPool {
         Ok(())
     }
 
-    #[cfg(feature = "process")]
+    #[cfg(any(feature = "process", all(test, not(loom))))]
     pub(crate) fn inner(&self) -> Arc<PoolInner> {
         Arc::clone(&self.inner)
     }
@@ -482,6 +484,64 @@ impl ThreadPool {
             Location::caller(),
             &JobOptions::PLAIN,
         )
+    }
+
+    /// Runs `f` once on each worker that there is, and returns the handles of these jobs.
+    ///
+    /// The handles are in the order in which the workers were started. Workers that are starting run `f`
+    /// after their [initializer](ThreadPoolBuilder::initializer). On a pool without workers the vector is
+    /// empty: workers start on demand, or by [`prestart`](Self::prestart). Use it to clear a cache in each
+    /// thread, or to flush what each thread has gathered.
+    ///
+    /// Each job runs on its own worker, ahead of the queue: an idle worker runs it at once, another one
+    /// after its current job. A worker that waits inside of a job does not run it meanwhile, with one
+    /// exception. If the worker waits for this very job, the worker runs it at once, because no other
+    /// thread can. A worker that exits first cancels its job. An idle worker does not exit because of
+    /// [`keep_alive`](ThreadPoolBuilder::keep_alive) before it has run its job.
+    ///
+    /// In every other respect these are jobs as those of [`submit`](Self::submit). They count in the
+    /// [`metrics`](Self::metrics), and [`cancel_queued`](Self::cancel_queued) and
+    /// [`shutdown_now`](Self::shutdown_now) cancel them. `broadcast` never blocks: it exceeds a
+    /// [queue capacity](ThreadPoolBuilder::queue_capacity) if necessary.
+    ///
+    /// Dropping a handle detaches its job, which still runs.
+    ///
+    /// # Errors
+    ///
+    /// Errors are returned through the handles. On a pool that is shut down or broken, there is a handle
+    /// for each worker that has not exited, and it is already resolved with that error.
+    ///
+    /// If two jobs [join](JoinHandle::join) broadcast jobs of each other's workers, one join returns an
+    /// error that [`is_deadlock`](JoinError::is_deadlock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::cell::RefCell;
+    ///
+    /// thread_local! {
+    ///     static CACHE: RefCell<Vec<u8>> = RefCell::default();
+    /// }
+    ///
+    /// let pool = futurepool::ThreadPool::new(2);
+    /// pool.prestart(2);
+    /// let cleared = pool.broadcast(|| CACHE.with(|cache| cache.borrow_mut().clear()));
+    /// assert_eq!(cleared.len(), 2);
+    /// for handle in cleared {
+    ///     handle.join()?;
+    /// }
+    /// # Ok::<(), futurepool::JoinError>(())
+    /// ```
+    #[doc(alias = "spawn_broadcast")]
+    #[doc(alias = "for_each_worker")]
+    #[track_caller]
+    pub fn broadcast<F, T>(&self, f: F) -> Vec<JoinHandle<T>>
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let (origin, span) = (Location::caller(), span::current());
+        broadcast(&self.inner, &self.refs, f, origin, span)
     }
 
     /// Stops accepting jobs immediately. Queued jobs still run.

@@ -269,6 +269,12 @@ impl Queue {
         self.tail.inner.lock().closed.clone()
     }
 
+    /// Returns whether the queue is closed, at the cost of one load.
+    pub(crate) fn is_closed_hint(&self) -> bool {
+        // Ordering: pairs with the store in `close`.
+        self.flags.closed.load(Ordering::Acquire)
+    }
+
     /// Returns whether no job will ever come out again.
     pub(crate) fn is_closed_and_empty(&self) -> bool {
         // Ordering: a worker that reads the old value parks, and sees there that the pool is closed:

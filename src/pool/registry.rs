@@ -449,6 +449,22 @@ mod tests {
     }
 
     #[test]
+    fn as_many_workers_leave_as_are_too_many() {
+        let registry = Registry::new(4);
+        let slots = [(); 4].map(|()| registry.reserve(|| 9).unwrap());
+        assert!(!registry.leave_if_surplus(slots[0].worker));
+        assert_eq!(registry.set_max_workers(2, || ()), 2);
+        let leave = |slot: &WorkerSlot| registry.leave_if_surplus(slot.worker);
+        assert!(leave(&slots[0]) && !leave(&slots[0]), "it is gone already");
+        // This one exits for another reason, so only three members are left for two places.
+        assert!(registry.leave(slots[1].worker));
+        assert!(!leave(&slots[2]) && !leave(&slots[3]));
+        assert!(registry.reserve(|| 9).is_none(), "all four are counted");
+        assert_eq!(registry.set_max_workers(9, || panic!("none is surplus")), 0);
+        assert!(registry.reserve(|| 9).is_some());
+    }
+
+    #[test]
     fn the_lowest_free_name_is_used_again() {
         let registry = Registry::new(3);
         let slots = [(); 3].map(|()| registry.reserve(|| 9).unwrap());

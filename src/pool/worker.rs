@@ -38,14 +38,15 @@ fn call_hook(pool: &PoolInner, hook: impl FnOnce(&dyn WorkerHooks)) {
 
 /// The life of a worker.
 pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
-    slot.mailbox.set_thread();
-    let inbox = Inbox::new(slot.worker, Arc::clone(&slot.mailbox));
+    let mailbox = Arc::clone(&slot.mailbox);
+    mailbox.set_thread();
+    let inbox = Inbox::new(slot.worker, Arc::clone(&mailbox));
     let index = slot.name_index;
     let name = &pool.config().thread_name_prefix;
     let guard = ExitGuard { pool, slot };
     set_worker_index(index);
     set_phase(pool, WorkerPhase::Initializing);
-    set_current_pool(Some(Arc::clone(pool)));
+    set_current_pool(Some((Arc::clone(pool), mailbox)));
     emit(|| tracing::debug!(pool = %name, worker = index, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());

@@ -160,6 +160,10 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn role(&self) -> Role {
         self.inner().map_or(Role::Outside, |inner| inner.role())
     }
+    /// Returns the only thread that may run the task, if there is just one.
+    fn assigned_thread(&self) -> Option<ThreadId> {
+        self.inner().and_then(|inner| inner.assigned_thread())
+    }
     /// Returns whether the pool has more than one job queued, as far as can be seen without a lock.
     fn has_backlog(&self) -> bool {
         self.inner().is_some_and(|inner| inner.has_backlog())

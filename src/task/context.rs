@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::park::helping::BlockOnFrame;
 use crate::park::parker::ParkerCache;
+use crate::pool::control::Mailbox;
 use crate::pool::{PoolInner, TlsDropFlag};
 use crate::task::cell::RawTask;
 use crate::task::state::{Origin, Stage};
@@ -19,6 +20,8 @@ use crate::util::sync::{Arc, local};
 pub(crate) struct Context {
     /// The pool that this thread is a worker of, from its start to the end of its loop.
     pool: RefCell<Option<Arc<PoolInner>>>,
+    /// The mailbox of this worker, as long as `pool`.
+    mailbox: RefCell<Option<Arc<Mailbox>>>,
     /// The jobs that this thread runs, outermost first: each waits for the next one.
     running: RefCell<Vec<Arc<dyn RawTask>>>,
     /// How many cancels this thread is in, each in a destructor that the one before runs.
@@ -46,6 +49,7 @@ impl Context {
     const fn new() -> Self {
         Self {
             pool: RefCell::new(None),
+            mailbox: RefCell::new(None),
             running: RefCell::new(Vec::new()),
             cancelling: Cell::new(0),
             block_on: BlockOnFrame::new(),
@@ -141,8 +145,16 @@ pub(crate) fn take_backlog() -> bool {
     Context::with(|context| context.has_backlog.take()).unwrap_or(false)
 }
 
-pub(crate) fn set_current_pool(pool: Option<Arc<PoolInner>>) {
-    let old = Context::with(|context| context.pool.replace(pool));
+/// Returns the mailbox of this worker, while it is in its loop or its initializer.
+pub(crate) fn current_mailbox() -> Option<Arc<Mailbox>> {
+    Context::with(|context| context.mailbox.borrow().clone()).flatten()
+}
+
+/// Sets the pool that this thread is a worker of, and the worker's mailbox.
+pub(crate) fn set_current_pool(pool: Option<(Arc<PoolInner>, Arc<Mailbox>)>) {
+    let (pool, mailbox) = pool.unzip();
+    let old =
+        Context::with(|context| (context.pool.replace(pool), context.mailbox.replace(mailbox)));
     drop(old);
 }
 
@@ -328,10 +340,14 @@ pub(crate) fn running_jobs() -> usize {
 }
 
 /// Returns whether other threads may wait for what this thread does: a wait that it makes could
-/// close a cycle.
+/// close a cycle. For a job in the mailbox of a worker others wait whether or not it runs a job.
 pub(crate) fn may_be_waited_for() -> bool {
-    Context::with(|context| context.cancelling.get() > 0 || !context.running.borrow().is_empty())
-        .unwrap_or(false)
+    Context::with(|context| {
+        context.cancelling.get() > 0
+            || !context.running.borrow().is_empty()
+            || context.mailbox.borrow().is_some()
+    })
+    .unwrap_or(false)
 }
 
 /// A job that a thread runs.
