@@ -685,10 +685,10 @@ fn try_run_in_pool(pool: &ThreadPool, job: TaskJob) -> Result<(), SubmitError<Ta
         let error = error.submitted_at(job.location());
         return Err(SubmitError::because(error, job));
     }
-    if let Err(refusal) = pool.try_acquire_permit() {
+    let (origin, options) = (job.location(), job.info().job_options());
+    if let Err(refusal) = pool.try_acquire_permit(&options, origin) {
         return Err(SubmitError::new(refusal, job));
     }
-    let (origin, options) = (job.location(), job.info().job_options());
     let relay = Relay::new(job);
     let submission = Submission {
         origin,

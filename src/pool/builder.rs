@@ -293,7 +293,40 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Limits how long a job can be queued. By default there is no limit.
+    /// Limits how long a job can wait for its start. By default there is no limit.
+    ///
+    /// A job that has not started by then [expires](crate::JobBuilder::deadline). That holds for all jobs
+    /// of the pool, those of maps and scopes included, unless they have an earlier deadline.
+    ///
+    /// The time counts from the call that submits the job, and includes the wait for room in a bounded
+    /// queue. For a job of a map it counts from the moment when that job is queued. A timeout too long
+    /// for the clock sets no limit.
+    ///
+    /// Each job of such a pool costs one more heap allocation. A [`scope`](ThreadPool::scope) panics if one
+    /// of its jobs has expired, and a map yields that error, as for any job that did not run.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::Duration;
+    ///
+    /// let pool = futurepool::ThreadPool::builder()
+    ///     .max_workers(1)
+    ///     .queue_timeout(Duration::from_millis(20))
+    ///     .build()?;
+    /// let (release, wait) = channel::<()>();
+    /// let busy = pool.submit(move || wait.recv());
+    /// # while pool.metrics().running == 0 {}
+    /// let stale = pool.submit(|| "this is no longer wanted");
+    /// assert!(stale.join().unwrap_err().is_expired());
+    /// assert_eq!(pool.metrics().expired, 1);
+    /// drop(release);
+    /// # busy.join().unwrap().unwrap_err();
+    /// # Ok::<(), futurepool::BuildError>(())
+    /// ```
+    #[doc(alias = "timeout")]
+    #[doc(alias = "max_wait")]
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = Some(timeout);
         self
@@ -335,7 +368,43 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Calls `hook` with each event of a job.
+    /// Calls `hook` with each [event](JobEvent) of a job: submitted, started, finished.
+    ///
+    /// The pool calls the hook on the thread that submits, runs, cancels or expires the job, with no lock
+    /// held. The hook delays that thread. A panic in it is reported through `tracing` and affects nothing
+    /// else.
+    ///
+    /// Each accepted job has one `Submitted` and one `Finished`, and in between one `Started` if it
+    /// starts. `Finished` is delivered before the job's handle resolves, and before its callbacks run.
+    /// `Submitted` may be delivered after the other two: sort the events by [time](JobEvent::at).
+    ///
+    /// The hook must not submit jobs to the same pool without an end: each of them causes events, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    ///
+    /// use futurepool::JobOutcome;
+    ///
+    /// let (tell, told) = channel();
+    /// let pool = futurepool::ThreadPool::builder()
+    ///     .max_workers(1)
+    ///     .on_job(move |event| {
+    ///         let _ = tell.send((event.label(), event.outcome()));
+    ///     })
+    ///     .build()?;
+    /// pool.job(|| 2 + 2).label("sum").submit().join().unwrap();
+    /// drop(pool);
+    /// let events: Vec<_> = told.iter().collect();
+    /// assert_eq!(events.len(), 3);
+    /// assert!(events.contains(&(Some("sum"), Some(JobOutcome::Completed))));
+    /// # Ok::<(), futurepool::BuildError>(())
+    /// ```
+    #[doc(alias = "hook")]
+    #[doc(alias = "tracing")]
+    #[doc(alias = "on_task_spawn")]
+    #[doc(alias = "on_task_terminate")]
     pub fn on_job(mut self, hook: impl Fn(&JobEvent) + Send + Sync + 'static) -> Self {
         self.on_job = Some(Box::new(hook));
         self

@@ -99,15 +99,36 @@ impl Submission<'_> {
     }
 }
 
-/// A job that is not submitted yet: see [`ThreadPool::job`].
+/// A job with options that is not submitted yet: see [`ThreadPool::job`].
 ///
 /// **Dropping it submits nothing.** The closure is dropped.
-#[must_use = "nothing is submitted unless one of the methods of submission is called"]
+///
+/// A label, a priority and a deadline cost nothing for the jobs that have none of them. A job that has one
+/// costs one more heap allocation.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use futurepool::{Priority, ThreadPool};
+///
+/// let pool = ThreadPool::new(2);
+/// let thumbnail = pool
+///     .job(|| "a small picture")
+///     .label("thumbnail")
+///     .priority(Priority::Low)
+///     .expires_in(Duration::from_secs(10))
+///     .submit();
+/// assert_eq!(thumbnail.join()?, "a small picture");
+/// # Ok::<(), futurepool::JoinError>(())
+/// ```
+#[must_use = "nothing is submitted until `submit`, `try_submit` or `submit_async` is called"]
 pub struct JobBuilder<'a, F> {
     pool: &'a ThreadPool,
     closure: F,
     options: JobOptions,
-    /// Counts from the call of `submit`.
+    /// Counts from the call that submits the job.
     expires_in: Option<Duration>,
 }
 
@@ -116,30 +137,72 @@ impl<'a, F> JobBuilder<'a, F> {
         Self {
             pool,
             closure,
-            options: JobOptions::default(),
+            options: JobOptions::PLAIN,
             expires_in: None,
         }
     }
 
-    /// Sets what the job is called in metrics, events and errors.
+    /// Sets a name for the kind of job, for metrics and events.
+    ///
+    /// Many jobs should share a label: [metrics](crate::Metrics::by_label) keep figures for each of them.
+    /// The default is none.
+    #[doc(alias = "name")]
+    #[doc(alias = "tag")]
     pub fn label(mut self, label: &'static str) -> Self {
         self.options.label = Some(label);
         self
     }
 
-    /// Sets the priority of the job.
+    /// Sets the priority of the job. The default is [`Priority::Normal`].
+    #[doc(alias = "nice")]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
         self
     }
 
-    /// Sets the latest time at which the job can start.
+    /// Sets the latest time at which the job can start. The default is none.
+    ///
+    /// A job that has not started by then *expires* at that moment. It never runs, its closure is dropped,
+    /// and its place in a bounded queue becomes free. Its handle resolves with an error that
+    /// [`is_expired`](crate::JoinError::is_expired). The job counts in
+    /// [`expired`](crate::Metrics::expired) and in [`cancelled`](crate::Metrics::cancelled).
+    ///
+    /// A job that has started is not affected: it runs to its end.
+    ///
+    /// If several limits are set, the earliest counts: this one, [`expires_in`](Self::expires_in), and the
+    /// pool's [`queue_timeout`](crate::ThreadPoolBuilder::queue_timeout).
+    ///
+    /// Destructors, callbacks and wakers of expired jobs run on threads of their own, called
+    /// `futurepool-expiry`. If the system refuses these threads, a job expires when a worker reaches it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let (release, wait) = channel::<()>();
+    /// let busy = pool.submit(move || wait.recv());
+    /// let deadline = Instant::now() + Duration::from_millis(20);
+    /// let late = pool.job(|| unreachable!("it is too late")).deadline(deadline).submit();
+    /// assert!(late.join().unwrap_err().is_expired()); // although the only worker is busy
+    /// drop(release);
+    /// # busy.join().unwrap().unwrap_err();
+    /// ```
+    #[doc(alias = "timeout")]
     pub fn deadline(mut self, at: std::time::Instant) -> Self {
         self.options.deadline = Some(from_std(at));
         self
     }
 
-    /// Sets how long after the call of `submit` the job can start at the latest.
+    /// Sets how long the job can wait for its start, from the call that submits it. The default is without
+    /// a limit.
+    ///
+    /// The time includes the wait for room in a bounded queue. The job then [expires](Self::deadline). A
+    /// timeout too long for the clock sets no limit.
+    #[doc(alias = "timeout")]
+    #[doc(alias = "ttl")]
     pub fn expires_in(mut self, timeout: Duration) -> Self {
         self.expires_in = Some(timeout);
         self
@@ -156,6 +219,28 @@ impl<'a, F> JobBuilder<'a, F> {
     }
 
     /// Queues the job and returns its handle: see [`ThreadPool::submit`].
+    ///
+    /// On a full bounded pool it **blocks the calling thread** until the queue has room, but not beyond the
+    /// deadline of the job.
+    ///
+    /// Dropping the handle detaches the job, which still runs.
+    ///
+    /// # Errors
+    ///
+    /// Errors are returned through the handle. If the deadline passes while the call waits for room, the
+    /// handle is already resolved with that error, and the job counts in
+    /// [`rejected`](crate::Metrics::rejected).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = futurepool::ThreadPool::new(1);
+    /// let stale = pool.job(|| 1).expires_in(Duration::ZERO).submit();
+    /// assert!(stale.join().unwrap_err().is_expired());
+    /// ```
+    #[doc(alias = "spawn")]
     #[track_caller]
     pub fn submit<T>(self) -> JoinHandle<T>
     where
@@ -170,7 +255,13 @@ impl<'a, F> JobBuilder<'a, F> {
         self.pool.submit_from(self.closure, submission)
     }
 
-    /// Queues the job if the queue has room now: see [`ThreadPool::try_submit`].
+    /// Queues the job if the queue has room now: see [`ThreadPool::try_submit`]. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SubmitError`] with the closure if the queue is full, if the pool is shut down or broken,
+    /// or if the deadline of the job [has passed](SubmitError::is_expired).
+    #[doc(alias = "offer")]
     #[track_caller]
     pub fn try_submit<T>(self) -> Result<JoinHandle<T>, SubmitError<F>>
     where
@@ -184,6 +275,18 @@ impl<'a, F> JobBuilder<'a, F> {
 
     /// Queues the job as soon as the queue has room, without blocking the thread: see
     /// [`ThreadPool::submit_async`].
+    ///
+    /// [`expires_in`](Self::expires_in) counts from this call, not from the first poll.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SubmitError`] with the closure if the pool is shut down or broken, or becomes so while
+    /// the future waits. The same happens if the deadline of the job
+    /// [has passed](SubmitError::is_expired) before there is room.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future before it is ready submits nothing. Its turn passes to the next submitter.
     #[track_caller]
     pub fn submit_async<T>(self) -> SubmitAsync<F, T>
     where
@@ -209,6 +312,12 @@ impl<F> fmt::Debug for JobBuilder<'_, F> {
 
 impl ThreadPool {
     /// Returns a builder for a job with options: a label, a priority, a deadline.
+    ///
+    /// `pool.job(f).submit()` does what [`submit`](Self::submit) does.
+    ///
+    /// # Examples
+    ///
+    /// See [`JobBuilder`] for an example.
     pub fn job<F>(&self, closure: F) -> JobBuilder<'_, F> {
         JobBuilder::new(self, closure)
     }
@@ -216,6 +325,13 @@ impl ThreadPool {
 
 impl GlobalPool {
     /// Returns a builder for a job with options: see [`ThreadPool::job`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let job = futurepool::global().job(|| 2 + 2).label("sum");
+    /// assert_eq!(job.submit().join().unwrap(), 4);
+    /// ```
     pub fn job<F>(&self, closure: F) -> JobBuilder<'_, F> {
         self.pool.job(closure)
     }

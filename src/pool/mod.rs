@@ -301,8 +301,18 @@ impl ThreadPool {
         Ok(())
     }
 
-    /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does.
-    pub(crate) fn try_acquire_permit(&self) -> Result<(), Refusal> {
+    /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does. Refuses a job
+    /// whose deadline has passed.
+    pub(crate) fn try_acquire_permit(
+        &self,
+        options: &JobOptions,
+        origin: Origin,
+    ) -> Result<(), Refusal> {
+        if options.is_late() {
+            self.inner.counters().rejected();
+            let expired = JoinError::expired_job(options.task).submitted_at(origin);
+            return Err(Refusal::Unable(Box::new(expired)));
+        }
         let semaphore = self.inner.semaphore();
         if semaphore.is_some_and(|semaphore| !semaphore.try_acquire()) {
             self.inner.counters().rejected();
@@ -380,15 +390,7 @@ impl ThreadPool {
         F: JobClosure<T>,
         T: Send + 'static,
     {
-        if options.deadline.is_some() && options.is_late() {
-            self.inner.counters().rejected();
-            let expired = JoinError::expired_job(options.task).submitted_at(origin);
-            return Err(SubmitError::new(
-                Refusal::Unable(Box::new(expired)),
-                closure,
-            ));
-        }
-        if let Err(refusal) = self.try_acquire_permit() {
+        if let Err(refusal) = self.try_acquire_permit(options, origin) {
             return Err(SubmitError::new(refusal, closure));
         }
         let submission = Submission {

@@ -140,8 +140,9 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, opti
     }
 }
 
-/// What is done for a job that has options, or whose pool has some for it.
-struct Special {
+/// What is done for a job that has options, or whose pool has some for it: [`new`](Self::new), then
+/// [`prepare`](Self::prepare) before another thread can start the job, then [`queued`](Self::queued).
+pub(super) struct Special {
     task: Arc<dyn RawTask>,
     details: Details,
     origin: Origin,
@@ -152,7 +153,7 @@ struct Special {
 
 impl Special {
     #[cold]
-    fn new(pool: &PoolInner, job: &Job, options: &JobOptions, order: u32) -> Self {
+    pub(super) fn new(pool: &PoolInner, job: &Job, options: &JobOptions, order: u32) -> Self {
         let options = options.submitted_now(pool);
         let at = Instant::now();
         let observer = pool.observer().filter(|observer| observer.samples(order));
@@ -177,13 +178,13 @@ impl Special {
     }
 
     /// Before the job is visible in the queue. Returns false if it was cancelled before that.
-    fn prepare(&self, job: &Job) -> bool {
+    pub(super) fn prepare(&self, job: &Job) -> bool {
         job.prepare(self.details.clone(), self.stamp)
     }
 
     /// The job is in the queue, or was there. No lock is held.
     #[cold]
-    fn queued(self, pool: &PoolInner) {
+    pub(super) fn queued(self, pool: &PoolInner) {
         if let (true, Some(observer)) = (self.stamp.is_some(), pool.observer()) {
             let info = JobInfo {
                 id: self.details.id,

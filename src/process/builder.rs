@@ -50,6 +50,7 @@ pub struct ProcessPoolBuilder {
     prestart: usize,
     keep_alive: Option<Duration>,
     queue_capacity: Option<usize>,
+    queue_timeout: Option<Duration>,
     program: Option<PathBuf>,
     timings: bool,
     on_job: Option<OnJob>,
@@ -188,6 +189,7 @@ impl ProcessPoolBuilder {
             prestart: 0,
             keep_alive: None,
             queue_capacity: None,
+            queue_timeout: None,
             timings: false,
             on_job: None,
             program: None,
@@ -244,6 +246,16 @@ impl ProcessPoolBuilder {
     /// See [`ThreadPoolBuilder::queue_capacity`](crate::ThreadPoolBuilder::queue_capacity).
     pub fn queue_capacity(mut self, jobs: usize) -> Self {
         self.queue_capacity = Some(jobs);
+        self
+    }
+
+    /// Limits how long a job can wait for its start. By default there is no limit.
+    ///
+    /// See [`ThreadPoolBuilder::queue_timeout`](crate::ThreadPoolBuilder::queue_timeout). A call's own
+    /// [deadline](Call::deadline) can only be earlier. A job has started when a worker process gets it.
+    /// In a map of calls the limit is for each job, which can have many calls.
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.queue_timeout = Some(timeout);
         self
     }
 
@@ -511,6 +523,9 @@ impl ProcessPoolBuilder {
         if let Some(jobs) = self.queue_capacity {
             threads = threads.queue_capacity(jobs);
         }
+        if let Some(timeout) = self.queue_timeout {
+            threads = threads.queue_timeout(timeout);
+        }
         if let Some(timeout) = self.keep_alive {
             threads = threads.keep_alive(timeout);
         }
@@ -562,6 +577,7 @@ impl fmt::Debug for ProcessPoolBuilder {
         f.debug_struct("ProcessPoolBuilder")
             .field("max_workers", &self.max_workers)
             .field("queue_capacity", &self.queue_capacity)
+            .field("queue_timeout", &self.queue_timeout)
             .field("keep_alive", &self.keep_alive)
             .field("timings", &self.timings)
             .field("on_job", &self.on_job.is_some())

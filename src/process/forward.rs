@@ -35,10 +35,11 @@ impl TaskExecutor for ProcessPool {
         if let Some(error) = self.forked() {
             return Err(SubmitError::because(error, job));
         }
-        if let Err(refusal) = self.threads().try_acquire_permit() {
+        let options = self.options(&job);
+        let acquired = (self.threads()).try_acquire_permit(&options, job.location());
+        if let Err(refusal) = acquired {
             return Err(SubmitError::new(refusal, job));
         }
-        let options = self.options(&job);
         let forwarded = self.forward(job, &options);
         forwarded.map_err(|(closed, job)| SubmitError::new(Refusal::Closed(closed), job))
     }

@@ -191,8 +191,8 @@ impl ProcessPool {
     ///
     /// # Errors
     ///
-    /// Returns a [`SubmitError`] with the call if the queue is full, or if the pool is shut down or
-    /// broken.
+    /// Returns a [`SubmitError`] with the call if the queue is full, if the pool is shut down or
+    /// broken, or if the [deadline](Call::deadline) of the call has passed.
     #[track_caller]
     pub fn try_submit<T: Task>(
         &self,
@@ -202,14 +202,15 @@ impl ProcessPool {
         if let Some(error) = self.forked() {
             return Err(SubmitError::new(Refusal::Unable(Box::new(error)), call));
         }
-        if let Err(refusal) = self.threads.try_acquire_permit() {
+        let submitter = self.submitter();
+        let options = submitter.options(&call);
+        if let Err(refusal) = self.threads.try_acquire_permit(&options, origin) {
             return Err(SubmitError::new(refusal, call));
         }
-        let submitter = self.submitter();
         let submission = Submission {
             origin,
             span: span::current(),
-            options: &submitter.options(&call),
+            options: &options,
         };
         let submitted = submitter.enqueue_or_closed(call, submission);
         submitted.map_err(|(closed, call)| SubmitError::new(Refusal::Closed(closed), call))
@@ -222,7 +223,8 @@ impl ProcessPool {
     /// # Errors
     ///
     /// Returns a [`SubmitError`] with the call if the pool is shut down or broken, or becomes so
-    /// while the future waits.
+    /// while the future waits. The same happens if the [deadline](Call::deadline) of the call has passed
+    /// before there is room.
     ///
     /// # Cancel safety
     ///

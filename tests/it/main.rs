@@ -18,11 +18,14 @@ mod detached_map;
 mod elsewhere;
 mod events;
 mod executors;
+mod expiry;
 mod first_ok;
 mod global;
 mod guarantees;
 mod handle;
 mod iterator_vs_stream;
+mod job_builder;
+mod job_events;
 mod map;
 mod map_bursts;
 #[cfg(feature = "metrics")]
