@@ -88,11 +88,10 @@ fn a_job_that_runs_has_three_events() {
     let log = Log::default();
     let pool = log.pool(1);
     let before = Instant::now();
+    let job = pool.job(|| thread::sleep(Duration::from_millis(5)));
+    let job = job.label("sleep");
     let line = line!() + 1;
-    let job = pool
-        .job(|| thread::sleep(Duration::from_millis(5)))
-        .label("sleep")
-        .submit();
+    let job = job.submit();
     job.join().unwrap();
     let after = Instant::now();
     let jobs = log.by_job(1);
