@@ -19,7 +19,7 @@ use crate::pool::idle::Idle;
 use crate::pool::job::Priority;
 use crate::pool::metrics::{Counters, Metrics, SHARDS, current_shard};
 use crate::pool::observer::Observer;
-use crate::pool::queue::{PopOrder, Push, Queue};
+use crate::pool::queue::{Place, PopOrder, Push, Queue};
 use crate::pool::registry::{Registry, WorkerSlot};
 use crate::pool::semaphore::Semaphore;
 use crate::pool::spawn::notify_work;
@@ -233,12 +233,9 @@ impl PoolInner {
         priority: Priority,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
-        let _ = priority;
         let mut idle_wakers = None;
-        // Also in its initializer, and when it exits: so its jobs are in order from the first to the last.
-        // Lanes are for any thread, and the other workers look at all of them.
-        let lane = self.current_worker().map(|_| current_shard());
-        let push = self.queue.push(job, lane, |job| {
+        let place = self.place(priority);
+        let push = self.queue.push(job, place, |job| {
             let accepted = accept(job);
             if accepted {
                 // Before the job is counted: see `wait_idle.rs`.
@@ -247,7 +244,7 @@ impl PoolInner {
                 {
                     idle_wakers = Some(self.take_idle_wakers());
                 }
-                self.counters.submitted(lane);
+                self.counters.submitted(place.number());
             }
             accepted
         });
@@ -265,6 +262,19 @@ impl PoolInner {
             }
         }
         push
+    }
+
+    /// Returns where a job goes that this thread submits.
+    fn place(&self, priority: Priority) -> Place {
+        match priority {
+            Priority::High => Place::High,
+            // Also in its initializer, and when it exits: so its jobs are in order from the first to
+            // the last. Lanes are for any thread, and the other workers look at all of them.
+            Priority::Normal => self
+                .current_worker()
+                .map_or(Place::Outside, |_| Place::Lane(current_shard())),
+            Priority::Low => Place::Low,
+        }
     }
 
     /// Takes the next job out of the queue, which may be a tombstone.

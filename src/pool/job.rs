@@ -44,9 +44,10 @@ impl JobOptions {
         deadline: None,
     };
 
-    /// Returns whether the job needs nothing that a plain one does not. A name alone is never used.
+    /// Returns whether the job needs nothing that a plain one does not. A name alone is never used, and
+    /// the queue is told the priority in any case.
     pub(crate) fn is_plain(&self) -> bool {
-        self.label.is_none() && self.deadline.is_none() && self.priority == Priority::Normal
+        self.label.is_none() && self.deadline.is_none()
     }
 
     /// Returns the options of a job that is submitted to `pool` now: it has the pool's

@@ -99,13 +99,17 @@ pub struct LabelMetrics {
 /// (A model needs the same shards in every run.)
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 
+/// How many sides the queue has besides head and tail: the lanes, and one for each priority other than
+/// the normal one.
+pub(crate) const PLACES: usize = SHARDS + 2;
+
 /// What a pool counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     shards: [CachePadded<Shard>; SHARDS],
     submitted_outside: CachePadded<SubmittedOutside>,
-    /// One for each lane of the queue, written under its lock before the job is visible there.
-    submitted_by_workers: [CachePadded<Counter>; SHARDS],
+    /// One for each other side of the queue, written under its lock before the job is visible there.
+    submitted_elsewhere: [CachePadded<Counter>; PLACES],
     submitted_by_broadcast: Counter,
     /// Broadcast jobs that have neither started nor been cancelled: see [`Counters::demand`].
     in_mailboxes: Counter,
@@ -117,9 +121,9 @@ pub(crate) struct Counters {
 struct SubmittedOutside {
     /// Written before the job is visible in the queue, under the lock of the queue's tail.
     jobs: Counter,
-    /// Whether a worker has ever submitted a job, or a broadcast was made. Written before that is
+    /// Whether a job was ever added to another side, or a broadcast was made. Written before that is
     /// counted.
-    others_submit: AtomicBool,
+    others_used: AtomicBool,
 }
 
 /// All but `unavailable` and `inlined` only grow.
@@ -182,15 +186,15 @@ impl Counters {
         &self.shards[current_shard()]
     }
 
-    /// Counts a job that goes to a lane of the queue, or to its tail. The caller holds the lock of that,
-    /// so no two threads count at once, and no read-modify-write is needed.
-    pub(crate) fn submitted(&self, lane: Option<usize>) {
+    /// Counts a job that goes to the queue's tail, or to the side with this number. The caller holds the
+    /// lock of that, so no two threads count at once, and no read-modify-write is needed.
+    pub(crate) fn submitted(&self, side: Option<usize>) {
         let outside = &self.submitted_outside;
-        let counter = match lane {
+        let counter = match side {
             None => &outside.jobs,
-            Some(lane) => {
+            Some(side) => {
                 self.note_others();
-                &self.submitted_by_workers[lane]
+                &self.submitted_elsewhere[side]
             }
         };
         let submitted = counter.0.load(Ordering::Relaxed);
@@ -198,7 +202,7 @@ impl Counters {
     }
 
     fn note_others(&self) {
-        let others = &self.submitted_outside.others_submit;
+        let others = &self.submitted_outside.others_used;
         if !others.load(Ordering::Relaxed) {
             // Ordering: before the job is counted. A thread that must see the count sees this.
             others.store(true, Ordering::Release);
@@ -227,13 +231,13 @@ impl Counters {
     /// second one, whichever threads submit them.
     fn all_submitted(&self, order: Ordering) -> u64 {
         let outside = self.submitted_outside.jobs.0.load(order);
-        // As long as only others submit, they read one cache line here.
-        if !self.submitted_outside.others_submit.load(order) {
+        // As long as all jobs go to the tail, their submitters read one cache line here.
+        if !self.submitted_outside.others_used.load(order) {
             return outside;
         }
-        let by_workers = self.submitted_by_workers.iter();
+        let elsewhere = self.submitted_elsewhere.iter();
         let broadcast = self.submitted_by_broadcast.0.load(order);
-        outside + broadcast + by_workers.map(|lane| lane.0.load(order)).sum::<u64>()
+        outside + broadcast + elsewhere.map(|side| side.0.load(order)).sum::<u64>()
     }
 
     pub(crate) fn rejected(&self) {

@@ -12,8 +12,8 @@ use crate::executor::ext::ExecutorExt;
 use crate::pool::builder::Config;
 use crate::pool::control::{Inbox, Mailbox};
 use crate::pool::inner::{PoolInner, PoolRefs};
-use crate::pool::job::Submission;
-use crate::pool::queue::{PopOrder, Queue};
+use crate::pool::job::{JobOptions, Priority, Submission};
+use crate::pool::queue::{Place, PopOrder, Queue};
 use crate::pool::submit::enqueue;
 use crate::pool::worker::worker_loop;
 use crate::task::context::{WorkerId, WorkerPhase, set_current_worker};
@@ -52,10 +52,27 @@ fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
 }
 
 fn submit<T: Send + 'static>(
+    pool: (&Arc<PoolInner>, &PoolRefs),
+    job: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    submit_as(Priority::Normal, pool, job)
+}
+
+fn submit_as<T: Send + 'static>(
+    priority: Priority,
     (pool, refs): (&Arc<PoolInner>, &PoolRefs),
     job: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    let submitted = enqueue(pool, refs, job, Submission::plain(Location::caller(), None));
+    let options = JobOptions {
+        priority,
+        ..JobOptions::PLAIN
+    };
+    let submission = Submission {
+        origin: Location::caller(),
+        span: None,
+        options: &options,
+    };
+    let submitted = enqueue(pool, refs, job, submission);
     let Ok(handle) = submitted else {
         panic!("it accepts jobs");
     };
@@ -138,6 +155,37 @@ fn a_job_in_a_lane_and_a_worker_about_to_park_it_runs() {
     check_lane(1);
 }
 
+/// Two jobs that are neither from a worker nor of normal priority, and each needs a worker of its own.
+fn check_priorities(parked: usize) {
+    builder(Some(1)).check(move || {
+        let (pool, refs, workers) = pool_of_two();
+        while pool.idle().parked() < parked {
+            thread::yield_now();
+        }
+        let (go, wait) = channel::<()>();
+        let high = move || wait.recv().unwrap();
+        let high = submit_as(Priority::High, (&pool, &refs), high);
+        let low = move || go.send(()).unwrap();
+        let low = submit_as(Priority::Low, (&pool, &refs), low);
+        high.join().unwrap();
+        low.join().unwrap();
+        pool.close(Closed::Shutdown);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn two_jobs_of_other_priorities_and_two_parked_workers_run_at_once() {
+    check_priorities(2);
+}
+
+#[test]
+fn two_jobs_of_other_priorities_and_workers_about_to_park_run_at_once() {
+    check_priorities(0);
+}
+
 /// An executor that keeps its job.
 #[derive(Default)]
 struct Kept(std::sync::Mutex<Option<Job>>);
@@ -148,18 +196,18 @@ impl Executor for Kept {
     }
 }
 
-fn push(queue: &Queue, lane: Option<usize>) -> bool {
+fn push(queue: &Queue, place: Place) -> bool {
     let kept = Kept::default();
     drop(kept.submit(|| ()));
     let job = kept.0.lock().unwrap().take().unwrap();
-    queue.push(job, lane, |_| true).is_ok()
+    queue.push(job, place, |_| true).is_ok()
 }
 
 #[test]
 fn two_workers_take_from_one_lane_each_job_comes_out_once() {
     builder(None).check(|| {
         let queue = Arc::new(Queue::new());
-        assert!(push(&queue, Some(0)) && push(&queue, Some(0)));
+        assert!(push(&queue, Place::Lane(0)) && push(&queue, Place::Lane(0)));
         let pop =
             |queue: Arc<Queue>| move || usize::from(queue.pop(&mut PopOrder::new(0)).is_some());
         let other = thread::spawn(pop(Arc::clone(&queue)));
@@ -171,12 +219,45 @@ fn two_workers_take_from_one_lane_each_job_comes_out_once() {
 }
 
 #[test]
-fn close_and_push_to_a_lane_nothing_is_added_once_the_queue_is_closed_and_empty() {
+fn two_workers_take_turns_the_bound_is_exact() {
     builder(None).check(|| {
+        let queue = Arc::new(Queue::new());
+        for place in [Place::High, Place::High, Place::High, Place::High] {
+            assert!(push(&queue, place));
+        }
+        assert!(push(&queue, Place::Outside));
+        // From here on Normal waits for one more start of another priority.
+        let mut order = PopOrder::new(0);
+        let mut pop = || drop(queue.pop(&mut order).unwrap());
+        pop();
+        pop();
+        let other = thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || drop(queue.pop(&mut PopOrder::new(0)).unwrap())
+        });
+        pop();
+        other.join().unwrap();
+        assert!(!queue.waits_hint(Priority::Normal));
+        assert!(queue.waits_hint(Priority::High));
+    });
+}
+
+#[test]
+fn close_and_push_to_a_lane_nothing_is_added_once_the_queue_is_closed_and_empty() {
+    check_close(Place::Lane(0));
+}
+
+#[test]
+fn close_and_push_to_a_priority_nothing_is_added_once_the_queue_is_closed_and_empty() {
+    check_close(Place::Low);
+}
+
+fn check_close(place: Place) {
+    builder(None).check(move || {
         let queue = Arc::new(Queue::new());
         let other = thread::spawn({
             let queue = Arc::clone(&queue);
-            move || push(&queue, Some(0))
+            move || push(&queue, place)
         });
         queue.close(Closed::Shutdown);
         let was_empty = queue.is_closed_and_empty();

@@ -1,4 +1,5 @@
-//! The queue of a pool: a FIFO of jobs with two locks, and a FIFO for the jobs of each worker.
+//! The queue of a pool: a FIFO of jobs with two locks, a FIFO for the jobs of each worker, and one for
+//! each priority other than the normal one.
 //!
 //! Submitters outside of the workers lock the tail, workers the head. When the head is empty, it takes
 //! over all jobs of the tail in one exchange. So submitters and workers seldom meet, and jobs keep
@@ -20,6 +21,41 @@
 //!
 //! No job moves from one FIFO to another. Until a worker submits a job, no lane is looked at.
 //!
+//! # Priorities
+//!
+//! All jobs of high priority are in one FIFO, whatever thread submits them, and all jobs of low
+//! priority in another one. So each of the two starts in the order of acceptance. The other FIFOs have
+//! the jobs of normal priority, and the rules above are about these.
+//!
+//! High goes first, then Normal, then Low, unless it is the *turn* of Normal or Low. Each of these
+//! two has a *debt*:
+//!
+//! - A start of another priority adds 1 if jobs of this one wait. If none wait, the debt becomes 0.
+//! - A start of its own takes off `P - 1`, down to 0 at least. `P` is [`NORMAL_PERIOD`] or
+//!   [`LOW_PERIOD`].
+//! - At `P` it is its turn. If it is the turn of both, Normal goes first.
+//!
+//! So up to three jobs of high priority go before all others. If there is no end of them, Normal gets
+//! a start in 3, Low a start in 7, and High the rest.
+//!
+//! **What is promised**: over any 16 starts by workers Normal gets at least 4 and Low at least 1, while
+//! they wait. Let one of them have `n` of 16 starts. They add `16 - n` to its debt, and take off at most
+//! `(P - 1) * n`. So the debt grows by `16 - P * n` at least. It is never less than 0, nor more than
+//! `P + e` (see below), so `16 - P * n <= P + e`, and `n >= (16 - P - e) / P`:
+//!
+//! - Normal is never kept from its turn: `e = 0`, and `n >= 13 / 3`, which makes 5.
+//! - Low has to wait if it is the turn of Normal, too. After that start the debt of Normal is 1, so Low
+//!   is next: `e = 1`, and `n >= 8 / 7`, which makes 2.
+//!
+//! That is one start more than promised. A worker can be delayed after it has taken a job out, and
+//! start it later than others that were taken out after it.
+//!
+//! The argument needs that a start is chosen and counted in one step. So a worker holds the lock of
+//! the turns until its job is out. What it finds may be a tombstone: that uses up no turn, the worker
+//! comes back for the next job. What a worker runs because it waits for it does not count.
+//!
+//! Until a job of another priority is submitted, no worker reads the turns.
+//!
 //! # Tombstones, and the end
 //!
 //! A job that is cancelled, or run by a worker that waits for it, leaves a *tombstone*: its empty
@@ -39,7 +75,8 @@ use std::task::Waker;
 use crossbeam_utils::CachePadded;
 
 use crate::error::Closed;
-use crate::pool::metrics::SHARDS;
+use crate::pool::job::Priority;
+use crate::pool::metrics::{PLACES, SHARDS};
 use crate::task::job::Job;
 use crate::util::fault::fault_or;
 use crate::util::sync::{AtomicBool, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
@@ -53,19 +90,36 @@ const RETAINED_CAPACITY: usize = 1024;
 /// A thread that counts in the shard `n` has the lane `n`.
 const LANES: usize = SHARDS;
 
-/// The head, the tail and the lanes.
-const SIDES: usize = 2 + LANES;
+/// The sides other than head and tail have these numbers: first the lanes, then a side for each
+/// priority other than the normal one.
+const HIGH: usize = LANES;
+const LOW: usize = LANES + 1;
+const OTHERS: usize = PLACES;
+
+/// All sides: the head, the tail and the others.
+const SIDES: usize = 2 + OTHERS;
+
+/// The bits of the lanes in [`Flags::used`].
+const LANE_BITS: usize = (1 << LANES) - 1;
 
 /// Once in this many times a worker looks at the head first, and once at a lane that need not be its
 /// own.
 const TURNS: usize = 8;
 
+/// Normal gets at least one start in this many, if it waits.
+const NORMAL_PERIOD: u32 = 3;
+
+/// Low gets at least one start in this many, if it waits.
+const LOW_PERIOD: u32 = 7;
+
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// Lock order: the head, the tail, then the lanes from the first on.
+    /// Lock order: the turns, the head, the tail, then the others from the first on.
+    turns: CachePadded<Mutex<Turns>>,
     head: CachePadded<Side>,
     tail: CachePadded<Side>,
-    lanes: [CachePadded<Side>; LANES],
+    /// The lanes, then the sides of high and of low priority.
+    others: [CachePadded<Side>; OTHERS],
     /// Seldom written, and read for each job.
     flags: CachePadded<Flags>,
     /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped, or
@@ -73,7 +127,7 @@ pub(crate) struct Queue {
     tombstones: AtomicIsize,
 }
 
-/// One end of the FIFO with two locks, or a lane.
+/// One end of the FIFO with two locks, a lane, or the FIFO of a priority.
 #[derive(Debug, Default)]
 struct Side {
     inner: Mutex<Jobs>,
@@ -90,10 +144,83 @@ struct Jobs {
 
 #[derive(Debug, Default)]
 struct Flags {
-    /// One bit for each lane that has ever held a job. Set under the lock of the lane.
-    used_lanes: AtomicUsize,
+    /// One bit for each side other than head and tail that has ever held a job. Set under the lock of
+    /// that side.
+    used: AtomicUsize,
     /// Whether the sides are closed. Written under all locks, read without.
     closed: AtomicBool,
+}
+
+/// Where a job is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The jobs of normal priority from outside of the workers.
+    Outside,
+    /// The jobs of normal priority that a worker submits.
+    Lane(usize),
+    High,
+    Low,
+}
+
+impl Place {
+    /// Returns the number of the side, if it is not the tail.
+    pub(crate) fn number(self) -> Option<usize> {
+        match self {
+            Self::Outside => None,
+            Self::Lane(lane) => Some(lane),
+            Self::High => Some(HIGH),
+            Self::Low => Some(LOW),
+        }
+    }
+}
+
+/// Which priority is next: see the [module](self#priorities).
+#[derive(Debug, Default)]
+struct Turns {
+    /// The debt of Normal.
+    normal: u32,
+    /// The debt of Low.
+    low: u32,
+}
+
+impl Turns {
+    /// Returns the priorities in the order in which a worker looks for a job.
+    fn order(&self) -> [Priority; 3] {
+        use Priority::{High, Low, Normal};
+
+        match (self.normal >= NORMAL_PERIOD, self.low >= LOW_PERIOD) {
+            (false, false) => [High, Normal, Low],
+            (true, false) => [Normal, High, Low],
+            (false, true) => [Low, High, Normal],
+            (true, true) => [Normal, Low, High],
+        }
+    }
+
+    /// Counts a start.
+    fn count(&mut self, started: Priority, waits: impl Fn(Priority) -> bool) {
+        let debts = [
+            (Priority::Normal, &mut self.normal, NORMAL_PERIOD),
+            (Priority::Low, &mut self.low, LOW_PERIOD),
+        ];
+        for (priority, debt, period) in debts {
+            *debt = if priority == started {
+                debt.saturating_sub(period - 1)
+            } else if waits(priority) {
+                *debt + 1
+            } else {
+                0
+            };
+        }
+    }
+
+    /// Nothing of this priority waits.
+    fn forget(&mut self, priority: Priority) {
+        match priority {
+            Priority::High => {}
+            Priority::Normal => self.normal = 0,
+            Priority::Low => self.low = 0,
+        }
+    }
 }
 
 /// Where a worker looks for its next job.
@@ -122,9 +249,10 @@ pub(crate) enum Push {
 impl Queue {
     pub(crate) fn new() -> Self {
         Self {
+            turns: CachePadded::default(),
             head: CachePadded::default(),
             tail: CachePadded::default(),
-            lanes: array::from_fn(|_| CachePadded::default()),
+            others: array::from_fn(|_| CachePadded::default()),
             flags: CachePadded::default(),
             tombstones: AtomicIsize::new(0),
         }
@@ -135,7 +263,7 @@ impl Queue {
         array::from_fn(|side| match side {
             0 => &*self.head,
             1 => &*self.tail,
-            lane => &*self.lanes[lane - 2],
+            other => &*self.others[other - 2],
         })
     }
 
@@ -144,18 +272,19 @@ impl Queue {
         self.sides().map(|side| side.inner.lock())
     }
 
-    /// Adds a job at the end of the lane, if there is one, or else at the tail. The job comes back if
-    /// the queue is closed.
+    /// Adds a job at the end of the side that `place` names. The job comes back if the queue is
+    /// closed.
     ///
     /// `accept` is called just before, under the lock, to count the job. It may decline a job that was
     /// made for any executor and cancelled before it got here.
     pub(crate) fn push(
         &self,
         job: Job,
-        lane: Option<usize>,
+        place: Place,
         accept: impl FnOnce(&Job) -> bool,
     ) -> Result<Push, (Job, Closed)> {
-        let side = lane.map_or(&self.tail, |lane| &self.lanes[lane]);
+        let number = place.number();
+        let side = number.map_or(&self.tail, |number| &self.others[number]);
         let mut inner = side.inner.lock();
         if let Some(closed) = &inner.closed {
             let closed = closed.clone();
@@ -169,29 +298,79 @@ impl Queue {
         }
         inner.jobs.push_back(job);
         side.set_len(inner.jobs.len());
-        if let Some(lane) = lane {
-            self.flags.mark_used(lane);
+        if let Some(number) = number {
+            self.flags.mark_used(number);
         }
         Ok(Push::Accepted)
     }
 
     /// Takes the next job of a worker out, which may be a tombstone.
-    #[allow(clippy::modulo_one, reason = "the model checker has one lane")]
     pub(crate) fn pop(&self, order: &mut PopOrder) -> Option<Job> {
-        if self.flags.used_lanes() == 0 {
+        let used = self.flags.used();
+        if used == 0 {
+            self.pop_head()
+        } else if used & !LANE_BITS == 0 {
+            self.pop_normal(used, order)
+        } else {
+            self.pop_in_turn(used, order)
+        }
+    }
+
+    /// Takes the next job of the priority whose turn it is.
+    #[inline(never)]
+    fn pop_in_turn(&self, used: usize, order: &mut PopOrder) -> Option<Job> {
+        let turns = self.turns.lock();
+        let priorities = turns.order();
+        let mut turns = fault_or!(
+            "a_turn_is_chosen_before_the_lock": { drop(turns); self.turns.lock() };
+            turns
+        );
+        // The lock is held until the job is out: see the module's documentation.
+        priorities.into_iter().find_map(|priority| {
+            let job = match priority {
+                Priority::High => self.pop_other(HIGH),
+                Priority::Normal => self.pop_normal(used, order),
+                Priority::Low => self.pop_other(LOW),
+            };
+            match &job {
+                None => turns.forget(priority),
+                // Lock order: the turns, then a task.
+                Some(job) if job.is_tombstone() => {}
+                Some(_) => turns.count(priority, |priority| self.waits_hint(priority)),
+            }
+            job
+        })
+    }
+
+    /// Returns whether a job of this priority can be seen.
+    pub(crate) fn waits_hint(&self, priority: Priority) -> bool {
+        match priority {
+            Priority::High => !self.others[HIGH].is_empty_hint(),
+            Priority::Normal => {
+                !self.is_head_and_tail_empty_hint() || self.is_any_used_hint(LANE_BITS)
+            }
+            Priority::Low => !self.others[LOW].is_empty_hint(),
+        }
+    }
+
+    /// Takes the next job of normal priority out. `used`: the sides that have ever held a job.
+    #[allow(clippy::modulo_one, reason = "the model checker has one lane")]
+    #[inline]
+    fn pop_normal(&self, used: usize, order: &mut PopOrder) -> Option<Job> {
+        if used & LANE_BITS == 0 {
             return self.pop_head();
         }
         order.turn = order.turn.wrapping_add(1);
         let first = match order.turn % TURNS {
             0 => self.pop_head(),
-            1 => self.pop_lane(order.turn / TURNS % LANES),
+            1 => self.pop_other(order.turn / TURNS % LANES),
             _ => None,
         };
         let mut others = (1..LANES).map(|distance| (order.lane + distance) % LANES);
         first
-            .or_else(|| self.pop_lane(order.lane))
+            .or_else(|| self.pop_other(order.lane))
             .or_else(|| self.pop_head())
-            .or_else(|| others.find_map(|lane| self.pop_lane(lane)))
+            .or_else(|| others.find_map(|lane| self.pop_other(lane)))
     }
 
     // The way of each job of a pool whose workers submit none.
@@ -213,21 +392,26 @@ impl Queue {
         self.head.pop_locked(inner)
     }
 
-    fn pop_lane(&self, lane: usize) -> Option<Job> {
-        let lane = &self.lanes[lane];
-        if lane.is_empty_hint() {
+    fn pop_other(&self, number: usize) -> Option<Job> {
+        let side = &self.others[number];
+        if side.is_empty_hint() {
             return None;
         }
-        lane.pop_locked(lane.inner.lock())
+        side.pop_locked(side.inner.lock())
     }
 
-    /// Returns whether no job can be seen, at the cost of three loads and one for each used lane.
+    /// Returns whether no job can be seen, at the cost of three loads and one for each used lane or
+    /// priority.
     pub(crate) fn is_empty_hint(&self) -> bool {
-        // Ordering: no job moves between a lane and another side, so these can be read one after the
-        // other. A lane is marked as used before its first job is published to a thread that must not
-        // miss it.
-        self.is_head_and_tail_empty_hint()
-            && fault_or!("lanes_are_overlooked": true; self.are_lanes_empty_hint())
+        // Ordering: jobs move from the tail to the head and nowhere else, so the other sides can be
+        // read one after the other. A side is marked as used before its first job is published to a
+        // thread that must not miss it.
+        let sides = fault_or!(
+            "lanes_are_overlooked": !LANE_BITS,
+            "priorities_are_overlooked": LANE_BITS;
+            usize::MAX
+        );
+        self.is_head_and_tail_empty_hint() && !self.is_any_used_hint(sides)
     }
 
     fn is_head_and_tail_empty_hint(&self) -> bool {
@@ -236,26 +420,26 @@ impl Queue {
         self.tail.is_empty_hint() && self.head.is_empty_hint()
     }
 
-    /// Returns how many jobs can be seen, at the cost of three loads and one for each used lane. A job
-    /// that moves to the head meanwhile may be counted twice.
+    /// Returns how many jobs can be seen, at the cost of three loads and one for each used lane or
+    /// priority. A job that moves to the head meanwhile may be counted twice.
     pub(crate) fn len_hint(&self) -> usize {
-        let lanes = self.used_lanes().map(|lane| self.lanes[lane].len_hint());
-        self.tail.len_hint() + self.head.len_hint() + lanes.sum::<usize>()
+        let others = self.used_others(usize::MAX).map(Side::len_hint);
+        self.tail.len_hint() + self.head.len_hint() + others.sum::<usize>()
     }
 
-    fn are_lanes_empty_hint(&self) -> bool {
-        self.used_lanes()
-            .all(|lane| self.lanes[lane].is_empty_hint())
+    /// Returns whether a job can be seen in one of `sides`, which has a bit for each.
+    fn is_any_used_hint(&self, sides: usize) -> bool {
+        self.used_others(sides).any(|side| !side.is_empty_hint())
     }
 
-    /// Returns the numbers of the lanes that have ever held a job.
-    fn used_lanes(&self) -> impl Iterator<Item = usize> {
-        let mut lanes = self.flags.used_lanes();
+    /// Returns those of `sides` that have ever held a job.
+    fn used_others(&self, sides: usize) -> impl Iterator<Item = &Side> {
+        let mut used = self.flags.used() & sides;
         std::iter::from_fn(move || {
-            let lane = lanes.trailing_zeros();
+            let number = used.trailing_zeros();
             // Removes the lowest bit.
-            lanes &= lanes.checked_sub(1)?;
-            Some(lane as usize)
+            used &= used.checked_sub(1)?;
+            Some(&*self.others[number as usize])
         })
     }
 
@@ -285,7 +469,11 @@ impl Queue {
     /// Accepts no more jobs. A queue that was shut down can still break.
     pub(crate) fn close(&self, reason: Closed) {
         let mut sides = self.lock_all();
-        let closed = fault_or!("lanes_stay_open": &mut sides[..2]; &mut sides[..]);
+        let closed = fault_or!(
+            "lanes_stay_open": &mut sides[..2],
+            "priorities_stay_open": &mut sides[..2 + LANES];
+            &mut sides[..]
+        );
         for side in closed {
             // What is replaced is no user data.
             match (&side.closed, &reason) {
@@ -300,8 +488,8 @@ impl Queue {
         drop(sides);
     }
 
-    /// Takes all jobs out, tombstones included, oldest first. `next_order` returns the place that the
-    /// next job would get in the order of submission.
+    /// Takes all jobs out, tombstones included, oldest first, whatever their priority. `next_order`
+    /// returns the place that the next job would get in the order of submission.
     pub(crate) fn drain(&self, next_order: impl FnOnce() -> u32) -> Vec<Job> {
         let mut sides = self.lock_all();
         // No state is touched under the locks: the caller marks the jobs.
@@ -337,7 +525,7 @@ impl Queue {
     ) -> Vec<J> {
         let mut jobs: Vec<_> = jobs.collect();
         // Head and tail are in the order of acceptance already.
-        if self.used_lanes().next().is_some() {
+        if self.flags.used() != 0 {
             let next = next_order();
             // A tombstone has no place any longer, and needs none.
             let age = |job: &J| job.borrow().order().map(|order| next.wrapping_sub(order));
@@ -437,18 +625,18 @@ impl Side {
 }
 
 impl Flags {
-    fn used_lanes(&self) -> usize {
+    fn used(&self) -> usize {
         // Ordering: as in `len_hint`.
-        self.used_lanes.load(Ordering::Acquire)
+        self.used.load(Ordering::Acquire)
     }
 
-    /// The caller holds the lock of `lane`.
-    fn mark_used(&self, lane: usize) {
-        let bit = 1 << lane;
+    /// The caller holds the lock of the side with this number.
+    fn mark_used(&self, number: usize) {
+        let bit = 1 << number;
         // Ordering: only threads that hold the lock set this bit.
-        if self.used_lanes.load(Ordering::Relaxed) & bit == 0 {
-            // Ordering: pairs with `used_lanes`.
-            self.used_lanes.fetch_or(bit, Ordering::Release);
+        if self.used.load(Ordering::Relaxed) & bit == 0 {
+            // Ordering: pairs with `used`.
+            self.used.fetch_or(bit, Ordering::Release);
         }
     }
 }
@@ -467,6 +655,7 @@ impl std::fmt::Debug for Jobs {
 mod tests {
     use std::sync::Mutex as StdMutex;
 
+    use super::Place::{High, Lane, Low, Outside};
     use super::*;
     use crate::executor::Executor;
     use crate::executor::ext::ExecutorExt;
@@ -489,14 +678,14 @@ mod tests {
         (handle, job)
     }
 
-    fn push_to(queue: &Queue, lane: Option<usize>, value: u32) -> JoinHandle<u32> {
+    fn push_to(queue: &Queue, place: Place, value: u32) -> JoinHandle<u32> {
         let (handle, job) = job(value);
-        assert_eq!(queue.push(job, lane, |_| true).ok(), Some(Push::Accepted));
+        assert_eq!(queue.push(job, place, |_| true).ok(), Some(Push::Accepted));
         handle
     }
 
     fn push(queue: &Queue, value: u32) -> JoinHandle<u32> {
-        push_to(queue, None, value)
+        push_to(queue, Outside, value)
     }
 
     /// Takes a job out as a worker does that has just started.
@@ -542,7 +731,7 @@ mod tests {
         let _handle = push(&queue, 0);
         queue.close(Closed::Shutdown);
         let (_handle, late) = job(1);
-        assert!(queue.push(late, None, |_| true).is_err());
+        assert!(queue.push(late, Outside, |_| true).is_err());
         assert!(!queue.is_closed_and_empty());
         assert!(pop(&queue).is_some());
         assert!(queue.is_closed_and_empty());
@@ -553,7 +742,7 @@ mod tests {
         let queue = Queue::new();
         let (_handle, declined) = job(0);
         assert_eq!(
-            queue.push(declined, None, |_| false).ok(),
+            queue.push(declined, Outside, |_| false).ok(),
             Some(Push::AlreadyCancelled)
         );
         assert!(queue.is_empty());
@@ -616,7 +805,7 @@ mod tests {
     #[test]
     fn a_worker_takes_its_own_jobs_then_those_from_outside_then_those_of_other_workers() {
         let queue = Queue::new();
-        let sides = [Some(2), None, Some(1), Some(2), None, Some(1)];
+        let sides = [Lane(2), Outside, Lane(1), Lane(2), Outside, Lane(1)];
         let values = 0..;
         let mut handles: Vec<_> = sides
             .into_iter()
@@ -633,7 +822,7 @@ mod tests {
     #[test]
     fn no_side_waits_for_ever_behind_the_own_lane_of_a_worker() {
         // Another lane is looked at first each time that all lanes had their turn.
-        for (side, bound) in [(None, TURNS), (Some(5), TURNS * LANES)] {
+        for (side, bound) in [(Outside, TURNS), (Lane(5), TURNS * LANES)] {
             let queue = Queue::new();
             let mut order = PopOrder::new(0);
             for round in 0..3 {
@@ -643,7 +832,7 @@ mod tests {
                     starts += 1;
                     assert!(starts <= bound, "{side:?} in round {round}");
                     // The own lane never becomes empty.
-                    drop([(); 2].map(|()| push_to(&queue, Some(0), 0)));
+                    drop([(); 2].map(|()| push_to(&queue, Lane(0), 0)));
                     queue.pop(&mut order).unwrap().run();
                 }
             }
@@ -651,9 +840,9 @@ mod tests {
     }
 
     #[test]
-    fn closing_draining_and_compacting_reach_all_lanes() {
+    fn closing_and_draining_reach_all_sides() {
         let queue = Queue::new();
-        let sides = [None, Some(0), Some(7)];
+        let sides = [Outside, Lane(0), Lane(7), High, Low];
         let handles = sides.map(|lane| push_to(&queue, lane, 0));
         queue.close(Closed::Shutdown);
         for lane in sides {
@@ -661,7 +850,7 @@ mod tests {
             assert!(queue.push(late, lane, |_| true).is_err());
         }
         assert!(!queue.is_closed_and_empty());
-        assert_eq!(drain(&queue).len(), 3);
+        assert_eq!(drain(&queue).len(), 5);
         assert!(queue.is_closed_and_empty() && queue.is_empty_hint());
         assert!(handles.iter().all(JoinHandle::is_cancelled), "dropped");
     }
@@ -669,7 +858,7 @@ mod tests {
     #[test]
     fn tombstones_in_lanes_are_compacted_and_the_order_is_kept() {
         let queue = Queue::new();
-        let lane = |value| Some(value as usize % LANES);
+        let lane = |value| Lane(value as usize % LANES);
         let mut handles: Vec<_> = (0..1000)
             .map(|value| push_to(&queue, lane(value), value))
             .collect();
@@ -691,5 +880,222 @@ mod tests {
             assert!(last.replace(value) < Some(value));
         }
         assert!(handles.is_empty());
+    }
+
+    const PRIORITIES: [Place; 3] = [High, Outside, Low];
+
+    /// Runs all jobs and returns their values in the order in which they started.
+    fn run_all(queue: &Queue, mut handles: Vec<JoinHandle<u32>>) -> Vec<u32> {
+        let mut order = PopOrder::new(0);
+        let jobs = 0..handles.len();
+        jobs.map(|_| run_next(queue, &mut order, &mut handles))
+            .collect()
+    }
+
+    #[test]
+    fn the_higher_priority_goes_first_and_each_is_a_fifo() {
+        let queue = Queue::new();
+        let places = [Low, Lane(0), High, Outside].repeat(2).into_iter();
+        let handles = places.zip(0..).map(|(at, n)| push_to(&queue, at, n));
+        // The worker's own lane goes before what comes from outside.
+        assert_eq!(run_all(&queue, handles.collect()), [2, 6, 1, 5, 3, 7, 0, 4]);
+        assert!(pop(&queue).is_none() && queue.is_empty() && queue.is_empty_hint());
+    }
+
+    #[test]
+    fn three_jobs_of_each_priority_are_in_order() {
+        let queue = Queue::new();
+        let places = [Low, High, Outside].repeat(3).into_iter();
+        let handles = places.map(|at| {
+            push_to(
+                &queue,
+                at,
+                PRIORITIES.iter().position(|p| *p == at).unwrap() as u32,
+            )
+        });
+        assert_eq!(
+            run_all(&queue, handles.collect()),
+            [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        );
+    }
+
+    /// Asserts that in each 16 starts 5 are of normal and 2 of low priority, if those waited. A start:
+    /// the priority, and which of them waited before.
+    fn assert_starts(starts: &[(u32, [bool; 3])]) {
+        for window in starts.windows(16) {
+            for (priority, least) in [(1, 5), (2, 2)] {
+                let own = window.iter().filter(|(started, _)| *started == priority);
+                let waits = window.iter().all(|(_, waits)| waits[priority as usize]);
+                assert!(!waits || own.count() >= least, "{priority}: {window:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn over_any_16_starts_normal_gets_5_and_low_2() {
+        for normal in [Outside, Lane(0), Lane(5)] {
+            let queue = Queue::new();
+            let mut order = PopOrder::new(0);
+            let add = |started| push_to(&queue, [High, normal, Low][started as usize], started);
+            let mut handles: Vec<_> = (0..3).map(add).collect();
+            let starts = (0..1000).map(|_| {
+                let started = run_next(&queue, &mut order, &mut handles);
+                handles.push(add(started));
+                (started, [true; 3])
+            });
+            let starts: Vec<_> = starts.collect();
+            assert_starts(&starts);
+            let of = |priority| {
+                starts
+                    .iter()
+                    .filter(|(started, _)| *started == priority)
+                    .count()
+            };
+            assert_eq!(
+                [of(0), of(1), of(2)].map(|n| n / 10),
+                [52, 33, 14],
+                "in percent"
+            );
+        }
+    }
+
+    #[test]
+    fn no_supply_of_jobs_starves_a_priority_that_waits() {
+        for seed in 1..200_u64 {
+            let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mut below = |n: u64| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                (random >> 33) % n
+            };
+            let queue = Queue::new();
+            let mut orders = [0, 3].map(PopOrder::new);
+            let mut handles = Vec::new();
+            let mut waiting = [0_u32; 3];
+            let mut starts = Vec::new();
+            // Each priority is scarce for some time.
+            while starts.len() < 300 {
+                let phase = starts.len() as u64 / 40 + seed;
+                for priority in 0..3_u64 {
+                    let places = [[High; 2], [Outside, Lane(3)], [Low; 2]][priority as usize];
+                    if below(4) <= (phase >> priority) % 4 && waiting[priority as usize] < 20 {
+                        handles.push(push_to(&queue, places[below(2) as usize], priority as u32));
+                        waiting[priority as usize] += 1;
+                    }
+                }
+                if waiting != [0; 3] {
+                    let order = &mut orders[below(2) as usize];
+                    let waits = waiting.map(|jobs| jobs > 0);
+                    let started = run_next(&queue, order, &mut handles);
+                    waiting[started as usize] -= 1;
+                    starts.push((started, waits));
+                }
+            }
+            assert_starts(&starts);
+        }
+    }
+
+    #[test]
+    fn a_tombstone_uses_up_no_turn() {
+        let queue = Queue::new();
+        let mut order = PopOrder::new(0);
+        let mut high: Vec<_> = (0..8).map(|n| push_to(&queue, High, n)).collect();
+        let normal: Vec<_> = (0..5).map(|n| push_to(&queue, Outside, n)).collect();
+        for n in 0..3 {
+            assert_eq!(run_next(&queue, &mut order, &mut high), n);
+        }
+        // It is the turn of Normal, and stays it until a job starts.
+        assert!(normal[..4].iter().all(JoinHandle::cancel));
+        for _ in 0..4 {
+            assert!(!queue.pop(&mut order).unwrap().run_if_queued());
+        }
+        queue.pop(&mut order).unwrap().run();
+        assert!(normal[4].is_finished());
+    }
+
+    #[test]
+    fn a_priority_of_which_nothing_waits_has_no_debt() {
+        let queue = Queue::new();
+        let mut order = PopOrder::new(0);
+        let mut high: Vec<_> = (0..40).map(|n| push_to(&queue, High, n)).collect();
+        for _ in 0..20 {
+            run_next(&queue, &mut order, &mut high);
+        }
+        let late = [push_to(&queue, Low, 0), push_to(&queue, Outside, 0)];
+        for _ in 0..3 {
+            run_next(&queue, &mut order, &mut high);
+        }
+        queue.pop(&mut order).unwrap().run();
+        assert!(late[1].is_finished() && !late[0].is_finished());
+    }
+
+    #[test]
+    fn if_it_is_the_turn_of_both_normal_goes_first_and_low_is_next() {
+        for cancelled in [false, true] {
+            let queue = Queue::new();
+            let mut order = PopOrder::new(0);
+            let high = (0..20).map(|_| push_to(&queue, High, 0));
+            let mut handles: Vec<_> = high.chain([push_to(&queue, Low, 2)]).collect();
+            let mut starts = |handles: &mut _, n| -> Vec<_> {
+                let starts = (0..n).map(|_| run_next(&queue, &mut order, handles));
+                starts.collect()
+            };
+            assert_eq!(starts(&mut handles, 4), [0; 4]);
+            let normal = push_to(&queue, Outside, 1);
+            assert_eq!(starts(&mut handles, 3), [0; 3]);
+            if cancelled {
+                assert!(normal.cancel());
+                assert!(!pop(&queue).unwrap().run_if_queued());
+                assert_eq!(starts(&mut handles, 2), [2, 0]);
+            } else {
+                handles.push(normal);
+                assert_eq!(starts(&mut handles, 3), [1, 2, 0]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_that_was_not_used_is_forgotten() {
+        let queue = Queue::new();
+        let mut order = PopOrder::new(0);
+        let mut high: Vec<_> = (0..3).map(|n| push_to(&queue, High, n)).collect();
+        let _normal = push_to(&queue, Outside, 0);
+        for _ in 0..3 {
+            run_next(&queue, &mut order, &mut high);
+        }
+        // It is the turn of Normal.
+        drop(drain(&queue));
+        assert!(queue.pop(&mut order).is_none());
+        let late = [push_to(&queue, Outside, 0), push_to(&queue, High, 0)];
+        queue.pop(&mut order).unwrap().run();
+        assert!(late[1].is_finished());
+    }
+
+    #[test]
+    fn tombstones_of_all_priorities_are_compacted_and_the_order_is_kept() {
+        let queue = Queue::new();
+        let places = PRIORITIES.into_iter().cycle();
+        let mut handles: Vec<_> = places
+            .zip(0..999)
+            .map(|(at, n)| push_to(&queue, at, n))
+            .collect();
+        for handle in handles.drain(..960) {
+            assert!(handle.cancel());
+            queue.add_tombstone();
+        }
+        assert!(queue.len_hint() <= 39 + 2 * MIN_TOMBSTONES + 1);
+        let mut last = [None; 3];
+        let mut order = PopOrder::new(3);
+        while let Some(job) = queue.pop(&mut order) {
+            if !job.run_if_queued() {
+                queue.remove_tombstone();
+                continue;
+            }
+            let position = handles.iter().position(JoinHandle::is_finished).unwrap();
+            let value = handles.remove(position).join().unwrap();
+            assert!(last[value as usize % 3].replace(value) < Some(value));
+        }
+        assert!(handles.is_empty() && queue.is_empty_hint());
     }
 }

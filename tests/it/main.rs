@@ -32,6 +32,7 @@ mod map_bursts;
 mod metrics_facade;
 mod nested;
 mod order;
+mod priority;
 #[cfg(all(unix, feature = "process"))]
 mod process_without_init;
 mod promise;

@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 
 use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, poll_once, within};
 
-type Pool = Arc<ThreadPool>;
+pub(crate) type Pool = Arc<ThreadPool>;
 
 /// What has started, in this order.
 #[derive(Clone, Default)]
@@ -38,13 +38,13 @@ impl Log {
 type Act = Box<dyn FnOnce(&Pool) + Send>;
 
 /// A job that does in its worker what the test tells it to.
-struct Inside {
+pub(crate) struct Inside {
     acts: Sender<Act>,
     ends: JoinHandle<()>,
 }
 
 impl Inside {
-    fn new(pool: &Pool) -> Self {
+    pub(crate) fn new(pool: &Pool) -> Self {
         let (acts, to_do) = channel::<Act>();
         let inner = Arc::clone(pool);
         let ends = pool.submit(move || {
@@ -56,7 +56,10 @@ impl Inside {
     }
 
     /// Runs `act` in the job and returns its result.
-    fn run<R: Send + 'static>(&self, act: impl FnOnce(&Pool) -> R + Send + 'static) -> R {
+    pub(crate) fn run<R: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Pool) -> R + Send + 'static,
+    ) -> R {
         let (done, result) = channel();
         let act = move |pool: &Pool| done.send(act(pool)).unwrap();
         self.acts.send(Box::new(act)).unwrap();
@@ -68,7 +71,7 @@ impl Inside {
         self.run(move |pool| log.submit(pool, "inside", n))
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         drop(self.acts);
         self.ends.join().unwrap();
     }
