@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use futurepool::{ThreadPool, as_completed, block_on};
+use futurepool::{Priority, ThreadPool, as_completed, block_on};
 use futures::future::join_all;
 
 struct Counting;
@@ -106,6 +106,15 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(measured < 1.05, "{measured} allocations a job with timings");
     assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
     assert_eq!(timed.metrics().run_time.count(), JOBS + 100);
+
+    let priorities = [Priority::High, Priority::Low];
+    let (prior, bytes) = cost_of(|i| {
+        let job = pool.job(move || i + 1).priority(priorities[i as usize % 2]);
+        assert_eq!(job.submit().join().unwrap(), i + 1);
+    });
+    println!("with a priority: {prior:.3} allocations, {bytes:.1} bytes a job");
+    assert!(prior < 1.05, "{prior} allocations a job with a priority");
+    assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
 
     // Nor does `as_completed` allocate for a job that has finished when it first polls the handle.
     let handles: Vec<_> = (0..JOBS).map(|i| pool.submit(move || i)).collect();
