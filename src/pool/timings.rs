@@ -102,12 +102,12 @@ impl Timings {
         ran: Option<(usize, Duration)>,
     ) {
         emit(|| {
-            let (pool, outcome) = (&*self.pool, kind.as_str());
+            let (pool, outcome) = (&self.pool, kind.as_str());
             let (worker, run_time) = ran.unzip();
             let run_time = run_time.map(field::debug);
             tracing::trace!(
                 target: "futurepool::job",
-                pool, label, worker, ?queue_wait, run_time, outcome, "a job has ended: {outcome}"
+                %pool, label, worker, ?queue_wait, run_time, outcome, "a job has ended: {outcome}"
             );
         });
     }
