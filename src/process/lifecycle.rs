@@ -11,6 +11,7 @@ use std::thread;
 use rustix::process::Signal;
 use tracing::level_filters::LevelFilter;
 
+use crate::call::CallInfo;
 use crate::process::exchange::describe_end;
 use crate::process::spawn::StartError;
 use crate::process::worker::{Ended, KillReason, Worker};
@@ -42,25 +43,30 @@ pub(crate) fn leaves(worker: &Worker, reason: impl Display) {
     }
 }
 
-/// The worker is gone, or can no longer be used. `task`: what it ran.
-pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
+/// The worker is gone, or can no longer be used. `call`: what it ran.
+pub(crate) fn gone(worker: &Worker, call: Option<&CallInfo>) {
     if !worker.claim_report() {
         return;
     }
     let pid = worker.pid();
+    let (task, label) = (
+        call.map(|call| call.name),
+        call.and_then(|call| call.label.as_deref()),
+    );
     let killed = |reason: &str| {
         emit(|| {
             tracing::debug!(
                 target: TARGET,
                 worker = pid,
                 task,
+                label,
                 reason,
                 "worker process {pid} was killed: {reason}"
             )
         });
     };
     let failed = |reason: &str| {
-        let when = if task.is_some() {
+        let when = if call.is_some() {
             "during a job"
         } else {
             "while it was idle"
@@ -70,6 +76,7 @@ pub(crate) fn gone(worker: &Worker, task: Option<&'static str>) {
                 target: TARGET,
                 worker = pid,
                 task,
+                label,
                 reason,
                 "worker process {pid} {reason}, {when}"
             )

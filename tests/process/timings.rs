@@ -1,12 +1,14 @@
 //! How long jobs of worker processes waited and ran, by task and by label; and what the pool tells of
 //! them.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use futurepool::{JobEvent, JobOutcome, Task};
+use futurepool::{JobEvent, JobOutcome, Priority, Task};
+use tracing::Level;
 
-use crate::common::LONG;
+use crate::common::event_log::EventLog;
+use crate::common::{LONG, child, eventually};
 use crate::jobs::{abort, add, assert_balanced, never_ends, panics, quiet, sleep};
 
 #[test]
@@ -80,4 +82,41 @@ fn a_job_that_is_killed_is_told_as_cancelled_on_its_worker() {
     assert_eq!(end.id(), events[0].id());
     assert_eq!(end.outcome(), Some(JobOutcome::Cancelled));
     assert!(end.worker().is_some(), "{end:?}");
+}
+
+#[test]
+fn the_event_of_a_crash_has_the_label_of_the_call() {
+    child::alone(
+        "timings::the_event_of_a_crash_has_the_label_of_the_call",
+        || {
+            EventLog::install();
+            let pool = quiet(1).build().unwrap();
+            let crash = pool.submit(abort::call().label("doomed"));
+            assert!(crash.join().unwrap_err().is_crashed());
+            eventually("the crash is reported", || {
+                EventLog::contains_at(Level::WARN, &["label=\"doomed\"", abort::NAME])
+            });
+            EventLog::assert_distinct_field_names();
+        },
+    );
+}
+
+#[test]
+fn a_call_with_a_priority_is_ahead_in_the_queue_of_processes() {
+    let pool = quiet(1).build().unwrap();
+    let blocked = pool.submit(never_ends::call());
+    eventually("the worker is busy", || blocked.is_running());
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let jobs = [Priority::Low, Priority::Normal, Priority::High].map(|priority| {
+        let job = pool.submit(add::call(1, 2).priority(priority));
+        let order = Arc::clone(&order);
+        job.add_done_callback(move |_| order.lock().unwrap().push(priority));
+        job
+    });
+    assert!(blocked.cancel());
+    for job in jobs {
+        job.join().unwrap();
+    }
+    let order = order.lock().unwrap();
+    assert_eq!(*order, [Priority::High, Priority::Normal, Priority::Low]);
 }

@@ -266,7 +266,7 @@ impl Link {
                 Ok(Stop::Gone { sent, panic }) => {
                     let has_panicked = panic.is_some();
                     let error = self.end_of(&worker, info, panic, true);
-                    lifecycle::gone(&worker, Some(info.name));
+                    lifecycle::gone(&worker, Some(info));
                     self.ready = None;
                     match sent.begun(&worker) {
                         0 if !has_panicked => lost(info, &mut rest, sink),
