@@ -15,6 +15,7 @@
 //! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, idle waiters.
 //! None of them knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
 
+mod auto_size;
 pub(crate) mod blocked;
 mod broadcast;
 mod builder;
