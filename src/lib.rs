@@ -375,9 +375,9 @@ pub use executor::{Executor, InlineExecutor};
 pub use futurepool_macros::task;
 pub use park::block_on::block_on;
 pub use pool::{
-    GlobalPool, Histogram, InitializerOutput, JobBuilder, JobEvent, JobOutcome, LabelMetrics,
-    Metrics, Priority, Shutdown, SubmitAsync, ThreadPool, ThreadPoolBuilder, WaitIdle, global,
-    submit,
+    AutoSize, AutoSizeReason, GlobalPool, Histogram, InitializerOutput, JobBuilder, JobEvent,
+    JobOutcome, LabelMetrics, Metrics, Priority, Shutdown, SubmitAsync, ThreadPool,
+    ThreadPoolBuilder, WaitIdle, global, submit,
 };
 #[cfg(feature = "process")]
 pub use process::{ProcessPool, ProcessPoolBuilder};

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::error::BuildError;
 use crate::pool::ThreadPool;
+use crate::pool::auto_size::AutoSizer;
 use crate::pool::events::JobEvent;
 use crate::pool::inner::{PoolInner, PoolRefs, next_id};
 use crate::pool::observer::{Observer, OnJob};
@@ -42,6 +44,8 @@ type OnExit = Box<dyn Fn() + Send + Sync>;
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ThreadPoolBuilder {
     max_workers: usize,
+    /// Instead of `max_workers`.
+    auto_size: Option<RangeInclusive<usize>>,
     queue_capacity: Option<usize>,
     /// `None` for the default.
     thread_name_prefix: Option<String>,
@@ -78,6 +82,7 @@ impl ThreadPoolBuilder {
     pub(crate) fn with_max_workers(max_workers: usize) -> Self {
         Self {
             max_workers,
+            auto_size: None,
             queue_capacity: None,
             thread_name_prefix: None,
             thread_name: None,
@@ -99,11 +104,75 @@ impl ThreadPoolBuilder {
     ///
     /// The default is the number of available processors plus 4, and 32 at most. Workers start on
     /// demand: the pool spawns no worker while another worker is idle.
+    /// The last call of `max_workers` and [`auto_size`](Self::auto_size) counts.
     #[doc(alias = "max_blocking_threads")]
     #[doc(alias = "num_threads")]
     #[doc(alias = "ThreadPoolExecutor")]
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = workers;
+        self.auto_size = None;
+        self
+    }
+
+    /// Lets the pool find the maximum number of workers by itself, within `bounds`.
+    ///
+    /// Jobs that compute need as many workers as there are processors. Jobs that wait for a disk, a
+    /// server or a lock need more. The pool measures the CPU time and the wall time of its jobs, and aims
+    /// at `processors × (1 + waiting / computing)` workers. So it need not be told what its jobs do.
+    ///
+    /// # How the pool decides
+    ///
+    /// - It starts with the number of processors, or with the bound that is nearest to it. It never goes
+    ///   below that number, since no job can do more than compute.
+    /// - While all workers are busy, jobs are queued and processors are free, it tries more workers. If
+    ///   the jobs then use hardly more CPU time, it takes the growth back: the processors are busy with
+    ///   something else, or all jobs wait for the same thing.
+    /// - While the jobs use all processors, it tries fewer workers, as few as do the same work.
+    /// - Otherwise it keeps the number until the load changes. It settles within a minute of load.
+    ///
+    /// The pool decides only while it has jobs. An idle pool uses no CPU time.
+    ///
+    /// Workers still start on demand: the number is a maximum, which [`ThreadPool::max_workers`] returns.
+    /// [`ThreadPool::set_max_workers`] returns an error. The latest decision and its reason are in
+    /// [`Metrics::auto_size`](crate::Metrics::auto_size). A `tracing` event reports each change.
+    ///
+    /// # When to use it
+    ///
+    /// It suits a queue of many jobs that are alike, or whose mix changes within minutes instead of
+    /// seconds. It does not know how many connections a server accepts, or how much memory a job needs:
+    /// jobs that hardly compute get as many workers as the upper bound allows. If the right number is
+    /// known, [`max_workers`](Self::max_workers) is better. Jobs that wait for each other by other means
+    /// than the waits of this crate can need more workers than the pool gives them.
+    ///
+    /// CPU time that a job spends in threads or processes of its own is not counted. The CPU time of a
+    /// job that runs for many seconds is known only when it ends. Until then the pool estimates it from
+    /// the CPU time of the whole process.
+    ///
+    /// The last call of `auto_size` and [`max_workers`](Self::max_workers) counts.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error if `bounds` is empty or begins with 0, and on systems that
+    /// do not tell the CPU time of a thread. Linux, Android, macOS, iOS, FreeBSD, DragonFly BSD and
+    /// OpenBSD tell it. Windows is not supported.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), futurepool::BuildError> {
+    /// # if !cfg!(any(target_os = "linux", target_vendor = "apple")) { return Ok(()); }
+    /// let pool = futurepool::ThreadPool::builder().auto_size(4..=64).build()?;
+    /// assert!((4..=64).contains(&pool.max_workers()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "adaptive")]
+    #[doc(alias = "autoscale")]
+    #[doc(alias = "dynamic")]
+    #[doc(alias = "elastic")]
+    #[doc(alias = "hill_climbing")]
+    pub fn auto_size(mut self, bounds: RangeInclusive<usize>) -> Self {
+        self.auto_size = Some(bounds);
         self
     }
 
@@ -499,9 +568,16 @@ impl ThreadPoolBuilder {
     ///
     /// - `max_workers`, `queue_capacity` or `stack_size` is 0,
     /// - `stack_size` exceeds `isize::MAX`,
+    /// - the bounds of `auto_size` are empty or begin with 0, or the system does not support it,
     /// - `thread_name_prefix` contains a NUL character.
     pub fn build(self) -> Result<ThreadPool, BuildError> {
-        if self.max_workers == 0 {
+        let auto_sizer = self.auto_size.as_ref().map(AutoSizer::new);
+        let auto_sizer = auto_sizer.transpose()?.map(Box::new);
+        let max_workers = match &auto_sizer {
+            Some(sizer) => sizer.limit(),
+            None => self.max_workers,
+        };
+        if max_workers == 0 {
             let problem = "a pool needs at least 1 worker, not 0";
             return Err(BuildError::new("max_workers", problem));
         }
@@ -535,6 +611,7 @@ impl ThreadPoolBuilder {
             keep_alive: self.keep_alive,
             initializer: self.initializer,
             on_exit: self.on_exit,
+            auto_sizer,
             #[cfg(feature = "process")]
             hooks: self.hooks,
             #[cfg(feature = "tokio")]
@@ -551,11 +628,14 @@ impl ThreadPoolBuilder {
         let inner = PoolInner::new(
             id,
             config,
-            self.max_workers,
+            max_workers,
             self.queue_capacity,
             observer,
             self.queue_timeout,
         );
+        if inner.auto_sizer().is_some() {
+            inner.control().set_auto_sized();
+        }
         let refs = Arc::new(PoolRefs::new(&inner));
         Ok(ThreadPool { inner, refs })
     }
@@ -572,6 +652,7 @@ impl fmt::Debug for ThreadPoolBuilder {
         let mut fields = f.debug_struct("ThreadPoolBuilder");
         fields
             .field("max_workers", &self.max_workers)
+            .field("auto_size", &self.auto_size)
             .field("queue_capacity", &self.queue_capacity)
             .field("thread_name_prefix", &self.thread_name_prefix)
             .field("thread_name", &self.thread_name.is_some())
@@ -602,6 +683,7 @@ pub(crate) struct Config {
     pub(crate) keep_alive: Option<Duration>,
     pub(crate) initializer: Option<Initializer>,
     pub(crate) on_exit: Option<OnExit>,
+    pub(crate) auto_sizer: Option<Box<AutoSizer>>,
     #[cfg(feature = "process")]
     pub(crate) hooks: Option<Arc<dyn WorkerHooks>>,
     #[cfg(feature = "tokio")]

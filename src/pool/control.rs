@@ -64,7 +64,6 @@ impl Control {
     }
 
     /// Refuses [`set_max_workers`](crate::ThreadPool::set_max_workers) from here on.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) fn set_auto_sized(&self) {
         self.auto_sized.store(true, Ordering::Relaxed);
     }

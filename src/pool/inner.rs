@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::error::{Cause, Closed, JoinError};
+use crate::pool::auto_size::AutoSizer;
 use crate::pool::blocked::BlockedWorkers;
 use crate::pool::builder::Config;
 use crate::pool::control::Control;
@@ -113,6 +114,11 @@ impl PoolInner {
         self.observer.as_deref()
     }
 
+    /// Returns what finds the number of workers, if the user does not set it.
+    pub(crate) fn auto_sizer(&self) -> Option<&AutoSizer> {
+        self.config.auto_sizer.as_deref()
+    }
+
     /// Returns how long a job can be queued, if that is limited.
     pub(crate) fn queue_timeout(&self) -> Option<Duration> {
         self.queue_timeout
@@ -178,15 +184,25 @@ impl PoolInner {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        let queued = self.semaphore.as_ref().map(Semaphore::queued);
-        let (workers, starting) = (self.registry.workers(), self.registry.starting());
-        let mut metrics = self.counters.read(workers, starting, queued);
+        let mut metrics = self.read_counters();
         // Read last, so it is no lower than what was read before.
         metrics.peak_workers = self.registry.counts().1 as u64;
         if let Some(timings) = self.observer().and_then(Observer::timings) {
             timings.read(&mut metrics);
         }
+        metrics.auto_size = self.auto_sizer().map(AutoSizer::metrics);
         metrics
+    }
+
+    fn read_counters(&self) -> Metrics {
+        let queued = self.semaphore.as_ref().map(Semaphore::queued);
+        let (workers, starting) = (self.registry.workers(), self.registry.starting());
+        self.counters.read(workers, starting, queued)
+    }
+
+    /// Returns how many jobs are queued, at the cost of reading all counters.
+    pub(crate) fn queued_jobs(&self) -> u64 {
+        self.read_counters().queued
     }
 
     /// Returns how many workers would have something to do, if there were enough of them. Even a

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crossbeam_utils::CachePadded;
 
+use crate::pool::auto_size::AutoSize;
 use crate::pool::histogram::Histogram;
 use crate::task::context::ThreadId;
 use crate::util::fault::fault_or;
@@ -58,6 +59,7 @@ pub struct Metrics {
     /// [`timings`](crate::ThreadPoolBuilder::timings).
     pub run_time: Histogram,
     pub(crate) by_label: BTreeMap<&'static str, LabelMetrics>,
+    pub(crate) auto_size: Option<AutoSize>,
 }
 
 impl Metrics {
@@ -68,6 +70,13 @@ impl Metrics {
     #[must_use]
     pub fn by_label(&self) -> &BTreeMap<&'static str, LabelMetrics> {
         &self.by_label
+    }
+
+    /// Returns what the pool has decided about the number of its workers. `None` unless the pool was
+    /// built with [`auto_size`](crate::ThreadPoolBuilder::auto_size).
+    #[must_use]
+    pub fn auto_size(&self) -> Option<&AutoSize> {
+        self.auto_size.as_ref()
     }
 }
 

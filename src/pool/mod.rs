@@ -47,6 +47,7 @@ mod worker;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+pub use self::auto_size::{AutoSize, AutoSizeReason};
 use self::broadcast::broadcast;
 pub use self::builder::{InitializerOutput, ThreadPoolBuilder};
 pub use self::events::{JobEvent, JobOutcome};
@@ -774,6 +775,9 @@ impl ThreadPool {
     }
 
     /// Returns the maximum number of workers.
+    ///
+    /// It is the number that the pool currently allows itself, if the pool was built with
+    /// [`auto_size`](ThreadPoolBuilder::auto_size).
     ///
     /// See [`ThreadPoolBuilder`] for an example.
     #[doc(alias = "current_num_threads")]

@@ -1,6 +1,7 @@
 //! The worker's loop: take a job, run it, repeat.
 
 use crate::error::JoinError;
+use crate::pool::auto_size::{self, Probe};
 use crate::pool::control::{Inbox, Instruction};
 use crate::pool::idle::{SleepSlot, WakeReason};
 use crate::pool::inner::PoolInner;
@@ -85,23 +86,36 @@ pub(crate) fn worker_loop(pool: &Arc<PoolInner>, mut inbox: Inbox) {
     let spin = AdaptiveSpin::new();
     let mut order = PopOrder::new(current_shard());
     let mut after_pause = false;
+    let mut probe = pool.auto_sizer().map(|sizer| sizer.enter());
     loop {
-        match next_job(pool, &slot, &spin, &mut order, &mut inbox, &mut after_pause) {
+        let next = next_job(pool, &slot, &spin, &mut order, &mut inbox, &mut after_pause);
+        match next {
             // It may have been cancelled, or run by a waiter, while it was queued.
             Next::Queued(job) => {
-                if !job.run_if_queued() {
+                if !run(pool, job, &mut probe, after_pause) {
                     pool.popped_tombstone();
                 }
             }
             // Its tombstones are not counted.
             Next::Mailed(job) => {
-                job.run_if_queued();
+                run(pool, job, &mut probe, after_pause);
             }
             Next::Exit => return,
         }
         #[cfg(feature = "process")]
         call_hook(pool, |hooks| hooks.between_jobs(pool));
     }
+}
+
+/// Runs a job. Returns false if it was not queued any longer. `probe` measures it, if there is one.
+fn run(pool: &Arc<PoolInner>, job: Job, probe: &mut Option<Probe>, after_pause: bool) -> bool {
+    let Some(probe) = probe else {
+        return job.run_if_queued();
+    };
+    auto_size::job_starts(pool, probe, after_pause);
+    let ran = job.run_if_queued();
+    probe.end();
+    ran
 }
 
 /// What a worker does next.

@@ -1,0 +1,1 @@
+//! Pools that find the number of their workers.
