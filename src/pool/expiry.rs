@@ -277,3 +277,162 @@ impl State {
         (Action::Spawn, next)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Makes the guard of a job without telling the timer.
+    pub(crate) fn guard(task: &Arc<dyn RawTask>, deadline: Instant) -> ExpiryGuard {
+        (EXPIRY.state.lock()).insert(deadline, Arc::downgrade(task))
+    }
+
+    /// Returns whether a queued job has this very deadline.
+    pub(crate) fn has(deadline: Instant) -> bool {
+        let state = EXPIRY.state.lock();
+        state.entries.keys().any(|key| key.0 == deadline)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::Location;
+
+    use super::testing::{guard, has};
+    use super::*;
+    use crate::task::cell::{Runner, Scheduler, TaskCell, cancel, refuse};
+    use crate::task::join_handle::JoinHandle;
+
+    const FAR: Duration = Duration::from_secs(3600);
+
+    struct NoPool;
+
+    impl Scheduler for NoPool {}
+
+    fn job() -> (Arc<dyn RawTask>, JoinHandle<i32>) {
+        let task = TaskCell::queued(|| 7, Location::caller(), None, 0, NoPool);
+        let task = Arc::new(task);
+        (Arc::clone(&task) as _, JoinHandle::new(task))
+    }
+
+    #[track_caller]
+    fn expires(mut handle: JoinHandle<i32>) {
+        let outcome = handle.join_timeout(Duration::from_secs(60));
+        assert!(outcome.unwrap_err().is_expired());
+    }
+
+    #[test]
+    fn a_job_that_is_no_longer_queued_leaves_nothing() {
+        let deadline = Instant::now() + FAR;
+        let ends: [fn(&Arc<dyn RawTask>); 4] = [
+            |task| assert!(Arc::clone(task).run(Runner::Executor)),
+            |task| assert!(cancel(&**task).is_cancelled()),
+            |task| assert!(refuse(&**task, &crate::JoinError::shutdown())),
+            |task| assert!(expire(&**task)),
+        ];
+        for end in ends {
+            let (task, _handle) = job();
+            expire_at(&task, deadline);
+            assert!(has(deadline));
+            end(&task);
+            assert!(!has(deadline));
+            // It came too late, so nothing is kept for it.
+            expire_at(&task, deadline);
+            assert!(!has(deadline));
+        }
+    }
+
+    #[test]
+    fn a_job_that_goes_away_unresolved_leaves_nothing() {
+        let deadline = Instant::now() + FAR;
+        let (task, handle) = job();
+        expire_at(&task, deadline);
+        drop((task, handle));
+        assert!(!has(deadline));
+    }
+
+    #[test]
+    fn jobs_expire_at_their_time_although_the_timer_waits_for_a_later_one() {
+        let (far, _handle) = job();
+        expire_at(&far, Instant::now() + FAR);
+        let jobs = [60, 20, 40].map(|millis| {
+            let (task, handle) = job();
+            expire_at(&task, Instant::now() + Duration::from_millis(millis));
+            handle
+        });
+        jobs.into_iter().for_each(expires);
+    }
+
+    #[test]
+    fn a_guard_may_outlive_its_entry() {
+        let (task, handle) = job();
+        let guard = guard(&task, Instant::now());
+        let mut state = EXPIRY.state.lock();
+        state.entries.remove(&guard.key);
+        drop(state);
+        drop(guard);
+        assert!(!handle.is_finished());
+    }
+
+    #[test]
+    fn a_thread_is_started_only_if_the_others_are_stuck() {
+        let (mut state, now) = (State::new(), Instant::now());
+        assert_eq!(state.act(now).0, Action::Spawn);
+        assert_eq!(state.act(now).0, Action::None, "it is starting");
+        state.starting -= 1;
+        state.taken += 1;
+        assert_eq!(state.act(now).0, Action::None, "it has taken a job");
+        let (action, next) = state.act(now);
+        assert_eq!((action, next), (Action::Spawn, now + LOOK), "it is stuck");
+        state.starting -= 1;
+        state.idle += 1;
+        assert_eq!(state.act(now).0, Action::Wake);
+        assert_eq!(
+            state.act(now).0,
+            Action::Wake,
+            "it may not have woken up yet"
+        );
+        state.idle -= 1;
+        state.threads = MAX_THREADS;
+        assert_eq!(state.act(now).0, Action::None, "there are enough");
+    }
+
+    #[test]
+    fn a_refused_thread_is_tried_again_later() {
+        let (mut state, now) = (State::new(), Instant::now());
+        state.retry_at = Some(now + RETRY);
+        assert_eq!(state.act(now), (Action::None, now + RETRY));
+        assert_eq!(state.act(now + RETRY).0, Action::Spawn);
+        assert_eq!(
+            (state.threads, state.starting, state.retry_at),
+            (1, 1, None)
+        );
+    }
+
+    #[test]
+    fn the_timer_is_told_of_earlier_deadlines_only() {
+        let (mut state, now) = (State::new(), Instant::now());
+        assert_eq!(state.needs_timer(now + FAR), Some(now + FAR));
+        assert_eq!(state.needs_timer(now + FAR), None);
+        assert_eq!(state.needs_timer(now + LOOK), Some(now + LOOK));
+        assert_eq!(state.needs_timer(now + RETRY), None);
+    }
+
+    #[test]
+    fn due_jobs_are_taken_in_the_order_of_their_deadlines() {
+        let (mut state, now) = (State::new(), Instant::now());
+        let tasks = [2, 0, 1].map(|n| {
+            let (task, _handle) = job();
+            // The guards would look for the entries elsewhere.
+            std::mem::forget(state.insert(now + n * LOOK, Arc::downgrade(&task)));
+            (n, task)
+        });
+        let mut take = |at: u32| {
+            let task = state.take_due(now + at * LOOK)?.upgrade()?;
+            let number = tasks.iter().find(|(_, other)| Arc::ptr_eq(other, &task));
+            number.map(|(n, _)| *n)
+        };
+        assert_eq!([take(1), take(1), take(1)], [Some(0), Some(1), None]);
+        assert_eq!([take(2), take(2)], [Some(2), None]);
+    }
+}
