@@ -35,7 +35,7 @@ fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
         runtime: None,
     };
     // Allowed no worker, it spawns none.
-    let pool = PoolInner::new(0, config, 0, None);
+    let pool = PoolInner::new(0, config, 0, None, None, None);
     let refs = PoolRefs::new(&pool);
     let workers = [(); 2].map(|()| {
         let pool = Arc::clone(&pool);
