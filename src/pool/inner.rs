@@ -283,13 +283,13 @@ impl PoolInner {
     /// Returns where a job goes that this thread submits.
     fn place(&self, priority: Priority) -> Place {
         match priority {
-            Priority::High => Place::High,
+            Priority::High => Place::HIGH,
             // Also in its initializer, and when it exits: so its jobs are in order from the first to
             // the last. Lanes are for any thread, and the other workers look at all of them.
             Priority::Normal => self
                 .current_worker()
-                .map_or(Place::Outside, |_| Place::Lane(current_shard())),
-            Priority::Low => Place::Low,
+                .map_or(Place::OUTSIDE, |_| Place::lane(current_shard())),
+            Priority::Low => Place::LOW,
         }
     }
 

@@ -208,7 +208,7 @@ fn push(queue: &Queue, place: Place) -> bool {
 fn two_workers_take_from_one_lane_each_job_comes_out_once() {
     builder(None).check(|| {
         let queue = Arc::new(Queue::new());
-        assert!(push(&queue, Place::Lane(0)) && push(&queue, Place::Lane(0)));
+        assert!(push(&queue, Place::lane(0)) && push(&queue, Place::lane(0)));
         let pop =
             |queue: Arc<Queue>| move || usize::from(queue.pop(&mut PopOrder::new(0)).is_some());
         let other = thread::spawn(pop(Arc::clone(&queue)));
@@ -223,10 +223,10 @@ fn two_workers_take_from_one_lane_each_job_comes_out_once() {
 fn two_workers_take_turns_the_bound_is_exact() {
     builder(None).check(|| {
         let queue = Arc::new(Queue::new());
-        for place in [Place::High, Place::High, Place::High, Place::High] {
+        for place in [Place::HIGH, Place::HIGH, Place::HIGH, Place::HIGH] {
             assert!(push(&queue, place));
         }
-        assert!(push(&queue, Place::Outside));
+        assert!(push(&queue, Place::OUTSIDE));
         // From here on Normal waits for one more start of another priority.
         let mut order = PopOrder::new(0);
         let mut pop = || drop(queue.pop(&mut order).unwrap());
@@ -245,12 +245,12 @@ fn two_workers_take_turns_the_bound_is_exact() {
 
 #[test]
 fn close_and_push_to_a_lane_nothing_is_added_once_the_queue_is_closed_and_empty() {
-    check_close(Place::Lane(0));
+    check_close(Place::lane(0));
 }
 
 #[test]
 fn close_and_push_to_a_priority_nothing_is_added_once_the_queue_is_closed_and_empty() {
-    check_close(Place::Low);
+    check_close(Place::LOW);
 }
 
 fn check_close(place: Place) {

@@ -92,8 +92,8 @@ const LANES: usize = SHARDS;
 
 /// The sides other than head and tail have these numbers: first the lanes, then a side for each
 /// priority other than the normal one.
-const HIGH: usize = LANES;
-const LOW: usize = LANES + 1;
+const HIGH_SIDE: usize = LANES;
+const LOW_SIDE: usize = LANES + 1;
 const OTHERS: usize = PLACES;
 
 /// All sides: the head, the tail and the others.
@@ -151,26 +151,24 @@ struct Flags {
     closed: AtomicBool,
 }
 
-/// Where a job is added.
+/// Where a job is added: at the tail, or at the end of the side with this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The jobs of normal priority from outside of the workers.
-    Outside,
-    /// The jobs of normal priority that a worker submits.
-    Lane(usize),
-    High,
-    Low,
-}
+pub(crate) struct Place(Option<usize>);
 
 impl Place {
+    /// The jobs of normal priority from outside of the workers.
+    pub(crate) const OUTSIDE: Self = Self(None);
+    pub(crate) const HIGH: Self = Self(Some(HIGH_SIDE));
+    pub(crate) const LOW: Self = Self(Some(LOW_SIDE));
+
+    /// The jobs of normal priority that workers submit.
+    pub(crate) fn lane(lane: usize) -> Self {
+        Self(Some(lane))
+    }
+
     /// Returns the number of the side, if it is not the tail.
     pub(crate) fn number(self) -> Option<usize> {
-        match self {
-            Self::Outside => None,
-            Self::Lane(lane) => Some(lane),
-            Self::High => Some(HIGH),
-            Self::Low => Some(LOW),
-        }
+        self.0
     }
 }
 
@@ -305,14 +303,12 @@ impl Queue {
     }
 
     /// Takes the next job of a worker out, which may be a tombstone.
+    #[inline]
     pub(crate) fn pop(&self, order: &mut PopOrder) -> Option<Job> {
-        let used = self.flags.used();
-        if used == 0 {
-            self.pop_head()
-        } else if used & !LANE_BITS == 0 {
-            self.pop_normal(used, order)
-        } else {
-            self.pop_in_turn(used, order)
+        match self.flags.used() {
+            0 => self.pop_head(),
+            used if used & !LANE_BITS == 0 => self.pop_normal(used, order),
+            used => self.pop_in_turn(used, order),
         }
     }
 
@@ -328,9 +324,9 @@ impl Queue {
         // The lock is held until the job is out: see the module's documentation.
         priorities.into_iter().find_map(|priority| {
             let job = match priority {
-                Priority::High => self.pop_other(HIGH),
+                Priority::High => self.pop_other(HIGH_SIDE),
                 Priority::Normal => self.pop_normal(used, order),
-                Priority::Low => self.pop_other(LOW),
+                Priority::Low => self.pop_other(LOW_SIDE),
             };
             match &job {
                 None => turns.forget(priority),
@@ -345,11 +341,11 @@ impl Queue {
     /// Returns whether a job of this priority can be seen.
     pub(crate) fn waits_hint(&self, priority: Priority) -> bool {
         match priority {
-            Priority::High => !self.others[HIGH].is_empty_hint(),
+            Priority::High => !self.others[HIGH_SIDE].is_empty_hint(),
             Priority::Normal => {
                 !self.is_head_and_tail_empty_hint() || self.is_any_used_hint(LANE_BITS)
             }
-            Priority::Low => !self.others[LOW].is_empty_hint(),
+            Priority::Low => !self.others[LOW_SIDE].is_empty_hint(),
         }
     }
 
@@ -655,11 +651,18 @@ impl std::fmt::Debug for Jobs {
 mod tests {
     use std::sync::Mutex as StdMutex;
 
-    use super::Place::{High, Lane, Low, Outside};
     use super::*;
     use crate::executor::Executor;
     use crate::executor::ext::ExecutorExt;
     use crate::task::join_handle::JoinHandle;
+
+    const OUTSIDE: Place = Place::OUTSIDE;
+    const HIGH: Place = Place::HIGH;
+    const LOW: Place = Place::LOW;
+
+    fn lane(lane: usize) -> Place {
+        Place::lane(lane)
+    }
 
     /// Keeps the last job that it was given.
     #[derive(Default)]
@@ -685,7 +688,7 @@ mod tests {
     }
 
     fn push(queue: &Queue, value: u32) -> JoinHandle<u32> {
-        push_to(queue, Outside, value)
+        push_to(queue, OUTSIDE, value)
     }
 
     /// Takes a job out as a worker does that has just started.
@@ -731,7 +734,7 @@ mod tests {
         let _handle = push(&queue, 0);
         queue.close(Closed::Shutdown);
         let (_handle, late) = job(1);
-        assert!(queue.push(late, Outside, |_| true).is_err());
+        assert!(queue.push(late, OUTSIDE, |_| true).is_err());
         assert!(!queue.is_closed_and_empty());
         assert!(pop(&queue).is_some());
         assert!(queue.is_closed_and_empty());
@@ -742,7 +745,7 @@ mod tests {
         let queue = Queue::new();
         let (_handle, declined) = job(0);
         assert_eq!(
-            queue.push(declined, Outside, |_| false).ok(),
+            queue.push(declined, OUTSIDE, |_| false).ok(),
             Some(Push::AlreadyCancelled)
         );
         assert!(queue.is_empty());
@@ -805,7 +808,7 @@ mod tests {
     #[test]
     fn a_worker_takes_its_own_jobs_then_those_from_outside_then_those_of_other_workers() {
         let queue = Queue::new();
-        let sides = [Lane(2), Outside, Lane(1), Lane(2), Outside, Lane(1)];
+        let sides = [lane(2), OUTSIDE, lane(1), lane(2), OUTSIDE, lane(1)];
         let values = 0..;
         let mut handles: Vec<_> = sides
             .into_iter()
@@ -822,7 +825,7 @@ mod tests {
     #[test]
     fn no_side_waits_for_ever_behind_the_own_lane_of_a_worker() {
         // Another lane is looked at first each time that all lanes had their turn.
-        for (side, bound) in [(Outside, TURNS), (Lane(5), TURNS * LANES)] {
+        for (side, bound) in [(OUTSIDE, TURNS), (lane(5), TURNS * LANES)] {
             let queue = Queue::new();
             let mut order = PopOrder::new(0);
             for round in 0..3 {
@@ -832,7 +835,7 @@ mod tests {
                     starts += 1;
                     assert!(starts <= bound, "{side:?} in round {round}");
                     // The own lane never becomes empty.
-                    drop([(); 2].map(|()| push_to(&queue, Lane(0), 0)));
+                    drop([(); 2].map(|()| push_to(&queue, lane(0), 0)));
                     queue.pop(&mut order).unwrap().run();
                 }
             }
@@ -842,7 +845,7 @@ mod tests {
     #[test]
     fn closing_and_draining_reach_all_sides() {
         let queue = Queue::new();
-        let sides = [Outside, Lane(0), Lane(7), High, Low];
+        let sides = [OUTSIDE, lane(0), lane(7), HIGH, LOW];
         let handles = sides.map(|lane| push_to(&queue, lane, 0));
         queue.close(Closed::Shutdown);
         for lane in sides {
@@ -858,7 +861,7 @@ mod tests {
     #[test]
     fn tombstones_in_lanes_are_compacted_and_the_order_is_kept() {
         let queue = Queue::new();
-        let lane = |value| Lane(value as usize % LANES);
+        let lane = |value| lane(value as usize % LANES);
         let mut handles: Vec<_> = (0..1000)
             .map(|value| push_to(&queue, lane(value), value))
             .collect();
@@ -882,7 +885,7 @@ mod tests {
         assert!(handles.is_empty());
     }
 
-    const PRIORITIES: [Place; 3] = [High, Outside, Low];
+    const PRIORITIES: [Place; 3] = [HIGH, OUTSIDE, LOW];
 
     /// Runs all jobs and returns their values in the order in which they started.
     fn run_all(queue: &Queue, mut handles: Vec<JoinHandle<u32>>) -> Vec<u32> {
@@ -895,7 +898,7 @@ mod tests {
     #[test]
     fn the_higher_priority_goes_first_and_each_is_a_fifo() {
         let queue = Queue::new();
-        let places = [Low, Lane(0), High, Outside].repeat(2).into_iter();
+        let places = [LOW, lane(0), HIGH, OUTSIDE].repeat(2).into_iter();
         let handles = places.zip(0..).map(|(at, n)| push_to(&queue, at, n));
         // The worker's own lane goes before what comes from outside.
         assert_eq!(run_all(&queue, handles.collect()), [2, 6, 1, 5, 3, 7, 0, 4]);
@@ -905,7 +908,7 @@ mod tests {
     #[test]
     fn three_jobs_of_each_priority_are_in_order() {
         let queue = Queue::new();
-        let places = [Low, High, Outside].repeat(3).into_iter();
+        let places = [LOW, HIGH, OUTSIDE].repeat(3).into_iter();
         let handles = places.map(|at| {
             push_to(
                 &queue,
@@ -933,10 +936,10 @@ mod tests {
 
     #[test]
     fn over_any_16_starts_normal_gets_5_and_low_2() {
-        for normal in [Outside, Lane(0), Lane(5)] {
+        for normal in [OUTSIDE, lane(0), lane(5)] {
             let queue = Queue::new();
             let mut order = PopOrder::new(0);
-            let add = |started| push_to(&queue, [High, normal, Low][started as usize], started);
+            let add = |started| push_to(&queue, [HIGH, normal, LOW][started as usize], started);
             let mut handles: Vec<_> = (0..3).map(add).collect();
             let starts = (0..1000).map(|_| {
                 let started = run_next(&queue, &mut order, &mut handles);
@@ -978,7 +981,7 @@ mod tests {
             while starts.len() < 300 {
                 let phase = starts.len() as u64 / 40 + seed;
                 for priority in 0..3_u64 {
-                    let places = [[High; 2], [Outside, Lane(3)], [Low; 2]][priority as usize];
+                    let places = [[HIGH; 2], [OUTSIDE, lane(3)], [LOW; 2]][priority as usize];
                     if below(4) <= (phase >> priority) % 4 && waiting[priority as usize] < 20 {
                         handles.push(push_to(&queue, places[below(2) as usize], priority as u32));
                         waiting[priority as usize] += 1;
@@ -1000,8 +1003,8 @@ mod tests {
     fn a_tombstone_uses_up_no_turn() {
         let queue = Queue::new();
         let mut order = PopOrder::new(0);
-        let mut high: Vec<_> = (0..8).map(|n| push_to(&queue, High, n)).collect();
-        let normal: Vec<_> = (0..5).map(|n| push_to(&queue, Outside, n)).collect();
+        let mut high: Vec<_> = (0..8).map(|n| push_to(&queue, HIGH, n)).collect();
+        let normal: Vec<_> = (0..5).map(|n| push_to(&queue, OUTSIDE, n)).collect();
         for n in 0..3 {
             assert_eq!(run_next(&queue, &mut order, &mut high), n);
         }
@@ -1018,11 +1021,11 @@ mod tests {
     fn a_priority_of_which_nothing_waits_has_no_debt() {
         let queue = Queue::new();
         let mut order = PopOrder::new(0);
-        let mut high: Vec<_> = (0..40).map(|n| push_to(&queue, High, n)).collect();
+        let mut high: Vec<_> = (0..40).map(|n| push_to(&queue, HIGH, n)).collect();
         for _ in 0..20 {
             run_next(&queue, &mut order, &mut high);
         }
-        let late = [push_to(&queue, Low, 0), push_to(&queue, Outside, 0)];
+        let late = [push_to(&queue, LOW, 0), push_to(&queue, OUTSIDE, 0)];
         for _ in 0..3 {
             run_next(&queue, &mut order, &mut high);
         }
@@ -1035,14 +1038,14 @@ mod tests {
         for cancelled in [false, true] {
             let queue = Queue::new();
             let mut order = PopOrder::new(0);
-            let high = (0..20).map(|_| push_to(&queue, High, 0));
-            let mut handles: Vec<_> = high.chain([push_to(&queue, Low, 2)]).collect();
+            let high = (0..20).map(|_| push_to(&queue, HIGH, 0));
+            let mut handles: Vec<_> = high.chain([push_to(&queue, LOW, 2)]).collect();
             let mut starts = |handles: &mut _, n| -> Vec<_> {
                 let starts = (0..n).map(|_| run_next(&queue, &mut order, handles));
                 starts.collect()
             };
             assert_eq!(starts(&mut handles, 4), [0; 4]);
-            let normal = push_to(&queue, Outside, 1);
+            let normal = push_to(&queue, OUTSIDE, 1);
             assert_eq!(starts(&mut handles, 3), [0; 3]);
             if cancelled {
                 assert!(normal.cancel());
@@ -1059,15 +1062,15 @@ mod tests {
     fn a_turn_that_was_not_used_is_forgotten() {
         let queue = Queue::new();
         let mut order = PopOrder::new(0);
-        let mut high: Vec<_> = (0..3).map(|n| push_to(&queue, High, n)).collect();
-        let _normal = push_to(&queue, Outside, 0);
+        let mut high: Vec<_> = (0..3).map(|n| push_to(&queue, HIGH, n)).collect();
+        let _normal = push_to(&queue, OUTSIDE, 0);
         for _ in 0..3 {
             run_next(&queue, &mut order, &mut high);
         }
         // It is the turn of Normal.
         drop(drain(&queue));
         assert!(queue.pop(&mut order).is_none());
-        let late = [push_to(&queue, Outside, 0), push_to(&queue, High, 0)];
+        let late = [push_to(&queue, OUTSIDE, 0), push_to(&queue, HIGH, 0)];
         queue.pop(&mut order).unwrap().run();
         assert!(late[1].is_finished());
     }

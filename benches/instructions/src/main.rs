@@ -17,16 +17,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Waker};
 
-use futurepool::{ExecutorExt, InlineExecutor, JoinError, JoinHandle, ThreadPool, as_completed};
+use futurepool::{
+    ExecutorExt, InlineExecutor, JoinError, JoinHandle, Priority, ThreadPool, as_completed,
+};
 use futures::stream::Stream;
 
 type Workload = (&'static str, fn(u64));
 
-const WORKLOADS: [Workload; 10] = [
+const WORKLOADS: [Workload; 11] = [
     ("burst", burst),
     ("bounded", bounded),
     ("detached", detached),
     ("nested", nested),
+    ("priorities", priorities),
     ("as_completed", completed),
     ("map", map),
     ("cancel", cancel),
@@ -136,6 +139,19 @@ fn detached(jobs: u64) {
     let gated = Gated::new();
     drop(gated.queue(jobs));
     gated.open();
+}
+
+/// As the burst, with each of the three priorities in turn.
+fn priorities(jobs: u64) {
+    let gated = Gated::new();
+    let priorities = [Priority::High, Priority::Normal, Priority::Low].into_iter();
+    let submit = |(number, priority)| {
+        let job = gated.pool.job(move || number).priority(priority);
+        job.submit()
+    };
+    let handles = (0..jobs).zip(priorities.cycle()).map(submit).collect();
+    gated.open();
+    assert_eq!(join_all(handles), sum_below(jobs));
 }
 
 /// As the burst, in a pool that measures its jobs.
