@@ -14,6 +14,40 @@ use crate::task::state::Origin;
 use crate::util::sync::{Instant, from_std};
 
 /// The priority of a job: see [`JobBuilder::priority`].
+///
+/// A worker takes the job of the highest priority first. A lower priority still has a share, so it never
+/// starves:
+///
+/// - Over any 16 starts by workers, [`Normal`](Self::Normal) gets at least 4 while jobs of it wait.
+/// - Over any 16 starts by workers, [`Low`](Self::Low) gets at least 1 while jobs of it wait.
+///
+/// A start is the moment when a worker takes the job out of the queue. A job that runs in a worker that
+/// waits for it runs at once, whatever its priority, and does not count.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc::channel;
+///
+/// use futurepool::{Priority, ThreadPool};
+///
+/// let pool = ThreadPool::new(1);
+/// let (open, gate) = channel::<()>();
+/// let busy = pool.submit(move || gate.recv());
+/// let (started, starts) = channel();
+/// for priority in [Priority::Low, Priority::Normal, Priority::High] {
+///     let started = started.clone();
+///     let job = pool.job(move || started.send(priority));
+///     drop(job.priority(priority).submit()); // detached, it still runs
+/// }
+/// open.send(()).unwrap();
+/// let order: Vec<_> = starts.iter().take(3).collect();
+/// assert_eq!(order, [Priority::High, Priority::Normal, Priority::Low]);
+/// # drop(busy);
+/// ```
+#[doc(alias = "nice")]
+#[doc(alias = "QoS")]
+#[doc(alias = "PriorityQueue")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Priority {
     /// Starts before the others, but leaves them a share.
@@ -155,6 +189,15 @@ impl<'a, F> JobBuilder<'a, F> {
     }
 
     /// Sets the priority of the job. The default is [`Priority::Normal`].
+    ///
+    /// Higher priorities start first, and the lower ones keep a share of the starts: see [`Priority`].
+    ///
+    /// Jobs of high priority start in the order of acceptance, whatever thread submits them. So do jobs
+    /// of low priority. For jobs of normal priority see
+    /// [`ThreadPool`](ThreadPool#in-which-order-jobs-start).
+    ///
+    /// The priority decides which *queued* job starts. On a full bounded pool, submitters get room first
+    /// come, first served, whatever the priority of their jobs. A running job is never interrupted.
     #[doc(alias = "nice")]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;

@@ -97,6 +97,9 @@ use crate::util::unwind::drop_catching;
 /// the jobs that it has submitted itself. No job waits for ever behind later ones, because a
 /// worker regularly takes the oldest job of each of the others first.
 ///
+/// That is the order among jobs of normal priority. Jobs can have a higher or lower one: see
+/// [`Priority`].
+///
 /// Jobs that a waiting worker runs are an exception: see [below](#waits-in-a-worker).
 ///
 /// A pool is not `Clone`. Share it as `&ThreadPool` or `Arc<ThreadPool>`.

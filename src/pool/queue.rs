@@ -35,8 +35,8 @@
 //!   [`LOW_PERIOD`].
 //! - At `P` it is its turn. If it is the turn of both, Normal goes first.
 //!
-//! So up to three jobs of high priority go before all others. If there is no end of them, Normal gets
-//! a start in 3, Low a start in 7, and High the rest.
+//! So the first three jobs of high priority go before all others. If there is no end of them, Normal
+//! gets a start in 3, Low a start in 7, and High the rest.
 //!
 //! **What is promised**: over any 16 starts by workers Normal gets at least 4 and Low at least 1, while
 //! they wait. Let one of them have `n` of 16 starts. They add `16 - n` to its debt, and take off at most
@@ -52,9 +52,12 @@
 //!
 //! The argument needs that a start is chosen and counted in one step. So a worker holds the lock of
 //! the turns until its job is out. What it finds may be a tombstone: that uses up no turn, the worker
-//! comes back for the next job. What a worker runs because it waits for it does not count.
+//! comes back for the next job. What a worker runs because it waits for it does not count, nor does a
+//! broadcast job, which is in no queue. A job that is cancelled after it was taken out, and before it
+//! starts, has used up a turn.
 //!
-//! Until a job of another priority is submitted, no worker reads the turns.
+//! Until a job of another priority is submitted, no worker reads the turns. What workers are taking out
+//! at that moment does not count.
 //!
 //! # Tombstones, and the end
 //!
@@ -313,6 +316,8 @@ impl Queue {
     }
 
     /// Takes the next job of the priority whose turn it is.
+    ///
+    /// Not inlined: [`pop`](Self::pop) has to stay small for pools without priorities.
     #[inline(never)]
     fn pop_in_turn(&self, used: usize, order: &mut PopOrder) -> Option<Job> {
         let turns = self.turns.lock();

@@ -31,9 +31,11 @@
 //! |---|---|---|
 //! | scope state | `scope/` | what the end of a scope waits for |
 //! | wait graph | `park/wait_graph.rs` | which thread waits for which jobs |
+//! | queue turns | `pool/queue.rs` | which priority is next |
 //! | queue head | `pool/queue.rs` | the jobs that workers take |
 //! | queue tail | `pool/queue.rs` | the jobs that other threads add; whether the queue is closed |
 //! | queue lanes, from the first on | `pool/queue.rs` | the jobs that workers add; whether the queue is closed |
+//! | queue of high, then of low priority | `pool/queue.rs` | the jobs of that priority; whether the queue is closed |
 //! | candidates | `pool/blocked.rs` | queued jobs that workers have polled |
 //! | task | `task/cell.rs` | one task |
 //! | map's rest | `combine/map/rest.rs` | the items left of a detached map |
