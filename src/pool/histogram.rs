@@ -243,6 +243,7 @@ impl AtomicHistogram {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Barrier;
     use std::thread;
 
     use super::*;
@@ -379,23 +380,43 @@ mod tests {
     #[test]
     fn writers_at_the_same_time_lose_nothing() {
         const WRITERS: u64 = 4;
-        const VALUES: u64 = 20_000;
-        let atomic = AtomicHistogram::default();
+        const VALUES: u64 = 50_000;
+        let (atomic, start) = (AtomicHistogram::default(), Barrier::new(WRITERS as usize));
+        let written = |writer| (0..VALUES).map(move |n| 1000 + n % 50 * WRITERS + writer);
         thread::scope(|scope| {
             for writer in 0..WRITERS {
-                let atomic = &atomic;
+                let (atomic, start) = (&atomic, &start);
                 scope.spawn(move || {
-                    for value in 0..VALUES {
-                        atomic.record(Duration::from_nanos(value * WRITERS + writer));
+                    start.wait();
+                    for value in written(writer) {
+                        atomic.record(Duration::from_nanos(value));
                     }
                 });
             }
             // What a reader sees meanwhile makes sense, too.
-            while atomic.max.load(Ordering::Relaxed) < WRITERS * VALUES - 1 {
+            for _ in 0..100 {
                 let seen = read(&atomic);
                 assert!(seen.mean() <= seen.max() && seen.quantile(0.99) <= seen.max());
             }
         });
-        assert_eq!(read(&atomic), of(0..WRITERS * VALUES));
+        assert_eq!(read(&atomic), of((0..WRITERS).flat_map(written)));
+    }
+
+    #[test]
+    fn of_two_maxima_at_the_same_time_the_larger_stays() {
+        const ROUNDS: u64 = 3_000;
+        let (atomic, turn) = (AtomicHistogram::default(), Barrier::new(2));
+        let record_all = |odd| {
+            for round in 0..ROUNDS {
+                turn.wait();
+                atomic.record(Duration::from_nanos(2 * round + odd));
+                turn.wait();
+                assert_eq!(atomic.max.load(Ordering::Relaxed), 2 * round + 1);
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| record_all(0));
+            record_all(1);
+        });
     }
 }

@@ -129,6 +129,8 @@ fn a_queue_that_is_cancelled_is_counted_by_label() {
     let jobs: Vec<_> = (0..10)
         .map(|_| pool.job(|| ()).label("drained").submit())
         .collect();
+    let queued = of_label(&pool.metrics(), "drained");
+    assert_eq!((queued.submitted, queued.cancelled), (10, 0));
     assert_eq!(pool.cancel_queued(), 10);
     blocked.release();
     drop(jobs);
