@@ -4,7 +4,9 @@
 use crate::error::{Closed, JoinError};
 use crate::pool::control::Mailbox;
 use crate::pool::inner::{PoolInner, PoolRef, PoolRefs};
+use crate::pool::job::JobOptions;
 use crate::pool::spawn::notify_work;
+use crate::pool::submit::Special;
 use crate::task::cell::{JobPlace, NoClosure, Role, Runner, Scheduler, TaskCell};
 use crate::task::context::ThreadId;
 use crate::task::job::Job;
@@ -89,7 +91,7 @@ where
 {
     let f = Arc::new(f);
     let mut spans = Vec::new();
-    let (mut tombstones, mut idle_wakers) = (Vec::new(), Vec::new());
+    let (mut tombstones, mut idle_wakers, mut specials) = (Vec::new(), Vec::new(), Vec::new());
     let handles = loop {
         let attempt = pool.registry().with_members(|members| {
             let len = members.len();
@@ -112,8 +114,11 @@ where
             pool.counters().broadcast(len);
             let handles = members
                 .values()
-                .zip(spans.drain(..))
-                .map(|(mailbox, span)| {
+                // Not more, as dropping a span runs user code.
+                .zip(spans.drain(..len))
+                .zip(0..)
+                .map(|((mailbox, span), n)| {
+                    let order = order.wrapping_add(n);
                     if let Some(semaphore) = pool.semaphore() {
                         semaphore.force_acquire();
                     }
@@ -124,7 +129,13 @@ where
                     let f = Arc::clone(&f);
                     let task = TaskCell::queued(move || f(), origin, span, order, scheduler);
                     let task = Arc::new(task);
-                    mailbox.push(Job::new(Arc::clone(&task) as _), &mut tombstones);
+                    let job = Job::new(Arc::clone(&task) as _);
+                    if !pool.is_plain() {
+                        let special = Special::new(pool, &job, &JobOptions::PLAIN, order);
+                        special.prepare(&job);
+                        specials.push(special);
+                    }
+                    mailbox.push(job, &mut tombstones);
                     JoinHandle::new(task)
                 });
             let handles = handles.collect();
@@ -145,6 +156,9 @@ where
         pool.idle().wake(usize::MAX);
         // After the workers: a waker is user code, and may wait for these jobs.
         wake_all(idle_wakers);
+        for special in specials {
+            special.queued(pool);
+        }
     }
     drop(tombstones);
     drop_catching("the destructor of a job's closure", f);

@@ -10,7 +10,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, within};
-use futurepool::{JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on, wait};
+use futurepool::{JobEvent, JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on, wait};
 
 /// Returns a pool that has this many workers, all of them without a job.
 fn idle_pool(workers: usize) -> ThreadPool {
@@ -548,5 +548,43 @@ fn the_process_wide_pool_broadcasts_too() {
         let handles = futurepool::global().broadcast(this_thread);
         assert!(!handles.is_empty());
         join_all(handles);
+    });
+}
+
+#[test]
+fn an_observed_pool_tells_of_them_and_measures_them() {
+    within(LONG, "events", || {
+        let (finished, submitted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let builder = ThreadPool::builder().max_workers(3).timings(true).on_job({
+            let (finished, submitted) = (Arc::clone(&finished), Arc::clone(&submitted));
+            move |event| match event {
+                JobEvent::Submitted { .. } => drop(submitted.fetch_add(1, SeqCst)),
+                JobEvent::Finished { .. } => drop(finished.fetch_add(1, SeqCst)),
+                _ => {}
+            }
+        });
+        let pool = builder.build().unwrap();
+        start_workers(&pool, 3);
+        join_all(pool.broadcast(|| ()));
+        assert_eq!((submitted.load(SeqCst), finished.load(SeqCst)), (6, 6));
+        assert_eq!(pool.metrics().run_time.count(), 6);
+    });
+}
+
+#[test]
+fn the_queue_timeout_is_theirs_too() {
+    within(LONG, "a queue timeout", || {
+        let builder = ThreadPool::builder().max_workers(1);
+        let pool = builder
+            .queue_timeout(Duration::from_millis(20))
+            .build()
+            .unwrap();
+        let blocked = block_workers(&pool, 1);
+        let handle = pool.broadcast(|| ()).pop().unwrap();
+        assert!(handle.join().unwrap_err().is_expired());
+        assert_eq!((pool.metrics().expired, pool.metrics().queued), (1, 0));
+        blocked.release();
+        // The rest of it leaves the worker's mailbox.
+        assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
     });
 }
