@@ -15,7 +15,10 @@ use crate::util::unwind::panic_message;
 /// The error that broke a pool, shared by its handles.
 ///
 /// A thin pointer, because every job reserves space for a [`JoinError`].
-pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
+pub(crate) type Cause = Arc<BoxError>;
+
+/// Any error, as an initializer returns it.
+pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The error returned when a job has no result, or when a wait for it ended early.
 ///
@@ -66,12 +69,22 @@ pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
 #[doc(alias = "BrokenExecutor")]
 pub struct JoinError(Kind);
 
-/// The places where the jobs of a cycle were submitted.
+/// Why a wait could never have ended, by the places where the jobs were submitted.
 ///
-/// Each job waits for the next one, and the last for the first. A struct of its own, so that the
-/// box around it is a thin pointer: every job reserves space for a [`JoinError`].
-#[derive(Clone)]
-struct Cycle(Vec<Origin>);
+/// Boxed, because every job reserves space for a [`JoinError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Deadlock {
+    /// Each job waits for the next one, and the last for the first.
+    Cycle(Vec<Origin>),
+    /// A job is queued, and all workers that could run it wait for each other or for queued jobs.
+    NoWorker {
+        /// The job that waits, if it is a job that does.
+        waiting: Option<Origin>,
+        queued: Origin,
+    },
+    /// An initializer waits for a job of its own pool.
+    Initializer,
+}
 
 enum Kind {
     Cancelled(Option<Origin>),
@@ -80,7 +93,7 @@ enum Kind {
     Broken(Cause),
     SpawnFailed(Arc<io::Error>),
     Timeout(Option<Origin>),
-    Deadlock(Box<Cycle>),
+    Deadlock(Box<Deadlock>),
     #[cfg_attr(not(feature = "task"), allow(dead_code))]
     Failed(Box<Failure>),
 }
@@ -380,12 +393,9 @@ impl JoinError {
         self
     }
 
-    /// Creates the error of a `join` that would close `cycle`.
-    ///
-    /// `cycle` holds the places where its jobs were submitted. Each job waits for the next one, and
-    /// the last for the first.
-    pub(crate) fn deadlock(cycle: Vec<Origin>) -> Self {
-        Self(Kind::Deadlock(Box::new(Cycle(cycle))))
+    /// Creates the error of a wait that could never end.
+    pub(crate) fn deadlock(deadlock: Deadlock) -> Self {
+        Self(Kind::Deadlock(Box::new(deadlock)))
     }
 
     /// Copies the error for another job that did not run either.
@@ -397,7 +407,7 @@ impl JoinError {
             Kind::Broken(cause) => Kind::Broken(Arc::clone(cause)),
             Kind::SpawnFailed(error) => Kind::SpawnFailed(Arc::clone(error)),
             Kind::Timeout(_) => Kind::Timeout(None),
-            Kind::Deadlock(cycle) => Kind::Deadlock(cycle.clone()),
+            Kind::Deadlock(deadlock) => Kind::Deadlock(deadlock.clone()),
             Kind::Failed(failure) => Kind::Failed(Box::new(Failure {
                 origin: None,
                 ..Failure::clone(failure)
@@ -1056,20 +1066,39 @@ impl fmt::Display for JoinError {
             }
             Kind::Timeout(Some(_)) => f.write_str("timed out before the job finished"),
             Kind::Timeout(None) => f.write_str("timed out before all jobs finished"),
-            Kind::Deadlock(cycle) => {
-                let Cycle(cycle) = &**cycle;
-                let [first, rest @ ..] = &cycle[..] else {
-                    return f.write_str("deadlock: an initializer waits for a job of its own pool");
-                };
-                write!(f, "deadlock: the job submitted at {first} waits for ")?;
-                if rest.is_empty() {
+            Kind::Deadlock(deadlock) => deadlock.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("deadlock: ")?;
+        match self {
+            Self::Cycle(jobs) => {
+                let mut jobs = jobs.iter();
+                if let Some(first) = jobs.next() {
+                    write!(f, "the job submitted at {first} waits for ")?;
+                }
+                if jobs.len() == 0 {
                     return f.write_str("itself");
                 }
-                for next in rest {
+                for next in jobs {
                     write!(f, "the one submitted at {next}, which waits for ")?;
                 }
                 f.write_str("the first")
             }
+            Self::NoWorker { waiting, queued } => {
+                match waiting {
+                    Some(waiting) => write!(f, "the job submitted at {waiting} waits for ")?,
+                    None => f.write_str("a thread waits for ")?,
+                }
+                write!(
+                    f,
+                    "the one submitted at {queued}, which is queued while all workers of its pool wait"
+                )
+            }
+            Self::Initializer => f.write_str("an initializer waits for a job of its own pool"),
         }
     }
 }
@@ -1277,10 +1306,15 @@ impl<F> SubmitError<F> {
     }
 
     /// Returns the reason and the job.
-    #[cfg(feature = "task")]
     pub(crate) fn into_parts(self) -> (Refusal, F) {
         let job = self.job.into_inner();
         (self.reason, job.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the same error with what `f` makes of the job.
+    pub(crate) fn map_job<G>(self, f: impl FnOnce(F) -> G) -> SubmitError<G> {
+        let (reason, job) = self.into_parts();
+        SubmitError::new(reason, f(job))
     }
 
     /// Returns the same error with what `f` makes of the job.
@@ -1294,8 +1328,7 @@ impl<F> SubmitError<F> {
     /// ```
     #[cfg(feature = "task")]
     pub fn map<G>(self, f: impl FnOnce(F) -> G) -> SubmitError<G> {
-        let (reason, job) = self.into_parts();
-        SubmitError::new(reason, f(job))
+        self.map_job(f)
     }
 
     /// Returns the closure, or the call, that was not accepted.

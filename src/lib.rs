@@ -339,6 +339,7 @@ mod pool;
 pub mod process;
 /// Jobs that borrow.
 mod scope;
+mod stateful;
 /// One job: its state, its closure and outcome, its two handles.
 mod task;
 /// Blocking I/O and iterators as async I/O and streams.
@@ -382,6 +383,7 @@ pub use pool::{
 #[cfg(feature = "process")]
 pub use process::{ProcessPool, ProcessPoolBuilder};
 pub use scope::{Scope, ScopedJoinHandle};
+pub use stateful::{StatefulPool, StatefulPoolBuilder, StatefulSubmitAsync};
 pub use task::cancel_handle::CancelHandle;
 pub use task::cancel_on_drop::CancelOnDrop;
 pub use task::context::{JobContext, cancel_requested, current_job};

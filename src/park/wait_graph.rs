@@ -10,37 +10,90 @@
 //! most once. All changes and searches are made under one lock. So of the threads that close a
 //! cycle one is the last, and sees the others. An entry may be out of date, because what its thread
 //! waited for has just ended: no thread runs that job, so the path ends there.
+//!
+//! # Stateful pools
+//!
+//! Waits in the workers of a stateful pool run no jobs. So a queued job of such a pool waits for any
+//! of its workers, which is no single edge. Threads that can never go on are searched for ([`Search`])
+//! whenever that may have become true:
+//!
+//! - A thread is about to park. The last one that does sees the others.
+//! - The pool has lost a worker, or the system has refused one ([`recheck`]).
+//!
+//! A worker that is not in the graph counts as one that will come back to its loop.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::task::Waker;
 
+use crate::error::Deadlock;
+use crate::pool::PoolInner;
 use crate::task::cell::RawTask;
-use crate::task::context::{StackFrame, ThreadId, address, running_stack};
+use crate::task::context::{StackFrame, ThreadId, address, current_stateful_pool, running_stack};
 use crate::task::state::Origin;
 use crate::util::fault::fault_or;
 use crate::util::id_map::{IdHasher, IdMap};
-use crate::util::sync::{Arc, Mutex, process_wide};
+use crate::util::sync::{Arc, Instant, Mutex, process_wide};
 use crate::util::unwind::wake_all;
 
 /// Where the jobs of a cycle were submitted: each waits for the next one, and the last for the
 /// first.
 pub(crate) type Cycle = Vec<Origin>;
 
+type Graph = IdMap<ThreadId, BlockedThread>;
+
 process_wide! {
-    static WAIT_GRAPH: Mutex<IdMap<ThreadId, BlockedThread>> =
-        Mutex::new(IdMap::with_hasher(IdHasher::new()));
+    static WAIT_GRAPH: Mutex<Graph> = Mutex::new(IdMap::with_hasher(IdHasher::new()));
 }
 
 /// A thread that is parked.
 struct BlockedThread {
-    /// It waits for all of these.
+    /// It waits for all of these, or for any.
     jobs: Vec<Arc<dyn RawTask>>,
+    waits_for: WaitsFor,
     /// The jobs that it runs, outermost first: each waits for the next one, and the last for `jobs`.
     stack: Vec<StackFrame>,
+    /// The number of the stateful pool that it is a worker of.
+    pool: Option<u64>,
     /// Ends its wait with the error. `None` if that is impossible, or was done.
     waker: Option<Waker>,
-    /// Set by the thread that closed the cycle and chose this one to get the error.
-    cycle: Option<Cycle>,
+    /// Set by the thread that closed the cycle, or took the last worker, and chose this one to get the
+    /// error.
+    deadlock: Option<Deadlock>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    All,
+    /// The thread may wait for other things, too, which the graph does not know.
+    Any,
+}
+
+impl BlockedThread {
+    /// What this thread is about to wait for.
+    fn current(
+        jobs: Vec<Arc<dyn RawTask>>,
+        waits_for: WaitsFor,
+        waker: Option<&Waker>,
+    ) -> (ThreadId, Self) {
+        let own = Self {
+            jobs,
+            waits_for,
+            stack: running_stack(),
+            pool: current_stateful_pool(),
+            waker: waker.cloned(),
+            deadlock: None,
+        };
+        (ThreadId::current(), own)
+    }
+
+    /// Returns the error of a wait that no worker will end.
+    fn no_worker(&self, queued: &dyn RawTask) -> Deadlock {
+        Deadlock::NoWorker {
+            waiting: self.stack.last().map(|frame| frame.origin),
+            queued: queued.state(|state| state.origin()),
+        }
+    }
 }
 
 /// Keeps this thread in the graph until it [leaves](Self::leave) or drops this.
@@ -59,54 +112,275 @@ pub(crate) fn self_cycle(job: &dyn RawTask) -> Option<Cycle> {
 ///
 /// # Errors
 ///
-/// Returns the cycle that the wait would close.
-pub(crate) fn enter_wait(job: Arc<dyn RawTask>, waker: &Waker) -> Result<BlockedGuard, Cycle> {
-    let own = BlockedThread {
-        jobs: vec![job],
-        stack: running_stack(),
-        waker: Some(waker.clone()),
-        cycle: None,
-    };
-    let thread = ThreadId::current();
-    let mut graph = WAIT_GRAPH.lock();
-    if let Some(path) = find_cycle(&graph, thread, &own) {
-        drop(graph);
-        return Err(path.into_cycle());
-    }
-    // Under the lock that has found no cycle, or another thread could close one in between.
-    let old = graph.insert(thread, own);
-    drop(graph);
-    debug_assert!(old.is_none(), "a thread is parked in one wait only");
-    Ok(BlockedGuard { thread })
+/// Returns why the wait could never end.
+pub(crate) fn enter_wait(job: Arc<dyn RawTask>, waker: &Waker) -> Result<BlockedGuard, Deadlock> {
+    enter(BlockedThread::current(
+        vec![job],
+        WaitsFor::All,
+        Some(waker),
+    ))
+}
+
+/// This worker of a stateful pool is about to wait for the first of some queued jobs of its pool, or
+/// for something else; `waker` can end that wait.
+///
+/// # Errors
+///
+/// Returns why the wait could end only by something else.
+pub(crate) fn enter_wait_for_any(
+    jobs: Vec<Arc<dyn RawTask>>,
+    waker: &Waker,
+) -> Result<BlockedGuard, Deadlock> {
+    enter(BlockedThread::current(jobs, WaitsFor::Any, Some(waker)))
 }
 
 /// This thread is about to wait for all of `jobs`, and nothing can end that wait early: for each
-/// cycle that it closes, another thread on the cycle gets the error.
+/// deadlock that it closes, another thread of the deadlock gets the error.
 pub(crate) fn enter_wait_for_all(jobs: Vec<Arc<dyn RawTask>>) -> BlockedGuard {
-    let own = BlockedThread {
-        jobs,
-        stack: running_stack(),
-        waker: None,
-        cycle: None,
+    let entered = enter(BlockedThread::current(jobs, WaitsFor::All, None));
+    entered.expect("a wait that nothing can end early gets no error")
+}
+
+fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Deadlock> {
+    let mut wakers = Vec::new();
+    let mut now = None;
+    let mut graph = WAIT_GRAPH.lock();
+    let deadlock = loop {
+        let found = match own.waits_for {
+            WaitsFor::All => find_cycle(&graph, thread, &own),
+            WaitsFor::Any => Found::StatefulPool,
+        };
+        let (chosen, deadlock) = match (found, now) {
+            (Found::Nothing, _) => break None,
+            (Found::Cycle(path), _) => {
+                let can_be_woken =
+                    |thread: &&ThreadId| graph.get(thread).is_some_and(|t| t.waker.is_some());
+                let chosen = match own.waker {
+                    Some(_) => Some(thread),
+                    None => path.threads.iter().find(can_be_woken).copied(),
+                };
+                (chosen, Deadlock::Cycle(path.into_cycle()))
+            }
+            (Found::StatefulPool, None) => {
+                // Asking for the time is a system call.
+                drop(graph);
+                now = Some(Instant::now());
+                graph = WAIT_GRAPH.lock();
+                continue;
+            }
+            (Found::StatefulPool, Some(now)) => {
+                let search = Search {
+                    graph: &graph,
+                    own: (thread, &own),
+                    now,
+                };
+                let stuck = search.stuck();
+                match stuck.and_then(|stuck| search.choose(&stuck)) {
+                    Some((chosen, deadlock)) => (Some(chosen), deadlock),
+                    None => break None,
+                }
+            }
+        };
+        match chosen {
+            Some(chosen) if chosen == thread => break Some(deadlock),
+            Some(chosen) => wakers.extend(end_with_error(&mut graph, chosen, deadlock)),
+            None => break None,
+        }
     };
-    let thread = ThreadId::current();
+    let entered = match deadlock {
+        Some(deadlock) => Err(deadlock),
+        None => {
+            // Under the lock that has found no deadlock, or another thread could close one in between.
+            let old = graph.insert(thread, own);
+            debug_assert!(old.is_none(), "a thread is parked in one wait only");
+            Ok(BlockedGuard { thread })
+        }
+    };
+    drop(graph);
+    wake_all(wakers);
+    entered
+}
+
+/// Gives the error to a thread that is blocked. Returns its waker, to be woken outside the lock.
+fn end_with_error(graph: &mut Graph, thread: ThreadId, deadlock: Deadlock) -> Option<Waker> {
+    let blocked = graph.get_mut(&thread)?;
+    blocked.deadlock = Some(deadlock);
+    blocked.waker.take()
+}
+
+/// A stateful pool has lost a worker, or could not spawn one: threads that wait for its queued jobs may
+/// now wait without end. If so, one of them gets the error after the other.
+pub(crate) fn recheck(pool: &PoolInner) {
+    if !pool.is_stateful() {
+        return;
+    }
+    let now = Instant::now();
     let mut wakers = Vec::new();
     let mut graph = WAIT_GRAPH.lock();
-    while let Some(path) = find_cycle(&graph, thread, &own) {
-        let can_be_woken =
-            |thread: &&ThreadId| graph.get(thread).is_some_and(|t| t.waker.is_some());
-        let chosen = path.threads.iter().find(can_be_woken).copied();
-        let Some(blocked) = chosen.and_then(|thread| graph.get_mut(&thread)) else {
-            break;
+    let threads: Vec<_> = graph.keys().copied().collect();
+    for thread in threads {
+        let Some(own) = graph.get(&thread).filter(|own| own.deadlock.is_none()) else {
+            continue;
         };
-        wakers.extend(blocked.waker.take());
-        blocked.cycle = Some(path.into_cycle());
+        let search = Search {
+            graph: &graph,
+            own: (thread, own),
+            now,
+        };
+        let chosen = search.stuck().and_then(|stuck| search.choose(&stuck));
+        if let Some((chosen, deadlock)) = chosen {
+            wakers.extend(end_with_error(&mut graph, chosen, deadlock));
+        }
     }
-    let old = graph.insert(thread, own);
     drop(graph);
-    debug_assert!(old.is_none(), "a thread is parked in one wait only");
     wake_all(wakers);
-    BlockedGuard { thread }
+}
+
+/// What a job that is waited for needs in order to end, as far as the graph can tell.
+enum Needs<'a> {
+    Nothing,
+    /// The thread must go on. `is_running`: it runs or cancels the job, which otherwise is queued for it.
+    Thread { thread: ThreadId, is_running: bool },
+    /// It is queued, and only a worker of the pool that does not wait can run it.
+    WorkerOf(&'a PoolInner),
+}
+
+fn needs(job: &dyn RawTask) -> Needs<'_> {
+    let scheduler = job.scheduler();
+    let assigned = scheduler.assigned_thread();
+    // Lock order: the graph, then a task.
+    let (running, is_queued) = job.state(|state| (state.running_thread(), state.is_queued()));
+    let is_queued = fault_or!("a_queued_job_waits_for_no_thread": false; is_queued);
+    match (running, assigned) {
+        (Some(thread), _) => Needs::Thread {
+            thread,
+            is_running: true,
+        },
+        (None, Some(thread)) if is_queued => Needs::Thread {
+            thread,
+            is_running: false,
+        },
+        (None, None) if is_queued => {
+            let pool = scheduler.stateful_pool();
+            pool.map_or(Needs::Nothing, Needs::WorkerOf)
+        }
+        (None, _) => Needs::Nothing,
+    }
+}
+
+/// Searches for threads that can never go on, where queued jobs of stateful pools are among what they
+/// wait for. Such a job needs *any* worker, so a cycle alone is no deadlock: all workers of the pool
+/// must be stuck, and no more may be spawned.
+struct Search<'a> {
+    graph: &'a Graph,
+    /// The thread that the search is about, which may not be in the graph yet.
+    own: (ThreadId, &'a BlockedThread),
+    now: Instant,
+}
+
+impl<'a> Search<'a> {
+    /// Returns what a thread waits for, if it is blocked. One that has its error is about to leave.
+    fn get(&self, thread: ThreadId) -> Option<&'a BlockedThread> {
+        let (own, blocked) = self.own;
+        let blocked = match thread == own {
+            true => Some(blocked),
+            false => self.graph.get(&thread),
+        };
+        blocked.filter(|blocked| blocked.deadlock.is_none())
+    }
+
+    fn is_worker_of(&self, thread: ThreadId, pool: &PoolInner) -> bool {
+        let blocked = self.get(thread);
+        blocked.is_some_and(|blocked| blocked.pool == Some(pool.id()))
+    }
+
+    /// Returns the threads that can never go on, if the thread of this search is one of them.
+    fn stuck(&self) -> Option<BTreeSet<ThreadId>> {
+        let (own, _) = self.own;
+        let mut stuck = self.reachable();
+        // What remains is the largest set in which each thread waits for others of the set only.
+        loop {
+            let can_go_on: Vec<_> = stuck
+                .iter()
+                .copied()
+                .filter(|thread| self.can_go_on(*thread, &stuck))
+                .collect();
+            if can_go_on.is_empty() {
+                return Some(stuck);
+            }
+            for thread in can_go_on {
+                stuck.remove(&thread);
+            }
+            if !stuck.contains(&own) {
+                return None;
+            }
+        }
+    }
+
+    /// Returns the blocked threads that the thread of this search may depend on, itself included.
+    fn reachable(&self) -> BTreeSet<ThreadId> {
+        let (own, _) = self.own;
+        let mut reachable = BTreeSet::from([own]);
+        let mut open = vec![own];
+        while let Some(blocked) = open.pop().and_then(|thread| self.get(thread)) {
+            for job in &blocked.jobs {
+                let mut add = |thread: ThreadId| {
+                    if self.get(thread).is_some() && reachable.insert(thread) {
+                        open.push(thread);
+                    }
+                };
+                match needs(&**job) {
+                    Needs::Nothing => {}
+                    Needs::Thread { thread, .. } => add(thread),
+                    Needs::WorkerOf(pool) => {
+                        let threads = self.graph.keys().copied();
+                        threads
+                            .filter(|thread| self.is_worker_of(*thread, pool))
+                            .for_each(add);
+                    }
+                }
+            }
+        }
+        reachable
+    }
+
+    fn can_go_on(&self, thread: ThreadId, stuck: &BTreeSet<ThreadId>) -> bool {
+        let Some(blocked) = self.get(thread) else {
+            return true;
+        };
+        let mut jobs = blocked.jobs.iter();
+        match blocked.waits_for {
+            WaitsFor::All => jobs.all(|job| self.can_end(&**job, stuck)),
+            WaitsFor::Any => jobs.any(|job| self.can_end(&**job, stuck)),
+        }
+    }
+
+    fn can_end(&self, job: &dyn RawTask, stuck: &BTreeSet<ThreadId>) -> bool {
+        match needs(job) {
+            Needs::Nothing => true,
+            Needs::Thread { thread, .. } => !stuck.contains(&thread),
+            Needs::WorkerOf(pool) => {
+                let workers = stuck
+                    .iter()
+                    .filter(|thread| self.is_worker_of(**thread, pool));
+                // Those that are not stuck come back to their loop, or are replaced.
+                workers.count() < pool.registry().workers() || pool.may_spawn(self.now)
+            }
+        }
+    }
+
+    /// Chooses the thread that gets the error: the thread of this search if it waits for a queued job,
+    /// or another one that does.
+    fn choose(&self, stuck: &BTreeSet<ThreadId>) -> Option<(ThreadId, Deadlock)> {
+        let (own, _) = self.own;
+        let mut threads = [own].into_iter().chain(stuck.iter().copied());
+        threads.find_map(|thread| {
+            let blocked = self.get(thread).filter(|blocked| blocked.waker.is_some())?;
+            let mut jobs = blocked.jobs.iter();
+            let queued = jobs.find(|job| job.state(|state| state.is_queued()))?;
+            Some((thread, blocked.no_worker(&**queued)))
+        })
+    }
 }
 
 /// The path from a job that a thread is about to wait for back to that thread.
@@ -125,18 +399,6 @@ impl Path {
         self.jobs.rotate_right(1);
         self.jobs.concat()
     }
-}
-
-/// Returns the thread that must go on for `job` to end, and whether it runs or cancels the job.
-fn thread_of(job: &dyn RawTask) -> Option<(ThreadId, bool)> {
-    let assigned = job.scheduler().assigned_thread();
-    // Lock order: the graph, then a task.
-    job.state(|state| match state.running_thread() {
-        Some(thread) => Some((thread, true)),
-        None => assigned
-            .filter(|_| fault_or!("a_queued_job_waits_for_no_thread": false; state.is_queued()))
-            .map(|thread| (thread, false)),
-    })
 }
 
 /// Returns `job` and the jobs above it on the stack of its thread. A job that is not running is below
@@ -159,32 +421,46 @@ fn jobs_from(job: &dyn RawTask, is_running: bool, stack: &[StackFrame]) -> Vec<O
     }
 }
 
+/// What [`find_cycle`] has found.
+enum Found {
+    Nothing,
+    Cycle(Path),
+    /// No cycle. But a queued job of a stateful pool is among what is waited for: see [`Search`].
+    StatefulPool,
+}
+
 /// Searches depth first, with a stack of its own: a chain of waits may be long.
-fn find_cycle(
-    graph: &IdMap<ThreadId, BlockedThread>,
-    own: ThreadId,
-    wait: &BlockedThread,
-) -> Option<Path> {
+fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
     // (depth, job): `path` holds what is known of the way up to `depth`.
     let mut open: Vec<(usize, &dyn RawTask)> = wait.jobs.iter().map(|job| (0, &**job)).collect();
     // Sorted.
     let mut seen = Vec::new();
     let mut path = Path::default();
+    let mut found = Found::Nothing;
     while let Some((depth, job)) = open.pop() {
         path.jobs.truncate(depth);
         path.threads.truncate(depth);
-        let Some((thread, is_running)) = thread_of(job) else {
-            continue;
+        let (thread, is_running) = match needs(job) {
+            Needs::Thread { thread, is_running } => (thread, is_running),
+            Needs::WorkerOf(_) => {
+                found = Found::StatefulPool;
+                continue;
+            }
+            Needs::Nothing => continue,
         };
         if thread == own {
             path.jobs.push(jobs_from(job, is_running, &wait.stack));
-            return Some(path);
+            return Found::Cycle(path);
         }
         let Some(next) = graph.get(&thread) else {
             continue;
         };
         // A thread that has its error is about to leave.
-        if next.cycle.is_some() {
+        if next.deadlock.is_some() {
+            continue;
+        }
+        if next.waits_for == WaitsFor::Any {
+            found = Found::StatefulPool;
             continue;
         }
         let Err(place) = seen.binary_search(&thread) else {
@@ -195,16 +471,16 @@ fn find_cycle(
         path.threads.push(thread);
         open.extend(next.jobs.iter().map(|job| (depth + 1, &**job)));
     }
-    None
+    found
 }
 
 impl BlockedGuard {
-    /// This thread is awake. Returns the cycle that another thread has closed, if this wait must
-    /// end because of it.
-    pub(crate) fn leave(self) -> Option<Cycle> {
+    /// This thread is awake. Returns why its wait could never have ended, if it must end because of
+    /// that.
+    pub(crate) fn leave(self) -> Option<Deadlock> {
         let blocked = self.remove();
         mem::forget(self);
-        blocked.and_then(|mut blocked| blocked.cycle.take())
+        blocked.and_then(|mut blocked| blocked.deadlock.take())
     }
 
     fn remove(&self) -> Option<BlockedThread> {

@@ -1,12 +1,12 @@
 //! The options of a pool, and what the pool keeps of them.
 
-use std::error::Error;
+use std::any::Any;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::error::BuildError;
+use crate::error::{BoxError, BuildError};
 use crate::pool::ThreadPool;
 use crate::pool::auto_size::AutoSizer;
 use crate::pool::events::JobEvent;
@@ -15,11 +15,11 @@ use crate::pool::observer::{Observer, OnJob};
 use crate::pool::timings::Timings;
 #[cfg(feature = "process")]
 use crate::pool::worker::WorkerHooks;
+use crate::pool::worker_state::{MakeState, put};
 use crate::util::sealed::{PRIVATE, Private};
 use crate::util::sync::{Arc, thread};
 use crate::util::unwind::{drop_catching, drop_payload, emit, panic_message};
 
-type BoxError = Box<dyn Error + Send + Sync>;
 type Initializer = Box<dyn Fn() -> Result<(), BoxError> + Send + Sync>;
 type NameThread = Box<dyn Fn(usize) -> String + Send + Sync>;
 type OnExit = Box<dyn Fn() + Send + Sync>;
@@ -57,6 +57,7 @@ pub struct ThreadPoolBuilder {
     timings: bool,
     on_job: Option<OnJob>,
     queue_timeout: Option<Duration>,
+    make_state: Option<MakeState>,
     #[cfg(feature = "process")]
     hooks: Option<Arc<dyn WorkerHooks>>,
     #[cfg(feature = "tokio")]
@@ -93,6 +94,7 @@ impl ThreadPoolBuilder {
             timings: false,
             on_job: None,
             queue_timeout: None,
+            make_state: None,
             #[cfg(feature = "process")]
             hooks: None,
             #[cfg(feature = "tokio")]
@@ -553,6 +555,12 @@ impl ThreadPoolBuilder {
         self
     }
 
+    /// Makes a state on each worker, which the jobs use.
+    pub(crate) fn make_state(mut self, make: MakeState) -> Self {
+        self.make_state = Some(make);
+        self
+    }
+
     /// Sets the prefix if none was set.
     pub(super) fn default_prefix(mut self, prefix: &str) -> Self {
         self.thread_name_prefix
@@ -612,6 +620,7 @@ impl ThreadPoolBuilder {
             initializer: self.initializer,
             on_exit: self.on_exit,
             auto_sizer,
+            make_state: self.make_state,
             #[cfg(feature = "process")]
             hooks: self.hooks,
             #[cfg(feature = "tokio")]
@@ -684,6 +693,8 @@ pub(crate) struct Config {
     pub(crate) initializer: Option<Initializer>,
     pub(crate) on_exit: Option<OnExit>,
     pub(crate) auto_sizer: Option<Box<AutoSizer>>,
+    /// Only in a stateful pool.
+    pub(crate) make_state: Option<MakeState>,
     #[cfg(feature = "process")]
     pub(crate) hooks: Option<Arc<dyn WorkerHooks>>,
     #[cfg(feature = "tokio")]
@@ -730,20 +741,37 @@ impl Config {
         shortly
     }
 
-    /// Runs the initializer on this worker. A panic in it becomes an error.
+    /// Runs the initializer on this worker, and makes the worker's state. A panic becomes an error.
     pub(crate) fn initialize(&self) -> Result<(), BoxError> {
-        let Some(initializer) = &self.initializer else {
-            return Ok(());
-        };
-        catch_unwind(AssertUnwindSafe(initializer)).unwrap_or_else(|payload| {
-            let error = match panic_message(&*payload) {
-                Some(message) => format!("the initializer panicked: {message}"),
-                None => "the initializer panicked".to_owned(),
-            };
-            drop_payload(payload);
-            Err(error.into())
-        })
+        if let Some(initializer) = &self.initializer {
+            catch_as_error("the initializer", initializer)?;
+        }
+        if let Some(state) = self.make_state()? {
+            put(state);
+        }
+        Ok(())
     }
+
+    /// Makes the state of this worker, in a stateful pool. A panic becomes an error.
+    pub(crate) fn make_state(&self) -> Result<Option<Box<dyn Any>>, BoxError> {
+        let make_state = self.make_state.as_ref();
+        let made = make_state.map(|make| catch_as_error("the function that makes the state", make));
+        made.transpose()
+    }
+}
+
+fn catch_as_error<T>(
+    what: &'static str,
+    user_code: impl FnOnce() -> Result<T, BoxError>,
+) -> Result<T, BoxError> {
+    catch_unwind(AssertUnwindSafe(user_code)).unwrap_or_else(|payload| {
+        let error = match panic_message(&*payload) {
+            Some(message) => format!("{what} panicked: {message}"),
+            None => format!("{what} panicked"),
+        };
+        drop_payload(payload);
+        Err(error.into())
+    })
 }
 
 impl Drop for Config {
@@ -751,6 +779,8 @@ impl Drop for Config {
         // The pool is dropped by whatever holds it last, maybe a handle. A panic must not come out there.
         drop_catching("the destructor of an initializer", self.initializer.take());
         drop_catching("the destructor of an exit hook", self.on_exit.take());
+        let make_state = self.make_state.take();
+        drop_catching("the destructor of a function that makes states", make_state);
         let thread_name = self.thread_name.take();
         drop_catching(
             "the destructor of a function that names threads",

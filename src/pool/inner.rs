@@ -567,12 +567,19 @@ impl Scheduler for PoolRef {
         PoolInner::is_stopping(&self.0)
     }
 
+    fn stateful_pool(&self) -> Option<&PoolInner> {
+        Some(&**self.0)
+            .map(|pool| &**pool)
+            .filter(|pool| pool.is_stateful())
+    }
+
     fn has_backlog(&self) -> bool {
         PoolInner::has_backlog(&self.0)
     }
 
     fn role(&self) -> Role {
         match self.0.current_worker().map(|worker| worker.phase) {
+            Some(WorkerPhase::InLoop) if self.0.is_stateful() => Role::StatefulWorker,
             Some(WorkerPhase::InLoop) => Role::Worker,
             Some(WorkerPhase::Initializing) => Role::Initializing,
             Some(WorkerPhase::Exited) | None => Role::Outside,

@@ -43,6 +43,7 @@ mod submit;
 mod timings;
 mod wait_idle;
 mod worker;
+pub(crate) mod worker_state;
 
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};

@@ -195,6 +195,11 @@ impl Registry {
         self.allowed_at(&self.inner.lock(), now, demand)
     }
 
+    /// Returns whether [`reserve`](Self::reserve) would allow a spawn now.
+    pub(crate) fn is_spawn_allowed(&self, now: Instant, demand: impl FnOnce() -> u64) -> bool {
+        self.allowed_at(&self.inner.lock(), now, demand) == Some(now)
+    }
+
     fn allowed_at(
         &self,
         inner: &Inner,

@@ -17,6 +17,7 @@ use std::task::{Wake, Waker};
 
 use crate::error::JoinError;
 use crate::park::parker::{Deferred, Unparker};
+use crate::park::wait_graph::recheck;
 use crate::pool::inner::PoolInner;
 use crate::pool::registry::{SpawnFailed, WorkerSlot, WorkerThread};
 use crate::pool::worker::worker_main;
@@ -163,6 +164,7 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
     }
     pool.close_mailbox(slot, &refusal);
     worker_lost(pool);
+    recheck(pool);
     pool.check_termination();
     let name = &pool.config().thread_name_prefix;
     emit(|| {
@@ -204,7 +206,9 @@ fn check_stall(pool: &Arc<PoolInner>) -> Option<Deferred> {
         return Some(Deferred::SpawnWorker(at));
     }
     // While a failed spawn backs off no worker can be added, so a blocked one may have to help.
-    let is_probed = fault_or!("a_stall_is_not_probed": false; pool.has_queued_hint());
+    // Only in a pool whose waiting workers may run jobs. In others the wait graph finds what is stuck.
+    let is_probed = fault_or!(
+        "a_stall_is_not_probed": false; !pool.is_stateful() && pool.has_queued_hint());
     let probe_at = is_probed.then(|| pool.blocked().probe_due(pool.counters().started()));
     match (spawn_at, probe_at) {
         (Some(at), None) => Some(Deferred::SpawnWorker(at)),
@@ -222,6 +226,13 @@ fn worker_lost(pool: &Arc<PoolInner>) {
 }
 
 impl PoolInner {
+    /// Returns whether a worker may be spawned now for the queued jobs.
+    pub(crate) fn may_spawn(&self, now: Instant) -> bool {
+        let registry = self.registry();
+        registry.workers() < registry.max_workers()
+            && registry.is_spawn_allowed(now, || self.demand())
+    }
+
     /// A worker of this pool is about to park for as long as it takes. Returns what it must wake
     /// up for, and when.
     pub(crate) fn before_block(self: &Arc<Self>, unparker: &Arc<Unparker>) -> Option<Deferred> {

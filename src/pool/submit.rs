@@ -386,7 +386,7 @@ impl PoolSubmitter {
         span: Option<Span>,
     ) -> Result<JoinHandle<T>, (Closed, F)>
     where
-        F: FnOnce() -> T + Send + 'static,
+        F: JobClosure<T>,
         T: Send + 'static,
     {
         self.enqueue_as(closure, Submission::plain(origin, span))

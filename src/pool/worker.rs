@@ -2,6 +2,7 @@
 
 use crate::error::JoinError;
 use crate::pool::auto_size::{self, Probe};
+use crate::park::wait_graph::recheck;
 use crate::pool::control::{Inbox, Instruction};
 use crate::pool::idle::{SleepSlot, WakeReason};
 use crate::pool::inner::PoolInner;
@@ -9,6 +10,7 @@ use crate::pool::metrics::current_shard;
 use crate::pool::queue::PopOrder;
 use crate::pool::registry::{WorkerSlot, join_all};
 use crate::pool::spawn::notify_work;
+use crate::pool::worker_state::drop_state;
 use crate::task::context::{
     Context, WorkerId, WorkerPhase, set_current_pool, set_current_worker, set_worker_index,
 };
@@ -46,7 +48,7 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     let name = &pool.config().thread_name_prefix;
     let guard = ExitGuard { pool, slot };
     set_worker_index(index);
-    set_phase(pool, WorkerPhase::Initializing);
+    pool.set_phase(WorkerPhase::Initializing);
     set_current_pool(Some((Arc::clone(pool), mailbox)));
     emit(|| tracing::debug!(pool = %name, worker = index, "a worker starts"));
     #[cfg(feature = "tokio")]
@@ -56,7 +58,7 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     let mut on_exit = None;
     match initialized {
         Ok(()) => {
-            set_phase(pool, WorkerPhase::InLoop);
+            pool.set_phase(WorkerPhase::InLoop);
             #[cfg(feature = "process")]
             call_hook(pool, |hooks| hooks.started(pool));
             worker_loop(pool, inbox);
@@ -67,18 +69,22 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
         // Not in its loop: destructors of refused jobs must not run other jobs on this thread.
         Err(cause) => pool.mark_broken(Arc::new(cause)),
     }
-    // Before the hook and the event, which are user code: while that runs, nothing may count on this
-    // worker.
+    // Before the state, the hook and the event, which are user code: while that runs, nothing may count
+    // on this worker.
     drop(guard);
+    drop_state();
     if let Some(on_exit) = on_exit {
         catch_panic("the exit hook of a worker", on_exit);
     }
     emit(|| tracing::debug!(pool = %name, worker = index, "a worker ends"));
 }
 
-fn set_phase(pool: &PoolInner, phase: WorkerPhase) {
-    let pool = pool.id();
-    set_current_worker(WorkerId { pool, phase });
+impl PoolInner {
+    /// Sets what this worker does.
+    pub(crate) fn set_phase(&self, phase: WorkerPhase) {
+        let pool = self.id();
+        set_current_worker(WorkerId { pool, phase });
+    }
 }
 
 pub(crate) fn worker_loop(pool: &Arc<PoolInner>, mut inbox: Inbox) {
@@ -156,6 +162,7 @@ fn next_job(
         let next = match mailed {
             Instruction::Exit => Some(Next::Exit),
             Instruction::Run(job) => Some(Next::Mailed(job)),
+            Instruction::Nothing if !pool.has_state_for_job(&mut searching) => None,
             Instruction::Nothing => pool.pop(order).map(Next::Queued),
         };
         if let Some(next) = next {
@@ -239,7 +246,7 @@ struct ExitGuard<'a> {
 impl Drop for ExitGuard<'_> {
     fn drop(&mut self) {
         let Self { pool, slot } = self;
-        set_phase(pool, WorkerPhase::Exited);
+        pool.set_phase(WorkerPhase::Exited);
         set_current_pool(None);
         pool.close_mailbox(slot, &JoinError::cancelled());
         let _early = fault_or!("an_exiting_worker_checks_too_early": pool.has_queued(); true);
@@ -254,6 +261,7 @@ impl Drop for ExitGuard<'_> {
         );
         if has_queued {
             notify_work(pool);
+            recheck(pool);
         }
         fault_or!("an_exiting_worker_tells_nobody": (); pool.check_termination());
         join_all(exited);

@@ -556,7 +556,7 @@ mod tests {
         data.record_unrun(1, Location::caller());
         assert!(data.take_failures().next().is_none());
         // A deadlock says nothing of the job.
-        data.observe_error(2, JoinError::deadlock(Vec::new()));
+        data.observe_error(2, JoinError::deadlock(crate::error::Deadlock::Initializer));
         data.record_unrun(2, Location::caller());
         assert_eq!(data.take_failures().count(), 1);
     }

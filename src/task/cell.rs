@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::error::JoinError;
+use crate::pool::PoolInner;
 use crate::pool::expiry::ExpiryGuard;
 use crate::pool::observer::{JobInfo, Observation, Observer};
 use crate::task::context::{CancellingFrame, RunningFrame, ThreadId, current_task};
@@ -164,6 +165,10 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn assigned_thread(&self) -> Option<ThreadId> {
         self.inner().and_then(|inner| inner.assigned_thread())
     }
+    /// Returns the pool of the task, if only those of its workers can run the task that do not wait.
+    fn stateful_pool(&self) -> Option<&PoolInner> {
+        self.inner().and_then(|inner| inner.stateful_pool())
+    }
     /// Returns whether the pool has more than one job queued, as far as can be seen without a lock.
     fn has_backlog(&self) -> bool {
         self.inner().is_some_and(|inner| inner.has_backlog())
@@ -179,6 +184,8 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
 pub(crate) enum Role {
     /// A worker in its loop: it may run the pool's jobs.
     Worker,
+    /// A worker in its loop that owns a state: its waits run no jobs.
+    StatefulWorker,
     /// A worker that is in its initializer.
     Initializing,
     Outside,

@@ -2,6 +2,7 @@
 //! it waits in. All of it is in one thread-local, [`Context`], and a small one without a destructor,
 //! [`Identity`].
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 // Not the model checker's: numbers tell threads apart and order nothing.
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) searching: Cell<bool>,
     /// Whether this worker had to wait for the job that it runs.
     pub(crate) after_pause: Cell<bool>,
+    /// What this worker of a stateful pool owns, unless a job has it: see `pool/worker_state.rs`.
+    pub(crate) state: Cell<Option<Box<dyn Any>>>,
     /// Set by a worker as the first thing it does. Dropped with this context, which is then the last
     /// thread-local of the thread to be dropped, where std drops them in reverse order.
     pub(crate) tls_drop_flag: Cell<Option<TlsDropFlag>>,
@@ -59,6 +62,7 @@ impl Context {
             poll_spin: PollSpin::new(),
             searching: Cell::new(false),
             after_pause: Cell::new(false),
+            state: Cell::new(None),
             tls_drop_flag: Cell::new(None),
         }
     }
@@ -133,6 +137,17 @@ pub(crate) fn set_worker_index(index: usize) {
 /// Returns the pool that this thread is a worker of, while it is in its loop or its initializer.
 pub(crate) fn current_pool() -> Option<Arc<PoolInner>> {
     Context::with(|context| context.pool.borrow().clone()).flatten()
+}
+
+/// Returns the number of the stateful pool that this thread is a worker of, if it is one.
+pub(crate) fn current_stateful_pool() -> Option<u64> {
+    Context::with(|context| {
+        let pool = context.pool.borrow();
+        pool.as_ref()
+            .filter(|pool| pool.is_stateful())
+            .map(|pool| pool.id())
+    })
+    .flatten()
 }
 
 /// Notes that a poll waits for a job of a pool that has more jobs queued.
@@ -346,6 +361,8 @@ pub(crate) fn may_be_waited_for() -> bool {
         context.cancelling.get() > 0
             || !context.running.borrow().is_empty()
             || context.mailbox.borrow().is_some()
+            // A queued job may wait for this worker.
+            || (context.pool.borrow().as_ref()).is_some_and(|pool| pool.is_stateful())
     })
     .unwrap_or(false)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::FusedFuture;
 
-use crate::error::JoinError;
+use crate::error::{Deadlock, JoinError};
 use crate::park::helping::{help, in_untimed_block_on, is_block_on_waker, offer};
 use crate::park::parker::Parker;
 use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
@@ -266,12 +266,12 @@ impl<T> JoinHandle<T> {
             // This thread may be the only one that could run the job, and it must not before it is
             // initialized.
             if self.task().scheduler().role() == Role::Initializing {
-                return Err(JoinError::deadlock(Vec::new()));
+                return Err(JoinError::deadlock(Deadlock::Initializer));
             }
             // The graph below would find it, too, but only after the spin.
             if may_be_waited_for() {
                 if let Some(cycle) = self_cycle(&*self.raw()) {
-                    return Err(JoinError::deadlock(cycle));
+                    return Err(JoinError::deadlock(Deadlock::Cycle(cycle)));
                 }
             }
         }
@@ -320,12 +320,12 @@ impl<T> JoinHandle<T> {
             if deadline.is_none() && may_be_waited_for() {
                 match enter_wait(self.raw(), parker.waker()) {
                     Ok(blocked) => guard = Some(blocked),
-                    Err(cycle) => return Some(Err(JoinError::deadlock(cycle))),
+                    Err(deadlock) => return Some(Err(JoinError::deadlock(deadlock))),
                 }
             }
             // No user code may run while this thread is in the graph, so what is deferred comes after.
             let notified = parker.park_only(deadline);
-            let cycle = guard.and_then(BlockedGuard::leave);
+            let deadlock = guard.and_then(BlockedGuard::leave);
             parker.run_deferred();
             if let Some(outcome) = self.take() {
                 return Some(outcome);
@@ -334,8 +334,8 @@ impl<T> JoinHandle<T> {
                 return None;
             }
             // Only now: an outcome that came at the same time has precedence over the error.
-            if let Some(cycle) = cycle {
-                return Some(Err(JoinError::deadlock(cycle)));
+            if let Some(deadlock) = deadlock {
+                return Some(Err(JoinError::deadlock(deadlock)));
             }
         }
     }
@@ -433,7 +433,7 @@ impl<T> JoinHandle<T> {
         let poller = match task.scheduler().role() {
             Role::Worker if in_untimed_block_on() => Poller::BlockOn,
             Role::Worker => Poller::Worker,
-            Role::Initializing | Role::Outside => Poller::Elsewhere,
+            Role::StatefulWorker | Role::Initializing | Role::Outside => Poller::Elsewhere,
         };
         let polled = state_of(&**task, |state| state.note_poll(waker, poller));
         if !polled.will_wake {

@@ -43,15 +43,12 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 use futures::stream::{FusedStream, FuturesUnordered, Stream, StreamExt};
 
-#[cfg(feature = "process")]
 pub(crate) use self::apply::{Apply, MapContext, Place};
 #[cfg(feature = "task")]
 pub(crate) use self::calls::{
     map_calls, map_calls_on_pool, map_calls_on_pool_unordered, map_calls_unordered,
 };
-pub(crate) use self::route::JobKind;
-#[cfg(feature = "process")]
-pub(crate) use self::route::{Handle, Refused, Route};
+pub(crate) use self::route::{Handle, JobKind, Refused, Route};
 pub(crate) use self::submitter::Submitter;
 use self::submitter::{Batch, End, Ready, Results};
 use crate::error::JoinError;

@@ -111,7 +111,6 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    #[cfg(feature = "process")]
     pub(crate) fn new(error: JoinError) -> Self {
         Self {
             error,
