@@ -343,7 +343,7 @@ impl<F: Future> AsCompleted<F> {
     #[doc(alias = "poll")]
     pub fn try_wait_next(&mut self) -> Option<F::Output> {
         // The thread does not wait for these futures, so a blocked worker must not run their jobs.
-        let _guard = PollGuard::enter(Frame::None);
+        let _guard = PollGuard::enter(Frame::None, None);
         self.next().now_or_never().flatten()
     }
 
@@ -405,7 +405,7 @@ impl<F: Future> AsCompleted<F> {
     /// while its waker is called.
     fn poll_last(&mut self) -> Option<F::Output> {
         // The thread no longer waits for these futures.
-        let _guard = PollGuard::enter(Frame::None);
+        let _guard = PollGuard::enter(Frame::None, None);
         let flag = Arc::new(WakeFlag::default());
         let waker = Waker::from(Arc::clone(&flag));
         // A future that always wakes itself would keep the loop running, so the number of futures

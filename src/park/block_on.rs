@@ -4,11 +4,15 @@ use std::future::{Future, IntoFuture};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use crate::park::helping::{Frame, PollGuard, wake_own_mail};
+use crate::error::Deadlock;
+use crate::park::helping::{Frame, PollGuard, awaited_jobs, reject, wake_own_mail};
 use crate::park::parker::Parker;
+use crate::park::wait_graph::{BlockedGuard, enter_wait_for_any};
+use crate::task::cell::RawTask;
 use crate::task::context::take_backlog;
 use crate::util::spin::spin_before_park;
-use crate::util::sync::Instant;
+use crate::util::sync::{Arc, Instant};
+use crate::util::unwind::drop_catching;
 
 /// Runs a future to completion on this thread, which parks while the future has nothing to do.
 ///
@@ -33,7 +37,8 @@ use crate::util::sync::Instant;
 ///
 /// In a worker of a pool the future may wait for queued jobs of that pool. `block_on` then runs the
 /// oldest of them itself, but only while no worker of the pool can. ([`join`] runs its job at once.) A
-/// job that was [broadcast](crate::ThreadPool::broadcast) to this very worker runs at once, too.
+/// job that was [broadcast](crate::ThreadPool::broadcast) to this very worker runs at once, too. A
+/// worker of a [`StatefulPool`](crate::StatefulPool#waits-in-a-worker) runs none.
 ///
 /// [`join`]: crate::JoinHandle::join
 ///
@@ -77,9 +82,10 @@ pub(crate) fn block_on_until<F: Future>(
     let mut elapsed = false;
     let mut is_first_poll = true;
     let mut seen_mail = 0;
+    let mut unreachable = None;
     loop {
         // Entered anew for each poll: what runs between two polls is not polled by this wait.
-        let guard = PollGuard::enter(frame);
+        let guard = PollGuard::enter(frame, unreachable.take());
         take_backlog();
         let poll = future.as_mut().poll(&mut context);
         let has_backlog = take_backlog();
@@ -98,8 +104,35 @@ pub(crate) fn block_on_until<F: Future>(
             wake_own_mail(&mut seen_mail);
         }
         spin_before_park(deadline, has_backlog, || parker.is_notified());
+        if deadline.is_none() {
+            let awaited = awaited_jobs();
+            if !awaited.is_empty() {
+                unreachable = park_among(&parker, awaited);
+                continue;
+            }
+        }
         // The future may have become ready just before the deadline: one more poll.
         let notified = parker.park(deadline);
         elapsed = !notified || deadline.is_some_and(|deadline| Instant::now() >= deadline);
     }
+}
+
+/// Parks this worker of a stateful pool, which waits for queued jobs of its pool. Returns an error if no
+/// worker can reach them.
+fn park_among(parker: &Parker, awaited: Vec<Arc<dyn RawTask>>) -> Option<Deadlock> {
+    let deadlock = match enter_wait_for_any(awaited.clone(), parker.waker()) {
+        Ok(guard) => {
+            parker.park_only(None);
+            // No user code may run while this thread is in the graph.
+            let deadlock = BlockedGuard::leave(guard);
+            parker.run_deferred();
+            deadlock
+        }
+        Err(deadlock) => Some(deadlock),
+    };
+    match deadlock {
+        Some(_) => reject(awaited),
+        None => drop_catching("a destructor", awaited),
+    }
+    deadlock
 }

@@ -15,10 +15,19 @@
 //! Invariant: `block_on` runs a job only if its last poll has polled the job's handle. A job
 //! that runs on the stack of a thread which does not wait for it could take the locks that this
 //! thread holds.
+//!
+//! # Workers of stateful pools
+//!
+//! They run no jobs while they wait. A queued job of its own pool that such a worker polls in `block_on`
+//! becomes *awaited* ([`await_worker`]). While the worker parks, the wait graph knows the awaited jobs.
+//! If no worker can reach them, the `block_on` [rejects](reject) them: it wakes their futures, and its
+//! next poll finds them unreachable.
 
 use std::cell::{Cell, RefCell};
 use std::mem;
+use std::sync::Weak;
 
+use crate::error::Deadlock;
 use crate::task::cell::{RawTask, Role, Runner};
 use crate::task::context::{Context, current_mailbox, current_pool};
 use crate::task::state::Polled;
@@ -48,6 +57,11 @@ pub(crate) fn help_if_probed(task: Arc<dyn RawTask>) {
 pub(crate) struct BlockOnFrame {
     frame: Cell<Frame>,
     offers: RefCell<Offers>,
+    /// The queued jobs of its own stateful pool that this worker's current job has polled in `block_on`.
+    /// Some may have started since, or lost their handles.
+    awaited: RefCell<Vec<Weak<dyn RawTask>>>,
+    /// Set for one poll, if no worker can reach such jobs.
+    unreachable: RefCell<Option<Deadlock>>,
 }
 
 /// The queued jobs that a poll has met and that this worker may run.
@@ -102,7 +116,14 @@ impl BlockOnFrame {
         Self {
             frame: Cell::new(Frame::None),
             offers: RefCell::new(Offers::new()),
+            awaited: RefCell::new(Vec::new()),
+            unreachable: RefCell::new(None),
         }
+    }
+
+    /// A job of a stateful pool has ended on this thread.
+    pub(crate) fn forget_awaited(&self) {
+        self.awaited.borrow_mut().clear();
     }
 
     /// A job begins on this thread. Returns what to [restore](Self::restore) when it ends.
@@ -121,18 +142,24 @@ impl BlockOnFrame {
 pub(crate) struct PollGuard {
     outer: Frame,
     outer_offers: Offers,
+    outer_unreachable: Option<Deadlock>,
 }
 
 impl PollGuard {
-    pub(crate) fn enter(frame: Frame) -> Self {
+    /// `unreachable`: why no worker can reach the awaited jobs, if that was found.
+    pub(crate) fn enter(frame: Frame, unreachable: Option<Deadlock>) -> Self {
         let outer = Context::with(|context| {
             let this = &context.block_on;
-            (this.frame.replace(frame), this.offers.take())
+            let outer_unreachable = this.unreachable.replace(unreachable);
+            let outer = this.frame.replace(frame);
+            (outer, this.offers.take(), outer_unreachable)
         });
-        let (outer, outer_offers) = outer.unwrap_or((Frame::None, Offers::new()));
+        let (outer, outer_offers, outer_unreachable) =
+            outer.unwrap_or((Frame::None, Offers::new(), None));
         Self {
             outer,
             outer_offers,
+            outer_unreachable,
         }
     }
 
@@ -145,7 +172,9 @@ impl PollGuard {
 impl Drop for PollGuard {
     fn drop(&mut self) {
         let outer_offers = mem::take(&mut self.outer_offers);
+        let outer_unreachable = self.outer_unreachable.take();
         let unused = Context::with(|context| {
+            context.block_on.unreachable.replace(outer_unreachable);
             context.block_on.frame.set(self.outer);
             context.block_on.offers.replace(outer_offers)
         });
@@ -201,6 +230,50 @@ pub(crate) fn wake_own_mail(seen: &mut u64) {
     if let Some(mailbox) = current_mailbox() {
         wake_all(mailbox.take_wakers(seen));
     }
+}
+
+/// A `block_on` without a timeout, in a worker of a stateful pool, has polled the handle of a job of
+/// that pool.
+pub(crate) fn await_worker(task: &Arc<dyn RawTask>, polled: Polled) {
+    // Others are in the list already.
+    if polled.order.is_some() && (polled.is_first || polled.is_probed) {
+        let task = Arc::downgrade(task);
+        Context::with(|context| context.block_on.awaited.borrow_mut().push(task));
+    }
+}
+
+/// Returns the awaited jobs that are still queued, and whose handles still exist.
+pub(crate) fn awaited_jobs() -> Vec<Arc<dyn RawTask>> {
+    let list = Context::with(|context| mem::take(&mut *context.block_on.awaited.borrow_mut()));
+    let list = list.unwrap_or_default();
+    if list.is_empty() {
+        return Vec::new();
+    }
+    let is_awaited = |task: &Arc<dyn RawTask>| {
+        task.state(|state| state.is_queued() && state.has_join_interest())
+    };
+    let tasks = list.iter().filter_map(Weak::upgrade);
+    let (awaited, spent): (Vec<_>, Vec<_>) = tasks.partition(is_awaited);
+    let list = awaited.iter().map(Arc::downgrade).collect();
+    Context::with(|context| context.block_on.awaited.replace(list));
+    // Each may be the last reference.
+    drop_catching("a destructor", spent);
+    awaited
+}
+
+/// No worker can reach the awaited jobs: the next poll must meet them.
+pub(crate) fn reject(awaited: Vec<Arc<dyn RawTask>>) {
+    // Those that the poll does not meet are not what this thread waits for.
+    Context::with(|context| context.block_on.forget_awaited());
+    let take_waker = |task: &Arc<dyn RawTask>| task.state(|state| state.take_future_waker());
+    let wakers: Vec<_> = awaited.iter().filter_map(take_waker).collect();
+    wake_all(wakers);
+    drop_catching("a destructor", awaited);
+}
+
+/// Returns why no worker can reach the awaited jobs, if the current poll must end the waits for them.
+pub(crate) fn unreachable() -> Option<Deadlock> {
+    Context::with(|context| context.block_on.unreachable.borrow().clone()).flatten()
 }
 
 /// Returns whether the innermost `block_on` of this thread waits without a timeout.

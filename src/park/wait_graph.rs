@@ -240,7 +240,10 @@ pub(crate) fn recheck(pool: &PoolInner) {
 enum Needs<'a> {
     Nothing,
     /// The thread must go on. `is_running`: it runs or cancels the job, which otherwise is queued for it.
-    Thread { thread: ThreadId, is_running: bool },
+    Thread {
+        thread: ThreadId,
+        is_running: bool,
+    },
     /// It is queued, and only a worker of the pool that does not wait can run it.
     WorkerOf(&'a PoolInner),
 }

@@ -7,7 +7,7 @@ use crate::pool::inner::{PoolInner, PoolRef, PoolRefs};
 use crate::pool::job::JobOptions;
 use crate::pool::spawn::notify_work;
 use crate::pool::submit::Special;
-use crate::task::cell::{JobPlace, NoClosure, Role, Runner, Scheduler, TaskCell};
+use crate::task::cell::{JobClosure, JobPlace, NoClosure, Role, Runner, Scheduler, TaskCell};
 use crate::task::context::ThreadId;
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
@@ -77,19 +77,19 @@ enum Attempt<T> {
     Closed(usize),
 }
 
-/// Puts a job into the mailbox of each worker.
-pub(crate) fn broadcast<F, T>(
+/// Puts a job into the mailbox of each worker. `job` makes them. It is called under a lock, and so runs
+/// no user code.
+pub(crate) fn broadcast<C, T>(
     pool: &Arc<PoolInner>,
     refs: &PoolRefs,
-    f: F,
+    job: impl Fn() -> C,
     origin: Origin,
     span: Option<Span>,
 ) -> Vec<JoinHandle<T>>
 where
-    F: Fn() -> T + Send + Sync + 'static,
+    C: JobClosure<T>,
     T: Send + 'static,
 {
-    let f = Arc::new(f);
     let mut spans = Vec::new();
     let (mut tombstones, mut idle_wakers, mut specials) = (Vec::new(), Vec::new(), Vec::new());
     let handles = loop {
@@ -126,8 +126,7 @@ where
                         pool: refs.get(),
                         mailbox: Arc::clone(mailbox),
                     };
-                    let f = Arc::clone(&f);
-                    let task = TaskCell::queued(move || f(), origin, span, order, scheduler);
+                    let task = TaskCell::queued(job(), origin, span, order, scheduler);
                     let task = Arc::new(task);
                     let job = Job::new(Arc::clone(&task) as _);
                     if !pool.is_plain() {
@@ -161,7 +160,7 @@ where
         }
     }
     drop(tombstones);
-    drop_catching("the destructor of a job's closure", f);
+    drop_catching("the destructor of a job's closure", job);
     for span in spans.into_iter().chain([span]) {
         drop_catching(SUBSCRIBER, span);
     }

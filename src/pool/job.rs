@@ -8,6 +8,7 @@ use crate::error::SubmitError;
 use crate::pool::inner::PoolInner;
 use crate::pool::submit::SubmitAsync;
 use crate::pool::{GlobalPool, ThreadPool};
+use crate::task::cell::JobClosure;
 use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, Span};
 use crate::task::state::Origin;
@@ -291,12 +292,7 @@ impl<'a, F> JobBuilder<'a, F> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let submission = Submission {
-            origin: Location::caller(),
-            span: span::current(),
-            options: &self.options(),
-        };
-        self.pool.submit_from(self.closure, submission)
+        self.submit_as(Location::caller())
     }
 
     /// Queues the job if the queue has room now: see [`ThreadPool::try_submit`]. Never blocks.
@@ -312,9 +308,7 @@ impl<'a, F> JobBuilder<'a, F> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let options = self.options();
-        self.pool
-            .try_submit_from(self.closure, Location::caller(), &options)
+        self.try_submit_as(Location::caller())
     }
 
     /// Queues the job as soon as the queue has room, without blocking the thread: see
@@ -337,9 +331,38 @@ impl<'a, F> JobBuilder<'a, F> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        self.submit_async_as(Location::caller())
+    }
+}
+
+/// The same for any kind of job.
+impl<F> JobBuilder<'_, F> {
+    pub(crate) fn submit_as<T>(self, origin: Origin) -> JoinHandle<T>
+    where
+        F: JobClosure<T>,
+        T: Send + 'static,
+    {
+        let submission = Submission {
+            origin,
+            span: span::current(),
+            options: &self.options(),
+        };
+        self.pool.submit_from(self.closure, submission)
+    }
+
+    pub(crate) fn try_submit_as<T>(self, origin: Origin) -> Result<JoinHandle<T>, SubmitError<F>>
+    where
+        F: JobClosure<T>,
+        T: Send + 'static,
+    {
+        let options = self.options();
+        self.pool.try_submit_from(self.closure, origin, &options)
+    }
+
+    pub(crate) fn submit_async_as<T>(self, origin: Origin) -> SubmitAsync<F, T> {
         let options = self.options();
         let acquire = self.pool.acquire();
-        SubmitAsync::new(acquire, self.closure, Location::caller(), &options)
+        SubmitAsync::new(acquire, self.closure, origin, &options)
     }
 }
 

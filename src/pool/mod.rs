@@ -58,9 +58,8 @@ pub(crate) use self::inner::PoolInner;
 #[cfg(feature = "process")]
 pub(crate) use self::inner::PoolRef;
 use self::inner::PoolRefs;
-use self::job::JobOptions;
-pub(crate) use self::job::Submission;
 pub use self::job::{JobBuilder, Priority};
+pub(crate) use self::job::{JobOptions, Submission};
 pub use self::metrics::{LabelMetrics, Metrics};
 pub use self::shutdown::Shutdown;
 pub(crate) use self::spawn::TlsDropFlag;
@@ -81,7 +80,7 @@ use crate::task::cell::NoClosure;
 use crate::task::cell::{JobClosure, TaskCell};
 use crate::task::job::Job;
 use crate::task::join_handle::JoinHandle;
-use crate::task::span;
+use crate::task::span::{self, Span};
 use crate::task::state::Origin;
 use crate::util::sync::{Arc, thread};
 use crate::util::unwind::drop_catching;
@@ -548,8 +547,26 @@ impl ThreadPool {
         F: Fn() -> T + Send + Sync + 'static,
         T: Send + 'static,
     {
-        let (origin, span) = (Location::caller(), span::current());
-        broadcast(&self.inner, &self.refs, f, origin, span)
+        let f = Arc::new(f);
+        let job = move || {
+            let f = Arc::clone(&f);
+            move || f()
+        };
+        self.broadcast_jobs(job, Location::caller(), span::current())
+    }
+
+    /// Puts a job that `job` makes into the mailbox of each worker.
+    pub(crate) fn broadcast_jobs<C, T>(
+        &self,
+        job: impl Fn() -> C,
+        origin: Origin,
+        span: Option<Span>,
+    ) -> Vec<JoinHandle<T>>
+    where
+        C: JobClosure<T>,
+        T: Send + 'static,
+    {
+        broadcast(&self.inner, &self.refs, job, origin, span)
     }
 
     /// Stops accepting jobs immediately. Queued jobs still run.

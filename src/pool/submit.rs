@@ -399,7 +399,7 @@ impl PoolSubmitter {
         submission: Submission<'_>,
     ) -> Result<JoinHandle<T>, (Closed, F)>
     where
-        F: FnOnce() -> T + Send + 'static,
+        F: JobClosure<T>,
         T: Send + 'static,
     {
         enqueue(&self.pool, &self.refs, closure, submission)
@@ -442,6 +442,45 @@ impl<F, T> SubmitAsync<F, T> {
 // The closure is moved, never pinned.
 impl<F, T> Unpin for SubmitAsync<F, T> {}
 
+impl<F, T> SubmitAsync<F, T> {
+    /// Polls as [`poll`](Future::poll) does, for any kind of job.
+    #[track_caller]
+    pub(crate) fn poll_submit(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<JoinHandle<T>, SubmitError<F>>>
+    where
+        F: JobClosure<T>,
+        T: Send + 'static,
+    {
+        assert!(
+            self.closure.is_some(),
+            "SubmitAsync was polled after it was ready"
+        );
+        let acquired = ready!(self.acquire.poll(context));
+        let closure = self.closure.take().expect("it was looked for above");
+        if let Err(expired) = acquired {
+            let expired = Box::new(expired.submitted_at(self.origin));
+            return Poll::Ready(Err(SubmitError::new(Refusal::Unable(expired), closure)));
+        }
+        let submission = Submission {
+            origin: self.origin,
+            span: self.span.take(),
+            options: self.acquire.options(),
+        };
+        Poll::Ready(
+            (self.acquire.acquire.submitter)
+                .enqueue_as(closure, submission)
+                .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure)),
+        )
+    }
+
+    /// Returns whether the future was ready.
+    pub(crate) fn is_done(&self) -> bool {
+        self.closure.is_none()
+    }
+}
+
 impl<F, T> Future for SubmitAsync<F, T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -451,27 +490,7 @@ where
 
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        assert!(
-            this.closure.is_some(),
-            "SubmitAsync was polled after it was ready"
-        );
-        let acquired = ready!(this.acquire.poll(context));
-        let closure = this.closure.take().expect("it was looked for above");
-        if let Err(expired) = acquired {
-            let expired = Box::new(expired.submitted_at(this.origin));
-            return Poll::Ready(Err(SubmitError::new(Refusal::Unable(expired), closure)));
-        }
-        let submission = Submission {
-            origin: this.origin,
-            span: this.span.take(),
-            options: this.acquire.options(),
-        };
-        Poll::Ready(
-            (this.acquire.acquire.submitter)
-                .enqueue_as(closure, submission)
-                .map_err(|(closed, closure)| SubmitError::new(Refusal::Closed(closed), closure)),
-        )
+        self.poll_submit(context)
     }
 }
 
@@ -481,7 +500,7 @@ where
     T: Send + 'static,
 {
     fn is_terminated(&self) -> bool {
-        self.closure.is_none()
+        self.is_done()
     }
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn with_state<S: 'static, R>(f: impl FnOnce(&mut S) -> R) -> Result<R
     match catch_unwind(AssertUnwindSafe(|| f(typed))) {
         Ok(result) => {
             put(state);
+            Context::with(|context| context.block_on.forget_awaited());
             Ok(result)
         }
         Err(payload) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::StatefulPool;
 use crate::error::BuildError;
-use crate::pool::{InitializerOutput, ThreadPoolBuilder};
+use crate::pool::{InitializerOutput, JobEvent, ThreadPoolBuilder};
 
 /// The options of a new [`StatefulPool`]: see [`StatefulPool::builder`].
 ///
@@ -111,6 +111,21 @@ impl<S: 'static> StatefulPoolBuilder<S> {
     #[doc(alias = "maxsize")]
     pub fn queue_capacity(self, jobs: usize) -> Self {
         self.with(|threads| threads.queue_capacity(jobs))
+    }
+
+    /// Limits how long a job can be queued: see [`ThreadPoolBuilder::queue_timeout`].
+    pub fn queue_timeout(self, timeout: Duration) -> Self {
+        self.with(|threads| threads.queue_timeout(timeout))
+    }
+
+    /// Sets whether the pool measures how long jobs wait and run: see [`ThreadPoolBuilder::timings`].
+    pub fn timings(self, timings: bool) -> Self {
+        self.with(|threads| threads.timings(timings))
+    }
+
+    /// Calls `hook` with each event of a job: see [`ThreadPoolBuilder::on_job`].
+    pub fn on_job(self, hook: impl Fn(&JobEvent) + Send + Sync + 'static) -> Self {
+        self.with(|threads| threads.on_job(hook))
     }
 
     /// Sets the tokio runtime that jobs run inside: see [`ThreadPoolBuilder::tokio_handle`].

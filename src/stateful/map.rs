@@ -160,9 +160,7 @@ where
         let mut results = DropEach::new(Vec::with_capacity(items.len()));
         for item in items.take() {
             results.push(match chunk.is_stopped() {
-                false => {
-                    catch(chunk.origin, || self.one(item, chunk)).and_then(|outcome| outcome)
-                }
+                false => catch(chunk.origin, || self.one(item, chunk)).and_then(|outcome| outcome),
                 true => {
                     drop_catching("the destructor of an item", item);
                     Err(JoinError::cancelled())

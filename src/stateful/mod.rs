@@ -18,11 +18,12 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 pub use self::builder::StatefulPoolBuilder;
 use self::job::StatefulJob;
-pub use self::submit::StatefulSubmitAsync;
-use crate::error::SubmitError;
-use crate::pool::{Metrics, Shutdown, ThreadPool, WaitIdle};
+pub use self::submit::{StatefulJobBuilder, StatefulSubmitAsync};
+use crate::error::{ResizeError, SubmitError};
+use crate::pool::{JobOptions, Metrics, Shutdown, Submission, SubmitAsync, ThreadPool, WaitIdle};
 use crate::task::join_handle::JoinHandle;
 use crate::task::span;
+use crate::util::sync::Arc;
 
 /// A pool of threads that each own a state `S`, which every job gets as `&mut S`.
 ///
@@ -214,8 +215,9 @@ impl<S: 'static> StatefulPool<S> {
         F: FnOnce(&mut S) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let job = StatefulJob::new(closure);
-        self.threads.submit_from(job, Location::caller(), span::current())
+        let submission = Submission::plain(Location::caller(), span::current());
+        self.threads
+            .submit_from(StatefulJob::new(closure), submission)
     }
 
     /// Queues a job if the queue has room now. Never blocks.
@@ -245,7 +247,7 @@ impl<S: 'static> StatefulPool<S> {
         T: Send + 'static,
     {
         let job = StatefulJob::new(closure);
-        let submitted = self.threads.try_submit_from(job, Location::caller());
+        let submitted = (self.threads).try_submit_from(job, Location::caller(), &JobOptions::PLAIN);
         submitted.map_err(|refused| refused.map_job(StatefulJob::into_closure))
     }
 
@@ -283,8 +285,69 @@ impl<S: 'static> StatefulPool<S> {
         F: FnOnce(&mut S) -> T + Send + 'static,
         T: Send + 'static,
     {
-        let job = StatefulJob::new(closure);
-        StatefulSubmitAsync::new(self.threads.acquire(), job, Location::caller())
+        let (job, origin) = (StatefulJob::new(closure), Location::caller());
+        let acquire = self.threads.acquire();
+        StatefulSubmitAsync::new(SubmitAsync::new(acquire, job, origin, &JobOptions::PLAIN))
+    }
+
+    /// Runs `f` once on each worker that there is, with the worker's state, ahead of the queue.
+    ///
+    /// Returns a handle for each worker: see [`ThreadPool::broadcast`]. It suits what each state needs
+    /// once, such as a reload of settings. A job that waits for the one in its own worker's mailbox
+    /// gets an error that [`is_deadlock`](crate::JoinError::is_deadlock).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::StatefulPool::builder_with(|| vec![1, 2, 3]).max_workers(2).build()?;
+    /// pool.prestart(2);
+    /// for cleared in pool.broadcast(|buffer| buffer.clear()) {
+    ///     cleared.join()?;
+    /// }
+    /// assert!(pool.submit(|buffer| buffer.is_empty()).join()?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[doc(alias = "for_each_worker")]
+    #[track_caller]
+    pub fn broadcast<F, T>(&self, f: F) -> Vec<JoinHandle<T>>
+    where
+        F: Fn(&mut S) -> T + Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let f = Arc::new(f);
+        let job = move || {
+            let f = Arc::clone(&f);
+            StatefulJob::new(move |state: &mut S| f(state))
+        };
+        self.threads
+            .broadcast_jobs(job, Location::caller(), span::current())
+    }
+
+    /// Changes the maximum number of workers, and so of states, while the pool runs.
+    ///
+    /// Surplus workers exit after their job, and drop their states: see
+    /// [`ThreadPool::set_max_workers`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ResizeError`] if the pool finds its number of workers by itself.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `max_workers` is 0.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::StatefulPool::builder_with(|| 7).max_workers(8).build()?;
+    /// pool.set_max_workers(2)?;
+    /// assert_eq!(pool.max_workers(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "resize")]
+    #[track_caller]
+    pub fn set_max_workers(&self, max_workers: usize) -> Result<(), ResizeError> {
+        self.threads.set_max_workers(max_workers)
     }
 
     /// Stops accepting jobs immediately. Queued jobs still run: see [`ThreadPool::shutdown`].

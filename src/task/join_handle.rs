@@ -12,7 +12,9 @@ use std::time::Duration;
 use futures::future::FusedFuture;
 
 use crate::error::{Deadlock, JoinError};
-use crate::park::helping::{help, in_untimed_block_on, is_block_on_waker, offer};
+use crate::park::helping::{
+    await_worker, help, in_untimed_block_on, is_block_on_waker, offer, unreachable,
+};
 use crate::park::parker::Parker;
 use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
 use crate::task::cancel_handle::CancelHandle;
@@ -108,6 +110,15 @@ enum Slot<T> {
     Pending(Arc<dyn JoinTask<T>>),
     /// The outcome was taken, and the task released.
     Consumed(OutcomeKind),
+}
+
+/// The answer to [`JoinHandle::register`].
+enum Registered {
+    /// The waker will be woken.
+    Waits,
+    Finished,
+    /// The job is queued, and no worker can reach it while this one waits.
+    Unreachable(Deadlock),
 }
 
 const _: () = assert!(
@@ -383,8 +394,11 @@ impl<T> JoinHandle<T> {
             if !self.must_wait() {
                 return Poll::Ready(());
             }
-            if self.register(context) {
-                return Poll::Pending;
+            match self.register(context) {
+                Registered::Waits => return Poll::Pending,
+                Registered::Finished => {}
+                // The wait ends, and the job goes on.
+                Registered::Unreachable(_) => return Poll::Ready(()),
             }
         }
     }
@@ -427,14 +441,23 @@ impl<T> JoinHandle<T> {
         spin_in_poll(waker, may_pay, || task.is_resolved())
     }
 
-    /// Registers the context's waker. Returns false if the job is finished.
-    fn register(&self, context: &Context<'_>) -> bool {
+    /// Registers the context's waker, if the job is not finished.
+    fn register(&self, context: &Context<'_>) -> Registered {
         let (task, waker) = (self.task(), context.waker());
-        let poller = match task.scheduler().role() {
-            Role::Worker if in_untimed_block_on() => Poller::BlockOn,
-            Role::Worker => Poller::Worker,
-            Role::StatefulWorker | Role::Initializing | Role::Outside => Poller::Elsewhere,
+        let role = task.scheduler().role();
+        let poller = match role {
+            Role::Worker | Role::StatefulWorker if in_untimed_block_on() => Poller::BlockOn,
+            Role::Worker | Role::StatefulWorker => Poller::Worker,
+            Role::Initializing | Role::Outside => Poller::Elsewhere,
         };
+        let is_awaited = poller == Poller::BlockOn && role == Role::StatefulWorker;
+        if is_awaited {
+            if let Some(deadlock) = unreachable() {
+                if state_of(&**task, |state| state.is_queued()) {
+                    return Registered::Unreachable(deadlock);
+                }
+            }
+        }
         let polled = state_of(&**task, |state| state.note_poll(waker, poller));
         if !polled.will_wake {
             let waiter = if is_block_on_waker(waker) {
@@ -450,7 +473,7 @@ impl<T> JoinHandle<T> {
                 }
                 Register::Finished(waker) => {
                     drop_waker(waker);
-                    return false;
+                    return Registered::Finished;
                 }
             }
         }
@@ -458,10 +481,12 @@ impl<T> JoinHandle<T> {
             note_backlog();
         }
         // After the registration: a probe that comes from here on finds the waker.
-        if poller == Poller::BlockOn {
+        if is_awaited {
+            await_worker(&self.raw(), polled);
+        } else if poller == Poller::BlockOn {
             offer(&self.raw(), polled);
         }
-        true
+        Registered::Waits
     }
 
     /// Takes the outcome, if it is there.
@@ -753,8 +778,12 @@ impl<T> Future for JoinHandle<T> {
             }
         }
         loop {
-            if self.register(context) {
-                return Poll::Pending;
+            match self.register(context) {
+                Registered::Waits => return Poll::Pending,
+                Registered::Finished => {}
+                Registered::Unreachable(deadlock) => {
+                    return Poll::Ready(Err(JoinError::deadlock(deadlock)));
+                }
             }
             if let Some(outcome) = self.take() {
                 return Poll::Ready(outcome);

@@ -48,6 +48,7 @@ mod scope_map;
 mod shutdown;
 mod spans;
 mod spurious_unparks;
+mod stateful;
 #[cfg(feature = "task")]
 mod tasks;
 mod timings;

@@ -754,7 +754,17 @@ impl<'job, U> SharedBatch<'job, U> {
     /// Returns results, whether they are the last ones, and the batches behind this one.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<(Results<U>, bool, Vec<Batch<'job, U>>)> {
         let outcome = match &mut self.handle {
-            Some(handle) => Pin::new(handle).poll(context),
+            Some(handle) => {
+                let mut outcome = Pin::new(&mut *handle).poll(context);
+                if matches!(&outcome, Poll::Ready(Err(error)) if error.is_deadlock()) {
+                    // No worker can reach the job. It would run with nothing that takes its results.
+                    handle.cancel_if_queued();
+                    if self.chunk.unrun() == 0 {
+                        outcome = Pin::new(handle).poll(context);
+                    }
+                }
+                outcome
+            }
             None => Poll::Pending,
         };
         let available = match outcome {
