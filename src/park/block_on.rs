@@ -5,14 +5,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use crate::error::Deadlock;
-use crate::park::helping::{Frame, PollGuard, awaited_jobs, reject, wake_own_mail};
+use crate::park::helping::{Frame, PollGuard, put_back, reject, take_awaited, wake_own_mail};
 use crate::park::parker::Parker;
 use crate::park::wait_graph::{BlockedGuard, enter_wait_for_any};
 use crate::task::cell::RawTask;
 use crate::task::context::take_backlog;
 use crate::util::spin::spin_before_park;
 use crate::util::sync::{Arc, Instant};
-use crate::util::unwind::drop_catching;
 
 /// Runs a future to completion on this thread, which parks while the future has nothing to do.
 ///
@@ -105,9 +104,9 @@ pub(crate) fn block_on_until<F: Future>(
         }
         spin_before_park(deadline, has_backlog, || parker.is_notified());
         if deadline.is_none() {
-            let awaited = awaited_jobs();
+            let awaited = take_awaited();
             if !awaited.is_empty() {
-                unreachable = park_among(&parker, awaited);
+                unreachable = park_among(&parker, awaited).map(Box::new);
                 continue;
             }
         }
@@ -132,7 +131,7 @@ fn park_among(parker: &Parker, awaited: Vec<Arc<dyn RawTask>>) -> Option<Deadloc
     };
     match deadlock {
         Some(_) => reject(awaited),
-        None => drop_catching("a destructor", awaited),
+        None => put_back(awaited),
     }
     deadlock
 }

@@ -24,6 +24,7 @@
 //! next poll finds them unreachable.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Weak;
 
@@ -59,9 +60,43 @@ pub(crate) struct BlockOnFrame {
     offers: RefCell<Offers>,
     /// The queued jobs of its own stateful pool that this worker's current job has polled in `block_on`.
     /// Some may have started since, or lost their handles.
-    awaited: RefCell<Vec<Weak<dyn RawTask>>>,
+    awaited: RefCell<Awaited>,
     /// Set for one poll, if no worker can reach such jobs.
-    unreachable: RefCell<Option<Deadlock>>,
+    unreachable: RefCell<Option<Box<Deadlock>>>,
+}
+
+/// The wait graph has no more awaited jobs of a thread. One would do, since all are queued in one pool,
+/// as long as it does not start.
+const MAX_AWAITED: usize = 16;
+
+struct Awaited {
+    jobs: VecDeque<Weak<dyn RawTask>>,
+    /// The length at which those that are there twice, or gone, are removed.
+    prune_at: usize,
+}
+
+/// The list is not pruned below this length.
+const MIN_PRUNE: usize = 64;
+
+impl Awaited {
+    const fn new() -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            prune_at: MIN_PRUNE,
+        }
+    }
+
+    /// A job can be added again, after a wait for it was given up.
+    fn push(&mut self, job: Weak<dyn RawTask>) {
+        self.jobs.push_back(job);
+        if self.jobs.len() >= self.prune_at {
+            let mut seen = BTreeSet::new();
+            self.jobs.retain(|job| {
+                job.strong_count() > 0 && seen.insert(job.as_ptr().cast::<()>().addr())
+            });
+            self.prune_at = MIN_PRUNE.max(2 * self.jobs.len());
+        }
+    }
 }
 
 /// The queued jobs that a poll has met and that this worker may run.
@@ -116,14 +151,14 @@ impl BlockOnFrame {
         Self {
             frame: Cell::new(Frame::None),
             offers: RefCell::new(Offers::new()),
-            awaited: RefCell::new(Vec::new()),
+            awaited: RefCell::new(Awaited::new()),
             unreachable: RefCell::new(None),
         }
     }
 
     /// A job of a stateful pool has ended on this thread.
     pub(crate) fn forget_awaited(&self) {
-        self.awaited.borrow_mut().clear();
+        self.awaited.borrow_mut().jobs.clear();
     }
 
     /// A job begins on this thread. Returns what to [restore](Self::restore) when it ends.
@@ -142,12 +177,12 @@ impl BlockOnFrame {
 pub(crate) struct PollGuard {
     outer: Frame,
     outer_offers: Offers,
-    outer_unreachable: Option<Deadlock>,
+    outer_unreachable: Option<Box<Deadlock>>,
 }
 
 impl PollGuard {
     /// `unreachable`: why no worker can reach the awaited jobs, if that was found.
-    pub(crate) fn enter(frame: Frame, unreachable: Option<Deadlock>) -> Self {
+    pub(crate) fn enter(frame: Frame, unreachable: Option<Box<Deadlock>>) -> Self {
         let outer = Context::with(|context| {
             let this = &context.block_on;
             let outer_unreachable = this.unreachable.replace(unreachable);
@@ -242,29 +277,46 @@ pub(crate) fn await_worker(task: &Arc<dyn RawTask>, polled: Polled) {
     }
 }
 
-/// Returns the awaited jobs that are still queued, and whose handles still exist.
-pub(crate) fn awaited_jobs() -> Vec<Arc<dyn RawTask>> {
-    let list = Context::with(|context| mem::take(&mut *context.block_on.awaited.borrow_mut()));
-    let list = list.unwrap_or_default();
-    if list.is_empty() {
-        return Vec::new();
+/// Takes some of the awaited jobs that are still queued, and whose handles still exist. The caller
+/// [puts them back](put_back), or [rejects](reject) them.
+pub(crate) fn take_awaited() -> Vec<Arc<dyn RawTask>> {
+    let (mut awaited, mut spent) = (Vec::new(), Vec::new());
+    Context::with(|context| {
+        let list = &mut context.block_on.awaited.borrow_mut().jobs;
+        while awaited.len() < MAX_AWAITED {
+            let Some(task) = list.pop_front() else {
+                break;
+            };
+            let Some(task) = task.upgrade() else {
+                continue;
+            };
+            match task.state(|state| state.is_queued() && state.has_join_interest()) {
+                true => awaited.push(task),
+                false => spent.push(task),
+            }
+        }
+    });
+    if !spent.is_empty() {
+        // Each may be the last reference.
+        drop_catching("a destructor", spent);
     }
-    let is_awaited = |task: &Arc<dyn RawTask>| {
-        task.state(|state| state.is_queued() && state.has_join_interest())
-    };
-    let tasks = list.iter().filter_map(Weak::upgrade);
-    let (awaited, spent): (Vec<_>, Vec<_>) = tasks.partition(is_awaited);
-    let list = awaited.iter().map(Arc::downgrade).collect();
-    Context::with(|context| context.block_on.awaited.replace(list));
-    // Each may be the last reference.
-    drop_catching("a destructor", spent);
     awaited
 }
 
-/// No worker can reach the awaited jobs: the next poll must meet them.
+/// The thread is awake, and may still wait for these jobs.
+pub(crate) fn put_back(awaited: Vec<Arc<dyn RawTask>>) {
+    Context::with(|context| {
+        let list = &mut context.block_on.awaited.borrow_mut().jobs;
+        for task in awaited.iter().rev() {
+            list.push_front(Arc::downgrade(task));
+        }
+    });
+    drop_catching("a destructor", awaited);
+}
+
+/// No worker can reach these jobs: the next poll must meet them. If it does not, the thread does not wait
+/// for them.
 pub(crate) fn reject(awaited: Vec<Arc<dyn RawTask>>) {
-    // Those that the poll does not meet are not what this thread waits for.
-    Context::with(|context| context.block_on.forget_awaited());
     let take_waker = |task: &Arc<dyn RawTask>| task.state(|state| state.take_future_waker());
     let wakers: Vec<_> = awaited.iter().filter_map(take_waker).collect();
     wake_all(wakers);
@@ -273,7 +325,7 @@ pub(crate) fn reject(awaited: Vec<Arc<dyn RawTask>>) {
 
 /// Returns why no worker can reach the awaited jobs, if the current poll must end the waits for them.
 pub(crate) fn unreachable() -> Option<Deadlock> {
-    Context::with(|context| context.block_on.unreachable.borrow().clone()).flatten()
+    Context::with(|context| context.block_on.unreachable.borrow().as_deref().cloned()).flatten()
 }
 
 /// Returns whether the innermost `block_on` of this thread waits without a timeout.
@@ -295,4 +347,25 @@ pub(crate) fn is_block_on_waker(waker: &std::task::Waker) -> bool {
         matches!(context.block_on.frame.get(), Frame::Timed(own) | Frame::Untimed(own) if own == parker)
     })
     .unwrap_or(false)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::task::promise::promise;
+
+    #[test]
+    fn an_awaited_job_that_is_added_again_and_again_takes_no_more_room() {
+        let mut awaited = Awaited::new();
+        let (_promises, handles): (Vec<_>, Vec<_>) = (0..3).map(|_| promise::<()>()).unzip();
+        for handle in handles.iter().cycle().take(10_000) {
+            awaited.push(Arc::downgrade(&handle.raw()));
+        }
+        assert!(awaited.jobs.len() <= MIN_PRUNE);
+        drop((_promises, handles));
+        let (_promise, handle) = promise::<()>();
+        (0..MIN_PRUNE).for_each(|_| awaited.push(Arc::downgrade(&handle.raw())));
+        let is_live = |job: &Weak<dyn RawTask>| job.strong_count() > 0;
+        assert!(awaited.jobs.iter().all(is_live));
+    }
 }

@@ -18,7 +18,7 @@
 //! whenever that may have become true:
 //!
 //! - A thread is about to park. The last one that does sees the others.
-//! - The pool has lost a worker, or the system has refused one ([`recheck`]).
+//! - The pool has lost a worker, the system has refused one, or fewer are allowed ([`recheck`]).
 //!
 //! A worker that is not in the graph counts as one that will come back to its loop.
 
@@ -372,11 +372,17 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Chooses the thread that gets the error: the thread of this search if it waits for a queued job,
-    /// or another one that does.
+    /// Chooses the thread that gets the error, out of those that wait for a queued job. The thread of this
+    /// search comes first. But one that waits for any of several comes before it: if such a thread no
+    /// longer waits for the job, it leaves the graph.
     fn choose(&self, stuck: &BTreeSet<ThreadId>) -> Option<(ThreadId, Deadlock)> {
         let (own, _) = self.own;
-        let mut threads = [own].into_iter().chain(stuck.iter().copied());
+        let threads = || [own].into_iter().chain(stuck.iter().copied());
+        let waits_for_any = |thread: &ThreadId| {
+            let blocked = self.get(*thread);
+            blocked.is_some_and(|blocked| blocked.waits_for == WaitsFor::Any)
+        };
+        let mut threads = threads().filter(waits_for_any).chain(threads());
         threads.find_map(|thread| {
             let blocked = self.get(thread).filter(|blocked| blocked.waker.is_some())?;
             let mut jobs = blocked.jobs.iter();

@@ -37,6 +37,7 @@ use std::task::Waker;
 use std::sync::atomic::AtomicU32;
 
 use crate::error::{JoinError, ResizeError};
+use crate::park::wait_graph::recheck;
 use crate::pool::inner::PoolInner;
 use crate::pool::spawn::spawn_for_demand;
 use crate::task::cell::RawTask;
@@ -246,6 +247,8 @@ impl PoolInner {
         // then reads the maximum.
         fence(Ordering::SeqCst);
         spawn_for_demand(self);
+        // A worker that has just begun to wait may have counted on one more.
+        recheck(self);
     }
 }
 

@@ -361,8 +361,6 @@ pub(crate) fn may_be_waited_for() -> bool {
         context.cancelling.get() > 0
             || !context.running.borrow().is_empty()
             || context.mailbox.borrow().is_some()
-            // A queued job may wait for this worker.
-            || (context.pool.borrow().as_ref()).is_some_and(|pool| pool.is_stateful())
     })
     .unwrap_or(false)
 }

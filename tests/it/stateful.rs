@@ -3,18 +3,20 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::Poll;
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{Gate, LONG, eventually, within};
 use futurepool::{
-    JoinError, JoinHandle, ReturnWhen, StatefulPool, StatefulPoolBuilder, ThreadPool, as_completed,
-    block_on, first_ok, promise, wait,
+    JoinError, JoinHandle, Priority, ReturnWhen, StatefulPool, StatefulPoolBuilder, ThreadPool,
+    as_completed, block_on, first_ok, promise, wait,
 };
 use futures::FutureExt;
 use futures::future::join_all;
@@ -537,6 +539,126 @@ fn a_full_queue_gives_the_closure_back() {
     assert!(refused.is_shutdown());
 }
 
+// Options.
+
+#[test]
+fn a_job_with_options_gets_the_state() {
+    let pool = Log::default().builder().max_workers(1).queue_capacity(2);
+    let pool = pool.timings(true).build().unwrap();
+    let (gate, held) = hold(&pool, 1);
+    let soon = Duration::from_millis(1);
+    let expires = pool.job(State::use_it).expires_in(soon).submit();
+    assert!(
+        expires.join().unwrap_err().is_expired(),
+        "while the worker is busy"
+    );
+    let job = pool
+        .job(State::use_it)
+        .label("use")
+        .priority(Priority::High);
+    let first = job.submit();
+    let second = pool
+        .job(|state| state.use_it())
+        .deadline(Instant::now() + LONG);
+    let second = second.try_submit().unwrap();
+    let refused = pool.job(State::use_it).try_submit().unwrap_err();
+    assert!(refused.is_full());
+    let _closure = refused.into_inner();
+    let third = pool.job(|state: &mut State| state.use_it()).submit_async();
+    gate.open();
+    assert_eq!(first.join().unwrap(), (0, 1));
+    assert_eq!(second.join().unwrap(), (0, 2));
+    assert_eq!(block_on(third).unwrap().join().unwrap(), (0, 3));
+    held.into_iter().for_each(|job| job.join().unwrap());
+    assert_eq!(pool.metrics().by_label()["use"].completed, 1);
+}
+
+#[test]
+fn the_queue_timeout_holds_for_jobs_with_a_state() {
+    let pool = Log::default().builder().max_workers(1);
+    let pool = pool
+        .queue_timeout(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let (gate, held) = hold(&pool, 1);
+    assert!(pool.submit(State::use_it).join().unwrap_err().is_expired());
+    gate.open();
+    held.into_iter().for_each(|job| job.join().unwrap());
+}
+
+// The number of workers.
+
+#[test]
+fn a_broadcast_reaches_each_state() {
+    let log = Log::default();
+    let pool = log.pool(3);
+    let (gate, held) = hold(&pool, 3);
+    gate.open();
+    held.into_iter().for_each(|job| job.join().unwrap());
+    let numbers = pool.broadcast(|state| state.use_it().0);
+    let numbers: HashSet<_> = numbers.into_iter().map(|job| job.join().unwrap()).collect();
+    assert_eq!(numbers, HashSet::from([0, 1, 2]));
+}
+
+#[test]
+fn a_broadcast_to_a_worker_without_its_state_makes_another_one() {
+    let log = Log::default();
+    let pool = log.pool(1);
+    assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
+    let mut jobs = pool.broadcast(State::use_it);
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs.remove(0).join().unwrap(), (1, 1));
+
+    let pool = made_once().build().unwrap();
+    assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
+    let error = pool.broadcast(|seven| *seven).remove(0).join().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the pool is broken: the database is gone"
+    );
+    assert!(pool.submit(|seven| *seven).join().unwrap_err().is_broken());
+}
+
+#[test]
+fn a_broadcast_to_the_own_worker_is_a_deadlock() {
+    in_a_job("join", 1, |pool| {
+        let mut jobs = pool.broadcast(State::use_it);
+        assert!(jobs.remove(0).join().unwrap_err().is_deadlock());
+    });
+    in_a_job("block_on", 1, |pool| {
+        let mut jobs = pool.broadcast(State::use_it);
+        assert!(block_on(jobs.remove(0)).unwrap_err().is_deadlock());
+    });
+}
+
+#[test]
+fn a_smaller_maximum_drops_states_and_ends_waits() {
+    within(LONG, "a smaller maximum", || {
+        let log = Log::default();
+        let pool = Arc::new(log.pool(2));
+        let gate = Gate::new();
+        let (joins, joining) = channel();
+        let held = gate.clone();
+        let busy = pool.submit(move |_| held.wait());
+        let inner = Arc::clone(&pool);
+        let job = pool.submit(move |_| {
+            let queued = inner.submit(State::use_it);
+            joins.send(()).unwrap();
+            queued.join().is_err_and(|error| error.is_deadlock())
+        });
+        joining.recv_timeout(LONG).unwrap();
+        pool.set_max_workers(1).unwrap();
+        assert!(!job.is_finished());
+        // The worker that could run the queued job exits instead.
+        gate.open();
+        assert!(job.join().unwrap());
+        busy.join().unwrap();
+        eventually("its state is dropped", || log.dropped() == 1);
+        pool.set_max_workers(2).unwrap();
+        assert_eq!(pool.max_workers(), 2);
+    });
+}
+
 // Maps.
 
 #[test]
@@ -820,6 +942,43 @@ fn a_worker_in_a_future_of_something_else_is_no_deadlock() {
         assert!(!inside.is_finished());
         resolve.complete(7).unwrap();
         assert_eq!(outside.join().unwrap(), 7);
+        inside.join().unwrap().expect("the other worker came back");
+    });
+}
+
+#[test]
+fn a_handle_that_a_worker_keeps_but_does_not_await_is_no_deadlock() {
+    within(LONG, "a handle that is kept", || {
+        let pool = Arc::new(Log::default().pool(2));
+        let (resolve, promised) = promise::<u32>();
+        let (polled, is_polled) = channel();
+        let (joins, joining) = channel();
+        let inner = Arc::clone(&pool);
+        let inside = pool.submit(move |_| {
+            is_polled.recv_timeout(LONG).unwrap();
+            let queued = inner.submit(State::use_it);
+            joins.send(()).unwrap();
+            queued.join()
+        });
+        let inner = Arc::clone(&pool);
+        let outside = pool.submit(move |_| {
+            // Both workers are busy.
+            let mut queued = inner.submit(State::use_it);
+            block_on(poll_fn(|context| {
+                assert!(queued.poll_unpin(context).is_pending());
+                Poll::Ready(())
+            }));
+            polled.send(()).unwrap();
+            (block_on(promised).unwrap(), queued)
+        });
+        joining.recv_timeout(LONG).unwrap();
+        // Time for a wrong verdict.
+        thread::sleep(Duration::from_millis(50));
+        assert!(!inside.is_finished());
+        resolve.complete(7).unwrap();
+        let (seven, queued) = outside.join().unwrap();
+        assert_eq!(seven, 7);
+        queued.join().unwrap();
         inside.join().unwrap().expect("the other worker came back");
     });
 }
