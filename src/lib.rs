@@ -325,6 +325,8 @@
 mod call;
 /// Many handles: `as_completed`, `wait`, `map`.
 mod combine;
+#[cfg(feature = "console")]
+pub mod console;
 mod error;
 /// What can run a job: the trait, and its implementations for foreign pools.
 mod executor;

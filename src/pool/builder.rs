@@ -646,6 +646,8 @@ impl ThreadPoolBuilder {
             inner.control().set_auto_sized();
         }
         let refs = Arc::new(PoolRefs::new(&inner));
+        #[cfg(feature = "console")]
+        crate::console::registry::add_pool(&inner, &refs);
         Ok(ThreadPool { inner, refs })
     }
 }

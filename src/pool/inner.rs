@@ -63,6 +63,9 @@ pub(crate) struct PoolInner {
     stopping: AtomicBool,
     /// The latest `Shutdown::join_timeout` returned an error, so dropping the pool does not wait.
     given_up: AtomicBool,
+    /// What the workers tell the console.
+    #[cfg(feature = "console")]
+    watch: crate::console::watch::PoolWatch,
 }
 
 /// Returns a number for a new pool.
@@ -98,6 +101,8 @@ impl PoolInner {
             shut_down: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            #[cfg(feature = "console")]
+            watch: Default::default(),
         })
     }
 
@@ -124,9 +129,26 @@ impl PoolInner {
         self.queue_timeout
     }
 
-    /// Returns whether nothing is done for a job that has no options.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.observer.is_none() && self.queue_timeout.is_none()
+    /// Returns whether nothing is done for a job that has no options and this place in the order of
+    /// submission.
+    pub(crate) fn is_plain(&self, order: u32) -> bool {
+        self.observer.is_none() && self.queue_timeout.is_none() && !self.console_samples(order)
+    }
+
+    /// Returns whether the job with this place in the order of submission gets a stamp.
+    pub(crate) fn samples(&self, order: u32) -> bool {
+        let observer = self.observer.as_ref();
+        observer.is_some_and(|observer| observer.samples(order)) || self.console_samples(order)
+    }
+
+    #[cfg(feature = "console")]
+    fn console_samples(&self, order: u32) -> bool {
+        self.watch.wants_stamp(order)
+    }
+
+    #[cfg(not(feature = "console"))]
+    fn console_samples(&self, _: u32) -> bool {
+        false
     }
 
     pub(crate) fn semaphore(&self) -> Option<&Semaphore> {
@@ -155,6 +177,11 @@ impl PoolInner {
 
     pub(crate) fn idle_waiters(&self) -> &IdleWaiters {
         &self.idle_waiters
+    }
+
+    #[cfg(feature = "console")]
+    pub(crate) fn watch(&self) -> &crate::console::watch::PoolWatch {
+        &self.watch
     }
 
     /// Returns whether `shutdown` or `shutdown_now` was called.
@@ -203,6 +230,14 @@ impl PoolInner {
     /// Returns how many jobs are queued, at the cost of reading all counters.
     pub(crate) fn queued_jobs(&self) -> u64 {
         self.read_counters().queued
+    }
+
+    /// Returns the metrics without those that need a lock: the queued jobs of a bounded pool are counted
+    /// as those of any other.
+    #[cfg(feature = "console")]
+    pub(crate) fn metrics_without_lock(&self) -> Metrics {
+        self.counters
+            .read(self.registry.workers(), self.registry.starting(), None)
     }
 
     /// Returns how many workers would have something to do, if there were enough of them. Even a
@@ -358,6 +393,11 @@ impl PoolInner {
         // Last, since no handle should wait for a subscriber.
         let pool = &self.config.thread_name_prefix;
         emit(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
+        #[cfg(feature = "console")]
+        {
+            self.watch.set_broken();
+            crate::console::registry::pool_broken(&cause);
+        }
         drop_catching("the destructor of an error", (error, cause));
     }
 

@@ -57,7 +57,7 @@ pub use self::histogram::Histogram;
 pub(crate) use self::inner::PoolInner;
 #[cfg(feature = "process")]
 pub(crate) use self::inner::PoolRef;
-use self::inner::PoolRefs;
+pub(crate) use self::inner::PoolRefs;
 pub use self::job::{JobBuilder, Priority};
 pub(crate) use self::job::{JobOptions, Submission};
 pub use self::metrics::{LabelMetrics, Metrics};

@@ -44,6 +44,11 @@ impl Semaphore {
         Self { capacity, state }
     }
 
+    #[cfg(feature = "console")]
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Returns the number of jobs that are queued or about to be.
     pub(crate) fn queued(&self) -> usize {
         let state = self.state.lock();

@@ -14,7 +14,7 @@ use crate::park::parker::Parker;
 use crate::pool::expiry;
 use crate::pool::inner::{PoolInner, PoolRefs};
 use crate::pool::job::{JobOptions, Submission};
-use crate::pool::observer::JobInfo;
+use crate::pool::observer::{JobInfo, Observer};
 use crate::pool::queue::Push;
 use crate::pool::semaphore::{Semaphore, Ticket};
 use crate::pool::spawn::notify_work;
@@ -83,7 +83,7 @@ fn enqueue_new(
     options: &JobOptions,
     order: u32,
 ) -> Result<(), Closed> {
-    let special = match pool.is_plain() && options.is_plain() {
+    let special = match pool.is_plain(order) && options.is_plain() {
         true => None,
         false => Some(Special::new(pool, &job, options, order)),
     };
@@ -111,7 +111,7 @@ fn enqueue_new(
 pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, options: &JobOptions) {
     let rewake = job.rewake();
     let order = pool.counters().next_order();
-    let mut special = match pool.is_plain() && options.is_plain() {
+    let mut special = match pool.is_plain(order) && options.is_plain() {
         true => None,
         false => Some(Special::new(pool, &job, options, order)),
     };
@@ -156,10 +156,9 @@ impl Special {
     pub(super) fn new(pool: &PoolInner, job: &Job, options: &JobOptions, order: u32) -> Self {
         let options = options.submitted_now(pool);
         let at = Instant::now();
-        let observer = pool.observer().filter(|observer| observer.samples(order));
-        let (stamp, id) = match observer {
-            Some(observer) => (Stamp::at(at), observer.next_id()),
-            None => (Stamp::NONE, 0),
+        let (stamp, id) = match pool.samples(order) {
+            true => (Stamp::at(at), pool.observer().map_or(0, Observer::next_id)),
+            false => (Stamp::NONE, 0),
         };
         let task = job.task().expect("the job was not queued before");
         let origin = task.state(|state| state.origin());

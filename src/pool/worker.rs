@@ -50,6 +50,8 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     set_worker_index(index);
     pool.set_phase(WorkerPhase::Initializing);
     set_current_pool(Some((Arc::clone(pool), mailbox)));
+    #[cfg(feature = "console")]
+    pool.watch().attach(index);
     emit(|| tracing::debug!(pool = %name, worker = index, "a worker starts"));
     #[cfg(feature = "tokio")]
     let _runtime = pool.config().runtime.as_ref().map(|handle| handle.enter());
@@ -59,6 +61,8 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
     match initialized {
         Ok(()) => {
             pool.set_phase(WorkerPhase::InLoop);
+            #[cfg(feature = "console")]
+            pool.watch().in_loop(index);
             #[cfg(feature = "process")]
             call_hook(pool, |hooks| hooks.started(pool));
             worker_loop(pool, inbox);
@@ -249,6 +253,9 @@ impl Drop for ExitGuard<'_> {
         pool.set_phase(WorkerPhase::Exited);
         set_current_pool(None);
         pool.close_mailbox(slot, &JoinError::cancelled());
+        // Before the number is free for another worker.
+        #[cfg(feature = "console")]
+        pool.watch().detach(slot.name_index);
         let _early = fault_or!("an_exiting_worker_checks_too_early": pool.has_queued(); true);
         let exited = pool.registry().exited(slot);
         // Ordering: the worker is no longer counted before the queue is read: see `idle.rs`. A job may

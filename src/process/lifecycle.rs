@@ -54,6 +54,11 @@ pub(crate) fn gone(worker: &Worker, call: Option<&CallInfo>) {
         call.and_then(|call| call.label.as_deref()),
     );
     let killed = |reason: &str| {
+        // A worker without a job is replaced, which harms nothing.
+        #[cfg(feature = "console")]
+        if task.is_some() {
+            crate::console::registry::process_gone(pid, true, task, reason);
+        }
         emit(|| {
             tracing::debug!(
                 target: TARGET,
@@ -71,6 +76,8 @@ pub(crate) fn gone(worker: &Worker, call: Option<&CallInfo>) {
         } else {
             "while it was idle"
         };
+        #[cfg(feature = "console")]
+        crate::console::registry::process_gone(pid, false, task, &format!("{reason}, {when}"));
         emit(|| {
             tracing::warn!(
                 target: TARGET,

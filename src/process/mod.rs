@@ -62,6 +62,8 @@ pub use self::init::{init, init_tasks};
 pub use self::line::{OutputLine, OutputStream};
 pub(crate) use self::pool::Target;
 pub use self::pool::{ProcessPool, SubmitCall, WorkerInfo, WorkerState};
+#[cfg(all(unix, feature = "console"))]
+pub(crate) use self::supervisor::WorkerList;
 #[cfg(not(unix))]
 use self::unsupported::{child, exchange, worker};
 #[doc(inline)]

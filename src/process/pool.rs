@@ -118,6 +118,8 @@ impl ProcessPool {
         let shared = Arc::new(Shared::new(config));
         let hooks = Arc::new(Hooks(Arc::downgrade(&shared)));
         let threads = threads.hooks(hooks).build()?;
+        #[cfg(all(unix, feature = "console"))]
+        crate::console::registry::set_processes(threads.inner().id(), shared.supervisor.list());
         threads.prestart(prestart);
         Ok(Self { threads, shared })
     }
@@ -394,7 +396,7 @@ impl fmt::Display for WorkerState {
 }
 
 impl WorkerInfo {
-    fn of(worker: &Arc<Worker>) -> Option<Self> {
+    pub(crate) fn of(worker: &Arc<Worker>) -> Option<Self> {
         let (state, running) = match worker.activity() {
             Activity::Starting => (WorkerState::Starting, None),
             Activity::Idle => (WorkerState::Idle, None),

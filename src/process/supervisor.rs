@@ -144,9 +144,31 @@ impl Supervisor {
         self.shared.notify(Some(at));
     }
 
+    /// Returns a view of the workers, which keeps neither the supervisor nor the workers.
+    #[cfg(feature = "console")]
+    pub(crate) fn list(&self) -> WorkerList {
+        WorkerList(Arc::downgrade(&self.shared))
+    }
+
     /// Returns the workers that have not ended, as far as the supervisor knows.
     pub(crate) fn workers(&self) -> Vec<Arc<Worker>> {
         self.shared.lock().workers.clone()
+    }
+}
+
+/// The workers of a pool, as long as the pool lives.
+#[cfg(feature = "console")]
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerList(std::sync::Weak<Shared>);
+
+#[cfg(feature = "console")]
+impl WorkerList {
+    /// Returns the workers that have not ended, in the order of their start.
+    pub(crate) fn workers(&self) -> Vec<Arc<Worker>> {
+        let shared = self.0.upgrade();
+        let mut workers = shared.map_or_else(Vec::new, |shared| shared.lock().workers.clone());
+        workers.sort_by_key(|worker| worker.generation());
+        workers
     }
 }
 

@@ -533,6 +533,8 @@ fn panicked(payload: Box<dyn std::any::Any + Send>, origin: Origin) -> JoinError
             panic, label, job = %origin, "the job submitted at {origin} panicked: {panic}"
         );
     });
+    #[cfg(feature = "console")]
+    crate::console::registry::job_panicked(origin, label, panic_message(&*payload));
     JoinError::panicked(payload, origin)
 }
 
@@ -609,6 +611,8 @@ where
         let origin = inner.state.origin();
         let stamp = self.resolved.stamp();
         let observed = stamp.is_some().then(|| inner.info());
+        #[cfg(feature = "console")]
+        let label = inner.info().label;
         // Invariant: a job is counted as started before it is visible as running.
         self.scheduler.on_start(runner);
         drop(inner);
@@ -624,12 +628,18 @@ where
             Some(Observation::start(observer, job, stamp))
         });
         let entered = EnteredSpan::enter(span);
+        #[cfg(feature = "console")]
+        let job = crate::console::watch::RunningJob::start(origin, label, stamp.is_some());
         let outcome = closure.call(origin);
+        #[cfg(feature = "console")]
+        job.closure_ended(OutcomeKind::of(&outcome), stamp);
         drop(entered);
         if let Some(observation) = observation {
             observation.finish(OutcomeKind::of(&outcome));
         }
         self.resolve(outcome, runner);
+        #[cfg(feature = "console")]
+        drop(job);
         drop(frame);
         true
     }

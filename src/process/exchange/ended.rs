@@ -115,6 +115,8 @@ pub(super) fn remote_panic(
     output: Option<Box<str>>,
 ) -> JoinError {
     let (message, location) = wire::decode_panic(payload).unwrap_or(("(no text)", ""));
+    #[cfg(feature = "console")]
+    crate::console::registry::task_panicked(worker.pid(), info.name, message, location);
     let remote = RemotePanic {
         location: Some(location)
             .filter(|place| !place.is_empty())
