@@ -129,7 +129,7 @@ where
                     let task = TaskCell::queued(job(), origin, span, order, scheduler);
                     let task = Arc::new(task);
                     let job = Job::new(Arc::clone(&task) as _);
-                    if !pool.is_plain() {
+                    if !pool.is_plain(order) {
                         let special = Special::new(pool, &job, &JobOptions::PLAIN, order);
                         special.prepare(&job);
                         specials.push(special);
