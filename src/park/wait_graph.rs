@@ -252,8 +252,8 @@ fn needs(job: &dyn RawTask) -> Needs<'_> {
     let scheduler = job.scheduler();
     let assigned = scheduler.assigned_thread();
     // Lock order: the graph, then a task.
-    let (running, is_queued) = job.state(|state| (state.running_thread(), state.is_queued()));
-    let is_queued = fault_or!("a_queued_job_waits_for_no_thread": false; is_queued);
+    let (running, queued) = job.state(|state| (state.running_thread(), state.is_queued()));
+    let is_queued = fault_or!("a_queued_job_waits_for_no_thread": false; queued);
     match (running, assigned) {
         (Some(thread), _) => Needs::Thread {
             thread,

@@ -576,10 +576,9 @@ fn a_job_with_options_gets_the_state() {
 #[test]
 fn the_queue_timeout_holds_for_jobs_with_a_state() {
     let pool = Log::default().builder().max_workers(1);
-    let pool = pool
-        .queue_timeout(Duration::from_millis(1))
-        .build()
-        .unwrap();
+    // The job that keeps the worker busy must start within this time.
+    let pool = pool.queue_timeout(Duration::from_secs(1)).build().unwrap();
+    pool.prestart(1);
     let (gate, held) = hold(&pool, 1);
     assert!(pool.submit(State::use_it).join().unwrap_err().is_expired());
     gate.open();
@@ -802,7 +801,7 @@ fn of_many_workers_that_all_join_queued_jobs_one_gets_the_error() {
 #[test]
 fn of_many_workers_that_all_await_queued_jobs_one_gets_the_error() {
     for workers in [1, 2, 3, 8] {
-        let deadlocks = all_wait(workers, |handle| block_on(handle));
+        let deadlocks = all_wait(workers, block_on);
         assert!(deadlocks >= 1, "{workers} workers");
     }
 }
