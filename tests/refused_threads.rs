@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use common::{Gate, LONG, eventually, threads_named, within};
-use futurepool::{JoinHandle, ThreadPool, as_completed};
+use futurepool::{JoinHandle, StatefulPool, ThreadPool, as_completed};
 use futures::StreamExt;
 use futures::future::{join_all, pending};
 use rlimit::Resource;
@@ -561,4 +561,39 @@ fn a_spawn_failure_with_a_stack_size_names_it() {
     assert_eq!(system.kind(), io::ErrorKind::WouldBlock);
     let without = ThreadPool::new(1).submit(|| ()).join().unwrap_err();
     assert!(error.to_string().contains(&without.to_string()), "{error}");
+}
+
+#[test]
+fn a_join_in_a_stateful_pool_that_gets_no_further_worker_is_a_deadlock() {
+    let test = "a_join_in_a_stateful_pool_that_gets_no_further_worker_is_a_deadlock";
+    if !in_child(test, NO_LIMIT + 8) {
+        return;
+    }
+    within(LONG, test, || {
+        let pool = Arc::new(
+            StatefulPool::builder_with(|| 7)
+                .max_workers(2)
+                .build()
+                .unwrap(),
+        );
+        assert_eq!(pool.submit(|seven| *seven).join().unwrap(), 7);
+        let allow_threads = refuse_threads();
+        for _ in 0..3 {
+            let inner = Arc::clone(&pool);
+            let job = pool.submit(move |_| {
+                let queued = inner.submit(|seven| *seven);
+                queued.join().is_err_and(|error| error.is_deadlock())
+            });
+            assert!(job.join().unwrap());
+        }
+        assert!(pool.metrics().spawn_failures >= 1);
+        allow_threads();
+        // After the back-off there is another worker.
+        let inner = Arc::clone(&pool);
+        eventually("a join that waits", || {
+            let inner = Arc::clone(&inner);
+            let job = pool.submit(move |_| inner.submit(|seven| *seven).join().is_ok());
+            job.join().unwrap()
+        });
+    });
 }

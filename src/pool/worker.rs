@@ -1,8 +1,8 @@
 //! The worker's loop: take a job, run it, repeat.
 
 use crate::error::JoinError;
-use crate::pool::auto_size::{self, Probe};
 use crate::park::wait_graph::recheck;
+use crate::pool::auto_size::{self, Probe};
 use crate::pool::control::{Inbox, Instruction};
 use crate::pool::idle::{SleepSlot, WakeReason};
 use crate::pool::inner::PoolInner;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::StatefulPool;
@@ -63,6 +64,15 @@ impl<S: 'static> StatefulPoolBuilder<S> {
     #[doc(alias = "num_threads")]
     pub fn max_workers(self, workers: usize) -> Self {
         self.with(|threads| threads.max_workers(workers))
+    }
+
+    /// Lets the pool find the maximum number of workers by itself, within `bounds`: see
+    /// [`ThreadPoolBuilder::auto_size`].
+    ///
+    /// A change of the number makes states, or drops some. So states that are costly to make suit a
+    /// fixed number better.
+    pub fn auto_size(self, bounds: RangeInclusive<usize>) -> Self {
+        self.with(|threads| threads.auto_size(bounds))
     }
 
     /// Names worker threads `{prefix}-{n}`: see [`ThreadPoolBuilder::thread_name_prefix`].

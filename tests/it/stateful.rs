@@ -416,6 +416,30 @@ fn a_worker_that_makes_its_state_anew_holds_back_no_job() {
     });
 }
 
+#[test]
+fn an_idle_worker_takes_the_job_of_one_that_makes_its_state_anew() {
+    within(LONG, "the idle worker", || {
+        let gate = Gate::new();
+        let (made, held) = (AtomicUsize::new(0), gate.clone());
+        let pool = StatefulPool::builder_with(move || {
+            if made.fetch_add(1, SeqCst) >= 2 {
+                held.wait();
+            }
+        });
+        let pool = pool.max_workers(2).build().unwrap();
+        let (both, jobs) = hold(&pool, 2);
+        both.open();
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+        assert!(pool.submit(|()| panic!()).join().unwrap_err().is_panic());
+        // Whichever of the two workers is woken.
+        for _ in 0..10 {
+            thread::sleep(Duration::from_millis(1));
+            pool.submit(|()| ()).join().unwrap();
+        }
+        gate.open();
+    });
+}
+
 // The life of a worker.
 
 #[test]
