@@ -8,7 +8,7 @@ use crate::console::watch::now;
 use crate::pool::{PoolInner, PoolRefs};
 #[cfg(all(unix, feature = "process"))]
 use crate::process::WorkerList;
-use crate::task::context::current_worker;
+use crate::task::context::current_pool;
 use crate::task::state::Origin;
 use crate::util::sync::Mutex;
 use crate::util::unwind::catch_panic;
@@ -29,6 +29,7 @@ const MAX_MESSAGE: usize = 1000;
 
 #[derive(Clone)]
 struct Entry {
+    #[cfg(all(unix, feature = "process"))]
     id: u64,
     inner: Weak<PoolInner>,
     refs: Weak<PoolRefs>,
@@ -58,6 +59,7 @@ pub(crate) fn add_pool(inner: &Arc<PoolInner>, refs: &Arc<PoolRefs>) {
     let mut pools = POOLS.lock();
     pools.retain(|entry| entry.inner.strong_count() > 0);
     pools.push(Entry {
+        #[cfg(all(unix, feature = "process"))]
         id: inner.id(),
         inner: Arc::downgrade(inner),
         refs: Arc::downgrade(refs),
@@ -108,6 +110,7 @@ pub(crate) struct Incident {
     pub(crate) kind: &'static str,
     /// The number of its pool, if a worker met it.
     pub(crate) pool: Option<u64>,
+    pub(crate) pool_name: String,
     /// The name of the thread.
     pub(crate) worker: String,
     pub(crate) label: Option<&'static str>,
@@ -122,13 +125,19 @@ pub(crate) struct Incident {
     pub(crate) pid: Option<u32>,
 }
 
+fn name(pool: &PoolInner) -> String {
+    pool.config().thread_name_prefix.clone()
+}
+
 impl Incident {
     fn new(kind: &'static str, message: &str) -> Self {
+        let pool = current_pool();
         Self {
             at: now(),
             times: 1,
             kind,
-            pool: current_worker().map(|worker| worker.pool),
+            pool: pool.as_ref().map(|pool| pool.id()),
+            pool_name: pool.map_or_else(String::new, |pool| name(&pool)),
             worker: std::thread::current().name().unwrap_or("?").to_owned(),
             label: None,
             task: None,
@@ -244,10 +253,11 @@ pub(crate) fn pool_broken(cause: &dyn std::fmt::Display) {
 
 /// The system has refused a thread.
 #[cold]
-pub(crate) fn spawn_failed(pool: u64, error: &dyn std::fmt::Display) {
+pub(crate) fn spawn_failed(pool: &PoolInner, error: &dyn std::fmt::Display) {
     if is_served() {
         report(Incident {
-            pool: Some(pool),
+            pool: Some(pool.id()),
+            pool_name: name(pool),
             ..Incident::new("thread refused", &error.to_string())
         });
     }

@@ -3,7 +3,9 @@
 //! There is one sampler in a process, whatever number of consoles it serves. Workers never take its
 //! lock. It holds no lock of a pool while it computes, and it takes none that a job takes.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use crate::console::registry::{self, Kind, LivePool, MAX_INCIDENTS};
@@ -38,7 +40,7 @@ const STAMPS_A_TICK: u64 = 50;
 const MAX_TIMED: usize = 8192;
 
 /// How many bars a lane gets for one tick. If there are more jobs, they share one.
-const BARS_A_TICK: usize = 4;
+const BARS_A_TICK: usize = 8;
 
 /// How many lanes of a pool are shown.
 const MAX_LANES: usize = 64;
@@ -255,7 +257,8 @@ impl Sampler {
     fn new() -> Self {
         let now = now();
         Self {
-            epoch: now,
+            // Another program on the same port must have another one. As short as JavaScript's numbers.
+            epoch: RandomState::new().hash_one(now) >> 12,
             tick: 0,
             started: now,
             asked: now,
@@ -290,7 +293,6 @@ impl Sampler {
     fn snapshot(&self, after: u64) -> Snapshot {
         let now = now();
         let incident = |(number, incident): &(u64, registry::Incident)| {
-            let pool = incident.pool.and_then(|id| self.pools.get(&id));
             let submitted = || incident.origin.map(place);
             Incident {
                 number: *number,
@@ -298,7 +300,7 @@ impl Sampler {
                 times: incident.times,
                 kind: incident.kind,
                 pool: incident.pool,
-                pool_name: pool.map_or_else(String::new, |pool| pool.name.clone()),
+                pool_name: incident.pool_name.clone(),
                 worker: incident.worker.clone(),
                 what: incident.label.or(incident.task).map(str::to_owned),
                 place: Some(incident.place.clone())

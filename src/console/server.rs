@@ -34,7 +34,7 @@ const MAX_LIFE: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a client may take to send its request, and to send the next one.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a wrong token waits for its answer.
 const WRONG_TOKEN: Duration = Duration::from_millis(300);

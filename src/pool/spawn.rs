@@ -171,7 +171,7 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
         tracing::warn!(pool = %name, error = %error, "failed to spawn a worker thread: {error}");
     });
     #[cfg(feature = "console")]
-    crate::console::registry::spawn_failed(pool.id(), &error);
+    crate::console::registry::spawn_failed(pool, &error);
 }
 
 /// The system's error does not say that it is the stack which is too large.

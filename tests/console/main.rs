@@ -1,8 +1,18 @@
-//! The console: its figures, who can see it, and its page in a real browser.
+//! The console: its figures, who can see it, what it costs, and its page in a real browser.
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
 #[path = "../common/mod.rs"]
 mod common;
 
-mod pictures;
+mod access;
+mod browser;
+mod client;
+mod cost;
+mod figures;
+#[cfg(all(unix, feature = "process"))]
+mod processes;
+mod top;
 mod webdriver;
+
+#[cfg(all(unix, feature = "process"))]
+futurepool::process::test_init!();

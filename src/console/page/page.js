@@ -505,7 +505,7 @@ function tip(event) {
 
 function banner() {
   let text = "";
-  if (failed) text = `This page cannot reach the program (${failed}).${shown ? ` The figures are ${duration((performance.now() - answeredAt) * 1000)} old.` : ""}`;
+  if (failed) text = `This page cannot reach the program (${failed}).${shown ? ` The figures are ${age((performance.now() - answeredAt) * 1000, false)} old.` : ""}`;
   const element = byId("banner");
   element.hidden = text === "";
   document.body.classList.toggle("stale", text !== "");

@@ -1,0 +1,231 @@
+//! The page in a real browser. Skipped, with a printed reason, where there is none.
+//!
+//! With `FUTUREPOOL_SCREENSHOTS=<folder>` the tests write pictures of what they see.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use futurepool::{ThreadPool, console};
+use serde_json::json;
+
+use crate::client::served;
+use crate::webdriver::Browser;
+
+/// Runs labelled jobs in a pool of three workers until it is dropped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(name: &str) -> Self {
+        let builder = ThreadPool::builder()
+            .max_workers(3)
+            .thread_name_prefix(name);
+        let pool = builder.build().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let run = move || {
+            for number in 0_u64.. {
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                let millis = 20 + number * 37 % 150;
+                let label = if number % 3 == 0 { "resize" } else { "decode" };
+                let job = pool.job(move || thread::sleep(Duration::from_millis(millis)));
+                let _ = job.label(label).submit();
+                thread::sleep(Duration::from_millis(25));
+            }
+        };
+        let thread = Some(thread::spawn(run));
+        Self { stop, thread }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// Other tests have pools on the same page. `P` is the part of one pool.
+const FIND: &str =
+    "window.P = (name) => document.querySelector(`section[aria-label='Pool ${name}']`)";
+
+#[test]
+fn the_page_shows_lanes_problems_and_a_timeline_that_can_be_paused() {
+    let Some(browser) = Browser::start_or_skip() else {
+        return;
+    };
+    let console = served();
+    let builder = ThreadPool::builder().max_workers(2);
+    let quiet = builder.thread_name_prefix("quiet").build().unwrap();
+    quiet.submit(|| ()).join().unwrap();
+    browser.look(1200, 900, false);
+    browser.open(&format!("http://{}/", console.local_addr()));
+    browser.run(FIND);
+    browser.wait("P('quiet') && P('quiet').querySelectorAll('.lane.idle').length === 1");
+    browser.screenshot("idle-light", 1200, false);
+    browser.screenshot("idle-dark", 1200, true);
+
+    let load = Load::start("images");
+    browser.wait("P('images') && P('images').querySelectorAll('.lane').length === 3");
+    browser.wait("[...P('images').querySelectorAll('.lane.running .does')].some((does) => does.innerText.match(/resize|decode/))");
+    browser.wait("P('images').querySelectorAll('.jobs tr').length === 2");
+    // An element keeps its place while its figures change: a focus or a selection stays.
+    browser.run("window.kept = P('images').querySelector('.lane')");
+
+    // The lanes are drawn, and move. What is not in view is not drawn.
+    let drawn = "(() => { const c = P('images').querySelector('.lane canvas');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let n = 0; for (let i = 3; i < d.length; i += 4) if (d[i]) n += i; return n; })()";
+    browser.run("P('images').scrollIntoView()");
+    browser.wait(&format!("{drawn} > 0"));
+    browser.run(&format!("window.before = {drawn}"));
+    browser.wait(&format!("{drawn} !== window.before"));
+
+    // A pause holds the timeline, not the figures.
+    browser.run("document.getElementById('pause').click()");
+    let pressed = "return document.getElementById('pause').getAttribute('aria-pressed')";
+    assert_eq!(browser.run(pressed), json!("true"));
+    let counts = "P('images').querySelector('.counts').innerText";
+    browser.run(&format!(
+        "window.before = {drawn}; window.countsBefore = {counts}"
+    ));
+    browser.wait(&format!("{counts} !== window.countsBefore"));
+    browser.wait("document.getElementById('paused').innerText.match(/paused [2-9] s/)");
+    assert_eq!(
+        browser.run(&format!("return {drawn} === window.before")),
+        json!(true)
+    );
+    browser.run("document.getElementById('pause').click()");
+    browser.wait(&format!("{drawn} !== window.before"));
+    assert_eq!(browser.run("return window.kept.isConnected"), json!(true));
+
+    // A panic, with its message and place. It is text, whatever it says.
+    let hostile = "<img src=x onerror='window.pwned=1'>\u{202e} no pixels";
+    let job = quiet
+        .job(move || panic!("{hostile}"))
+        .label("<b>thumbnail</b>");
+    assert!(job.submit().join().is_err());
+    let shown = "(() => { const more = document.getElementById('more');
+        if (!more.hidden && more.getAttribute('aria-expanded') === 'false') more.click();
+        return document.getElementById('problems').innerText; })()";
+    browser.wait(&format!("{shown}.includes('<b>thumbnail')"));
+    let text = browser.run(&format!("return {shown}"));
+    let text = text.as_str().unwrap();
+    for part in [
+        "panic",
+        "<img src=x onerror='window.pwned=1'>\\u{202e} no pixels",
+        "<b>thumbnail</b>",
+        "browser.rs:",
+        "pool quiet",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let harm = browser.run("return [window.pwned, document.images.length]");
+    assert_eq!(harm, json!([null, 0]));
+
+    for (name, width, dark) in [
+        ("panic-light", 1200, false),
+        ("panic-dark", 1200, true),
+        ("panic-narrow", 375, false),
+        ("panic-narrow-dark", 320, true),
+    ] {
+        browser.look(width, 900, dark);
+        let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
+        assert!(
+            overflow.as_i64().unwrap() <= 0,
+            "{name} is {overflow} too wide"
+        );
+        browser.screenshot(name, width, dark);
+    }
+    // Dark is dark.
+    browser.look(1200, 900, true);
+    let back = browser.run("return getComputedStyle(document.body).backgroundColor");
+    assert_eq!(back, json!("rgb(18, 21, 27)"));
+
+    // A pool that is dropped leaves the page.
+    drop(load);
+    browser.wait("!P('images')");
+    assert_eq!(browser.log(), Vec::<String>::new());
+
+    // The program ends its console.
+    console.shutdown();
+    browser
+        .wait("document.getElementById('banner').innerText.includes('cannot reach the program')");
+    browser.screenshot("gone", 1200, false);
+}
+
+#[test]
+fn a_token_in_the_address_opens_the_page_and_is_gone_from_it() {
+    let Some(browser) = Browser::start_or_skip() else {
+        return;
+    };
+    let token = "0123456789abcdef";
+    let console = console::builder()
+        .token(token)
+        .serve("127.0.0.1:0")
+        .unwrap();
+    let url = format!("http://{}/", console.local_addr());
+    browser.open(&url);
+    assert!(
+        browser
+            .run("return document.body.innerText")
+            .as_str()
+            .unwrap()
+            .contains("needs its token")
+    );
+    browser.open(&format!("{url}?token={token}"));
+    browser.wait("document.getElementById('connection').innerText === 'live'");
+    assert_eq!(browser.run("return location.href"), json!(url));
+    assert_eq!(
+        browser.run("return document.cookie"),
+        json!(""),
+        "scripts cannot read it"
+    );
+}
+
+#[test]
+fn the_page_is_sound_for_keyboards_and_screen_readers() {
+    let Some(browser) = Browser::start_or_skip() else {
+        return;
+    };
+    let console = served();
+    let _load = Load::start("sound");
+    browser.look(1200, 900, false);
+    browser.open(&format!("http://{}/", console.local_addr()));
+    browser.wait(
+        "[...document.querySelectorAll('.pool')].some(pool => pool.innerText.includes('resize'))",
+    );
+    let problems = browser.run(
+        "const bad = [];
+        const names = new Set();
+        const h1 = document.querySelectorAll('h1').length;
+        if (h1 !== 1) bad.push(`${h1} h1`);
+        if (!document.documentElement.lang) bad.push('no language');
+        for (const id of ['main', 'header', 'footer']) if (!document.querySelector(id)) bad.push(`no ${id}`);
+        for (const section of document.querySelectorAll('section, [role=region]')) {
+          if (section.closest('[hidden]')) continue;
+          const title = document.getElementById(section.getAttribute('aria-labelledby'));
+          const name = section.getAttribute('aria-label') || (title && title.textContent);
+          if (!name || names.has(name)) bad.push(`not named, or twice: ${name}`);
+          names.add(name);
+        }
+        for (const th of document.querySelectorAll('th')) if (!th.scope) bad.push(`no scope: ${th.textContent}`);
+        for (const tr of document.querySelectorAll('tbody tr')) if (!tr.querySelector('th[scope=row]')) bad.push('a row without a head');
+        for (const canvas of document.querySelectorAll('.pool canvas')) if (!canvas.getAttribute('aria-label')) bad.push('a canvas without words');
+        let level = 0;
+        for (const h of document.querySelectorAll('h1, h2, h3')) {
+          const next = Number(h.tagName[1]);
+          if (next > level + 1) bad.push(`h${level} before ${h.outerHTML}`);
+          level = next;
+        }
+        if (document.getElementById('banner').getAttribute('role') !== 'alert') bad.push('silent banner');
+        return bad;",
+    );
+    assert_eq!(problems, json!([]));
+}
