@@ -151,7 +151,10 @@ fn the_page_shows_lanes_problems_and_a_timeline_that_can_be_paused() {
     // A pool that is dropped leaves the page.
     drop(load);
     browser.wait("!P('images')");
-    assert_eq!(browser.log(), Vec::<String>::new());
+    let mut log = browser.log();
+    // This test reads what is drawn, which the page does not.
+    log.retain(|line| !line.contains("willReadFrequently"));
+    assert_eq!(log, Vec::<String>::new());
 
     // The program ends its console.
     console.shutdown();
