@@ -18,7 +18,7 @@ const RESOLVED: u64 = 1;
 const SHIFT: u32 = 8;
 const MASK: u64 = u64::MAX >> SHIFT;
 
-/// A time in nanoseconds since the first stamp of the process, modulo 2⁵⁶. That is more than two years.
+/// A time in nanoseconds since a time before the first stamp of the process, modulo 2⁵⁶. That is more than two years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
@@ -44,14 +44,13 @@ impl Stamp {
     }
 }
 
-/// Returns the nanoseconds since the first call.
+/// Returns the nanoseconds since a while before the first call.
 fn nanos(now: Instant) -> u64 {
+    /// Another thread can make the first call, with a later time.
+    const BEFORE: Duration = Duration::from_secs(3600);
     static EPOCH: OnceLock<Instant> = OnceLock::new();
-    let epoch = *EPOCH.get_or_init(|| now);
-    let since = now.saturating_duration_since(epoch);
-    // Another thread may have made the first call with a later time.
-    let before = epoch.saturating_duration_since(now);
-    (since.as_nanos() as u64).wrapping_sub(before.as_nanos() as u64)
+    let epoch = *EPOCH.get_or_init(|| now.checked_sub(BEFORE).unwrap_or(now));
+    now.saturating_duration_since(epoch).as_nanos() as u64
 }
 
 /// Whether the outcome of a task is visible, and the task's stamp.
