@@ -79,13 +79,14 @@ impl<T: Default> Node<T> {
 fn hash(label: &str) -> u64 {
     // An odd number near 2⁶⁴ divided by the golden ratio.
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = label.len() as u64;
-    for bytes in label.as_bytes().chunks(8) {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        hash = (hash.rotate_left(32) ^ u64::from_le_bytes(word)).wrapping_mul(MULTIPLIER);
-    }
-    hash
+    let mix = |hash: u64, word: u64| (hash.rotate_left(32) ^ word).wrapping_mul(MULTIPLIER);
+    let words = label.as_bytes().chunks_exact(8);
+    let append = |word: u64, byte: &u8| word << 8 | u64::from(*byte);
+    let rest = words.remainder().iter().fold(label.len() as u64, append);
+    mix(
+        words.fold(0, |hash, word| mix(hash, word.iter().fold(0, append))),
+        rest,
+    )
 }
 
 #[cfg(all(test, not(loom)))]
