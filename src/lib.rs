@@ -12,7 +12,8 @@
 //! Its handles always resolve, with a result or with an error that says why there is none. A panic,
 //! a cancel, a shutdown, a failed thread spawn or a nested join never causes a hang.
 //!
-//! Guides: [from Python](guide::from_python), [from tokio](guide::from_tokio), [how it
+//! Guides: [from Python](guide::from_python), [from tokio](guide::from_tokio),
+//! [cookbook](guide::cookbook), [running it in production](guide::production), [how it
 //! works](guide::how_it_works).
 //!
 //! # Quick start

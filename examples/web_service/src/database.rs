@@ -1,6 +1,5 @@
-//! The database. The pool's initializer opens one connection for each worker.
+//! The database. Each worker of the pool owns a connection.
 
-use std::cell::OnceCell;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{fs, io, process};
@@ -13,11 +12,6 @@ pub const USERS: i64 = 1_000;
 
 const USER: &str = "SELECT id, name, email FROM users WHERE id = ?1";
 
-thread_local! {
-    /// The connection of this worker. SQLite connections cannot be shared between threads.
-    static CONNECTION: OnceCell<Connection> = const { OnceCell::new() };
-}
-
 #[derive(Debug, Serialize)]
 pub struct User {
     id: i64,
@@ -25,30 +19,26 @@ pub struct User {
     email: String,
 }
 
-/// Opens the connection of this thread and prepares a statement.
+/// Opens a connection and prepares a statement.
 ///
 /// SQLite does not read the file before the first statement. So this reports a bad file at once.
-pub fn connect(path: &Path) -> rusqlite::Result<()> {
+pub fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.prepare_cached(USER)?;
-    CONNECTION.with(|mine| mine.set(connection).expect("a worker connects once"));
-    Ok(())
+    Ok(connection)
 }
 
-/// Queries a user, in a thread that called [`connect`].
-pub(crate) fn user(id: i64) -> rusqlite::Result<Option<User>> {
-    CONNECTION.with(|mine| {
-        let connection = mine.get().expect("the pool's initializer connects");
-        let mut statement = connection.prepare_cached(USER)?;
-        let user = statement.query_row([id], |row| {
-            Ok(User {
-                id: row.get(0)?,
-                name: row.get(1)?,
-                email: row.get(2)?,
-            })
-        });
-        user.optional()
-    })
+/// Queries a user.
+pub(crate) fn user(connection: &Connection, id: i64) -> rusqlite::Result<Option<User>> {
+    let mut statement = connection.prepare_cached(USER)?;
+    let user = statement.query_row([id], |row| {
+        Ok(User {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            email: row.get(2)?,
+        })
+    });
+    user.optional()
 }
 
 /// Creates a database with example users, unless the file exists.

@@ -14,6 +14,8 @@ pub enum Failure {
     Request(StatusCode, String),
     /// The queue is full, or the system cannot start a thread.
     Busy,
+    /// The job did not start by its deadline.
+    Expired,
     /// The service is shutting down: the job was cancelled or rejected.
     Stopping,
     /// The job's process was killed, because it exceeded the memory limit. The message goes to the log.
@@ -42,6 +44,8 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         if error.is_cancelled() || error.is_shutdown() {
             Self::Stopping
+        } else if error.is_expired() {
+            Self::Expired
         } else if error.is_spawn_failed() {
             // The client can only try again. But the operator can do something.
             log(error);
@@ -82,6 +86,13 @@ impl IntoResponse for Failure {
             Self::Request(status, problem) => (status, problem + "\n").into_response(),
             Self::Busy => {
                 let sentence = "The service is busy: try again later.\n";
+                (StatusCode::SERVICE_UNAVAILABLE, later, sentence).into_response()
+            }
+            Self::Expired => {
+                // Not 504: nothing was begun, so the same request may succeed later. Clients and
+                // load balancers know what to do about 503. And an operator reads it as overload,
+                // and 504 as work that is too slow.
+                let sentence = "The service is too busy to begin in time: try again later.\n";
                 (StatusCode::SERVICE_UNAVAILABLE, later, sentence).into_response()
             }
             Self::Stopping => {

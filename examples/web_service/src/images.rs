@@ -41,6 +41,20 @@ pub(crate) enum ImageProblem {
     Encoder(String),
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Size {
+    width: u32,
+    height: u32,
+}
+
+/// Reads the size that an image states, without decoding its pixels.
+#[task]
+pub(crate) fn inspect(image: Vec<u8>) -> Result<Size, ImageProblem> {
+    let size = reader(&image).into_dimensions();
+    let (width, height) = size.map_err(unreadable)?;
+    Ok(Size { width, height })
+}
+
 /// Scales a PNG or JPEG image down to [`SIDE`], and returns it as a PNG.
 #[task]
 pub(crate) fn thumbnail(image: Vec<u8>, decoder: Decoder) -> Result<Vec<u8>, ImageProblem> {
@@ -48,10 +62,7 @@ pub(crate) fn thumbnail(image: Vec<u8>, decoder: Decoder) -> Result<Vec<u8>, Ima
         Decoder::Careful => decode(&image, limits()),
         Decoder::Faulty => faulty::decode(&image),
     };
-    let mut image = decoded.map_err(|error| match error {
-        ImageError::Limits(_) => ImageProblem::TooLarge,
-        error => ImageProblem::Unreadable(error.to_string().trim_end().to_owned()),
-    })?;
+    let mut image = decoded.map_err(unreadable)?;
     if image.width() > SIDE || image.height() > SIDE {
         image = image.thumbnail(SIDE, SIDE);
     }
@@ -67,11 +78,22 @@ pub(crate) fn thumbnail(image: Vec<u8>, decoder: Decoder) -> Result<Vec<u8>, Ima
 pub(crate) fn ready() {}
 
 pub(crate) fn decode(image: &[u8], limits: Limits) -> Result<DynamicImage, ImageError> {
-    let mut reader = ImageReader::new(Cursor::new(image))
-        .with_guessed_format()
-        .expect("reading from memory cannot fail");
+    let mut reader = reader(image);
     reader.limits(limits);
     reader.decode()
+}
+
+fn reader(image: &[u8]) -> ImageReader<Cursor<&[u8]>> {
+    ImageReader::new(Cursor::new(image))
+        .with_guessed_format()
+        .expect("reading from memory cannot fail")
+}
+
+fn unreadable(error: ImageError) -> ImageProblem {
+    match error {
+        ImageError::Limits(_) => ImageProblem::TooLarge,
+        error => ImageProblem::Unreadable(error.to_string().trim_end().to_owned()),
+    }
 }
 
 fn limits() -> Limits {

@@ -1,11 +1,13 @@
-//! A web service whose blocking work runs on bounded pools: two
-//! [`ThreadPool`](futurepool::ThreadPool)s and a [`ProcessPool`](futurepool::ProcessPool).
+//! A web service whose blocking work runs on three bounded pools: a
+//! [`ThreadPool`](futurepool::ThreadPool), a [`StatefulPool`](futurepool::StatefulPool) and a
+//! [`ProcessPool`](futurepool::ProcessPool).
 //!
 //! ```text
 //!  request ──► handlers ──► workers ──► jobs      passwords: one thread per processor
-//!                 │            ├──────► database  queries: one connection per thread
-//!                 │            └──────► images    thumbnails: in processes, with limits
-//!                 └─ counts ─► /metrics
+//!     │           │            ├──────► database  queries: one connection per thread
+//!     │           │            └──────► images    images: in processes, with limits
+//!     │           └─ counts ─► /metrics
+//!     └─ urgency: label, priority and deadline of the job
 //! ```
 //!
 //! There are two pools of threads because the two kinds of work need different numbers of threads.
@@ -25,39 +27,39 @@ mod images;
 mod jobs;
 mod log;
 mod metrics;
+pub mod on_tokio;
 pub mod serve;
+mod urgency;
 pub mod workers;
 
 use std::error::Error;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futurepool::process::WorkerStdio;
-use futurepool::{ProcessPool, ThreadPool};
-use tokio::sync::mpsc::unbounded_channel;
+use futurepool::{ProcessPool, StatefulPool, ThreadPool};
+use rusqlite::Connection;
 
 pub use self::failure::Failure;
 pub use self::handlers::{BODY_LIMIT, router};
 pub use self::images::{Decoder, SIDE};
 pub use self::log::log;
 pub use self::serve::serve;
+pub use self::urgency::{TIMEOUT_HEADER, Urgency};
 
 use self::counts::Counts;
-use self::workers::{Processes, Workers};
+use self::workers::{Pools, Workers};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
 /// The state that the handlers share.
 #[derive(Debug, Clone)]
 pub struct App {
-    /// For CPU-bound work.
-    pub cpu: Workers,
-    /// For queries.
-    pub db: Workers,
-    /// For thumbnails.
-    pub images: Processes,
+    pub workers: Workers,
+    /// How long a job may be queued: see [`Options::start_limit`].
+    pub start_limit: Duration,
     pub decoder: Decoder,
     pub counts: Arc<Counts>,
 }
@@ -70,6 +72,9 @@ pub struct Options {
     /// The queue capacity of each pool. A full queue takes `queue × job time ÷ workers` to empty:
     /// choose no more than clients will wait.
     pub queue: NonZero<usize>,
+    /// A job that has not started after this time never runs. A client can ask for less, with the
+    /// header [`TIMEOUT_HEADER`].
+    pub start_limit: Duration,
     pub database: PathBuf,
     pub images: ImageOptions,
 }
@@ -92,21 +97,22 @@ impl App {
             .thread_name_prefix("cpu")
             .max_workers(options.workers.get())
             .queue_capacity(options.queue.get())
+            .timings(true)
             .build()?;
-        let db = ThreadPool::builder()
+        let db = StatefulPool::builder(connects_to(&options.database))
             .thread_name_prefix("db")
             .max_workers(options.connections.get())
             .queue_capacity(options.queue.get())
-            .initializer(connects_to(&options.database))
+            .timings(true)
             .build()?;
-        start_workers(&db, options.connections.get()).await?;
+        connect_all(&db).await?;
         let images = image_pool(&options.images, options.queue)?;
         // Processes that cannot start are an error now, instead of at the first image.
         images.submit(images::ready::call()).await?;
+        let pools = Pools { cpu, db, images };
         Ok(Self {
-            cpu: Workers::Pool(Arc::new(cpu)),
-            db: Workers::Pool(Arc::new(db)),
-            images: Processes::Pool(Arc::new(images)),
+            workers: Workers::Pools(Arc::new(pools)),
+            start_limit: options.start_limit,
             decoder: options.images.decoder,
             counts: Arc::default(),
         })
@@ -119,6 +125,9 @@ fn image_pool(options: &ImageOptions, queue: NonZero<usize>) -> Result<ProcessPo
         .prestart(options.processes.get())
         .queue_capacity(queue.get())
         .time_limit(options.time_limit)
+        .timings(true)
+        // Passwords and queries go first on the processors, too.
+        .nice(10)
         // What a decoder prints goes to the log. Only the service writes to its standard output.
         .stdout(WorkerStdio::null())
         .stderr(WorkerStdio::lines(|line| {
@@ -133,7 +142,7 @@ fn image_pool(options: &ImageOptions, queue: NonZero<usize>) -> Result<ProcessPo
     Ok(pool.build()?)
 }
 
-fn connects_to(database: &Path) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+fn connects_to(database: &Path) -> impl Fn() -> Result<Connection, String> + Send + Sync + 'static {
     let path = database.to_owned();
     move || database::connect(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -141,32 +150,16 @@ fn connects_to(database: &Path) -> impl Fn() -> Result<(), String> + Send + Sync
 /// Starts all workers of the pool, which open their connections.
 ///
 /// So a connection that fails ends the service at its start, instead of breaking the pool during
-/// some request. The pool has no `keep_alive`. So its workers never exit, and no initializer runs
-/// later.
-async fn start_workers(pool: &ThreadPool, workers: usize) -> Result<(), AnyError> {
-    let (starts, mut started) = unbounded_channel();
-    let mut held = Vec::new();
-    for _ in 0..workers {
-        let starts = starts.clone();
-        let (hold, end) = mpsc::channel::<()>();
-        // All earlier workers are held, so this job starts another one.
-        let mut job = pool.submit(move || {
-            let _ = starts.send(());
-            let _ = end.recv();
-        });
-        if pool.metrics().spawn_failures > 0 && !job.is_finished() {
-            // The job would wait for a worker that is held.
-            return Err(format!("the system cannot start more than {} threads", held.len()).into());
-        }
-        tokio::select! {
-            ended = &mut job => ended?, // its worker could not connect
-            _ = started.recv() => {}
-        }
-        held.push((hold, job));
+/// some request. The pool has no `keep_alive`, so its workers never exit.
+async fn connect_all(pool: &StatefulPool<Connection>) -> Result<(), AnyError> {
+    pool.prestart(pool.max_workers());
+    for connected in pool.broadcast(|_| ()) {
+        connected.await?;
     }
-    for (hold, job) in held {
-        drop(hold);
-        job.await?;
+    // If a worker could not connect and has gone already, this is the error that says so.
+    pool.submit(|_| ()).await?;
+    if pool.metrics().spawn_failures > 0 {
+        return Err("the system cannot start a thread for each connection".into());
     }
     Ok(())
 }

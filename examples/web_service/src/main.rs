@@ -8,6 +8,7 @@ use std::process;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use futurepool::console;
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,7 +27,10 @@ Usage: web_service [OPTION]...
   --image-time SECONDS    time limit of a thumbnail (default: 5)
   --image-memory MIB      memory limit of a process that makes thumbnails (default: 256)
   --queue N               queue capacity of each of the three pools (default: 64)
+  --start-limit MS        how long a job may be queued (default: 2000)
   --database PATH         SQLite file, created if it is missing (default: users.db)
+  --console ADDRESS       show all pools and what they run on a web page, on a loopback address
+                          such as 127.0.0.1:6670 (default: no page)
   --drain SECONDS         time limit for requests in flight after Ctrl-C or SIGTERM
                           (default: 10)
   --with-faulty-decoder   for trials: a stand-in for a C library with bugs reads the images
@@ -56,6 +60,7 @@ async fn run() {
 
 struct Command {
     address: SocketAddr,
+    console: Option<SocketAddr>,
     drain: Duration,
     options: Options,
 }
@@ -65,11 +70,13 @@ impl Command {
         use lexopt::prelude::*;
 
         let mut address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let mut console = None;
         let mut drain = Duration::from_secs(10);
         let mut options = Options {
             workers: available_parallelism().unwrap_or(NonZero::<usize>::MIN),
             connections: NonZero::new(4).expect("4 is not 0"),
             queue: NonZero::new(64).expect("64 is not 0"),
+            start_limit: Duration::from_secs(2),
             database: "users.db".into(),
             images: ImageOptions {
                 processes: available_parallelism().unwrap_or(NonZero::<usize>::MIN),
@@ -97,14 +104,20 @@ impl Command {
                     options.images.memory_limit = mebibytes.saturating_mul(1 << 20);
                 }
                 Long("with-faulty-decoder") => options.images.decoder = Decoder::Faulty,
+                Long("start-limit") => {
+                    let milliseconds = positive(&mut arguments)?.get();
+                    options.start_limit = Duration::from_millis(milliseconds as u64);
+                }
                 Long("queue") => options.queue = positive(&mut arguments)?,
                 Long("database") => options.database = arguments.value()?.into(),
+                Long("console") => console = Some(arguments.value()?.parse()?),
                 Long("drain") => drain = Duration::from_secs(arguments.value()?.parse()?),
                 _ => return Err(argument.unexpected()),
             }
         }
         Ok(Self {
             address,
+            console,
             drain,
             options,
         })
@@ -121,11 +134,19 @@ impl Command {
         let listener = TcpListener::bind(self.address)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", self.address))?;
+        let serve_console = |address| {
+            let failed = |error| format!("cannot show a console on {address}: {error}");
+            console::serve(address).map_err(failed)
+        };
+        let console = self.console.map(serve_console).transpose()?;
         // Registered once, so that a second signal during the shutdown is not missed.
         let signals = Mutex::new(Signals::new()?);
         let next_signal = async || signals.lock().await.next().await;
         let address = listener.local_addr()?;
         let _ = writeln!(io::stdout(), "listening on http://{address}"); // see `log`
+        if let Some(console) = console {
+            let _ = writeln!(io::stdout(), "console on http://{}", console.local_addr());
+        }
         let limit = || async {
             tokio::select! {
                 () = sleep(self.drain) => {}

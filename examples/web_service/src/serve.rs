@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::workers::Pools;
 use crate::{App, log, router};
 
 /// After the drain limit: the time to answer cancelled requests, and for running jobs to stop.
@@ -56,9 +57,9 @@ where
     let mut all_done = pin!(async {
         let _ = server.await; // never fails
         // Jobs may remain without a request: their clients disconnected while they ran.
-        app.cpu.shutdown().await;
-        app.db.shutdown().await;
-        app.images.shutdown().await;
+        if let Some(pools) = app.workers.pools() {
+            pools.shutdown().await;
+        }
     });
     tokio::select! {
         () = &mut all_done => unreachable!("the server runs until it is told to stop"),
@@ -71,9 +72,9 @@ where
     tokio::select! {
         () = &mut all_done => {}
         () = limit() => {
-            app.cpu.cancel_all();
-            app.db.cancel_all();
-            app.images.cancel_all();
+            if let Some(pools) = app.workers.pools() {
+                pools.cancel_all();
+            }
             let _ = timeout(GRACE, all_done).await;
         }
     }
@@ -127,8 +128,11 @@ struct Figures {
 impl Figures {
     fn of(app: &App) -> Self {
         let totals = app.counts.totals();
-        let pools = [app.cpu.metrics(), app.db.metrics(), app.images.metrics()];
-        let sum = |figure: fn(&Metrics) -> u64| pools.iter().map(figure).sum();
+        let pools = app.workers.pools().map(Pools::metrics);
+        let sum = |figure: fn(&Metrics) -> u64| {
+            let pools = pools.iter().flatten();
+            pools.map(|(_, metrics)| figure(metrics)).sum()
+        };
         Self {
             answered: totals.answered(),
             in_flight: totals.in_flight(),

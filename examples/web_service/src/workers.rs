@@ -3,40 +3,58 @@
 
 use std::sync::Arc;
 
-use futurepool::process::WorkerInfo;
-use futurepool::{Call, JoinHandle, Metrics, ProcessPool, Task, ThreadPool};
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use futurepool::{Call, JoinHandle, Metrics, ProcessPool, StatefulPool, Task, ThreadPool};
+use rusqlite::Connection;
+use tokio::join;
 
-use crate::Failure;
+use crate::on_tokio::OnTokio;
+use crate::{Failure, Urgency};
 
-/// Threads for jobs that block.
+/// Where blocking work runs.
 #[derive(Debug, Clone)]
 pub enum Workers {
-    Pool(Arc<ThreadPool>),
-    /// The runtime's blocking threads. The semaphore has a permit for each thread, and for each job
-    /// that may be queued. Only for the comparison in `examples/load.rs`: a service with pools does
-    /// not need it.
-    SpawnBlocking(Arc<Semaphore>),
+    Pools(Arc<Pools>),
+    /// Only for the comparison in `examples/load.rs`.
+    SpawnBlocking(Arc<OnTokio>),
+}
+
+#[derive(Debug)]
+pub struct Pools {
+    /// Threads for jobs that compute.
+    pub cpu: ThreadPool,
+    /// Threads for queries. Each thread owns a connection.
+    pub db: StatefulPool<Connection>,
+    /// Processes for jobs that may crash, loop, or use too much memory.
+    pub images: ProcessPool,
 }
 
 impl Workers {
     /// Queues a job at once, and returns a future of its result.
     ///
-    /// The result is [`Failure::Busy`] if the queue is full. The job never runs if the future is
-    /// dropped while the job is queued: hyper drops a handler when its client disconnects.
+    /// The result is [`Failure::Busy`] if the queue is full, and [`Failure::Expired`] if the job has
+    /// not started by its deadline. The job never runs if the future is dropped while the job is
+    /// queued: hyper drops a handler when its client disconnects.
     //
     // An `async fn` cannot be `track_caller`. The error of a panic names the submitting line, which
     // should be in the handler.
     #[track_caller]
-    pub fn run<F, T>(&self, job: F) -> impl Future<Output = Result<T, Failure>> + Send + use<F, T>
+    pub fn compute<F, T>(
+        &self,
+        urgency: Urgency,
+        job: F,
+    ) -> impl Future<Output = Result<T, Failure>> + Send + use<F, T>
     where
         F: FnOnce() -> Result<T, Failure> + Send + 'static,
         T: Send + 'static,
     {
         let submitted = match self {
-            Self::Pool(pool) => Ok(pool.try_submit(job).map(JoinHandle::cancel_on_drop)),
-            Self::SpawnBlocking(permits) => Err(run_on_tokio(Arc::clone(permits), job)),
+            Self::Pools(pools) => {
+                let job = pools.cpu.job(job).label(urgency.label);
+                let job = job.priority(urgency.priority).deadline(urgency.deadline);
+                let handle = job.try_submit().map_err(Failure::from);
+                Ok(handle.map(JoinHandle::cancel_on_drop))
+            }
+            Self::SpawnBlocking(tokio) => Err(tokio.run(urgency, job)),
         };
         async move {
             match submitted {
@@ -46,102 +64,92 @@ impl Workers {
         }
     }
 
-    pub fn metrics(&self) -> Metrics {
-        match self {
-            Self::Pool(pool) => pool.metrics(),
-            Self::SpawnBlocking(_) => Metrics::default(),
-        }
-    }
-
-    /// Rejects further jobs, and waits until all accepted ones are done.
-    pub async fn shutdown(&self) {
-        if let Self::Pool(pool) = self {
-            pool.shutdown().await;
-        }
-    }
-
-    /// Rejects further jobs, cancels queued ones and asks running ones to stop, without waiting.
-    pub fn cancel_all(&self) {
-        if let Self::Pool(pool) = self {
-            drop(pool.shutdown_now());
-        }
-    }
-}
-
-/// Processes for jobs that may crash, loop, or use too much memory.
-#[derive(Debug, Clone)]
-pub enum Processes {
-    Pool(Arc<ProcessPool>),
-    /// Only for the comparison in `examples/load.rs`: threads can keep no limits.
-    Threads(Workers),
-}
-
-impl Processes {
-    /// Queues a call at once, and returns a future of its result.
-    ///
-    /// The result is [`Failure::Busy`] if the queue is full. Dropping the future cancels the job, as
-    /// that of [`Workers::run`] does. A job that runs is killed with its process.
+    /// Queues a query at once, and returns a future of its result, as [`compute`](Self::compute) does.
     #[track_caller]
-    pub fn run<T: Task>(
+    pub fn query<F, T>(
         &self,
-        call: Call<T>,
-    ) -> impl Future<Output = Result<T::Output, Failure>> + Send + use<T> {
+        urgency: Urgency,
+        query: F,
+    ) -> impl Future<Output = Result<T, Failure>> + Send + use<F, T>
+    where
+        F: FnOnce(&mut Connection) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
         let submitted = match self {
-            Self::Pool(pool) => Ok(pool.try_submit(call).map(JoinHandle::cancel_on_drop)),
-            Self::Threads(workers) => Err(workers.run(move || Ok(call.run()))),
+            Self::Pools(pools) => {
+                let job = pools.db.job(query).label(urgency.label);
+                let job = job.priority(urgency.priority).deadline(urgency.deadline);
+                let handle = job.try_submit().map_err(Failure::from);
+                Ok(handle.map(JoinHandle::cancel_on_drop))
+            }
+            Self::SpawnBlocking(tokio) => Err(tokio.query(urgency, query)),
         };
         async move {
             match submitted {
-                Ok(handle) => Ok(handle?.await?),
-                Err(on_thread) => on_thread.await,
+                Ok(handle) => handle?.await?,
+                Err(on_tokio) => on_tokio.await,
             }
         }
     }
 
-    pub fn metrics(&self) -> Metrics {
-        match self {
-            Self::Pool(pool) => pool.metrics(),
-            Self::Threads(workers) => workers.metrics(),
+    /// Queues a call at once, and returns a future of its result, as [`compute`](Self::compute) does.
+    ///
+    /// If the future is dropped while the job runs, the job is killed with its process.
+    #[track_caller]
+    pub fn call<T: Task>(
+        &self,
+        urgency: Urgency,
+        call: Call<T>,
+    ) -> impl Future<Output = Result<T::Output, Failure>> + Send + use<T> {
+        let submitted = match self {
+            Self::Pools(pools) => {
+                let call = call.label(urgency.label).priority(urgency.priority);
+                let call = call.deadline(urgency.deadline);
+                let handle = pools.images.try_submit(call).map_err(Failure::from);
+                Ok(handle.map(JoinHandle::cancel_on_drop))
+            }
+            Self::SpawnBlocking(tokio) => Err(tokio.run(urgency, move || Ok(call.run()))),
+        };
+        async move {
+            match submitted {
+                Ok(handle) => Ok(handle?.await?),
+                Err(on_tokio) => on_tokio.await,
+            }
         }
     }
 
-    /// Returns what each process is doing.
-    pub fn workers(&self) -> Vec<WorkerInfo> {
+    pub fn pools(&self) -> Option<&Pools> {
         match self {
-            Self::Pool(pool) => pool.workers(),
-            Self::Threads(_) => Vec::new(),
-        }
-    }
-
-    /// Rejects further jobs, and waits until all accepted ones are done and the processes have ended.
-    pub async fn shutdown(&self) {
-        match self {
-            Self::Pool(pool) => pool.shutdown().await,
-            Self::Threads(workers) => workers.shutdown().await,
-        }
-    }
-
-    /// Rejects further jobs, cancels queued ones and kills running ones, without waiting.
-    pub fn cancel_all(&self) {
-        match self {
-            Self::Pool(pool) => drop(pool.shutdown_now()),
-            Self::Threads(workers) => workers.cancel_all(),
+            Self::Pools(pools) => Some(pools),
+            Self::SpawnBlocking(_) => None,
         }
     }
 }
 
-async fn run_on_tokio<F, T>(permits: Arc<Semaphore>, job: F) -> Result<T, Failure>
-where
-    F: FnOnce() -> Result<T, Failure> + Send + 'static,
-    T: Send + 'static,
-{
-    let permit = permits.try_acquire_owned().map_err(|_| Failure::Busy)?;
-    let handle = spawn_blocking(move || {
-        let result = job();
-        drop(permit);
-        result
-    });
-    handle
-        .await
-        .map_err(|error| Failure::Internal(error.to_string()))?
+impl Pools {
+    /// Returns the metrics of each pool, with its name.
+    pub fn metrics(&self) -> [(&'static str, Metrics); 3] {
+        [
+            ("cpu", self.cpu.metrics()),
+            ("db", self.db.metrics()),
+            ("images", self.images.metrics()),
+        ]
+    }
+
+    /// Rejects further jobs, and waits until all accepted ones are done and the processes have ended.
+    pub async fn shutdown(&self) {
+        join!(
+            self.cpu.shutdown(),
+            self.db.shutdown(),
+            self.images.shutdown()
+        );
+    }
+
+    /// Rejects further jobs, cancels queued ones, kills those that run in processes and asks those in
+    /// threads to stop, without waiting.
+    pub fn cancel_all(&self) {
+        drop(self.cpu.shutdown_now());
+        drop(self.db.shutdown_now());
+        drop(self.images.shutdown_now());
+    }
 }

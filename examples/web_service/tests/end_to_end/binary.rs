@@ -313,3 +313,63 @@ async fn help_and_wrong_arguments() {
         assert!(output.stderr.starts_with(b"web_service: "), "{wrong:?}");
     }
 }
+
+#[tokio::test]
+async fn the_console_shows_the_pools_of_the_service() {
+    let (_dir, database) = new_database();
+    let mut child = command()
+        .args(["--address", "127.0.0.1:0", "--console", "127.0.0.1:0"])
+        .arg("--database")
+        .arg(&database)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
+    let mut address = async |begin| {
+        let line = within(PATIENCE, lines.next_line()).await;
+        let line = line.expect("it can be read").expect("there is a line");
+        let address = line.strip_prefix(begin).unwrap_or_else(|| panic!("{line}"));
+        Client::new(address.parse().expect("an address"))
+    };
+    let service = address("listening on http://").await;
+    let console = address("console on http://").await;
+    assert_eq!(service.get("/users/1").await.unwrap().status, 200);
+    let page = console.get("/").await.unwrap();
+    assert_eq!(
+        (page.status, sentence(&page).get(..15)),
+        (200, Some("<!doctype html>"))
+    );
+    let begin = Instant::now();
+    loop {
+        let snapshot = console.get("/snapshot.json").await.unwrap();
+        let pools = ["\"cpu\"", "\"db\"", "/users/{id}"];
+        if pools.iter().all(|text| sentence(&snapshot).contains(text)) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{}", sentence(&snapshot));
+        service.get("/users/1").await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Without a token, strangers must not see the console.
+#[tokio::test]
+async fn a_console_for_strangers_is_an_error_at_the_start() {
+    let (_dir, database) = new_database();
+    let database = database.to_str().unwrap();
+    let options = [
+        "--address",
+        "127.0.0.1:0",
+        "--console",
+        "0.0.0.0:0",
+        "--database",
+    ];
+    let output = output(&[&options[..], &[database]].concat()).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    println!("console: {error}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        error.starts_with("web_service: cannot show a console on 0.0.0.0:0: "),
+        "{error}"
+    );
+}

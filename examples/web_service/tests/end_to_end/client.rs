@@ -1,7 +1,7 @@
 //! An HTTP client, and an image to upload.
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, Method, Request, header};
+use axum::http::{HeaderMap, Method, Request, header, request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as HyperClient, Error};
@@ -11,6 +11,7 @@ use std::io::Cursor;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
+use web_service::TIMEOUT_HEADER;
 
 /// Longer than any step takes, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Client {
     client: HyperClient<HttpConnector, Full<Bytes>>,
     server: SocketAddr,
+    /// What each request states.
+    timeout: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -32,11 +35,32 @@ pub(crate) struct Answer {
 impl Client {
     pub(crate) fn new(server: SocketAddr) -> Self {
         let client = HyperClient::builder(TokioExecutor::new()).build_http();
-        Self { client, server }
+        let timeout = None;
+        Self {
+            client,
+            server,
+            timeout,
+        }
+    }
+
+    /// States in each request how long the client waits. The client itself waits longer.
+    pub(crate) fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, Error> {
         self.send(Method::GET, path, "", Bytes::new()).await
+    }
+
+    pub(crate) async fn get_with(
+        &self,
+        path: &str,
+        header: &str,
+        value: &str,
+    ) -> Result<Answer, Error> {
+        let request = self.request(Method::GET, path).header(header, value);
+        self.answer(request.body(Full::default())).await
     }
 
     pub(crate) async fn post(
@@ -64,12 +88,26 @@ impl Client {
         kind: &str,
         body: Bytes,
     ) -> Result<Answer, Error> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.server))
-            .header(header::CONTENT_TYPE, kind)
-            .body(Full::new(body))
-            .expect("the request is valid");
+        let request = self
+            .request(method, path)
+            .header(header::CONTENT_TYPE, kind);
+        self.answer(request.body(Full::new(body))).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> request::Builder {
+        let uri = format!("http://{}{path}", self.server);
+        let request = Request::builder().method(method).uri(uri);
+        match self.timeout {
+            Some(timeout) => request.header(TIMEOUT_HEADER, timeout.as_millis().to_string()),
+            None => request,
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: axum::http::Result<Request<Full<Bytes>>>,
+    ) -> Result<Answer, Error> {
+        let request = request.expect("the request is valid");
         let answer = async {
             let (head, body) = self.client.request(request).await?.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes());

@@ -7,16 +7,17 @@ use std::num::NonZero;
 use std::ops::AddAssign;
 use std::path::PathBuf;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futurepool::Metrics;
+use futurepool::{Metrics, Priority};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use web_service::serve::Stopped;
-use web_service::{App, Decoder, Failure, ImageOptions, Options, database, serve};
+use web_service::workers::Pools;
+use web_service::{App, Decoder, Failure, ImageOptions, Options, Urgency, database, serve};
 
 pub(crate) use crate::client::{Answer, Client, PATIENCE, jpeg};
 
@@ -65,9 +66,24 @@ impl Server {
         Self::start_with(workers, queue, drain, image_options(2)).await
     }
 
+    /// Starts a service whose jobs must start within a limit.
+    pub(crate) async fn start_within(start_limit: Duration, images: ImageOptions) -> Self {
+        Self::start_all(1, 8, start_limit, 2 * PATIENCE, images).await
+    }
+
     pub(crate) async fn start_with(
         workers: usize,
         queue: usize,
+        drain: Duration,
+        images: ImageOptions,
+    ) -> Self {
+        Self::start_all(workers, queue, 2 * PATIENCE, drain, images).await
+    }
+
+    async fn start_all(
+        workers: usize,
+        queue: usize,
+        start_limit: Duration,
         drain: Duration,
         images: ImageOptions,
     ) -> Self {
@@ -76,6 +92,7 @@ impl Server {
             workers: number(workers),
             connections: number(2),
             queue: number(queue),
+            start_limit,
             database: database.clone(),
             images,
         };
@@ -105,23 +122,36 @@ impl Server {
     }
 
     pub(crate) fn cpu(&self) -> Metrics {
-        self.app.cpu.metrics()
+        pools(&self.app).cpu.metrics()
     }
 
     pub(crate) fn images(&self) -> Metrics {
-        self.app.images.metrics()
+        pools(&self.app).images.metrics()
     }
 
     /// Occupies a worker of `cpu` until the result is released.
     pub(crate) async fn occupy_worker(&self) -> OccupiedWorker {
         let before = self.cpu().running;
+        let occupied = self.block_worker();
+        until("a worker is occupied", || self.cpu().running == before + 1).await;
+        occupied
+    }
+
+    /// Queues a job that occupies a worker of `cpu` until the result is released.
+    pub(crate) async fn queue_worker(&self) -> OccupiedWorker {
+        let before = self.cpu().queued;
+        let occupied = self.block_worker();
+        until("the job is queued", || self.cpu().queued == before + 1).await;
+        occupied
+    }
+
+    fn block_worker(&self) -> OccupiedWorker {
         let (release, wait) = mpsc::channel::<()>();
-        let job = self.app.cpu.run(move || {
+        let job = self.app.workers.compute(urgency(), move || {
             let _ = wait.recv();
             Ok(())
         });
         let job = tokio::spawn(job);
-        until("a worker is occupied", || self.cpu().running == before + 1).await;
         OccupiedWorker { release, job }
     }
 
@@ -143,6 +173,19 @@ impl OccupiedWorker {
         drop(self.release);
         let result = within(PATIENCE, self.job).await;
         result.expect("no panic").expect("it was accepted");
+    }
+}
+
+pub(crate) fn pools(app: &App) -> &Pools {
+    app.workers.pools().expect("the service has pools")
+}
+
+/// The urgency of a job of a test, which has no route.
+pub(crate) fn urgency() -> Urgency {
+    Urgency {
+        label: "test",
+        priority: Priority::Normal,
+        deadline: Instant::now() + 2 * PATIENCE,
     }
 }
 

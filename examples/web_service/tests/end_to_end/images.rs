@@ -17,7 +17,7 @@ use web_service::{BODY_LIMIT, Decoder, ImageOptions, SIDE};
 
 use crate::binary::{Service, metrics_when};
 use crate::common::{
-    Client, PATIENCE, Server, balanced, image_options, jpeg, new_database, sentence, until,
+    Client, PATIENCE, Server, balanced, image_options, jpeg, new_database, pools, sentence, until,
     user_row,
 };
 
@@ -38,7 +38,7 @@ async fn faulty(processes: usize, queue: usize, drain: Duration) -> Server {
 }
 
 fn running(server: &Server) -> Vec<u32> {
-    let workers = server.app.images.workers().into_iter();
+    let workers = pools(&server.app).images.workers().into_iter();
     let running = workers.filter(|worker| worker.state == WorkerState::Running);
     running.map(|worker| worker.pid).collect()
 }
@@ -164,7 +164,7 @@ async fn a_crash_harms_only_its_own_request() {
     }
     others.join_all().await;
     let (app, stopped) = server.stop().await;
-    let images = app.images.metrics();
+    let images = pools(&app).images.metrics();
     assert!(balanced(&images), "{images:?}");
     assert_eq!((images.failed, images.completed), (10, 30 + 1));
     assert!(stopped.is_clean());
@@ -174,7 +174,15 @@ async fn a_crash_harms_only_its_own_request() {
 async fn a_panic_in_a_decoder_is_500_and_its_process_lives() {
     let server = faulty(1, 8, LONG).await;
     let client = server.client();
-    let pids = || Vec::from_iter(server.app.images.workers().iter().map(|worker| worker.pid));
+    let pids = || {
+        Vec::from_iter(
+            pools(&server.app)
+                .images
+                .workers()
+                .iter()
+                .map(|worker| worker.pid),
+        )
+    };
     let before = pids();
     let answer = client.thumbnail(&PANIC).await.unwrap();
     assert_eq!(
@@ -265,7 +273,7 @@ async fn the_running_job_of_a_client_that_disconnects_is_killed() {
     until("both requests are abandoned", || abandoned() == 2).await;
     lives(&server.client()).await;
     let (app, stopped) = server.stop().await;
-    let images = app.images.metrics();
+    let images = pools(&app).images.metrics();
     assert_eq!((images.cancelled, images.failed), (2, 0), "{images:?}");
     assert!(balanced(&images) && stopped.is_clean());
 }
@@ -330,7 +338,7 @@ async fn at_the_limit_of_a_shutdown_running_images_are_killed_and_answered() {
             (503, "The service is stopping: try again later.\n")
         );
     }
-    assert!(app.images.workers().is_empty());
+    assert!(pools(&app).images.workers().is_empty());
     all_gone(&pids).await;
 }
 

@@ -11,6 +11,7 @@ mod images;
 mod metrics;
 mod service;
 mod shutdown;
+mod urgency;
 
 // The processes that make thumbnails are this program, too.
 futurepool::process::test_init!();

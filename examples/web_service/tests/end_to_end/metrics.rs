@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
 
-use crate::common::{Server, jpeg, sentence, until};
+use crate::common::{Server, jpeg, pools, sentence, until};
 
 /// Parses the samples by name and labels. Panics if the text violates the format.
 fn parse(text: &str) -> BTreeMap<String, f64> {
@@ -21,7 +21,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
             family = Some((name, None));
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').expect("a name and a type");
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             assert_eq!(family, Some((name, None)), "after its help: {line}");
             family = Some((name, Some(kind)));
@@ -32,7 +32,11 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
                 None => (series, ""),
             };
             let (expected, kind) = family.expect("after its type");
-            assert!(name == expected && kind.is_some(), "{line}");
+            let rest = name.strip_prefix(expected).expect("of this family");
+            let is_histogram = kind.expect("after its type") == "histogram";
+            let rests = ["_bucket", "_sum", "_count"];
+            assert_eq!(rests.contains(&rest), is_histogram, "{line}");
+            assert!(is_histogram || rest.is_empty(), "{line}");
             for label in labels.split(',').filter(|labels| !labels.is_empty()) {
                 let (name, value) = label.split_once('=').expect("a name and a value");
                 let value = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
@@ -63,7 +67,11 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
     }
     client.hash("one").await.unwrap();
     client.thumbnail(&jpeg(16, 16)).await.unwrap();
-    let workers = || server.app.images.workers();
+    client
+        .post("/inspect", "image/jpeg", jpeg(16, 16))
+        .await
+        .unwrap();
+    let workers = || pools(&server.app).images.workers();
     until("both processes have started", || workers().len() == 2).await;
 
     let answer = client.get("/metrics").await.unwrap();
@@ -72,23 +80,38 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
         "text/plain; version=0.0.4; charset=utf-8"
     );
     let samples = parse(sentence(&answer));
+    let jobs = |pool, route| {
+        let labels = format!("pool=\"{pool}\",label=\"{route}\",outcome=\"completed\"");
+        format!("futurepool_jobs_total{{{labels}}}")
+    };
+    let count = |name, pool, route| {
+        format!("futurepool_{name}_seconds_count{{pool=\"{pool}\",label=\"{route}\"}}")
+    };
     let expected = [
         (r#"futurepool_submitted_total{pool="cpu"}"#, 1),
         (r#"futurepool_completed_total{pool="cpu"}"#, 1),
-        (r#"futurepool_submitted_total{pool="db"}"#, 5), // two opened the connections
-        (r#"futurepool_completed_total{pool="db"}"#, 5),
+        (r#"futurepool_submitted_total{pool="db"}"#, 6), // three at the start
+        (r#"futurepool_completed_total{pool="db"}"#, 6),
         (r#"futurepool_queued_jobs{pool="cpu"}"#, 0),
         (r#"futurepool_workers{pool="cpu"}"#, 1),
         (r#"futurepool_workers{pool="db"}"#, 2),
         (r#"futurepool_idle_workers{pool="cpu"}"#, 1),
-        (r#"futurepool_submitted_total{pool="images"}"#, 2), // one was the check at the start
-        (r#"futurepool_completed_total{pool="images"}"#, 2),
+        (r#"futurepool_submitted_total{pool="images"}"#, 3), // one was the check at the start
+        (r#"futurepool_completed_total{pool="images"}"#, 3),
         (r#"futurepool_failed_total{pool="images"}"#, 0),
         (r#"futurepool_workers{pool="images"}"#, 2),
-        (r#"http_answers_total{status="200"}"#, 4),
+        (r#"futurepool_expired_total{pool="cpu"}"#, 0),
+        (&jobs("cpu", "/hash"), 1),
+        (&jobs("db", "/users/{id}"), 3),
+        (&jobs("images", "/inspect"), 1),
+        (&jobs("images", "/thumbnail"), 1),
+        (&count("queue_wait", "db", "/users/{id}"), 3),
+        (&count("run_time", "db", "/users/{id}"), 3),
+        (&count("run_time", "images", "/thumbnail"), 1),
+        (r#"http_answers_total{status="200"}"#, 5),
         (r#"http_answers_total{status="404"}"#, 1),
         (r#"http_answers_total{status="400"}"#, 1),
-        ("http_requests_total", 7),
+        ("http_requests_total", 8),
         ("http_requests_in_flight", 1), // this one
         ("http_abandoned_total", 0),
     ];
@@ -99,6 +122,15 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
             "{series} in {samples:#?}"
         );
     }
+    // The buckets of a histogram count up to its total.
+    let buckets: Vec<_> = ["0.001", "0.05", "5", "+Inf"]
+        .map(|le| {
+            let labels = format!("pool=\"cpu\",label=\"/hash\",le=\"{le}\"");
+            samples[&format!("futurepool_run_time_seconds_bucket{{{labels}}}")]
+        })
+        .into();
+    assert!(buckets.is_sorted() && buckets[3] == 1.0, "{buckets:?}");
+    assert!(samples[r#"futurepool_run_time_seconds_sum{pool="cpu",label="/hash"}"#] > 0.0);
     for worker in workers() {
         let pid = format!(
             "futurepool_process_{{}}{{pool=\"images\",pid=\"{}\"",

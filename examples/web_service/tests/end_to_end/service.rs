@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use web_service::{BODY_LIMIT, SIDE, database, router};
 
 use crate::common::{
-    Answer, Client, PATIENCE, Server, Tally, balanced, hash_in, jpeg, sentence, until, user_row,
-    within,
+    Answer, Client, PATIENCE, Server, Tally, balanced, hash_in, jpeg, pools, sentence, until,
+    urgency, user_row, within,
 };
 
 const LONG: Duration = Duration::from_secs(30);
@@ -102,12 +102,12 @@ async fn two_hundred_clients_at_once_get_the_right_answers() {
     assert_eq!((tally[&200], tally[&404]), (250, 200));
     assert_eq!(totals.answers, tally);
     assert_eq!((totals.abandoned, totals.in_flight()), (0, 0));
-    let (cpu, db, images) = (app.cpu.metrics(), app.db.metrics(), app.images.metrics());
+    let [(_, cpu), (_, db), (_, images)] = pools(&app).metrics();
     assert!(balanced(&cpu) && balanced(&db), "{cpu:?} {db:?}");
     assert!(balanced(&images), "{images:?}");
     assert_eq!((cpu.completed, cpu.cancelled), (25, 0));
     assert_eq!((images.completed, images.cancelled), (25 + 1, 0)); // one was the check at the start
-    assert_eq!((db.completed, db.cancelled), (400 + 2, 0)); // two opened the connections
+    assert_eq!((db.completed, db.cancelled), (400 + 3, 0)); // three at the start
     assert_eq!(
         cpu.rejected + db.rejected + images.rejected,
         tally.get(&503).copied().unwrap_or(0)
@@ -190,7 +190,7 @@ async fn the_queued_job_of_a_client_that_disconnects_never_runs() {
         200
     );
     let (app, _) = server.stop().await;
-    let cpu = app.cpu.metrics();
+    let cpu = pools(&app).cpu.metrics();
     println!("disconnected: 40 clients, {} jobs cancelled", cpu.cancelled);
     assert_eq!((cpu.submitted, cpu.completed, cpu.cancelled), (42, 2, 40));
 }
@@ -199,7 +199,10 @@ async fn the_queued_job_of_a_client_that_disconnects_never_runs() {
 async fn a_job_that_panics_is_an_answer_of_500_and_the_service_lives() {
     let server = Server::start(1, 8, LONG).await;
     let app = server.app.clone();
-    let panics = get(async move || app.cpu.run::<_, ()>(|| panic!("no such luck")).await);
+    let panics = get(async move || {
+        let job = || panic!("no such luck");
+        app.workers.compute::<_, ()>(urgency(), job).await
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = Client::new(listener.local_addr().unwrap());
     let router = router(server.app.clone()).route("/panics", panics);
@@ -306,7 +309,7 @@ async fn a_small_image_stays_as_it_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_connections_are_open_before_the_first_request() {
     let server = Server::start(1, 1, LONG).await;
-    let db = server.app.db.metrics();
+    let db = pools(&server.app).db.metrics();
     assert_eq!((db.workers, db.running, db.queued), (2, 0, 0), "{db:?}");
 
     // No connection is opened later: the file may be deleted.

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use web_service::serve::GRACE;
 
 use crate::common::{
-    Client, PATIENCE, Server, Visits, balanced, request_without_end, sentence, until,
+    Client, PATIENCE, Server, Visits, balanced, pools, request_without_end, sentence, until,
     visit_until_closed, within,
 };
 
@@ -41,11 +41,11 @@ async fn every_request_is_answered_when_it_stops_under_load() {
     // No answer was lost, and every request that reached a handler was answered.
     assert_eq!(visits.answers, totals.answers);
     assert_eq!((totals.in_flight(), totals.abandoned), (0, 0));
-    for pool in [app.cpu.metrics(), app.db.metrics(), app.images.metrics()] {
-        assert!(balanced(&pool), "{pool:?}");
+    for (name, pool) in pools(&app).metrics() {
+        assert!(balanced(&pool), "{name}: {pool:?}");
         assert_eq!((pool.cancelled, pool.failed), (0, 0));
     }
-    assert!(app.images.workers().is_empty());
+    assert!(pools(&app).images.workers().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,8 +81,9 @@ async fn at_the_limit_queued_jobs_are_cancelled_and_answered() {
         );
     }
     occupied.release().await;
-    within(PATIENCE, app.cpu.shutdown()).await;
-    assert!(balanced(&app.cpu.metrics()), "{:?}", app.cpu.metrics());
+    let cpu = &pools(&app).cpu;
+    within(PATIENCE, cpu.shutdown()).await;
+    assert!(balanced(&cpu.metrics()), "{:?}", cpu.metrics());
 }
 
 /// Starts clients that send requests until the service has stopped.
