@@ -1,12 +1,9 @@
 //! Shows the console of a program in a terminal, as `top` shows processes.
 
-use std::fmt::Write as _;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
-
-use serde_json::Value;
 
 const HELP: &str = "\
 Shows the pools of a program that serves a futurepool console.
@@ -41,7 +38,7 @@ fn main() -> ExitCode {
         }
     };
     loop {
-        let text = ask(&options).map(|snapshot| render(&snapshot));
+        let text = ask(&options);
         if options.once {
             return match text {
                 Ok(text) => print(&text),
@@ -100,7 +97,7 @@ fn options() -> Result<Option<Options>, String> {
 }
 
 /// Asks the console for its figures.
-fn ask(options: &Options) -> Result<Value, String> {
+fn ask(options: &Options) -> Result<String, String> {
     let text = |error: io::Error| error.to_string();
     let patience = Duration::from_secs(5);
     let mut addresses = options.address.to_socket_addrs().map_err(text)?;
@@ -108,7 +105,7 @@ fn ask(options: &Options) -> Result<Value, String> {
     let mut stream = TcpStream::connect_timeout(&address, patience).map_err(text)?;
     stream.set_read_timeout(Some(patience)).map_err(text)?;
     let mut head = format!(
-        "GET /snapshot.json HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
+        "GET /snapshot.txt HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
         options.address
     );
     if let Some(token) = &options.token {
@@ -116,7 +113,7 @@ fn ask(options: &Options) -> Result<Value, String> {
         if !token.chars().all(is_plain) {
             return Err("the token has characters that cannot be sent".to_owned());
         }
-        let _ = write!(head, "Authorization: Bearer {token}\r\n");
+        head += &format!("Authorization: Bearer {token}\r\n");
     }
     head += "\r\n";
     stream.write_all(head.as_bytes()).map_err(text)?;
@@ -130,119 +127,9 @@ fn ask(options: &Options) -> Result<Value, String> {
         .split_once("\r\n\r\n")
         .ok_or("no answer of a console")?;
     match head.split(' ').nth(1) {
-        Some("200") => serde_json::from_str(body).map_err(|_| "no console".to_owned()),
+        // What another program says must not steer the terminal.
+        Some("200") => Ok(body.replace(|c: char| c.is_control() && c != '\n', " ")),
         Some("401") => Err("it needs its token: set FUTUREPOOL_CONSOLE_TOKEN".to_owned()),
-        _ => Err(body.trim().to_owned()),
-    }
-}
-
-fn render(snapshot: &Value) -> String {
-    let mut text = String::new();
-    let program = clean(&snapshot["program"]);
-    let _ = writeln!(text, "{program}, process {}", snapshot["pid"]);
-    for pool in list(&snapshot["pools"]) {
-        render_pool(&mut text, snapshot, pool);
-    }
-    let incidents = list(&snapshot["incidents"]);
-    if !incidents.is_empty() {
-        let _ = writeln!(text, "\nproblems: {}", incidents.len());
-    }
-    for incident in incidents.iter().take(5) {
-        let _ = writeln!(
-            text,
-            "  {:<14} {:>9} ago  {} {} {}",
-            clean(&incident["kind"]),
-            time(incident["ago_us"].as_f64()),
-            clean(&incident["message"]),
-            clean(&incident["what"]),
-            clean(&incident["place"]),
-        );
-    }
-    text
-}
-
-fn render_pool(text: &mut String, snapshot: &Value, pool: &Value) {
-    let state = match pool["state"].as_str() {
-        Some("open") | None => String::new(),
-        Some(state) => format!(", {state}"),
-    };
-    let rate = |name: &str| pool["rates"][name].as_f64().unwrap_or(0.0);
-    let of = |part: &str, name: &str| time(pool[part][name].as_f64());
-    let oldest = match pool["oldest"]["us"].as_f64() {
-        Some(us) => format!(" (oldest {})", time(Some(us))),
-        None => String::new(),
-    };
-    let totals = &pool["totals"];
-    let _ = write!(
-        text,
-        "\n{} ({}{state}): {} of {} workers run jobs, {} queued{oldest}\n  \
-         {:.0}/s submitted, {:.0}/s finished; run p50 {} p99 {}; wait p50 {} p99 {}\n  \
-         {} completed, {} panicked, {} cancelled, {} failed, {} refused\n",
-        clean(&pool["name"]),
-        clean(&pool["kind"]),
-        pool["running"],
-        pool["workers"],
-        pool["queued"],
-        rate("submitted"),
-        rate("finished"),
-        of("run_time", "p50_us"),
-        of("run_time", "p99_us"),
-        of("queue_wait", "p50_us"),
-        of("queue_wait", "p99_us"),
-        totals["completed"],
-        totals["panicked"],
-        totals["cancelled"],
-        totals["failed"],
-        totals["rejected"],
-    );
-    for lane in list(&pool["lanes"]) {
-        let what = lane["what"]
-            .as_u64()
-            .map(|what| &snapshot["whats"][what as usize]);
-        let what = what.map(|what| match what["label"].is_string() {
-            true => clean(&what["label"]),
-            false => clean(&what["place"]),
-        });
-        let busy = 100.0 * lane["busy"].as_f64().unwrap_or(0.0);
-        let age = lane["age"]["us"].as_f64();
-        let _ = writeln!(
-            text,
-            "  {:<20} {busy:>4.0} %  {:<9} {:>9}  {}",
-            clean(&lane["name"]),
-            clean(&lane["state"]),
-            age.map_or_else(String::new, |us| time(Some(us))),
-            what.unwrap_or_default(),
-        );
-    }
-    for process in list(&pool["processes"]) {
-        let mebibytes = process["memory"].as_f64().unwrap_or(0.0) / f64::from(1 << 20);
-        let _ = writeln!(
-            text,
-            "  process {:<12} {:<9} {mebibytes:>7.1} MiB  {} jobs  {}",
-            process["pid"],
-            clean(&process["state"]),
-            process["jobs_done"],
-            clean(&process["task"]),
-        );
-    }
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// Returns a text without the characters that would steer the terminal.
-fn clean(value: &Value) -> String {
-    let text = value.as_str().unwrap_or_default();
-    text.replace(char::is_control, " ")
-}
-
-/// Formats microseconds.
-fn time(us: Option<f64>) -> String {
-    match us {
-        None => "–".to_owned(),
-        Some(us) if us < 1e3 => format!("{us:.1} µs"),
-        Some(us) if us < 1e6 => format!("{:.1} ms", us / 1e3),
-        Some(us) => format!("{:.1} s", us / 1e6),
+        _ => Err("no console answers there".to_owned()),
     }
 }

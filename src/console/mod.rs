@@ -67,10 +67,12 @@
 //!   tunnel such as `ssh -L`.
 
 mod access;
+mod json;
 pub(crate) mod registry;
 mod sampler;
 mod server;
 mod snapshot;
+mod text;
 pub(crate) mod watch;
 
 use std::fmt;

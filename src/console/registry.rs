@@ -42,6 +42,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Threads,
+    /// Each thread owns a state.
+    Stateful,
     #[cfg(all(unix, feature = "process"))]
     Processes,
 }
@@ -63,7 +65,10 @@ pub(crate) fn add_pool(inner: &Arc<PoolInner>, refs: &Arc<PoolRefs>) {
         id: inner.id(),
         inner: Arc::downgrade(inner),
         refs: Arc::downgrade(refs),
-        kind: Kind::Threads,
+        kind: match inner.is_stateful() {
+            true => Kind::Stateful,
+            false => Kind::Threads,
+        },
         #[cfg(all(unix, feature = "process"))]
         processes: None,
     });

@@ -378,7 +378,7 @@ impl History {
             self.timed.pop_front();
         }
         let us = old / 1000;
-        while self.bars.front().is_some_and(|(_, bar)| bar.2 < us) || self.bars.len() > MAX_BARS {
+        while self.bars.front().is_some_and(|(_, bar)| bar.to < us) || self.bars.len() > MAX_BARS {
             self.bars.pop_front();
         }
         self.look_at_processes(pool, at);
@@ -558,6 +558,7 @@ impl History {
             name: self.name.clone(),
             kind: match self.kind {
                 Kind::Threads => "threads",
+                Kind::Stateful => "stateful",
                 #[cfg(all(unix, feature = "process"))]
                 Kind::Processes => "processes",
             },
@@ -627,14 +628,14 @@ impl History {
         let point = |(before, look): (&Look, &Look)| {
             let seconds = look.at.saturating_sub(before.at).max(1) as f64 / 1e9;
             let rate = |now: u64, then: u64| round(now.saturating_sub(then) as f64 / seconds);
-            Point(
-                look.at / 1000,
-                rate(look.submitted, before.submitted),
-                rate(look.started, before.started),
-                rate(look.finished, before.finished),
-                look.queued,
-                look.rejected.saturating_sub(before.rejected),
-            )
+            Point {
+                at: look.at / 1000,
+                submitted: rate(look.submitted, before.submitted),
+                started: rate(look.started, before.started),
+                finished: rate(look.finished, before.finished),
+                queued: look.queued,
+                rejected: look.rejected.saturating_sub(before.rejected),
+            }
         };
         new.map(point).collect()
     }
@@ -711,10 +712,14 @@ fn bars(
     if ended == 0 && timed.is_empty() {
         return Vec::new();
     }
-    let mut exact = |job: &Timed| {
-        let (from, to) = (job.started / 1000, job.ended / 1000);
-        let what = what(job.origin, job.label);
-        Bar(lane, from, to, what, 1, 1.0, u8::from(job.is_bad))
+    let mut exact = |job: &Timed| Bar {
+        lane,
+        from: job.started / 1000,
+        to: job.ended / 1000,
+        what: what(job.origin, job.label),
+        jobs: 1,
+        busy: 1.0,
+        flag: u8::from(job.is_bad),
     };
     if timed.len() <= BARS_A_TICK && timed.len() as u64 >= ended {
         return timed.iter().map(exact).collect();
@@ -726,25 +731,30 @@ fn bars(
     let mut left = ended.saturating_sub(long.len() as u64);
     if let (Some(seen), true) = (was_running, long.is_empty()) {
         // It was not timed: its times are those of the looks.
-        let (since, until) = (seen.since / 1000, before / 1000);
-        bars.push(Bar(lane, since, until, seen.what, 1, 1.0, 2));
+        bars.push(Bar {
+            lane,
+            from: seen.since / 1000,
+            to: before / 1000,
+            what: seen.what,
+            jobs: 1,
+            busy: 1.0,
+            flag: 2,
+        });
         left = left.saturating_sub(1);
     }
     let left = left.max(short.len() as u64);
     if left > 0 && from < at {
         let first = short.first().and_then(|job| what(job.origin, job.label));
         let is_same = short.iter().all(|job| what(job.origin, job.label) == first);
-        let is_bad = short.iter().any(|job| job.is_bad);
-        let (from, at, what) = (from / 1000, at / 1000, first.filter(|_| is_same));
-        bars.push(Bar(
+        bars.push(Bar {
             lane,
-            from,
-            at,
-            what,
-            left,
-            busy as f32,
-            u8::from(is_bad),
-        ));
+            from: from / 1000,
+            to: at / 1000,
+            what: first.filter(|_| is_same),
+            jobs: left,
+            busy: busy as f32,
+            flag: u8::from(short.iter().any(|job| job.is_bad)),
+        });
     }
     bars
 }

@@ -22,7 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::console::access::{Access, Guard};
-use crate::console::sampler;
+use crate::console::snapshot::Snapshot;
+use crate::console::{json, sampler, text};
 
 /// How many connections are open at a time. More wait.
 const MAX_CONNECTIONS: usize = 32;
@@ -168,12 +169,19 @@ impl Answers {
                 include_str!("page/page.js"),
             ),
             "/icon.svg" => answer("image/svg+xml", include_str!("page/icon.svg")),
-            "/snapshot.json" => self.snapshot(uri),
-            _ => text_answer(StatusCode::NOT_FOUND, "There are / and /snapshot.json.\n"),
+            "/snapshot.json" => answer("application/json", json::to_string(&self.snapshot(uri))),
+            "/snapshot.txt" => answer(
+                "text/plain; charset=utf-8",
+                text::render(&self.snapshot(uri)),
+            ),
+            _ => text_answer(
+                StatusCode::NOT_FOUND,
+                "There are /, /snapshot.json and /snapshot.txt.\n",
+            ),
         }
     }
 
-    fn snapshot(self: &Arc<Self>, uri: &Uri) -> Answer {
+    fn snapshot(self: &Arc<Self>, uri: &Uri) -> Snapshot {
         let number = |name: &str| {
             let query = uri.query().unwrap_or_default();
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -184,10 +192,7 @@ impl Answers {
         let (epoch, after) = (number("epoch"), number("after"));
         let snapshot = sampler::snapshot(epoch.unwrap_or(0), after);
         self.ensure_ticking();
-        match serde_json::to_vec(&snapshot) {
-            Ok(body) => answer("application/json", body),
-            Err(_) => text_answer(StatusCode::INTERNAL_SERVER_ERROR, "no JSON\n"),
-        }
+        snapshot
     }
 
     /// Ensures that the sampler looks at the pools between the requests, too.

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use futurepool::ThreadPool;
+use futurepool::{StatefulPool, ThreadPool};
 use serde_json::{Value, json};
 
 use crate::client::{ask, pool, served, snapshot, wait_for};
@@ -43,6 +43,21 @@ fn a_pool_appears_when_it_is_built_and_vanishes_when_it_is_dropped() {
         pool(&snapshot(&console), "comes-and-goes").is_none()
     });
     assert_eq!(handle.join().unwrap(), 7);
+}
+
+#[test]
+fn a_stateful_pool_says_so() {
+    let console = served();
+    let own = StatefulPool::builder_with(|| 7)
+        .max_workers(1)
+        .thread_name_prefix("states")
+        .build()
+        .unwrap();
+    assert_eq!(own.submit(|state: &mut i32| *state).join().unwrap(), 7);
+    let shown = wait_for(&console, "the pool is shown", |all| {
+        pool(all, "states").filter(|pool| pool["totals"]["completed"] == 1)
+    });
+    assert_eq!(shown["kind"], "stateful");
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! The figures as a page of text, for terminals.
+
+use std::fmt::Write as _;
+
+use crate::console::snapshot::{Pool, Snapshot};
+
+/// How many problems are shown.
+const MAX_INCIDENTS: usize = 5;
+
+/// Formats a snapshot in lines.
+pub(crate) fn render(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}, process {}",
+        clean(&snapshot.program),
+        snapshot.pid
+    );
+    for pool in &snapshot.pools {
+        render_pool(&mut text, snapshot, pool);
+    }
+    if !snapshot.incidents.is_empty() {
+        let _ = writeln!(text, "\nproblems: {}", snapshot.incidents.len());
+    }
+    for incident in snapshot.incidents.iter().take(MAX_INCIDENTS) {
+        let what = incident.what.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "  {:<14} {:>9} ago  {}  {}  {}",
+            incident.kind,
+            time(Some(incident.ago_us as f64)),
+            clean(&incident.message),
+            clean(what),
+            incident.place.as_deref().unwrap_or_default(),
+        );
+    }
+    text
+}
+
+fn render_pool(text: &mut String, snapshot: &Snapshot, pool: &Pool) {
+    let state = match pool.state {
+        "open" => String::new(),
+        state => format!(", {state}"),
+    };
+    let oldest = match &pool.oldest {
+        Some(age) => format!(" (oldest {})", time(Some(age.us as f64))),
+        None => String::new(),
+    };
+    let (run, wait) = (&pool.run_time, &pool.queue_wait);
+    let rates = pool.rates.as_ref();
+    let totals = &pool.totals;
+    let _ = write!(
+        text,
+        "\n{} ({}{state}): {} of {} workers run jobs, {} queued{oldest}\n  \
+         {:.0}/s submitted, {:.0}/s finished; run p50 {} p99 {}; wait p50 {} p99 {}\n  \
+         {} completed, {} panicked, {} cancelled, {} failed, {} refused\n",
+        clean(&pool.name),
+        pool.kind,
+        pool.running,
+        pool.workers,
+        pool.queued,
+        rates.map_or(0.0, |rates| rates.submitted),
+        rates.map_or(0.0, |rates| rates.finished),
+        time(run.as_ref().map(|run| run.p50_us)),
+        time(run.as_ref().map(|run| run.p99_us)),
+        time(wait.as_ref().map(|wait| wait.p50_us)),
+        time(wait.as_ref().map(|wait| wait.p99_us)),
+        totals.completed,
+        totals.panicked,
+        totals.cancelled,
+        totals.failed,
+        totals.rejected,
+    );
+    for lane in &pool.lanes {
+        let what = lane.what.and_then(|what| snapshot.whats.get(what));
+        let what = what.map_or("", |what| what.label.as_deref().unwrap_or(&what.place));
+        let age = lane.age.as_ref().map_or_else(String::new, |age| {
+            let least = if age.at_least { "≥ " } else { "" };
+            format!("{least}{}", time(Some(age.us as f64)))
+        });
+        let (name, busy) = (clean(&lane.name), 100.0 * lane.busy);
+        let what = clean(what);
+        let _ = writeln!(
+            text,
+            "  {name:<20} {busy:>4.0} %  {:<9} {age:>10}  {what}",
+            lane.state
+        );
+    }
+    if pool.more_lanes > 0 {
+        let _ = writeln!(text, "  … and {} more workers", pool.more_lanes);
+    }
+    for process in &pool.processes {
+        let mebibytes = process.memory as f64 / f64::from(1 << 20);
+        let _ = writeln!(
+            text,
+            "  process {:<12} {:<9} {mebibytes:>7.1} MiB  {} jobs  {}",
+            process.pid,
+            process.state,
+            process.jobs_done,
+            clean(process.task.as_deref().unwrap_or_default()),
+        );
+    }
+}
+
+/// Replaces the characters that would steer a terminal.
+fn clean(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// Formats microseconds.
+fn time(us: Option<f64>) -> String {
+    match us {
+        None => "–".to_owned(),
+        Some(us) if us < 1e3 => format!("{us:.1} µs"),
+        Some(us) if us < 1e6 => format!("{:.1} ms", us / 1e3),
+        Some(us) => format!("{:.1} s", us / 1e6),
+    }
+}
