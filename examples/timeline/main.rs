@@ -15,7 +15,7 @@
 //!
 //! With `--processes` the jobs run in worker processes. Some of them are killed while they run, and
 //! some crash. The pool's `tracing` events tell when a process is ready, and why it goes. An event that
-//! a job emits in its process comes out in this one, with the number of that process.
+//! a job emits in its process comes out in this process, with the number of the other.
 //!
 //! The example checks itself. The exit status is 1 if the recorded jobs differ from the pool's
 //! metrics, or if two jobs overlap on one worker. Wrong arguments are status 2. It prints panics

@@ -22,7 +22,7 @@ const REMOTE: &str = "futurepool::worker";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Job {
     pub(crate) label: &'static str,
-    /// The job that submitted this one.
+    /// The job that submitted this job.
     pub(crate) parent: Option<u64>,
     pub(crate) submitted: Duration,
     /// `None` if it never ran.
@@ -35,7 +35,7 @@ pub(crate) struct Job {
 pub(crate) struct Run {
     /// The number of the worker.
     pub(crate) worker: usize,
-    /// The process that ran it, if it was not this one.
+    /// The worker process that ran it, if there was one.
     pub(crate) pid: Option<u32>,
     pub(crate) start: Duration,
 }

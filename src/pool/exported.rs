@@ -27,7 +27,7 @@ const METADATA: Metadata<'static> = Metadata::new("futurepool", Level::INFO, Som
 /// What user code is called in the event of its panic.
 const RECORDER: &str = "the recorder of metrics";
 
-/// The metrics of the jobs with one label. Each is made when it is first reported.
+/// The metrics of the jobs of a label. Each metric is made when it is first reported.
 #[derive(Debug, Default)]
 pub(crate) struct ExportedLabel {
     completed: Exported<Counter>,
@@ -108,7 +108,7 @@ impl ExportedLabel {
 }
 
 impl<H> Exported<H> {
-    /// Calls `report` with the metric. `keep`: the next call uses the same one.
+    /// Calls `report` with the metric. With `keep`, later calls use the same metric.
     fn with(
         &self,
         key: impl FnOnce() -> Key,
@@ -122,7 +122,7 @@ impl<H> Exported<H> {
             return;
         }
         with_recorder(|recorder| {
-            // The program may install its recorder later. Until then there is one without a state.
+            // The program may install its recorder later. Until then the recorder has no state.
             let keep = keep && mem::size_of_val(recorder) > 0;
             if keep {
                 describe_once(recorder);

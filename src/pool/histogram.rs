@@ -24,7 +24,7 @@ fn bucket(nanoseconds: u64) -> usize {
     let Some(shift) = (nanoseconds | 1).ilog2().checked_sub(PART_BITS) else {
         return nanoseconds as usize;
     };
-    // The leading bit of the quotient is the one that stands for the power of two.
+    // The leading bit of the quotient is always set, and so counts as one more `PARTS`.
     shift as usize * PARTS + (nanoseconds >> shift) as usize
 }
 
@@ -65,7 +65,7 @@ fn duration(nanoseconds: u128) -> Duration {
 #[doc(alias = "latency")]
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// How many values are in each bucket. The last one is not empty, so equal contents are equal.
+    /// How many values are in each bucket. The last bucket is not empty, so equal contents are equal.
     buckets: Vec<u64>,
     sum: Duration,
     max: Duration,
@@ -103,7 +103,7 @@ impl Histogram {
     /// Returns the duration that the share `q` of all durations does not exceed: `0.5` for the median,
     /// `0.99` for the 99th percentile. Zero if nothing was recorded.
     ///
-    /// The result differs from the exact one by 5 % at most. `q` is limited to `0.0..=1.0`, and
+    /// The result differs from the exact duration by 5 % at most. `q` is limited to `0.0..=1.0`, and
     /// `quantile(1.0)` is [`max`](Self::max).
     ///
     /// # Examples

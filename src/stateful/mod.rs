@@ -426,6 +426,13 @@ impl<S: 'static> StatefulPool<S> {
     pub fn metrics(&self) -> Metrics {
         self.threads.metrics()
     }
+
+    /// Reports the workers and the queue of the pool through the facade of the crate `metrics`: see
+    /// [`ThreadPool::report_metrics`].
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        self.threads.report_metrics();
+    }
 }
 
 // As for a `ThreadPool`. The states are not in it.

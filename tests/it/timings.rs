@@ -116,7 +116,7 @@ fn jobs_are_counted_by_label_and_outcome() {
     assert_eq!(cancelled.run_time.count(), 0);
     let labels: Vec<_> = metrics.by_label().keys().copied().collect();
     assert_eq!(labels, ["cancelled", "mixed"], "in order, and no others");
-    // The blocking job has no label, and is one of all.
+    // The job that blocks has no label. It counts in these.
     assert_eq!((metrics.expired, metrics.cancelled), (1, 3));
     let ran = metrics.completed + metrics.panicked;
     assert_eq!((ran, metrics.run_time.count()), (4, 4));

@@ -17,7 +17,7 @@ fn jobs_are_measured_by_their_task_or_by_their_label() {
     assert_eq!(pool.submit(add::call(1, 2)).join().unwrap(), 3);
     pool.submit(sleep::call(50)).join().unwrap();
     pool.submit(sleep::call(50).label("nap")).join().unwrap();
-    // This label is no constant, so there could be one for each job.
+    // This label is no constant, so each job could have another label.
     let unique = format!("nap {}", 7);
     pool.submit(sleep::call(0).label(unique)).join().unwrap();
     let error = pool.submit(panics::call("on purpose".to_owned())).join();
