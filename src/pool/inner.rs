@@ -129,6 +129,11 @@ impl PoolInner {
         self.queue_timeout
     }
 
+    /// Returns whether a submitter must not wait for room for ever.
+    pub(crate) fn limits_wait(&self) -> bool {
+        self.queue_timeout.is_some() && self.semaphore.is_some()
+    }
+
     /// Returns whether nothing is done for a job that has no options and this place in the order of
     /// submission.
     pub(crate) fn is_plain(&self, order: u32) -> bool {

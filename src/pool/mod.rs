@@ -274,19 +274,19 @@ impl ThreadPool {
         let origin = submission.origin;
         let options;
         let mut submission = submission;
-        if self.inner.semaphore().is_some() {
+        if self.inner.limits_wait() {
+            // The limit counts from here on.
             options = submission.options.submitted_now(&self.inner);
             submission.options = &options;
-            if let Err(expired) = self.acquire_permit(&options) {
-                drop_catching("the destructor of a job's closure", closure);
-                let refused = TaskCell::<F, T, _>::refused(expired, origin, self.refs.get());
-                return JoinHandle::new(Arc::new(refused));
-            }
         }
-        let submitted = enqueue(&self.inner, &self.refs, closure, submission);
-        submitted.unwrap_or_else(|(closed, closure)| {
+        let submitted = match self.acquire_permit(submission.options) {
+            Ok(()) => enqueue(&self.inner, &self.refs, closure, submission)
+                .map_err(|(closed, closure)| (closed.into(), closure)),
+            Err(expired) => Err((expired, closure)),
+        };
+        submitted.unwrap_or_else(|(error, closure)| {
             drop_catching("the destructor of a job's closure", closure);
-            let refused = TaskCell::<F, T, _>::refused(closed.into(), origin, self.refs.get());
+            let refused = TaskCell::<F, T, _>::refused(error, origin, self.refs.get());
             JoinHandle::new(Arc::new(refused))
         })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::pool::events::JobEvent;
 use crate::pool::timings::Timings;
+use crate::task::cell::Details;
 use crate::task::context::worker_index;
 use crate::task::stamp::Stamp;
 use crate::task::state::{Origin, OutcomeKind};
@@ -33,6 +34,16 @@ pub(crate) struct JobInfo {
     pub(crate) id: u64,
     pub(crate) label: Option<&'static str>,
     pub(crate) origin: Origin,
+}
+
+impl JobInfo {
+    pub(crate) fn new(details: &Details, origin: Origin) -> Self {
+        Self {
+            id: details.id,
+            label: details.label,
+            origin,
+        }
+    }
 }
 
 impl Observer {

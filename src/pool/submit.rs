@@ -13,7 +13,7 @@ use crate::park::helping::in_block_on;
 use crate::park::parker::Parker;
 use crate::pool::expiry;
 use crate::pool::inner::{PoolInner, PoolRefs};
-use crate::pool::job::{JobOptions, Submission};
+use crate::pool::job::{JobOptions, Priority, Submission};
 use crate::pool::observer::{JobInfo, Observer};
 use crate::pool::queue::Push;
 use crate::pool::semaphore::{Semaphore, Ticket};
@@ -30,6 +30,7 @@ use crate::util::unwind::wake;
 
 /// Queues a job that has its permit, and ensures that a worker takes it. The closure comes back if
 /// the pool accepts no more jobs.
+#[inline]
 pub(crate) fn enqueue<F, T>(
     pool: &Arc<PoolInner>,
     refs: &PoolRefs,
@@ -48,6 +49,7 @@ where
 pub(crate) type NotQueued<F> = (Closed, F);
 
 /// Queues a job with a scheduler of its own, and returns its task: see [`enqueue`].
+#[inline]
 pub(crate) fn enqueue_with<S, F, T>(
     pool: &Arc<PoolInner>,
     scheduler: S,
@@ -67,7 +69,12 @@ where
         options,
     } = submission;
     let task = Arc::new(TaskCell::queued(closure, origin, span, order, scheduler));
-    match enqueue_new(pool, Job::new(Arc::clone(&task) as _), options, order) {
+    let job = Job::new(Arc::clone(&task) as _);
+    let queued = match pool.is_plain(order) && options.is_plain() {
+        true => enqueue_plain(pool, job, options.priority),
+        false => enqueue_special(pool, job, options, order),
+    };
+    match queued {
         Ok(()) => Ok(task),
         Err(closed) => {
             let closure = task.reclaim().expect("no other thread has seen this job");
@@ -77,26 +84,11 @@ where
 }
 
 /// The part of [`enqueue`] that does not depend on the types of closure and result.
-fn enqueue_new(
-    pool: &Arc<PoolInner>,
-    job: Job,
-    options: &JobOptions,
-    order: u32,
-) -> Result<(), Closed> {
-    let special = match pool.is_plain(order) && options.is_plain() {
-        true => None,
-        false => Some(Special::new(pool, &job, options, order)),
-    };
-    if let Some(special) = &special {
-        special.prepare(&job);
-    }
-    match pool.push(job, options.priority, |_| true) {
+fn enqueue_plain(pool: &Arc<PoolInner>, job: Job, priority: Priority) -> Result<(), Closed> {
+    match pool.push(job, priority, |_| true) {
         Ok(_) => {
             // After the push, outside the queue's lock: spawning a thread is a system call.
             notify_work(pool);
-            if let Some(special) = special {
-                special.queued(pool);
-            }
             Ok(())
         }
         Err((job, closed)) => {
@@ -105,6 +97,21 @@ fn enqueue_new(
             Err(closed)
         }
     }
+}
+
+/// Does what [`enqueue_plain`] does for a job that is not a plain one.
+#[cold]
+fn enqueue_special(
+    pool: &Arc<PoolInner>,
+    job: Job,
+    options: &JobOptions,
+    order: u32,
+) -> Result<(), Closed> {
+    let special = Special::new(pool, &job, options, order);
+    special.prepare(&job);
+    enqueue_plain(pool, job, options.priority)?;
+    special.queued(pool);
+    Ok(())
 }
 
 /// Queues a job that was made for any executor, and that has its permit.
@@ -185,12 +192,7 @@ impl Special {
     #[cold]
     pub(super) fn queued(self, pool: &PoolInner) {
         if let (true, Some(observer)) = (self.stamp.is_some(), pool.observer()) {
-            let info = JobInfo {
-                id: self.details.id,
-                label: self.details.label,
-                origin: self.origin,
-            };
-            observer.accepted(&info, self.at);
+            observer.accepted(&JobInfo::new(&self.details, self.origin), self.at);
         }
         if let Some(deadline) = self.details.deadline {
             expiry::expire_at(&self.task, deadline);

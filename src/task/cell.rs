@@ -61,11 +61,18 @@ struct Extras<T> {
     callbacks: Vec<Callback<T>>,
     /// A thread runs callbacks of a task that is finished, and takes those added meanwhile.
     draining: bool,
+    rare: Rare,
+}
+
+/// What a job has that is not a plain one. It does not depend on the job's types, and what is done with it
+/// is not part of the code of each job.
+#[derive(Default)]
+struct Rare {
     /// The span that was current at `submit`. Only while the task is queued.
     span: Option<Span>,
-    details: Details,
     /// Has the job refused at its deadline. Only while the task is queued.
     expiry: Option<ExpiryGuard>,
+    details: Details,
 }
 
 /// What only some jobs have. It is written before the job is queued.
@@ -81,6 +88,13 @@ pub(crate) struct Details {
 }
 
 impl Details {
+    const NONE: Self = Self {
+        id: 0,
+        label: None,
+        task: None,
+        deadline: None,
+    };
+
     fn is_some(&self) -> bool {
         self.id != 0 || self.label.is_some() || self.deadline.is_some()
     }
@@ -91,9 +105,7 @@ impl<T> Default for Extras<T> {
         Self {
             callbacks: Vec::new(),
             draining: false,
-            span: None,
-            details: Details::default(),
-            expiry: None,
+            rare: Rare::default(),
         }
     }
 }
@@ -295,7 +307,10 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
     ) -> Self {
         let extras = span.map(|span| {
             Box::new(Extras {
-                span: Some(span),
+                rare: Rare {
+                    span: Some(span),
+                    ..Rare::default()
+                },
                 ..Extras::default()
             })
         });
@@ -338,7 +353,7 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
         let closure = inner.take_closure();
         let extras = inner.extras.take();
         drop(inner);
-        drop_span(extras.and_then(|extras| extras.span));
+        drop_rare(extras.map(|extras| extras.rare));
         closure
     }
 
@@ -441,26 +456,23 @@ impl<F, T> Inner<F, T> {
         }
     }
 
-    /// Takes what only a queued task has: its span, and what ends its deadline.
-    fn take_extras(&mut self) -> (Option<Span>, Option<ExpiryGuard>) {
-        match &mut self.extras {
-            Some(extras) => (extras.span.take(), extras.expiry.take()),
-            None => (None, None),
-        }
+    fn rare(&self) -> Option<&Rare> {
+        self.extras.as_deref().map(|extras| &extras.rare)
+    }
+
+    /// Takes what only a queued task has.
+    fn take_rare(&mut self) -> Option<Rare> {
+        Some(self.extras.as_deref_mut()?.rare.take())
     }
 
     /// Returns the latest time at which the task can start, if there is one.
     fn deadline(&self) -> Option<Instant> {
-        self.extras.as_ref()?.details.deadline
+        self.rare()?.details.deadline
     }
 
     fn info(&self) -> JobInfo {
-        let details = self.extras.as_ref().map(|extras| &extras.details);
-        JobInfo {
-            id: details.map_or(0, |details| details.id),
-            label: details.and_then(|details| details.label),
-            origin: self.state.origin(),
-        }
+        let details = self.rare().map(|rare| &rare.details);
+        JobInfo::new(details.unwrap_or(&Details::NONE), self.state.origin())
     }
 
     /// Returns whether a thread runs the callbacks of the finished task, or is about to.
@@ -498,9 +510,58 @@ fn call_all<T>(callbacks: Vec<Callback<T>>, outcome: Result<&T, &JoinError>) {
     }
 }
 
-fn drop_span(span: Option<Span>) {
-    if span.is_some() {
-        drop_catching(SUBSCRIBER, span);
+impl Rare {
+    /// Takes what only a queued task has, and copies the rest.
+    fn take(&mut self) -> Self {
+        Self {
+            span: self.span.take(),
+            expiry: self.expiry.take(),
+            details: self.details.clone(),
+        }
+    }
+
+    /// The job starts on this thread. No lock is held.
+    #[inline(never)]
+    fn start(self, scheduler: &dyn Scheduler, origin: Origin, stamp: Stamp) -> Started<'_> {
+        let Self {
+            span,
+            expiry,
+            details,
+        } = self;
+        drop(expiry);
+        let observer = scheduler.observer().filter(|_| stamp.is_some());
+        let start = |observer| Observation::start(observer, JobInfo::new(&details, origin), stamp);
+        Started {
+            observation: observer.map(start),
+            span: EnteredSpan::enter(span),
+        }
+    }
+}
+
+/// A job that is not a plain one, while its closure runs.
+struct Started<'a> {
+    span: EnteredSpan,
+    observation: Option<Observation<'a>>,
+}
+
+impl Started<'_> {
+    #[inline(never)]
+    fn end(self, kind: OutcomeKind) {
+        let Self { span, observation } = self;
+        drop(span);
+        if let Some(observation) = observation {
+            observation.finish(kind);
+        }
+    }
+}
+
+/// Drops what was [taken](Rare::take) out of a task that does not run. No lock is held.
+fn drop_rare(rare: Option<Rare>) {
+    if let Some(Rare { span, expiry, .. }) = rare {
+        drop(expiry);
+        if span.is_some() {
+            drop_catching(SUBSCRIBER, span);
+        }
     }
 }
 
@@ -557,7 +618,7 @@ where
         let queued = inner.state.is_queued();
         if queued {
             if details.is_some() {
-                inner.extras.get_or_insert_default().details = details;
+                inner.extras.get_or_insert_default().rare.details = details;
             }
             if stamp.is_some() {
                 self.resolved.set_stamp(stamp);
@@ -569,13 +630,13 @@ where
     fn set_expiry(&self, guard: &mut dyn FnMut() -> ExpiryGuard) {
         let mut inner = self.inner.lock();
         if inner.state.is_queued() {
-            inner.extras.get_or_insert_default().expiry = Some(guard());
+            inner.extras.get_or_insert_default().rare.expiry = Some(guard());
         }
     }
 
     fn expiry_error(&self) -> JoinError {
         let inner = self.inner.lock();
-        let details = inner.extras.as_ref().map(|extras| &extras.details);
+        let details = inner.rare().map(|rare| &rare.details);
         let task = details.and_then(|details| details.task);
         drop(inner);
         JoinError::expired_job(task)
@@ -586,7 +647,7 @@ where
         inner
             .extras
             .as_ref()
-            .and_then(|extras| extras.details.label)
+            .and_then(|extras| extras.rare.details.label)
     }
 
     fn is_resolved(&self) -> bool {
@@ -607,35 +668,30 @@ where
             return false;
         }
         let closure = inner.take_closure().expect("a queued task has its closure");
-        let (span, expiry) = inner.take_extras();
         let origin = inner.state.origin();
         let stamp = self.resolved.stamp();
-        let observed = stamp.is_some().then(|| inner.info());
         #[cfg(feature = "console")]
         let label = inner.info().label;
+        let rare = match inner.take_rare() {
+            None if stamp.is_some() => Some(Rare::default()),
+            rare => rare,
+        };
         // Invariant: a job is counted as started before it is visible as running.
         self.scheduler.on_start(runner);
         drop(inner);
-        // After the lock: it takes one itself.
-        drop(expiry);
         // After the lock: the permit may go to a submitter, whose waker is user code.
         self.scheduler.on_dequeue(runner);
 
         // Until the waker has returned: callbacks and wakers are part of the job, too.
         let frame = RunningFrame::enter(Arc::clone(&self) as _);
-        let observation = observed.and_then(|job| {
-            let observer = self.scheduler.observer()?;
-            Some(Observation::start(observer, job, stamp))
-        });
-        let entered = EnteredSpan::enter(span);
+        let started = rare.map(|rare| rare.start(&self.scheduler, origin, stamp));
         #[cfg(feature = "console")]
         let job = crate::console::watch::RunningJob::start(origin, label, stamp.is_some());
         let outcome = closure.call(origin);
         #[cfg(feature = "console")]
         job.closure_ended(OutcomeKind::of(&outcome), stamp);
-        drop(entered);
-        if let Some(observation) = observation {
-            observation.finish(OutcomeKind::of(&outcome));
+        if let Some(started) = started {
+            started.end(OutcomeKind::of(&outcome));
         }
         self.resolve(outcome, runner);
         #[cfg(feature = "console")]
@@ -654,16 +710,15 @@ where
             return cancel;
         }
         let closure = inner.take_closure();
-        let (span, expiry) = inner.take_extras();
+        let rare = inner.take_rare();
         // Invariant: from here on the job is counted as one that will not start, so no worker is
         // spawned for it.
         self.scheduler.on_cancelling();
         drop(inner);
-        drop(expiry);
         // A destructor of the captures may join other jobs, and so be part of a cycle.
         let _frame = CancellingFrame::enter();
         drop_catching("the destructor of a job's closure", closure);
-        drop_span(span);
+        drop_rare(rare);
         self.scheduler.on_closure_dropped(JobPlace::InQueue);
         self.observe_not_run();
         cancel
@@ -672,12 +727,11 @@ where
     fn drop_closure(&self, place: JobPlace) {
         let mut inner = self.inner.lock();
         let closure = inner.take_closure();
-        let (span, expiry) = inner.take_extras();
+        let rare = inner.take_rare();
         drop(inner);
-        drop(expiry);
         let _frame = CancellingFrame::enter();
         drop_catching("the destructor of a job's closure", closure);
-        drop_span(span);
+        drop_rare(rare);
         self.scheduler.on_closure_dropped(place);
         self.observe_not_run();
     }
@@ -813,15 +867,21 @@ where
 
     /// Tells the pool's observer that the task will not run: its closure is dropped, and its error is not
     /// visible yet.
+    #[inline]
     fn observe_not_run(&self) {
         let stamp = self.resolved.stamp();
         if stamp.is_some() {
-            let inner = self.inner.lock();
-            let (job, stage) = (inner.info(), inner.state.stage());
-            drop(inner);
-            if let (Some(observer), Stage::Cancelling(kind)) = (self.scheduler.observer(), stage) {
-                observer.not_run(&job, stamp, kind);
-            }
+            self.observe_stamped_not_run(stamp);
+        }
+    }
+
+    #[cold]
+    fn observe_stamped_not_run(&self, stamp: Stamp) {
+        let inner = self.inner.lock();
+        let (job, stage) = (inner.info(), inner.state.stage());
+        drop(inner);
+        if let (Some(observer), Stage::Cancelling(kind)) = (self.scheduler.observer(), stage) {
+            observer.not_run(&job, stamp, kind);
         }
     }
 }

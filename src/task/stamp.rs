@@ -31,6 +31,7 @@ impl Stamp {
         Self((nanos(now) & MASK).max(1))
     }
 
+    #[inline]
     pub(crate) fn is_some(self) -> bool {
         self != Self::NONE
     }
@@ -74,6 +75,7 @@ impl Resolved {
     }
 
     /// Sets the flag. Called once, or again by a thread that knows that it is set.
+    #[inline]
     pub(crate) fn set(&self) {
         // Ordering: a thread that sees the flag finds the outcome. No read-modify-write is needed: the
         // stamp is written while the task is queued, under its lock, and the caller had that lock after it.
@@ -86,6 +88,7 @@ impl Resolved {
         self.resolved.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn get(&self) -> bool {
         // Ordering: pairs with the store in `set`.
         #[cfg(not(loom))]
@@ -100,6 +103,7 @@ impl Resolved {
     }
 
     /// Returns the stamp. A thread that has held the task's lock since the task was queued sees it.
+    #[inline]
     pub(crate) fn stamp(&self) -> Stamp {
         Stamp(self.word.load(Ordering::Relaxed) >> SHIFT)
     }
