@@ -410,22 +410,24 @@ fn an_earlier_deadline_counts_more_than_the_queue_timeout() {
 #[test]
 fn a_submit_waits_for_room_no_longer_than_the_queue_timeout() {
     let pool = ThreadPool::builder().max_workers(1).queue_capacity(1);
-    let pool = Arc::new(
-        pool.queue_timeout(Duration::from_millis(500))
-            .build()
-            .unwrap(),
-    );
+    let pool = pool.queue_timeout(Duration::from_millis(300));
+    let pool = Arc::new(pool.build().unwrap());
     let blocked = block_workers(&pool, 1);
-    // The pool stays full although its jobs expire: a worker's job exceeds the capacity.
-    let [first, second] = [0, 1].map(|_| {
-        let pool = Arc::clone(&pool);
-        thread::spawn(move || pool.submit(|| ()))
-    });
-    for handle in [first.join().unwrap(), second.join().unwrap()] {
-        expires(handle);
-    }
-    let passed_on = PassOn(&pool);
-    expires(passed_on.submit(|| ()));
+    // Room that was given to a future stays reserved until the future is polled again.
+    let queued = pool.submit(|| ());
+    let mut reserved = pool.submit_async(|| 7);
+    assert!(poll_once(&mut reserved).is_pending());
+    assert!(queued.cancel());
+    let of_thread = Arc::clone(&pool);
+    let handle = within(LONG, "submit", move || of_thread.submit(|| ()));
+    expires(handle);
+    let of_thread = Arc::clone(&pool);
+    let handle = within(LONG, "execute", move || PassOn(&of_thread).submit(|| ()));
+    expires(handle);
+    let metrics = pool.metrics();
+    assert_eq!((metrics.rejected, metrics.expired), (2, 0));
+    drop(reserved);
+    assert!(pool.try_submit(|| ()).is_ok(), "no permit was lost");
     blocked.release();
 }
 
