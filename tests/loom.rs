@@ -748,3 +748,59 @@ impl<T> Future for Taker<T> {
         }
     }
 }
+
+/// Joins the jobs of a broadcast to a pool with one worker.
+fn broadcast_to_one(pool: &ThreadPool) {
+    let handles = pool.broadcast(|| 7);
+    for handle in handles {
+        assert_eq!(handle.join().unwrap(), 7);
+    }
+}
+
+#[test]
+fn broadcast_and_park_the_worker_runs_its_job() {
+    check(OF_A_POOL, || {
+        let pool = ThreadPool::new(1);
+        pool.submit(|| ()).join().unwrap();
+        broadcast_to_one(&pool);
+    });
+}
+
+#[test]
+fn broadcast_and_keep_alive_the_worker_runs_its_job_or_has_exited_before() {
+    check(OF_A_POOL, || {
+        let builder = ThreadPool::builder().max_workers(1);
+        let pool = builder.keep_alive(Duration::ZERO).build().unwrap();
+        pool.submit(|| ()).join().unwrap();
+        broadcast_to_one(&pool);
+    });
+}
+
+#[test]
+fn broadcast_and_submit_a_job_gets_a_worker_of_its_own() {
+    check(OF_TWO_WORKERS, || {
+        let pool = ThreadPool::new(2);
+        pool.submit(|| ()).join().unwrap();
+        let go = Arc::new(Notify::new());
+        let wait = Arc::clone(&go);
+        // It ends only when the job has run.
+        let handles = pool.broadcast(move || wait.wait());
+        pool.submit(move || go.notify()).join().unwrap();
+        for handle in handles {
+            handle.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn resize_and_park_a_surplus_worker_exits() {
+    check(OF_TWO_WORKERS, || {
+        let exited = Arc::new(Notify::new());
+        let tell = Arc::clone(&exited);
+        let builder = ThreadPool::builder().max_workers(2);
+        let pool = builder.on_exit(move || tell.notify()).build().unwrap();
+        pool.prestart(2);
+        pool.set_max_workers(1).unwrap();
+        exited.wait();
+    });
+}

@@ -3,8 +3,8 @@
 //!
 //! An edge leads from a job to the thread that runs it, and from a thread to the jobs that it waits
 //! for. An edge also leads from a queued job that only one worker may run to that worker's thread: the
-//! job waits for all jobs that the thread runs. Blocking would deadlock if a path leads back to the thread that is about to block:
-//! everything on the path waits, and nothing else can end it.
+//! job waits for all jobs that the thread runs. Blocking would deadlock if a path leads back to the
+//! thread that is about to block: everything on the path waits, and nothing else can end it.
 //!
 //! A thread is in the graph only while it is parked, and runs no user code then: so it is there at
 //! most once. All changes and searches are made under one lock. So of the threads that close a
@@ -31,7 +31,6 @@ use crate::pool::PoolInner;
 use crate::task::cell::RawTask;
 use crate::task::context::{StackFrame, ThreadId, address, current_stateful_pool, running_stack};
 use crate::task::state::Origin;
-use crate::util::fault::fault_or;
 use crate::util::id_map::{IdHasher, IdMap};
 use crate::util::sync::{Arc, Instant, Mutex, process_wide};
 use crate::util::unwind::wake_all;
@@ -252,8 +251,7 @@ fn needs(job: &dyn RawTask) -> Needs<'_> {
     let scheduler = job.scheduler();
     let assigned = scheduler.assigned_thread();
     // Lock order: the graph, then a task.
-    let (running, queued) = job.state(|state| (state.running_thread(), state.is_queued()));
-    let is_queued = fault_or!("a_queued_job_waits_for_no_thread": false; queued);
+    let (running, is_queued) = job.state(|state| (state.running_thread(), state.is_queued()));
     match (running, assigned) {
         (Some(thread), _) => Needs::Thread {
             thread,
