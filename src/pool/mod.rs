@@ -508,8 +508,9 @@ impl ThreadPool {
     ///
     /// In every other respect these are jobs as those of [`submit`](Self::submit). They count in the
     /// [`metrics`](Self::metrics), and [`cancel_queued`](Self::cancel_queued) and
-    /// [`shutdown_now`](Self::shutdown_now) cancel them. `broadcast` never blocks: it exceeds a
-    /// [queue capacity](ThreadPoolBuilder::queue_capacity) if necessary.
+    /// [`shutdown_now`](Self::shutdown_now) cancel them. A
+    /// [queue timeout](ThreadPoolBuilder::queue_timeout) of the pool applies to them. `broadcast` never
+    /// blocks: it exceeds a [queue capacity](ThreadPoolBuilder::queue_capacity) if necessary.
     ///
     /// Dropping a handle detaches its job, which still runs.
     ///

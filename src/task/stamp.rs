@@ -39,7 +39,7 @@ impl Stamp {
     /// Returns how long before `now` this was.
     pub(crate) fn elapsed(self, now: Instant) -> Duration {
         // The difference wraps around as the stamps do. A clock that seems to go backwards between two
-        // processors, and the rounding in `at`, make it "negative": more than a year.
+        // processors, and the rounding in `at`, make it less than zero, which is read as more than a year.
         let elapsed = nanos(now).wrapping_sub(self.0) & MASK;
         Duration::from_nanos(if elapsed > MASK / 2 { 0 } else { elapsed })
     }
