@@ -9,6 +9,7 @@
 //!      │                              │
 //!      ├─► wait_idle: no job left      └─► blocked: when all workers wait
 //!      ├─► control: resizing, and jobs for each worker
+//!      ├─► observer: events of jobs, and timings: histograms by label
 //!      └─► builder, global, metrics
 //! ```
 //!

@@ -37,7 +37,7 @@ fn a_pool_without_timings_measures_nothing() {
 
 #[test]
 fn the_wait_in_the_queue_and_the_run_are_told_apart() {
-    const LONG_RUN: Duration = Duration::from_millis(200);
+    const LONG_RUN: Duration = Duration::from_secs(1);
     let pool = timed_pool(1);
     let (started, starts) = mpsc::channel();
     let first = pool.submit(move || {
@@ -65,7 +65,7 @@ fn the_wait_in_the_queue_and_the_run_are_told_apart() {
 /// The time in which a job waits for others is part of its run time; callbacks are not.
 #[test]
 fn the_run_time_is_that_of_the_closure() {
-    const SLOW: Duration = Duration::from_millis(200);
+    const SLOW: Duration = Duration::from_secs(1);
     let pool = timed_pool(1);
     let blocked = block_workers(&pool, 1);
     let job = pool.job(|| ()).label("with a callback").submit();
