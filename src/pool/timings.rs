@@ -58,14 +58,19 @@ impl Timings {
 
     /// A job was accepted.
     pub(crate) fn submitted(&self, label: Option<&'static str>) {
-        self.label(label).shard().submitted.increment();
+        // Jobs without a label are counted by the pool itself.
+        if label.is_some() {
+            self.label(label).shard().submitted.increment();
+        }
     }
 
     /// A job will not run. Its error is about to be visible. No lock may be held: this may run user
     /// code.
     pub(crate) fn not_run(&self, label: Option<&'static str>, kind: OutcomeKind) {
         let timings = self.label(label);
-        timings.shard().ended(kind);
+        if label.is_some() {
+            timings.shard().ended(kind);
+        }
         #[cfg(feature = "metrics")]
         timings.exported.not_run(&self.pool, label, kind);
     }
@@ -83,7 +88,9 @@ impl Timings {
         let shard = timings.shard();
         shard.queue_wait.record(queue_wait);
         shard.run_time.record(run_time);
-        shard.ended(kind);
+        if label.is_some() {
+            shard.ended(kind);
+        }
         #[cfg(feature = "metrics")]
         (timings.exported).finished(&self.pool, label, kind, queue_wait, run_time);
     }
