@@ -116,6 +116,35 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(prior < 1.05, "{prior} allocations a job with a priority");
     assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
 
+    // A builder costs nothing. A label or a deadline costs one more, for that job only.
+    let (built, bytes) = cost_of(|i| {
+        assert_eq!(pool.job(move || i + 1).submit().join().unwrap(), i + 1);
+    });
+    assert!(built < 1.05, "{built} allocations a job without options");
+    assert!(bytes <= BYTES + 8.0, "{bytes} bytes a job of 8");
+    let (labelled, _) = cost_of(|i| {
+        let job = pool.job(move || i + 1).label("more");
+        assert_eq!(job.submit().join().unwrap(), i + 1);
+    });
+    println!("with a label: {labelled:.3} allocations a job");
+    assert!(labelled < 2.05, "{labelled} allocations a job with a label");
+    let before = LIVE.load(Relaxed);
+    let (limited, _) = cost_of(|i| {
+        let job = pool
+            .job(move || i + 1)
+            .expires_in(Duration::from_secs(3600));
+        assert_eq!(job.submit().join().unwrap(), i + 1);
+    });
+    println!("with a deadline: {limited:.3} allocations a job");
+    // One more at times, for the deadlines of all jobs.
+    assert!(
+        limited < 3.05,
+        "{limited} allocations a job with a deadline"
+    );
+    let left = LIVE.load(Relaxed).saturating_sub(before);
+    println!("{JOBS} jobs with a deadline far away: {left} bytes left");
+    assert!(left < 16 * 1024, "{left} bytes of jobs that have run");
+
     // Nor does `as_completed` allocate for a job that has finished when it first polls the handle.
     let handles: Vec<_> = (0..JOBS).map(|i| pool.submit(move || i)).collect();
     pool.wait_idle().join();

@@ -597,3 +597,41 @@ fn a_join_in_a_stateful_pool_that_gets_no_further_worker_is_a_deadlock() {
         });
     });
 }
+
+#[test]
+fn a_job_expires_when_a_worker_reaches_it_if_no_thread_can_do_it_before() {
+    if !in_child(
+        "a_job_expires_when_a_worker_reaches_it_if_no_thread_can_do_it_before",
+        NO_LIMIT,
+    ) {
+        return;
+    }
+    let pool = ThreadPool::new(1);
+    let gate = Gate::new();
+    let (started, starts) = mpsc::channel();
+    let of_job = gate.clone();
+    let busy = pool.submit(move || {
+        started.send(()).unwrap();
+        of_job.wait();
+    });
+    starts.recv_timeout(LONG).unwrap();
+    // Neither the timer nor a thread that lets jobs expire.
+    let lift = refuse_threads();
+    let jobs: Vec<_> = (0..10)
+        .map(|_| {
+            let job = pool.job(|| unreachable!("it is too late"));
+            job.expires_in(Duration::from_millis(5)).submit::<()>()
+        })
+        .collect();
+    let in_time = pool.job(|| 7).expires_in(LONG).submit();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(jobs.iter().all(|job| !job.is_finished()));
+    gate.open();
+    busy.join().unwrap();
+    for job in jobs {
+        assert!(job.join().unwrap_err().is_expired());
+    }
+    assert_eq!(in_time.join().unwrap(), 7);
+    assert_eq!(pool.metrics().expired, 10);
+    lift();
+}

@@ -133,3 +133,38 @@ fn promise_15_arguments_of_a_cancelled_queued_job_are_freed_at_once() {
         assert!(running.cancel());
     });
 }
+
+#[test]
+fn a_queue_timeout_ends_calls_that_no_worker_has_taken_and_submits_that_wait() {
+    within(LONG, "timeout", || {
+        let builder = ProcessPool::builder()
+            .max_workers(1)
+            .queue_capacity(1)
+            .queue_timeout(Duration::from_secs(2));
+        let pool = builder.build().unwrap();
+        let running = pool.submit(hold::call());
+        eventually("it runs", || {
+            pool.workers().iter().any(|worker| worker.task.is_some())
+        });
+        let soon = || std::time::Instant::now() + Duration::from_millis(20);
+        let start = std::time::Instant::now();
+        // This one has no deadline of its own.
+        let queued = pool.submit(call(1));
+        // No room before its own deadline.
+        let late = pool.submit(call(2).deadline(soon()));
+        assert!(late.join().unwrap_err().is_expired());
+        let waiting = pool.submit_async(call(3).deadline(soon()));
+        let error = futurepool::block_on(waiting).unwrap_err();
+        assert!(error.is_expired());
+        assert_eq!(error.into_inner().run(), 3, "the call comes back");
+        let error = pool.try_submit(call(4).deadline(start)).unwrap_err();
+        assert!(error.is_expired() && !error.is_full());
+        let error = queued.join().unwrap_err();
+        assert!(error.is_expired(), "{error}");
+        assert!(start.elapsed() >= Duration::from_secs(2));
+        let metrics = pool.metrics();
+        assert_eq!((metrics.expired, metrics.cancelled), (1, 1));
+        assert_eq!((metrics.rejected, metrics.failed), (3, 0));
+        assert!(running.cancel());
+    });
+}
