@@ -23,16 +23,15 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// The error returned when a job has no result, or when a wait for it ended early.
 ///
 /// [`is_cancelled`](Self::is_cancelled), [`is_panic`](Self::is_panic),
-/// [`is_shutdown`](Self::is_shutdown), [`is_broken`](Self::is_broken) and
-/// [`is_spawn_failed`](Self::is_spawn_failed) describe the job. [`is_timeout`](Self::is_timeout)
-/// and [`is_deadlock`](Self::is_deadlock) describe only the wait.
+/// [`is_expired`](Self::is_expired), [`is_shutdown`](Self::is_shutdown),
+/// [`is_broken`](Self::is_broken) and [`is_spawn_failed`](Self::is_spawn_failed) describe the job.
+/// [`is_timeout`](Self::is_timeout) and [`is_deadlock`](Self::is_deadlock) describe only the wait.
 ///
 /// Tasks can end in further ways. Of a worker process: [`is_crashed`](Self::is_crashed),
 /// [`is_time_limit`](Self::is_time_limit), [`is_memory_limit`](Self::is_memory_limit),
 /// [`is_codec`](Self::is_codec) and [`is_unknown_task`](Self::is_unknown_task). Of any executor:
-/// [`is_refused`](Self::is_refused) and [`is_expired`](Self::is_expired). Of an executor on other
-/// machines: [`is_lost`](Self::is_lost), [`is_disconnected`](Self::is_disconnected) and
-/// [`is_duplicate_key`](Self::is_duplicate_key). [`may_have_run`](Self::may_have_run) tells whether
+/// [`is_refused`](Self::is_refused). Of an executor on other machines: [`is_lost`](Self::is_lost),
+/// [`is_disconnected`](Self::is_disconnected) and [`is_duplicate_key`](Self::is_duplicate_key). [`may_have_run`](Self::may_have_run) tells whether
 /// the job can have had effects.
 ///
 /// The `?` operator converts it into an [`io::Error`], which keeps it as the inner error. The kind
@@ -584,6 +583,8 @@ impl JoinError {
     }
 
     /// Returns `true` if the deadline of the job passed before the job started.
+    ///
+    /// See [`JobBuilder::deadline`](crate::JobBuilder::deadline) for an example.
     #[must_use]
     pub fn is_expired(&self) -> bool {
         matches!(self.cause(), Some(FailureCause::Expired))
@@ -1253,7 +1254,7 @@ impl<F> SubmitError<F> {
         matches!(&self.reason, Refusal::Unable(error) if error.is_refused())
     }
 
-    /// Returns `true` if the deadline of the call has passed: see [`JoinError::is_expired`].
+    /// Returns `true` if the deadline of the job has passed: see [`JoinError::is_expired`].
     #[must_use]
     pub fn is_expired(&self) -> bool {
         matches!(&self.reason, Refusal::Unable(error) if error.is_expired())

@@ -40,7 +40,7 @@ pub struct Metrics {
     pub completed: u64,
     /// Jobs that panicked.
     pub panicked: u64,
-    /// Accepted jobs that never ran for any reason: a cancellation, a broken pool or a spawn
+    /// Accepted jobs that never ran for any reason: a cancellation, a deadline, a broken pool or a spawn
     /// failure. Running jobs that a cancel has killed count, too: see `ProcessPool`.
     pub cancelled: u64,
     /// Accepted jobs that did not start before their deadline. They count in `cancelled`, too.
@@ -48,7 +48,8 @@ pub struct Metrics {
     /// Jobs of worker processes that have no result for any other reason: a crash, a limit, or
     /// arguments that could not be encoded. Always 0 for a pool of threads.
     pub failed: u64,
-    /// Submissions that were refused because the pool was full, shut down or broken.
+    /// Submissions that were refused because the pool was full, shut down or broken, or because the
+    /// deadline of the job passed before there was room.
     pub rejected: u64,
     /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker process.
     pub spawn_failures: u64,

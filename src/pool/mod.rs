@@ -459,7 +459,8 @@ impl ThreadPool {
     /// # Errors
     ///
     /// Returns a [`SubmitError`] with the closure if the pool is shut down or broken, or becomes so
-    /// while the future waits.
+    /// while the future waits, or if the pool's
+    /// [`queue_timeout`](ThreadPoolBuilder::queue_timeout) passes before there is room.
     ///
     /// # Cancel safety
     ///

@@ -50,7 +50,7 @@
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – woken futures | `combine/future_set.rs` | which futures of a set were woken; what polls the set |
 //! | – timer | `util/timer.rs` | deadlines |
-//! | – expiry | `pool/expiry.rs` | deadlines of queued calls |
+//! | – expiry | `pool/expiry.rs` | deadlines of queued jobs |
 //! | – control | `process/worker.rs` | whether a cancel or the outcome decides a call |
 //! | – life | `process/worker.rs` | a worker process; it is killed and reaped under this lock |
 //! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |
