@@ -505,6 +505,9 @@ impl JoinError {
     /// through other jobs. `Display` names the jobs of that cycle by the places where they were
     /// submitted. A `join` in an initializer for a job of its own pool returns this error, too.
     ///
+    /// In a [`StatefulPool`](crate::StatefulPool#waits-in-a-worker), so does a wait for a queued job
+    /// that no worker can reach.
+    ///
     /// The error describes the wait: the job that was waited for is not affected.
     ///
     /// # Examples

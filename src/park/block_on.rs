@@ -116,8 +116,8 @@ pub(crate) fn block_on_until<F: Future>(
     }
 }
 
-/// Parks this worker of a stateful pool, which waits for queued jobs of its pool. Returns an error if no
-/// worker can reach them.
+/// Parks this worker of a stateful pool, which waits for jobs of its pool. Returns an error if no worker
+/// can reach them.
 fn park_among(parker: &Parker, awaited: Vec<Arc<dyn RawTask>>) -> Option<Deadlock> {
     let deadlock = match enter_wait_for_any(awaited.clone(), parker.waker()) {
         Ok(guard) => {

@@ -18,10 +18,10 @@
 //!
 //! # Workers of stateful pools
 //!
-//! They run no jobs while they wait. A queued job of its own pool that such a worker polls in `block_on`
-//! becomes *awaited* ([`await_worker`]). While the worker parks, the wait graph knows the awaited jobs.
-//! If no worker can reach them, the `block_on` [rejects](reject) them: it wakes their futures, and its
-//! next poll finds them unreachable.
+//! They run no jobs while they wait. A job of its own pool that such a worker polls in `block_on` becomes
+//! *awaited* ([`note_awaited`]). While the worker parks, the wait graph knows the awaited jobs. If no
+//! worker can reach those that are queued, the `block_on` [rejects](reject) them: it wakes their futures,
+//! and its next poll finds them unreachable.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -58,8 +58,8 @@ pub(crate) fn help_if_probed(task: Arc<dyn RawTask>) {
 pub(crate) struct BlockOnFrame {
     frame: Cell<Frame>,
     offers: RefCell<Offers>,
-    /// The queued jobs of its own stateful pool that this worker's current job has polled in `block_on`.
-    /// Some may have started since, or lost their handles.
+    /// The jobs of its own stateful pool that this worker's current job has polled in `block_on`. Some may
+    /// have ended since, or lost their handles.
     awaited: RefCell<Awaited>,
     /// Set for one poll, if no worker can reach such jobs.
     unreachable: RefCell<Option<Box<Deadlock>>>,
@@ -268,17 +268,17 @@ pub(crate) fn wake_own_mail(seen: &mut u64) {
 }
 
 /// A `block_on` without a timeout, in a worker of a stateful pool, has polled the handle of a job of
-/// that pool.
-pub(crate) fn await_worker(task: &Arc<dyn RawTask>, polled: Polled) {
+/// that pool, which is not finished.
+pub(crate) fn note_awaited(task: &Arc<dyn RawTask>, polled: Polled) {
     // Others are in the list already.
-    if polled.order.is_some() && (polled.is_first || polled.is_probed) {
+    if !polled.will_wake || polled.is_first || polled.is_probed {
         let task = Arc::downgrade(task);
         Context::with(|context| context.block_on.awaited.borrow_mut().push(task));
     }
 }
 
-/// Takes some of the awaited jobs that are still queued, and whose handles still exist. The caller
-/// [puts them back](put_back), or [rejects](reject) them.
+/// Takes some of the awaited jobs that have not ended, and whose handles still exist. The caller [puts
+/// them back](put_back), or [rejects](reject) them.
 pub(crate) fn take_awaited() -> Vec<Arc<dyn RawTask>> {
     let (mut awaited, mut spent) = (Vec::new(), Vec::new());
     Context::with(|context| {
@@ -290,7 +290,7 @@ pub(crate) fn take_awaited() -> Vec<Arc<dyn RawTask>> {
             let Some(task) = task.upgrade() else {
                 continue;
             };
-            match task.state(|state| state.is_queued() && state.has_join_interest()) {
+            match task.state(|state| state.is_unfinished() && state.has_join_interest()) {
                 true => awaited.push(task),
                 false => spent.push(task),
             }
@@ -314,9 +314,12 @@ pub(crate) fn put_back(awaited: Vec<Arc<dyn RawTask>>) {
     drop_catching("a destructor", awaited);
 }
 
-/// No worker can reach these jobs: the next poll must meet them. If it does not, the thread does not wait
-/// for them.
+/// No worker can reach those of these jobs that are queued: the next poll must meet them. If it does not,
+/// the thread does not wait for them.
 pub(crate) fn reject(awaited: Vec<Arc<dyn RawTask>>) {
+    let is_queued = |task: &Arc<dyn RawTask>| task.state(|state| state.is_queued());
+    let (awaited, running): (Vec<_>, Vec<_>) = awaited.into_iter().partition(is_queued);
+    put_back(running);
     let take_waker = |task: &Arc<dyn RawTask>| task.state(|state| state.take_future_waker());
     let wakers: Vec<_> = awaited.iter().filter_map(take_waker).collect();
     wake_all(wakers);

@@ -86,6 +86,19 @@ impl BlockedThread {
         (ThreadId::current(), own)
     }
 
+    /// Returns the error of a `join` that is part of a cycle in which other threads wait for any of several
+    /// jobs.
+    fn cycle(&self) -> Option<Deadlock> {
+        let (WaitsFor::All, Some(_), [job]) = (self.waits_for, &self.waker, &self.jobs[..]) else {
+            return None;
+        };
+        let waiting = self.stack.last().map(|frame| frame.origin);
+        let joined = job.state(|state| state.origin());
+        Some(Deadlock::Cycle(
+            waiting.into_iter().chain([joined]).collect(),
+        ))
+    }
+
     /// Returns the error of a wait that no worker will end.
     fn no_worker(&self, queued: &dyn RawTask) -> Deadlock {
         Deadlock::NoWorker {
@@ -120,8 +133,8 @@ pub(crate) fn enter_wait(job: Arc<dyn RawTask>, waker: &Waker) -> Result<Blocked
     ))
 }
 
-/// This worker of a stateful pool is about to wait for the first of some queued jobs of its pool, or
-/// for something else; `waker` can end that wait.
+/// This worker of a stateful pool is about to wait for the first of some jobs of its pool, or for
+/// something else; `waker` can end that wait.
 ///
 /// # Errors
 ///
@@ -365,28 +378,33 @@ impl<'a> Search<'a> {
                     .iter()
                     .filter(|thread| self.is_worker_of(**thread, pool));
                 // Those that are not stuck come back to their loop, or are replaced.
+                // Lock order: the graph, then a registry.
                 workers.count() < pool.registry().workers() || pool.may_spawn(self.now)
             }
         }
     }
 
-    /// Chooses the thread that gets the error, out of those that wait for a queued job. The thread of this
-    /// search comes first. But one that waits for any of several comes before it: if such a thread no
-    /// longer waits for the job, it leaves the graph.
+    /// Chooses the thread that gets the error: one that waits for a queued job if there is one, and the
+    /// thread of this search before the others. But a wait for any of several comes before it: if that
+    /// no longer waits for the job, it leaves the graph.
     fn choose(&self, stuck: &BTreeSet<ThreadId>) -> Option<(ThreadId, Deadlock)> {
         let (own, _) = self.own;
-        let threads = || [own].into_iter().chain(stuck.iter().copied());
-        let waits_for_any = |thread: &ThreadId| {
-            let blocked = self.get(*thread);
-            blocked.is_some_and(|blocked| blocked.waits_for == WaitsFor::Any)
+        let threads = || {
+            let threads = [own].into_iter().chain(stuck.iter().copied());
+            threads.filter_map(|thread| Some((thread, self.get(thread)?)))
         };
-        let mut threads = threads().filter(waits_for_any).chain(threads());
-        threads.find_map(|thread| {
-            let blocked = self.get(thread).filter(|blocked| blocked.waker.is_some())?;
+        let with_queued_job = |(thread, blocked): (ThreadId, &BlockedThread)| {
             let mut jobs = blocked.jobs.iter();
             let queued = jobs.find(|job| job.state(|state| state.is_queued()))?;
+            blocked.waker.as_ref()?;
             Some((thread, blocked.no_worker(&**queued)))
-        })
+        };
+        let waits_for_any =
+            |(_, blocked): &(ThreadId, &BlockedThread)| blocked.waits_for == WaitsFor::Any;
+        let mut any = threads().filter(waits_for_any);
+        any.find_map(with_queued_job)
+            .or_else(|| threads().find_map(with_queued_job))
+            .or_else(|| threads().find_map(|(thread, blocked)| Some((thread, blocked.cycle()?))))
     }
 }
 

@@ -273,6 +273,9 @@ impl ThreadPoolBuilder {
     /// [`join`](crate::JoinHandle::join) there returns an error that
     /// [`is_deadlock`](crate::JoinError::is_deadlock).
     ///
+    /// Jobs that need a value of their own on each worker, such as a connection, find it simpler to get
+    /// one from a [`StatefulPool`](crate::StatefulPool).
+    ///
     /// Thread-locals that the initializer sets are dropped when the worker's thread exits. Dropping
     /// the pool, or [joining](crate::Shutdown::join) its shutdown, waits for that. Awaiting the
     /// shutdown does not.

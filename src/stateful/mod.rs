@@ -32,7 +32,8 @@ use crate::util::sync::Arc;
 /// need not be `Send`: a worker makes, uses and drops its state on its own thread.
 ///
 /// Everything else is as on a [`ThreadPool`]: handles, cancelling, bounded queues, maps, shutdown and
-/// metrics. The differences are below.
+/// metrics. The differences are below. There is no [`scope`](ThreadPool::scope), whose end could wait
+/// for ever in a worker.
 ///
 /// **Dropping the pool** blocks until the queued jobs have run and the threads have exited, as
 /// dropping a [`ThreadPool`](ThreadPool#what-dropping-it-does) does. The states are dropped then, too.
@@ -139,13 +140,13 @@ impl<S: 'static> StatefulPool<S> {
     /// use futurepool::StatefulPool;
     ///
     /// let pool = StatefulPool::builder(|| File::open("Cargo.toml")).max_workers(2).build()?;
-    /// let start = pool.submit(|file: &mut File| {
-    ///     let mut start = [0; 9];
-    ///     file.rewind()?;
-    ///     file.read_exact(&mut start)?;
-    ///     Ok::<_, std::io::Error>(start)
+    /// let text = pool.submit(|file: &mut File| {
+    ///     let mut text = String::new();
+    ///     file.rewind()?; // the last job has read it to the end
+    ///     file.read_to_string(&mut text)?;
+    ///     Ok::<_, std::io::Error>(text)
     /// });
-    /// assert_eq!(&start.join()??, b"[package]");
+    /// assert!(text.join()??.contains("futurepool"));
     /// # Ok::<(), std::io::Error>(())
     /// ```
     ///

@@ -13,7 +13,7 @@ use futures::future::FusedFuture;
 
 use crate::error::{Deadlock, JoinError};
 use crate::park::helping::{
-    await_worker, help, in_untimed_block_on, is_block_on_waker, offer, unreachable,
+    help, in_untimed_block_on, is_block_on_waker, note_awaited, offer, unreachable,
 };
 use crate::park::parker::Parker;
 use crate::park::wait_graph::{BlockedGuard, enter_wait, self_cycle};
@@ -482,7 +482,7 @@ impl<T> JoinHandle<T> {
         }
         // After the registration: a probe that comes from here on finds the waker.
         if is_awaited {
-            await_worker(&self.raw(), polled);
+            note_awaited(&self.raw(), polled);
         } else if poller == Poller::BlockOn {
             offer(&self.raw(), polled);
         }

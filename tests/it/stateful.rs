@@ -1076,6 +1076,53 @@ fn waits_for_several_queued_jobs_end_with_one_worker() {
     });
 }
 
+/// Waits for jobs of its own pool in one of many ways, each again in its jobs.
+fn wait_somehow(pool: &Pool, depth: u32, mut choice: u32) {
+    if depth == 0 {
+        return;
+    }
+    let mut submit = || {
+        choice = choice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (inner, choice) = (Arc::clone(pool), choice >> 8);
+        pool.submit(move |_| wait_somehow(&inner, depth - 1, choice))
+    };
+    let mut jobs = [submit(), submit()];
+    let [first, second] = &mut jobs;
+    let check = |end: Result<(), JoinError>| match end {
+        Ok(()) => {}
+        Err(error) => assert!(error.is_deadlock() || error.is_timeout(), "{error}"),
+    };
+    match choice % 7 {
+        0 => jobs.into_iter().for_each(|job| check(job.join())),
+        1 => jobs.into_iter().for_each(|job| check(block_on(job))),
+        2 => check(first.join_timeout(Duration::from_micros(100))),
+        3 => block_on(join_all(jobs)).into_iter().for_each(check),
+        4 => as_completed(jobs).into_iter().for_each(check),
+        5 => drop(wait(jobs, ReturnWhen::AllCompleted).join()),
+        _ => {
+            second.cancel();
+            let map = pool.map(0..3, move |_, _| ());
+            map.into_iter().for_each(check);
+        }
+    }
+}
+
+#[test]
+fn nested_waits_of_all_kinds_end() {
+    for round in 0..30 {
+        let workers = 1 + round % 4;
+        in_a_job("nested waits", workers, move |pool| {
+            let jobs = (0..8).map(|n| {
+                let inner = Arc::clone(pool);
+                pool.submit(move |_| wait_somehow(&inner, 4, 8 * round as u32 + n))
+            });
+            let jobs: Vec<_> = jobs.collect();
+            wait_somehow(pool, 3, round as u32);
+            drop(jobs);
+        });
+    }
+}
+
 #[test]
 fn a_map_in_its_own_worker_ends() {
     for chunk_size in [None, Some(1), Some(7)] {
