@@ -264,8 +264,11 @@ fn a_destructor_that_panics_is_contained() {
     }
     let dropped = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&dropped);
+    let exited = Arc::new(AtomicBool::new(false));
+    let exit = Arc::clone(&exited);
     let pool = StatefulPool::builder_with(move || Bomb(Arc::clone(&count)))
         .max_workers(1)
+        .on_exit(move || exit.store(true, SeqCst))
         .build()
         .unwrap();
     let error = pool.submit(|_| panic!("a job")).join().unwrap_err();
@@ -277,6 +280,7 @@ fn a_destructor_that_panics_is_contained() {
     assert!(pool.submit(|_| ()).join().is_ok());
     drop(pool);
     assert_eq!(dropped.load(SeqCst), 2);
+    assert!(exited.load(SeqCst), "the exit hook runs after it");
 }
 
 #[test]
@@ -718,7 +722,8 @@ fn the_items_behind_a_state_that_cannot_be_made_again_get_the_cause() {
             map = map.chunk_size(items);
         }
         let results: Vec<_> = map.into_iter().collect();
-        assert_eq!(results.len(), 300);
+        // A map that finds the pool broken ends with one error for the items it has not submitted.
+        assert!((202..=300).contains(&results.len()), "{}", results.len());
         for (n, result) in results.into_iter().enumerate() {
             match n {
                 ..200 => result.unwrap(),
@@ -828,6 +833,59 @@ fn of_many_workers_that_all_await_queued_jobs_one_gets_the_error() {
         let deadlocks = all_wait(workers, block_on);
         assert!(deadlocks >= 1, "{workers} workers");
     }
+}
+
+#[test]
+fn a_future_that_has_awaited_a_finished_job_is_found_stuck() {
+    within(LONG, "a finished job and a queued one", || {
+        let pool = Arc::new(Log::default().pool(2));
+        let both_wait = Arc::new(Barrier::new(2));
+        let (inner, barrier) = (Arc::clone(&pool), Arc::clone(&both_wait));
+        let awaits = pool.submit(move |_| {
+            block_on(async {
+                let mut finished = inner.submit(State::use_it);
+                wait([&mut finished], ReturnWhen::AllCompleted).await;
+                assert!(finished.is_finished());
+                barrier.wait();
+                inner.submit(State::use_it).await
+            })
+        });
+        let inner = Arc::clone(&pool);
+        let joins = pool.submit(move |_| {
+            both_wait.wait();
+            inner.submit(State::use_it).join()
+        });
+        let ends = [awaits, joins].map(|job| job.join().unwrap());
+        let errors: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
+        assert!(errors.len() == 1 && errors[0].is_deadlock(), "{ends:?}");
+    });
+}
+
+#[test]
+fn a_future_that_waits_for_a_running_job_is_found_stuck() {
+    within(LONG, "a running job", || {
+        let pool = Arc::new(Log::default().pool(2));
+        let inner = Arc::clone(&pool);
+        let (go, held) = channel::<()>();
+        let running = pool.submit(move |_| {
+            held.recv().unwrap();
+            // Nothing else can run it: the other worker waits for this job.
+            inner
+                .submit(State::use_it)
+                .join()
+                .is_err_and(|error| error.is_deadlock())
+        });
+        eventually("it runs", || running.is_running());
+        let awaits = pool.submit(move |_| {
+            let mut running = running;
+            block_on(poll_fn(|context| {
+                let poll = running.poll_unpin(context);
+                let _ = go.send(());
+                poll
+            }))
+        });
+        assert!(awaits.join().unwrap().unwrap());
+    });
 }
 
 #[test]
