@@ -1,10 +1,14 @@
 //! How much CPU time and wall time the jobs of a pool use.
 //!
-//! The CPU clock of a thread can be read by that thread alone. So each worker reads it at the end of a
-//! job, and writes into its [`Gauge`] what the job has used. (Of jobs that take less than a millisecond
-//! it adds up several, since reading the clock is a system call.)
+//! Each worker writes into its [`Gauge`] when it starts and when it ends a job.
 //!
-//! A job that runs is seen, too: its wall time is known. Its CPU time is estimated:
+//! On Linux any thread can read the CPU time of a worker, and how long the worker waited for a processor.
+//! So the tick reads both. That includes what a worker does between two jobs, which is little.
+//!
+//! Elsewhere the CPU clock of a thread can be read by that thread alone. So each worker reads it at the
+//! end of a job, and writes into its gauge what the job has used. (Of jobs that take less than a
+//! millisecond it adds up several, since reading the clock is a system call.) A job that runs is seen,
+//! too: its wall time is known. Its CPU time is estimated:
 //!
 //! - A job that has not run for long is like those that have ended lately.
 //! - The jobs that have run for long used what the process used, minus what is known of the other jobs of
@@ -13,7 +17,7 @@
 
 use std::time::Duration;
 
-use crate::pool::auto_size::clock;
+use crate::pool::auto_size::clock::{self, Scheduling};
 use crate::pool::auto_size::sizer::Sample;
 use crate::util::sync::{Arc, Instant, Mutex};
 
@@ -26,7 +30,11 @@ const DECAY: f64 = 0.95;
 
 /// What the jobs of a worker have used.
 #[derive(Debug, Default)]
-pub(super) struct Gauge(Mutex<Readings>);
+pub(super) struct Gauge {
+    /// `None` where the worker reads its own clock.
+    scheduling: Option<Scheduling>,
+    readings: Mutex<Readings>,
+}
 
 #[derive(Debug, Default)]
 struct Readings {
@@ -39,6 +47,8 @@ struct Readings {
     since: Option<Instant>,
     /// How much of the time after `since` was in the last sample.
     sampled: Duration,
+    /// What the scheduler told for the last sample.
+    told: (Duration, Duration),
     /// The worker has exited.
     exited: bool,
 }
@@ -54,6 +64,8 @@ pub(super) struct Part {
     pub(super) ended: u64,
     /// How long the running job has run.
     pub(super) running: Option<Duration>,
+    /// What the scheduler tells: CPU time, and the wait for a processor. It makes an estimate needless.
+    pub(super) told: Option<(Duration, Duration)>,
 }
 
 /// A worker's end of its [`Gauge`].
@@ -69,13 +81,24 @@ impl Probe {
         Self { gauge, mark: None }
     }
 
+    /// Reads the CPU clock, unless the scheduler tells that time.
+    fn clock(&self) -> Duration {
+        match self.gauge.scheduling {
+            Some(_) => Duration::ZERO,
+            None => clock::thread(),
+        }
+    }
+
     /// The worker is about to run a job. `after_pause`: it had to wait for the job.
     pub(super) fn start(&mut self, after_pause: bool) {
         let (since, _) = match self.mark {
             Some(mark) if !after_pause => mark,
-            _ => *self.mark.insert((Instant::now(), clock::thread())),
+            _ => {
+                let now = (Instant::now(), self.clock());
+                *self.mark.insert(now)
+            }
         };
-        self.gauge.0.lock().since = Some(since);
+        self.gauge.readings.lock().since = Some(since);
     }
 
     /// The job has ended.
@@ -88,11 +111,11 @@ impl Probe {
         let mut used = None;
         if wall >= FLUSH_AFTER {
             // A system call, so it precedes the lock.
-            let cpu = clock::thread();
+            let cpu = self.clock();
             self.mark = Some((now, cpu));
             used = Some(cpu.saturating_sub(cpu_before));
         }
-        let mut readings = self.gauge.0.lock();
+        let mut readings = self.gauge.readings.lock();
         readings.ended += 1;
         readings.since = None;
         if let Some(used) = used {
@@ -104,15 +127,38 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        let mut readings = self.gauge.0.lock();
+        let mut readings = self.gauge.readings.lock();
         (readings.since, readings.exited) = (None, true);
     }
 }
 
 impl Gauge {
+    /// The gauge of this thread.
+    pub(super) fn of_this_thread() -> Self {
+        let scheduling = Scheduling::of_this_thread();
+        let told = scheduling.as_ref().and_then(Scheduling::read);
+        let readings = Readings {
+            told: told.unwrap_or_default(),
+            ..Readings::default()
+        };
+        Self {
+            scheduling,
+            readings: Mutex::new(readings),
+        }
+    }
+
     /// Takes what has come since the last call. Returns whether the worker lives.
     pub(super) fn take(&self, now: Instant) -> (Part, bool) {
-        let mut readings = self.0.lock();
+        // It reads a file, so it precedes the lock.
+        let told = self.scheduling.as_ref().and_then(Scheduling::read);
+        let mut readings = self.readings.lock();
+        let told = told.map(|told| {
+            let before = std::mem::replace(&mut readings.told, told);
+            (
+                told.0.saturating_sub(before.0),
+                told.1.saturating_sub(before.1),
+            )
+        });
         let running = readings
             .since
             .map(|since| now.saturating_duration_since(since));
@@ -126,6 +172,7 @@ impl Gauge {
             cpu: std::mem::take(&mut readings.cpu),
             ended: std::mem::take(&mut readings.ended),
             running,
+            told,
         };
         (part, !readings.exited)
     }
@@ -154,7 +201,19 @@ impl Meter {
         let recent = share(self.recent_cpu, self.recent_wall);
         // The CPU time of all but the jobs that run for long, and the wall time of these.
         let (mut known, mut long) = (0.0, 0.0);
+        let mut delay = Some(Duration::ZERO);
         for part in parts {
+            if let Some((cpu, waited)) = part.told {
+                // A worker that wakes up waits for a processor before its job starts.
+                let cpu = cpu.min(part.busy);
+                known += cpu.as_secs_f64();
+                delay = delay.map(|sum| sum + waited.min(part.busy - cpu));
+                continue;
+            }
+            // One that has exited is not told of.
+            if !part.busy.is_zero() && part.running.is_some() {
+                delay = None;
+            }
             let open = part.running.unwrap_or_default().min(interval);
             let ended = part.busy.saturating_sub(open).as_secs_f64();
             let open = open.as_secs_f64();
@@ -170,6 +229,7 @@ impl Meter {
             interval,
             cpu: Duration::from_secs_f64(known + unknown),
             busy: parts.iter().map(|part| part.busy).sum(),
+            delay: delay.filter(|_| parts.iter().any(|part| part.told.is_some())),
             ended: parts.iter().map(|part| part.ended).sum(),
             queued,
         }
@@ -203,7 +263,7 @@ mod tests {
             wall: seconds(busy),
             cpu: seconds(cpu),
             ended: 10,
-            running: None,
+            ..Part::default()
         }
     }
 
@@ -241,6 +301,29 @@ mod tests {
     }
 
     #[test]
+    fn what_the_scheduler_tells_is_taken_as_it_is() {
+        let mut meter = Meter::default();
+        let told = |cpu: f64, delay: f64| Part {
+            told: Some((seconds(cpu), seconds(delay))),
+            ..running(10.0)
+        };
+        let parts = [told(0.1, 0.2), told(0.3, 0.1)];
+        let sample = meter.sample(&parts, TICK, seconds(9.0), true);
+        assert_eq!(
+            (sample.cpu, sample.delay),
+            (seconds(0.4), Some(seconds(0.3)))
+        );
+        // A part of it was before the job.
+        let sample = meter.sample(&[told(0.4, 0.3)], TICK, seconds(9.0), true);
+        assert_eq!(
+            (sample.cpu, sample.delay),
+            (seconds(0.4), Some(seconds(0.1)))
+        );
+        let parts = [told(0.1, 0.2), running(10.0)];
+        assert_eq!(meter.sample(&parts, TICK, seconds(9.0), true).delay, None);
+    }
+
+    #[test]
     fn the_time_of_a_long_job_is_spread_over_its_samples() {
         let gauge = Arc::new(Gauge::default());
         let mut probe = Probe::new(Arc::clone(&gauge));
@@ -254,7 +337,7 @@ mod tests {
         // It ends at 1.2 s.
         let end = start + seconds(1.2);
         {
-            let mut readings = gauge.0.lock();
+            let mut readings = gauge.readings.lock();
             readings.since = None;
             readings.wall = end - start;
         }

@@ -70,7 +70,7 @@ pub struct AutoSize {
     /// How often `limit` has changed.
     pub changes: u64,
     /// How much of the jobs' wall time was CPU time lately, in percent. It is 0 if the jobs only wait,
-    /// and if no job has run. It is low, too, if the workers wait for a processor.
+    /// and if no job has run. On Linux the time in which they waited for a processor is left out.
     pub cpu_percent: u64,
 }
 
@@ -85,7 +85,7 @@ pub enum AutoSizeReason {
     JobsWait,
     /// More workers did no more work, so the growth was taken back.
     NoGain,
-    /// The processors are busy, so the pool shrank.
+    /// There were more workers than the processors can serve, so the pool shrank.
     Saturated,
     /// More workers had done no more work, or the load has changed: so the pool tries fewer.
     Surplus,
@@ -99,7 +99,7 @@ impl fmt::Display for AutoSizeReason {
             Self::Start => "as many workers as processors",
             Self::JobsWait => "the jobs wait and leave processors free",
             Self::NoGain => "more workers did no more work",
-            Self::Saturated => "the processors are busy",
+            Self::Saturated => "there are more workers than the processors can serve",
             Self::Surplus => "fewer workers may do as much work",
             Self::Loss => "fewer workers did less work",
         })
@@ -123,14 +123,15 @@ struct State {
     /// The time and the CPU time of the process at the last tick. `None` if that was the last one before
     /// a pause.
     last: Option<(Instant, Duration)>,
-    /// For the metrics: CPU time and wall time of the last samples, in seconds. They decay.
+    /// For the metrics: CPU time and wall time of the last samples, in seconds. They decay. Without the
+    /// wait for a processor, if that is known.
     cpu: f64,
     busy: f64,
     seen: AutoSize,
 }
 
 /// The weight of the previous samples in the metrics, against the latest one.
-const DECAY: f64 = 0.9;
+const DECAY: f64 = 0.8;
 
 impl AutoSizer {
     pub(crate) fn new(bounds: &RangeInclusive<usize>) -> Result<Self, BuildError> {
@@ -186,20 +187,29 @@ impl AutoSizer {
 
     /// A worker enters its loop.
     pub(crate) fn enter(&self) -> Probe {
-        let gauge = Arc::new(Gauge::default());
+        let gauge = Arc::new(Gauge::of_this_thread());
         self.gauges.lock().push(Arc::clone(&gauge));
         Probe::new(gauge)
     }
 
     /// Takes what the gauges say, and forgets those of workers that have exited.
     fn read_gauges(&self, now: Instant) -> Vec<Part> {
-        let mut gauges = self.gauges.lock();
-        let mut parts = Vec::with_capacity(gauges.len());
-        gauges.retain(|gauge| {
+        // A gauge can read a file, so it is read outside the lock.
+        let gauges = self.gauges.lock().clone();
+        let mut exited = Vec::new();
+        let read = |gauge: &Arc<Gauge>| {
             let (part, lives) = gauge.take(now);
-            parts.push(part);
-            lives
-        });
+            if !lives {
+                exited.push(Arc::clone(gauge));
+            }
+            part
+        };
+        let parts = gauges.iter().map(read).collect();
+        if !exited.is_empty() {
+            let is_exited =
+                |gauge: &Arc<Gauge>| exited.iter().any(|other| Arc::ptr_eq(gauge, other));
+            self.gauges.lock().retain(|gauge| !is_exited(gauge));
+        }
         parts
     }
 }
@@ -218,7 +228,8 @@ impl State {
         let used = process_cpu.saturating_sub(cpu_before);
         let sample = self.meter.sample(parts, interval, used, queued);
         self.cpu = DECAY * self.cpu + sample.cpu.as_secs_f64();
-        self.busy = DECAY * self.busy + sample.busy.as_secs_f64();
+        let busy = sample.busy.saturating_sub(sample.delay.unwrap_or_default());
+        self.busy = DECAY * self.busy + busy.as_secs_f64();
         let change = self.sizer.observe(&sample)?;
         self.seen.limit = change.to as u64;
         self.seen.reason = change.reason;

@@ -133,7 +133,10 @@ pub(super) struct Machine {
     /// Since the last sample.
     cpu: f64,
     busy_time: f64,
+    delay: f64,
     ended: u64,
+    /// Whether the system tells how long threads waited for a processor.
+    pub(super) tells_delay: bool,
 }
 
 impl Machine {
@@ -150,7 +153,9 @@ impl Machine {
             waiting: BinaryHeap::new(),
             cpu: 0.0,
             busy_time: 0.0,
+            delay: 0.0,
             ended: 0,
+            tells_delay: false,
         }
     }
 
@@ -213,6 +218,7 @@ impl Machine {
             let next = computed.min(waited).min(end);
             let passed = next - self.time;
             self.cpu += passed * rate * self.computing.len() as f64;
+            self.delay += passed * (1.0 - rate) * self.computing.len() as f64;
             self.busy_time += passed * self.busy as f64;
             self.work += passed * rate;
             self.time = next;
@@ -230,10 +236,13 @@ impl Machine {
             interval: Duration::from_secs_f64(TICK),
             cpu: Duration::from_secs_f64(self.cpu),
             busy: Duration::from_secs_f64(self.busy_time),
+            delay: self
+                .tells_delay
+                .then(|| Duration::from_secs_f64(self.delay)),
             ended: self.ended,
             queued: self.busy >= self.limit && self.load.has_jobs(self.time),
         };
-        (self.cpu, self.busy_time, self.ended) = (0.0, 0.0, 0);
+        (self.cpu, self.busy_time, self.delay, self.ended) = (0.0, 0.0, 0.0, 0);
         sample
     }
 }
@@ -252,8 +261,11 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn new(processors: usize, min: usize, max: usize, seed: u64, load: Load) -> Self {
         let sizer = Sizer::new(processors, min, max);
+        let mut machine = Machine::new(processors, seed, load, sizer.limit());
+        // Both kinds of systems, in turn.
+        machine.tells_delay = seed % 2 == 0;
         Self {
-            machine: Machine::new(processors, seed, load, sizer.limit()),
+            machine,
             sizer,
             noise: Random::new(!seed),
             changes: Vec::new(),

@@ -16,26 +16,38 @@
 //! twice as many workers use twice as much CPU time. While the processors are what is scarce, they use
 //! hardly more, and the same is true of a lock or a server that all jobs wait for.
 //!
-//! # What the controller does
+//! # If the system tells how long threads waited for a processor
 //!
-//! It adds up what the jobs did in a *window* of samples with one limit, until the figures are certain
-//! enough. Then it decides:
+//! Linux does. Then that wait is subtracted from the wall time, and the formula is right again. The
+//! controller adds up what the jobs did in a *window* of samples, until the figures are certain enough. It
+//! goes towards the formula's result, by a factor of four at most, until it is near. Then it has
+//! *settled*: it keeps the limit until two windows in a row clearly ask for another one.
+//!
+//! # If it does not
+//!
+//! CPU time and wall time of one moment cannot tell the two waits apart. Two sizes can. While jobs wait,
+//! twice as many workers use twice as much CPU time. While the processors are what is scarce, they use
+//! hardly more, and the same is true of a lock or a server that all jobs wait for. So the controller
+//! decides after each window:
 //!
 //! 1. The processors are not busy: it grows towards the formula's result, by a factor of four at most.
 //!    That is a *trial*. The next window tells whether it paid: if the CPU time did not grow nearly as
 //!    the number of workers did, the growth is taken back.
 //! 2. The processors are busy, and there are more workers than processors: it shrinks, which is a trial,
 //!    too. If less work was done, the shrinking is taken back. If the work hardly changed, it goes on.
-//! 3. Otherwise it has *settled*, and keeps the limit until the load changes: until the CPU time or the
+//! 3. Otherwise it has settled, and keeps the limit until the load changes: until the CPU time or the
 //!    number of jobs that end differs clearly from what it was, in two windows in a row. A growth that
-//!    did not pay is tried again after ten minutes, then after twenty, and so on up to 80.
+//!    did not pay is tried again after ten minutes, then after twenty, and so on up to 80. The more
+//!    trials were taken back, the more it takes to try again.
+//!
+//! If jobs hardly use any CPU time, they cannot be what keeps the processors busy. So that growth needs no
+//! proof, which the little CPU time could not give.
+//!
+//! # In both cases
 //!
 //! Only samples count in which all workers were busy while jobs were queued, or in which the processors
 //! were busy: otherwise the limit is not what limits the pool. The limit never drops below the number of
 //! processors, within the bounds: no share is larger than 1.
-//!
-//! If jobs hardly use any CPU time, they cannot be what keeps the processors busy. So that growth needs no
-//! proof, which the little CPU time could not give.
 
 use std::time::Duration;
 
@@ -68,6 +80,13 @@ const SHRINKING: f64 = 0.75;
 /// After a shrinking that hardly mattered.
 const FAST_SHRINKING: f64 = 0.5;
 
+/// Where the wait for a processor is known: nearer to the formula's result than this factor, the limit is
+/// good enough, and a settled pool keeps it up to the other factor.
+const NEAR: f64 = 1.2;
+const SETTLED_NEAR: f64 = 1.4;
+/// Workers that spend this part of their time in that wait are too many.
+const CROWDED: f64 = 0.5;
+
 /// The number of samples of a window that is certain, of one that ends though it is not, and of one that
 /// decides a trial though it is not.
 const MIN_SAMPLES: u32 = 6;
@@ -77,6 +96,8 @@ const MAX_SAMPLES: u32 = 40;
 const CERTAIN: f64 = 0.08;
 /// The number of samples of a window that checks whether the load has changed.
 const CHECK_SAMPLES: u32 = 8;
+/// The first and this one where the wait for a processor is known.
+const KNOWN_SAMPLES: u32 = 4;
 /// The number of samples that show what the load is like.
 const REFERENCE_SAMPLES: u32 = 60;
 /// The load has changed if the CPU time changes by this factor, or the number of jobs that end by the
@@ -101,6 +122,8 @@ pub(crate) struct Sample {
     /// The CPU time of the jobs, and their wall time, of all workers together.
     pub(crate) cpu: Duration,
     pub(crate) busy: Duration,
+    /// How much of the wall time was a wait for a processor, if the system tells that.
+    pub(crate) delay: Option<Duration>,
     /// The number of jobs that ended.
     pub(crate) ended: u64,
     /// Whether jobs were queued at the end of the interval.
@@ -212,7 +235,10 @@ impl Sizer {
         let busy = sample.busy.as_secs_f64() / seconds;
         let limit = self.limit as f64;
         let all_busy = sample.queued && busy >= 0.9 * limit;
-        let saturates = cpu >= HIGH * self.processors && busy > self.floor as f64;
+        let delay = sample.delay.map(|delay| delay.as_secs_f64() / seconds);
+        let crowded = delay.is_some_and(|delay| delay > CROWDED * busy);
+        let saturates = crowded || cpu >= HIGH * self.processors;
+        let saturates = saturates && busy > self.floor as f64;
         if !all_busy && !saturates {
             self.unused += seconds;
             if self.unused >= STALE {
@@ -229,20 +255,22 @@ impl Sizer {
         if std::mem::take(&mut self.skips) {
             return None;
         }
-        self.window.push(cpu, busy, sample.ended as f64, seconds);
+        self.window
+            .push(cpu, busy, delay, sample.ended as f64, seconds);
         match self.state {
             State::Deciding => {
                 let samples = self.window.samples;
-                let is_certain =
-                    samples >= MIN_SAMPLES && self.window.measured().cpu_error < CERTAIN;
+                let now = self.window.measured();
+                let enough = match now.delay {
+                    Some(_) => KNOWN_SAMPLES,
+                    None => MIN_SAMPLES,
+                };
+                let is_certain = samples >= enough && now.cpu_error < CERTAIN;
                 let is_due = is_certain || samples >= ENOUGH_SAMPLES;
                 is_due.then(|| self.decide(all_busy)).flatten()
             }
             State::Trial(trial) => self.judge(trial, all_busy),
-            State::Settled(settled) => {
-                self.check(settled, seconds);
-                None
-            }
+            State::Settled(settled) => self.check(settled, seconds, all_busy),
         }
     }
 
@@ -253,6 +281,9 @@ impl Sizer {
     /// What should be tried now, if anything?
     fn decide(&mut self, all_busy: bool) -> Option<Change> {
         let now = self.window.measured();
+        if let Some(wanted) = self.wanted(&now) {
+            return self.approach(wanted, all_busy);
+        }
         let expected = self.expected.take();
         if expected.is_some_and(|expected| now.differs_from(&expected)) {
             // The load has changed during the trial, which says nothing then.
@@ -277,6 +308,29 @@ impl Sizer {
         let in_doubt = self.look || (self.more == Outlook::Useless && load < LOW);
         if may_shrink && in_doubt && now.cpu >= NO_CPU * now.busy {
             return self.try_size(self.smaller(size), now, Reason::Surplus);
+        }
+        self.settle();
+        None
+    }
+
+    /// The formula's result within the bounds, if the wait for a processor is known.
+    fn wanted(&self, now: &Measured) -> Option<f64> {
+        let delay = now.delay?;
+        let share = (now.cpu / (now.busy - delay).max(1e-9)).clamp(1e-9, 1.0);
+        let wanted = self.processors / share;
+        Some(wanted.clamp(self.floor as f64, self.max as f64))
+    }
+
+    fn approach(&mut self, wanted: f64, all_busy: bool) -> Option<Change> {
+        let limit = self.limit as f64;
+        self.state = State::Deciding;
+        if wanted > NEAR * limit && all_busy {
+            let to = wanted.min(MAX_GROWTH * limit).round() as usize;
+            return self.change(to, Reason::JobsWait);
+        }
+        if wanted * NEAR < limit {
+            let to = wanted.max(FAST_SHRINKING * limit).round() as usize;
+            return self.change(to, Reason::Saturated);
         }
         self.settle();
         None
@@ -406,37 +460,61 @@ impl Sizer {
     }
 
     /// Has the load changed since the pool settled?
-    fn check(&mut self, mut settled: Settled, seconds: f64) {
+    fn check(&mut self, mut settled: Settled, seconds: f64, all_busy: bool) -> Option<Change> {
         settled.seconds += seconds;
-        let is_due = self.window.samples >= CHECK_SAMPLES;
-        if is_due {
-            let window = std::mem::take(&mut self.window);
-            let (now, reference) = (window.measured(), settled.reference.measured());
-            let load = now.cpu / self.processors;
-            let margin = 1.0 + 2.0 * now.cpu_error;
-            let may_leave = settled.seconds >= EARLY_RETRY * self.patience();
-            let leaves_low = load * margin < SETTLED_LOW
-                && self.limit < self.max
-                && self.more == Outlook::Unknown;
-            let leaves_high = load >= SETTLED_HIGH
-                && self.limit > self.floor
-                && reference.cpu < HIGH * self.processors;
-            let differs = may_leave && (leaves_low || leaves_high) || now.differs_from(&reference);
-            settled.deviations = if differs { settled.deviations + 1 } else { 0 };
-            if !differs && settled.reference.samples < REFERENCE_SAMPLES {
-                settled.reference.add(&window);
+        self.state = State::Settled(settled);
+        let now = self.window.measured();
+        let enough = match now.delay {
+            Some(_) => KNOWN_SAMPLES,
+            None => CHECK_SAMPLES,
+        };
+        if self.window.samples < enough {
+            return None;
+        }
+        let window = std::mem::take(&mut self.window);
+        let wanted = self.wanted(&now);
+        let differs = match wanted {
+            Some(wanted) => {
+                let factor = (wanted / self.limit as f64).ln().abs();
+                factor > SETTLED_NEAR.ln() + 2.0 * now.cpu_error
             }
+            None => self.is_other_load(&now, &settled),
+        };
+        settled.deviations = if differs { settled.deviations + 1 } else { 0 };
+        if !differs && settled.reference.samples < REFERENCE_SAMPLES {
+            settled.reference.add(&window);
+        }
+        if let (Some(wanted), 2..) = (wanted, settled.deviations) {
+            return self.approach(wanted, all_busy);
         }
         let retries = self.more == Outlook::Useless && settled.seconds >= self.retry_after;
         if settled.deviations >= 2 + self.failures {
             self.forget();
             self.state = State::Deciding;
-        } else if is_due && retries {
+        } else if retries && wanted.is_none() {
             self.more = Outlook::Unknown;
             self.state = State::Deciding;
         } else {
             self.state = State::Settled(settled);
         }
+        None
+    }
+
+    /// Returns whether a window shows another load, where the wait for a processor is not known.
+    fn is_other_load(&self, now: &Measured, settled: &Settled) -> bool {
+        let reference = settled.reference.measured();
+        if now.differs_from(&reference) {
+            return true;
+        }
+        let load = now.cpu / self.processors;
+        let leaves_low = load * (1.0 + 2.0 * now.cpu_error) < SETTLED_LOW
+            && self.limit < self.max
+            && self.more == Outlook::Unknown;
+        let leaves_high = load >= SETTLED_HIGH
+            && self.limit > self.floor
+            && reference.cpu < HIGH * self.processors;
+        let may_leave = settled.seconds >= EARLY_RETRY * self.patience();
+        may_leave && (leaves_low || leaves_high)
     }
 }
 
@@ -451,6 +529,9 @@ struct Window {
     cpu_products: f64,
     last_cpu: f64,
     busy: f64,
+    delay: f64,
+    /// Of how many samples the delay is known.
+    delays: u32,
     ended: f64,
 }
 
@@ -465,13 +546,15 @@ struct Measured {
     cpu_error: f64,
     /// How many workers were busy.
     busy: f64,
+    /// How many of them waited for a processor, if that is known.
+    delay: Option<f64>,
     /// How many jobs ended, and how many in a second.
     ended: f64,
     rate: f64,
 }
 
 impl Window {
-    fn push(&mut self, cpu: f64, busy: f64, ended: f64, seconds: f64) {
+    fn push(&mut self, cpu: f64, busy: f64, delay: Option<f64>, ended: f64, seconds: f64) {
         if self.samples > 0 {
             self.cpu_products += cpu * self.last_cpu;
         }
@@ -481,6 +564,10 @@ impl Window {
         self.cpu_squares += cpu * cpu;
         self.last_cpu = cpu;
         self.busy += busy;
+        if let Some(delay) = delay {
+            self.delay += delay;
+            self.delays += 1;
+        }
         self.ended += ended;
     }
 
@@ -492,6 +579,8 @@ impl Window {
         self.cpu_products += other.cpu_products;
         self.last_cpu = other.last_cpu;
         self.busy += other.busy;
+        self.delay += other.delay;
+        self.delays += other.delays;
         self.ended += other.ended;
     }
 
@@ -516,6 +605,7 @@ impl Window {
             // A few samples can agree by chance.
             cpu_error: cpu_spread / n.sqrt() * (1.0 + 3.0 / n),
             busy: self.busy / n,
+            delay: (self.delays == self.samples).then_some(self.delay / n),
             ended: self.ended,
             rate: self.ended / self.seconds,
         }
