@@ -54,10 +54,10 @@ fn run(pool: &ThreadPool, name: &str, time: Duration, job: fn()) -> u64 {
     while start.elapsed() < time {
         // Blocks while the queue is full.
         let done = Arc::clone(&done);
-        let _ = pool.submit(move || {
+        drop(pool.submit(move || {
             job();
             done.fetch_add(1, Ordering::Relaxed);
-        });
+        }));
         let metrics = pool.metrics();
         let Some(size) = metrics.auto_size() else {
             continue;

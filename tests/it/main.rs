@@ -8,6 +8,7 @@ mod common;
 mod adaptive_map;
 mod any_of;
 mod as_completed;
+mod auto_size;
 mod bounded;
 mod broadcast;
 mod builder;

@@ -146,9 +146,7 @@ mod tests {
     fn what_the_scheduler_tells_is_what_the_clock_tells() {
         // A new thread: the account must begin at once.
         let thread = std::thread::spawn(|| {
-            let Some(scheduling) = Scheduling::of_this_thread() else {
-                return None;
-            };
+            let scheduling = Scheduling::of_this_thread()?;
             let mut rounds = 0_u64;
             while thread() < Duration::from_millis(50) {
                 rounds = std::hint::black_box(rounds + 1);

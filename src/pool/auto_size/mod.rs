@@ -15,6 +15,8 @@
 mod clock;
 mod meter;
 #[cfg(all(test, not(loom)))]
+mod picture;
+#[cfg(all(test, not(loom)))]
 mod simulation;
 mod sizer;
 

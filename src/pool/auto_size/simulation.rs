@@ -7,6 +7,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::env;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::sizer::{Change, Sample, Sizer};
@@ -105,10 +107,16 @@ impl Load {
 }
 
 /// Times are heap keys. None is NaN.
-#[derive(PartialEq, PartialOrd)]
+#[derive(PartialEq)]
 struct Time(f64);
 
 impl Eq for Time {}
+
+impl PartialOrd for Time {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Ord for Time {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
@@ -325,6 +333,12 @@ impl Naive {
     }
 }
 
+/// The seeds of a test: `n` of them, or as many times more as `AUTO_SIZE_SEEDS` says.
+fn seeds(n: u64) -> RangeInclusive<u64> {
+    let times = env::var("AUTO_SIZE_SEEDS").map_or(1, |times| times.parse().expect("a number"));
+    1..=n * times
+}
+
 const SIZES: [usize; 5] = [1, 2, 4, 8, 64];
 /// Bounds that bind nothing.
 const MAX: usize = 4096;
@@ -351,7 +365,7 @@ fn assert_about(run: &Run, load: &Load, what: &str) {
 
 #[test]
 fn it_settles_within_a_minute_of_load() {
-    for seed in 1..=12 {
+    for seed in seeds(8) {
         for processors in SIZES {
             for share in [1.0, 0.5, 0.25, 0.05] {
                 if processors == 64 && share < 0.25 && seed > 2 {
@@ -374,7 +388,7 @@ fn it_settles_within_a_minute_of_load() {
 
 #[test]
 fn jobs_that_hardly_compute_get_the_maximum_within_a_minute() {
-    for seed in 1..=12 {
+    for seed in seeds(6) {
         for processors in [1, 2, 4, 8] {
             let load = Load::new(0.2, 0.001);
             let mut run = Run::new(processors, 1, 200, seed, load);
@@ -426,10 +440,13 @@ fn assert_steady(seed: u64, processors: usize, load: Load) {
 
 #[test]
 fn it_does_not_oscillate_in_an_hour_of_steady_load() {
-    for seed in 1..=3 {
+    for seed in seeds(2) {
         for processors in [1, 2, 4, 8] {
             for share in [1.0, 0.5, 0.25, 0.05] {
-                assert_steady(seed, processors, Load::new(0.2, share));
+                // Hundreds of workers take their time.
+                if processors <= 2 || share > 0.1 {
+                    assert_steady(seed, processors, Load::new(0.2, share));
+                }
             }
         }
     }
@@ -437,7 +454,7 @@ fn it_does_not_oscillate_in_an_hour_of_steady_load() {
 
 #[test]
 fn it_does_not_oscillate_beside_another_process() {
-    for seed in 1..=3 {
+    for seed in seeds(4) {
         for processors in [1, 2, 4, 8] {
             for share in [1.0, 0.25] {
                 assert_steady(seed, processors, Load::new(0.2, share).others(processors));
@@ -448,7 +465,7 @@ fn it_does_not_oscillate_beside_another_process() {
 
 #[test]
 fn it_settles_again_within_a_minute_of_another_load() {
-    for seed in 1..=40 {
+    for seed in seeds(24) {
         let mut random = Random::new(seed);
         let processors = random.pick(&SIZES[..4]);
         let mut share = 1.0;
@@ -473,7 +490,7 @@ fn it_settles_again_within_a_minute_of_another_load() {
 
 #[test]
 fn it_does_not_run_away_beside_another_process() {
-    for seed in 1..=20 {
+    for seed in seeds(20) {
         for processors in SIZES {
             let load = Load::new(seconds(&mut Random::new(seed), processors), 1.0);
             let mut run = Run::new(processors, 1, MAX, seed, load);
@@ -502,7 +519,7 @@ fn it_does_not_run_away_beside_another_process() {
 
 #[test]
 fn it_shrinks_beside_another_process_when_jobs_no_longer_wait() {
-    for seed in 1..=20 {
+    for seed in seeds(8) {
         for processors in [2, 4, 8] {
             let load = Load::new(0.1, 0.05);
             let mut run = Run::new(processors, 1, MAX, seed, load);
@@ -542,7 +559,7 @@ fn the_formula_alone_runs_away() {
 
 #[test]
 fn long_jobs_are_seen_while_they_run() {
-    for seed in 1..=10 {
+    for seed in seeds(4) {
         for processors in [2, 4, 8] {
             for share in [1.0, 0.5, 0.25] {
                 // Four minutes each, with waits that are much shorter.
@@ -560,7 +577,7 @@ fn long_jobs_are_seen_while_they_run() {
 
 #[test]
 fn long_jobs_that_are_no_longer_wanted_leave_one_by_one() {
-    for seed in 1..=10 {
+    for seed in seeds(6) {
         let waiting = Load::new(120.0, 0.1).rounds(1200);
         let mut run = Run::new(4, 1, 256, seed, waiting);
         run.run(300.0);
@@ -574,7 +591,7 @@ fn long_jobs_that_are_no_longer_wanted_leave_one_by_one() {
 
 #[test]
 fn pauses_between_bursts_change_nothing() {
-    for seed in 1..=10 {
+    for seed in seeds(4) {
         for processors in [1, 2, 4, 8] {
             for (on, off) in [(5.0, 5.0), (20.0, 40.0), (3.0, 120.0)] {
                 for share in [1.0, 0.25] {
@@ -600,7 +617,7 @@ fn pauses_between_bursts_change_nothing() {
 
 #[test]
 fn the_bounds_are_kept() {
-    for seed in 1..=10 {
+    for seed in seeds(10) {
         for (min, max) in [(1, 1), (5, 5), (6, 10), (1, 3)] {
             for share in [1.0, 0.05] {
                 let mut run = Run::new(4, min, max, seed, Load::new(0.1, share));
