@@ -62,6 +62,7 @@ const HIGH: f64 = 0.95;
 /// A settled pool reacts only beyond these: what it measures varies a little.
 const SETTLED_LOW: f64 = 0.7;
 const SETTLED_HIGH: f64 = 0.97;
+const CLEARLY_MORE: f64 = 1.08;
 
 /// A change of size pays if the work changes by at least this power of the change. It is 1 for jobs that
 /// wait and 0 for scarce processors. Beside another process that has a thread for each processor it is
@@ -113,7 +114,7 @@ const STALE: f64 = 60.0;
 const EARLY_RETRY: f64 = 60.0;
 const FIRST_RETRY: f64 = 600.0;
 const LAST_RETRY: f64 = 4800.0;
-const MAX_FAILURES: u32 = 4;
+const MAX_TURNS: u32 = 3;
 
 /// What the jobs of a pool did during an interval.
 #[derive(Debug, Clone, Copy, Default)]
@@ -158,11 +159,15 @@ pub(crate) struct Sizer {
     look: bool,
     /// Seconds since the last sample that counted.
     unused: f64,
-    /// How many trials in a row were taken back. The more they are, the more it takes to try again.
-    failures: u32,
+    /// Whether the latest change was a growth.
+    grew: Option<bool>,
+    /// How many changes in a row had another direction than the one before. The more they are, the more it takes
+    /// for the next change.
+    turns: u32,
     /// After how many seconds of load a useless growth is tried again.
     retry_after: f64,
-    /// After a trial was taken back: what was measured before it.
+    /// What the next window shows unless the load changes, after a trial was taken back or before one is
+    /// repeated.
     expected: Option<Measured>,
 }
 
@@ -215,7 +220,8 @@ impl Sizer {
             shrinking: SHRINKING,
             look: false,
             unused: 0.0,
-            failures: 0,
+            grew: None,
+            turns: 0,
             retry_after: 0.0,
             expected: None,
         }
@@ -282,11 +288,11 @@ impl Sizer {
     fn decide(&mut self, all_busy: bool) -> Option<Change> {
         let now = self.window.measured();
         if let Some(wanted) = self.wanted(&now) {
-            return self.approach(wanted, all_busy);
+            return self.approach(wanted, now.cpu_error, all_busy);
         }
         let expected = self.expected.take();
         if expected.is_some_and(|expected| now.differs_from(&expected)) {
-            // The load has changed during the trial, which says nothing then.
+            // The load has changed meanwhile, so the trial said nothing.
             self.forget();
         }
         let load = now.cpu / self.processors;
@@ -321,19 +327,21 @@ impl Sizer {
         Some(wanted.clamp(self.floor as f64, self.max as f64))
     }
 
-    fn approach(&mut self, wanted: f64, all_busy: bool) -> Option<Change> {
+    fn approach(&mut self, wanted: f64, error: f64, all_busy: bool) -> Option<Change> {
         let limit = self.limit as f64;
+        let near = NEAR * (1.0 + error);
+        let grows = wanted > limit;
+        if wanted <= near * limit && wanted * near >= limit || grows && !all_busy {
+            self.settle();
+            return None;
+        }
         self.state = State::Deciding;
-        if wanted > NEAR * limit && all_busy {
-            let to = wanted.min(MAX_GROWTH * limit).round() as usize;
-            return self.change(to, Reason::JobsWait);
-        }
-        if wanted * NEAR < limit {
-            let to = wanted.max(FAST_SHRINKING * limit).round() as usize;
-            return self.change(to, Reason::Saturated);
-        }
-        self.settle();
-        None
+        let nearest = wanted.clamp(FAST_SHRINKING * limit, MAX_GROWTH * limit);
+        let reason = match grows {
+            true => Reason::JobsWait,
+            false => Reason::Saturated,
+        };
+        self.change(nearest.round() as usize, reason)
     }
 
     /// The next larger size to try, if the processors are used to the part `load`.
@@ -359,8 +367,15 @@ impl Sizer {
     fn change(&mut self, to: usize, reason: Reason) -> Option<Change> {
         let from = std::mem::replace(&mut self.limit, to);
         self.restart_window();
+        if from == to {
+            return None;
+        }
         self.skips = true;
-        (from != to).then_some(Change { from, to, reason })
+        self.turns = match self.grew.replace(to > from) {
+            Some(grew) if grew != (to > from) => (self.turns + 1).min(MAX_TURNS),
+            _ => 0,
+        };
+        Some(Change { from, to, reason })
     }
 
     /// Did the trial pay?
@@ -389,7 +404,6 @@ impl Sizer {
         self.state = State::Deciding;
         match (grew, work >= PAYS * size) {
             (true, true) => {
-                self.failures = 0;
                 self.fewer = Outlook::Useless;
                 self.decide(all_busy)
             }
@@ -405,15 +419,15 @@ impl Sizer {
                 self.take_back(trial, is_certain || error < 2.0 * CERTAIN, Reason::NoGain)
             }
             (false, true) => {
+                let tried = self.limit;
+                self.shrinking = SHRINKING;
                 // After a large step, a smaller one may still be right.
-                if self.shrinking == SHRINKING {
+                if self.smaller(trial.from) <= tried {
                     self.fewer = Outlook::Useless;
                 }
-                self.shrinking = SHRINKING;
                 self.take_back(trial, true, Reason::Loss)
             }
             (false, false) => {
-                self.failures = 0;
                 self.more = Outlook::Useless;
                 if work < FLAT * size {
                     self.shrinking = FAST_SHRINKING;
@@ -430,13 +444,12 @@ impl Sizer {
         let first = if is_certain { FIRST_RETRY } else { EARLY_RETRY };
         self.retry_after = (2.0 * self.retry_after).clamp(first, LAST_RETRY);
         self.expected = Some(trial.before);
-        self.failures = (self.failures + 1).min(MAX_FAILURES);
         self.change(trial.from, reason)
     }
 
-    /// Doubles with each failure.
+    /// Doubles with each turn.
     fn patience(&self) -> f64 {
-        f64::from(1 << self.failures)
+        f64::from(1 << self.turns)
     }
 
     fn settle(&mut self) {
@@ -476,7 +489,7 @@ impl Sizer {
         let differs = match wanted {
             Some(wanted) => {
                 let factor = (wanted / self.limit as f64).ln().abs();
-                factor > SETTLED_NEAR.ln() + 2.0 * now.cpu_error
+                factor > SETTLED_NEAR.ln() + 2.0 * now.error_beside(&settled.reference.measured())
             }
             None => self.is_other_load(&now, &settled),
         };
@@ -484,15 +497,23 @@ impl Sizer {
         if !differs && settled.reference.samples < REFERENCE_SAMPLES {
             settled.reference.add(&window);
         }
-        if let (Some(wanted), 2..) = (wanted, settled.deviations) {
-            return self.approach(wanted, all_busy);
+        let has_changed = settled.deviations >= 2 + self.turns;
+        if let (Some(wanted), true) = (wanted, has_changed) {
+            return self.approach(wanted, now.cpu_error, all_busy);
         }
-        let retries = self.more == Outlook::Useless && settled.seconds >= self.retry_after;
-        if settled.deviations >= 2 + self.failures {
+        let retries_more = self.more == Outlook::Useless && settled.seconds >= self.retry_after;
+        // Jobs that are few and long do not show that the load has changed.
+        let is_crowded = now.cpu >= HIGH * self.processors && self.limit > self.floor;
+        let retries_fewer = is_crowded && settled.seconds >= self.retry_after.max(FIRST_RETRY);
+        if has_changed {
             self.forget();
             self.state = State::Deciding;
-        } else if retries && wanted.is_none() {
-            self.more = Outlook::Unknown;
+        } else if (retries_more || retries_fewer) && wanted.is_none() {
+            match retries_fewer {
+                true => self.fewer = Outlook::Unknown,
+                false => self.more = Outlook::Unknown,
+            }
+            self.expected = Some(settled.reference.measured());
             self.state = State::Deciding;
         } else {
             self.state = State::Settled(settled);
@@ -510,11 +531,11 @@ impl Sizer {
         let leaves_low = load * (1.0 + 2.0 * now.cpu_error) < SETTLED_LOW
             && self.limit < self.max
             && self.more == Outlook::Unknown;
+        let may_leave = settled.seconds >= EARLY_RETRY * self.patience();
         let leaves_high = load >= SETTLED_HIGH
             && self.limit > self.floor
-            && reference.cpu < HIGH * self.processors;
-        let may_leave = settled.seconds >= EARLY_RETRY * self.patience();
-        may_leave && (leaves_low || leaves_high)
+            && now.cpu > CLEARLY_MORE * reference.cpu;
+        may_leave && leaves_low || leaves_high
     }
 }
 
@@ -613,13 +634,19 @@ impl Window {
 }
 
 impl Measured {
+    /// The relative standard error of the difference, if this is the load of `other`, which is known
+    /// better.
+    fn error_beside(&self, other: &Self) -> f64 {
+        let spread = other.cpu_spread * (1.0 + 3.0 / other.samples);
+        spread * (1.0 / self.samples + 1.0 / other.samples).sqrt()
+    }
+
     /// Returns whether this is clearly another load than that of `other`, which is known better.
     fn differs_from(&self, other: &Self) -> bool {
         let ratio = |a: f64, b: f64| ((a + 1e-9) / (b + 1e-9)).ln().abs();
-        let spread = other.cpu_spread * (1.0 + 3.0 / other.samples);
-        let cpu_error = spread * (1.0 / self.samples + 1.0 / other.samples).sqrt();
+        let cpu_error = self.error_beside(other);
         let ended = self.ended.min(other.ended);
-        let ended_error = 2.0 / ended.max(1.0).sqrt();
+        let ended_error = 1.2 / ended.max(1.0).sqrt();
         ratio(self.cpu, other.cpu) > CPU_CHANGE.ln() + 2.0 * cpu_error
             || ended >= MIN_ENDED
                 && ratio(self.rate, other.rate) > ENDED_CHANGE.ln() + 2.0 * ended_error
