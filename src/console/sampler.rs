@@ -96,7 +96,7 @@ pub(crate) fn tick() -> bool {
     let Some(running) = &mut *sampler else {
         return false;
     };
-    if now().saturating_sub(running.asked) > nanos(LINGER) {
+    if now() > running.until {
         let ended = sampler.take();
         drop(sampler);
         drop(ended);
@@ -132,7 +132,7 @@ fn stop_timing() {
 pub(crate) fn snapshot(epoch: u64, after: Option<u64>) -> Snapshot {
     let mut guard = SAMPLER.lock();
     let sampler = guard.get_or_insert_with(Sampler::new);
-    sampler.asked = now();
+    sampler.until = now() + nanos(LINGER);
     let looked_at = sampler.tick_if_due();
     let is_known = epoch == sampler.epoch;
     let after = after.map_or(u64::MAX, |after| if is_known { after } else { 0 });
@@ -150,8 +150,8 @@ struct Sampler {
     epoch: u64,
     tick: u64,
     started: u64,
-    /// When a client asked last.
-    asked: u64,
+    /// When it ends, unless a client asks before.
+    until: u64,
     looked: u64,
     pools: BTreeMap<u64, History>,
     whats: Whats,
@@ -261,7 +261,7 @@ impl Sampler {
             epoch: RandomState::new().hash_one(now) >> 12,
             tick: 0,
             started: now,
-            asked: now,
+            until: now,
             looked: 0,
             pools: BTreeMap::new(),
             whats: Whats::default(),
@@ -272,7 +272,7 @@ impl Sampler {
     fn tick_if_due(&mut self) -> Vec<LivePool> {
         let now = now();
         // A little earlier than a tick, as timers come late.
-        if now.saturating_sub(self.looked) < nanos(TICK) * 3 / 4 {
+        if self.tick > 0 && now.saturating_sub(self.looked) < nanos(TICK) * 3 / 4 {
             return Vec::new();
         }
         let before = self.looked;
@@ -834,4 +834,148 @@ fn weighted(mut values: Vec<(u64, f64)>) -> Option<Quantiles> {
         p99_us: round(quantile(0.99)? as f64 / 1e3),
         of: values.len(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::*;
+    use crate::ThreadPool;
+
+    /// The sampler is one for the process, and so are these tests.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    fn mask_of(pool: &ThreadPool) -> Vec<u32> {
+        let inner = pool.inner();
+        inner.watch().lanes().map(|(_, lane)| lane.mask()).collect()
+    }
+
+    #[test]
+    fn workers_are_asked_for_times_only_while_clients_ask() {
+        let _alone = ALONE.lock();
+        let pool = ThreadPool::new(1);
+        pool.submit(|| ()).join().unwrap();
+        assert_eq!(mask_of(&pool), [TIME_NONE]);
+        assert!(!tick(), "nothing has asked");
+        snapshot(0, Some(0));
+        assert_eq!(mask_of(&pool), [0]);
+        assert!(tick());
+        // The last request was long ago.
+        if let Some(sampler) = &mut *SAMPLER.lock() {
+            sampler.until = 0;
+        }
+        assert!(!tick());
+        assert_eq!(mask_of(&pool), [TIME_NONE]);
+    }
+
+    #[test]
+    fn no_worker_waits_for_the_sampler() {
+        let _alone = ALONE.lock();
+        registry::set_served();
+        let sampler = SAMPLER.lock();
+        let incidents = INCIDENTS.lock();
+        // All that workers do while a client never gets its answer.
+        let pool = ThreadPool::new(2);
+        let jobs: Vec<_> = (0..1000).map(|_| pool.submit(|| ())).collect();
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+        let panics = pool.job(|| panic!("meanwhile")).label("a label").submit();
+        assert!(panics.join().is_err());
+        pool.shutdown().join();
+        drop(pool);
+        drop((sampler, incidents));
+    }
+
+    #[test]
+    fn masks_choose_from_half_to_all_that_are_wanted() {
+        for (jobs, mask) in [
+            (0, 0),
+            (100, 0),
+            (101, 1),
+            (200, 1),
+            (201, 3),
+            (1_000_000, 16383),
+        ] {
+            assert_eq!(mask_for(jobs, 100), mask, "{jobs}");
+        }
+        assert_eq!(mask_for(u64::MAX, 1), TIME_NONE);
+    }
+
+    #[test]
+    fn quantiles_count_what_each_job_stands_for() {
+        assert_eq!(weighted(Vec::new()), None);
+        let values = vec![(1_000, 1.0), (3_000, 98.0), (2_000, 1.0)];
+        let quantiles = weighted(values).unwrap();
+        assert_eq!(
+            (quantiles.p50_us, quantiles.p99_us, quantiles.of),
+            (3.0, 3.0, 3)
+        );
+        let ten = weighted((1..=100).map(|n| (n * 1000, 1.0)).collect()).unwrap();
+        assert_eq!((ten.p50_us, ten.p99_us), (50.0, 99.0));
+    }
+
+    fn history(accepted: &[(u64, u64)], submitted: u64, queued: u64) -> History {
+        let pool = ThreadPool::new(1);
+        let live = LivePool {
+            inner: pool.inner(),
+            kind: Kind::Threads,
+            #[cfg(all(unix, feature = "process"))]
+            processes: None,
+        };
+        let mut history = History::new(&live);
+        history.accepted = accepted.iter().copied().collect();
+        history.metrics.submitted = submitted;
+        history.metrics.queued = queued;
+        history
+    }
+
+    #[test]
+    fn the_age_of_the_queue_comes_from_the_counts() {
+        let age = |us, at_least| Some(Age { us, at_least });
+        let looks = [(1_000_000, 10), (2_000_000, 20), (3_000_000, 30)];
+        let now = 5_000_000;
+        // The 12th job came between the first two looks, and was there at the second.
+        assert_eq!(history(&looks, 30, 18).oldest(now), age(3_000, false));
+        assert_eq!(history(&looks, 30, 25).oldest(now), age(4_000, true));
+        assert_eq!(history(&looks, 30, 0).oldest(now), None);
+    }
+
+    #[test]
+    fn a_tick_makes_a_bar_for_each_job_or_one_for_all() {
+        let here = Some(Location::caller());
+        let job = |started, ended| Timed {
+            started,
+            ended,
+            queue_wait: 0,
+            origin: here,
+            label: 0,
+            is_bad: false,
+        };
+        let tick = (200_000, 400_000);
+        let bars =
+            |timed: &[Timed], ended| super::bars(0, timed, ended, None, tick, 0.5, |_, _| Some(0));
+        let spans = |bars: Vec<Bar>| -> Vec<_> {
+            bars.iter()
+                .map(|bar| (bar.from, bar.to, bar.jobs))
+                .collect()
+        };
+        assert!(bars(&[], 0).is_empty());
+        let two = [job(210_000, 220_000), job(230_000, 240_000)];
+        assert_eq!(spans(bars(&two, 2)), [(210, 220, 1), (230, 240, 1)]);
+        // Two of a hundred were timed.
+        assert_eq!(spans(bars(&two, 100)), [(200, 400, 100)]);
+        // A long one before many short ones keeps its own bar.
+        let long = [job(50_000, 300_000), job(310_000, 311_000)];
+        assert_eq!(spans(bars(&long, 40)), [(50, 300, 1), (300, 400, 39)]);
+        // One that was running when the first client came has the times of the looks.
+        let seen = Seen {
+            sequence: 1,
+            since: 100_000,
+            is_exact: false,
+            what: None,
+        };
+        let untimed = super::bars(0, &[], 1, Some(seen), tick, 0.5, |_, _| None);
+        assert_eq!(spans(untimed.clone()), [(100, 200, 1)]);
+        assert_eq!(untimed[0].flag, 2);
+    }
 }

@@ -212,6 +212,11 @@ impl Lane {
         self.mask.set(mask);
     }
 
+    #[cfg(test)]
+    pub(crate) fn mask(&self) -> u32 {
+        self.mask.0.load(Ordering::Relaxed)
+    }
+
     /// Returns how many jobs have started, and what runs now. The second is `Err` if that changed
     /// too often meanwhile: then jobs are short.
     pub(crate) fn read(&self) -> (u64, Result<Option<Current>, Changing>) {
