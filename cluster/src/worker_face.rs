@@ -58,6 +58,7 @@ pub struct Worker {
     insecure: bool,
     handle_signals: bool,
     on_step: Option<StepHook>,
+    console: Option<String>,
     #[cfg(feature = "cli")]
     page: Option<PageOptions>,
 }
@@ -96,6 +97,7 @@ impl Worker {
             insecure: false,
             handle_signals: true,
             on_step: None,
+            console: None,
             #[cfg(feature = "cli")]
             page: None,
         }
@@ -188,6 +190,18 @@ impl Worker {
         self
     }
 
+    /// Tells where this program serves its console, for example `http://10.0.0.7:6670/`.
+    ///
+    /// The status page then has a link to it beside the worker. The console itself is that of the
+    /// crate `futurepool` with its feature `console`, which the program serves with
+    /// `futurepool::console::builder`. A browser must be able to reach the address. All that can see
+    /// the status page see it, so leave the token out: the console asks for it.
+    #[doc(alias = "dashboard")]
+    pub fn console(mut self, url: impl Into<String>) -> Self {
+        self.console = Some(url.into());
+        self
+    }
+
     /// Serves the status page of the namespace at an address such as `127.0.0.1:6680`.
     ///
     /// It is the page of `futurepool-cluster serve`: workers with what they run, queues, rates, and
@@ -241,6 +255,10 @@ impl Worker {
         let mut server = server.into();
         self.namespace.check(server.options.identity.as_deref())?;
         check_tasks(&self.tasks, &self.namespace.queue)?;
+        if let Some(url) = self.console.as_deref().filter(|url| !is_link(url)) {
+            let problem = format!("`{url}` is no address that begins with http:// or https://");
+            return Err(ConnectError::invalid("console", problem));
+        }
         server.options.insecure |= self.insecure;
         #[cfg(feature = "cli")]
         let page = match &self.page {
@@ -269,6 +287,7 @@ impl Worker {
             grace: self.grace,
             handle_signals: self.handle_signals,
             on_step: self.on_step,
+            console: self.console,
             executor,
             seed: rng.u64(..),
             #[cfg(feature = "cli")]
@@ -377,6 +396,7 @@ struct Member {
     grace: Duration,
     handle_signals: bool,
     on_step: Option<StepHook>,
+    console: Option<String>,
     executor: Arc<dyn TaskExecutor>,
     seed: u64,
     #[cfg(feature = "cli")]
@@ -437,6 +457,7 @@ impl Member {
             grace: self.grace,
             settings,
             seed: self.seed,
+            console: self.console,
             steps: self.on_step.map(|hook| Rc::new(hook) as Rc<_>),
         };
         let runner = Rc::new(ExecutorRunner::new(Arc::clone(&self.executor)));
@@ -462,6 +483,12 @@ impl Member {
         end_executor(self.executor).await;
         ended.map_err(|failure| WorkerError(failure.to_string()))
     }
+}
+
+/// Returns whether a page can link to an address: it is short, and runs nothing.
+fn is_link(url: &str) -> bool {
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    is_web && url.len() <= 200 && !url.contains(char::is_whitespace)
 }
 
 /// How long an executor may take to end. A task that runs on and on keeps a pool of threads.

@@ -266,6 +266,15 @@ fn a_submit_that_races_with_a_shutdown_resolves() {
 }
 
 #[test]
+fn a_console_is_an_address_of_the_web() {
+    for url in ["javascript:alert(1)", "10.0.0.7:6670", "http://a b", ""] {
+        let worker = Worker::new(tasks![double]).console(url);
+        let error = worker.connect(MemoryBroker::new()).map(drop).unwrap_err();
+        assert!(error.is_invalid_option(), "{url}: {error}");
+    }
+}
+
+#[test]
 fn keys_and_names_of_any_length_break_no_connection() {
     let server = TestServer::start();
     let queue = "ü".repeat(64);

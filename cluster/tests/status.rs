@@ -441,6 +441,7 @@ fn get(port: u16, path: &str, headers: &str) -> (u16, String) {
 fn a_worker_serves_the_page_while_it_runs() {
     let worker = |listen: &str| {
         let worker = Worker::new(tasks![thumbnail]).threads(3).no_signals();
+        let worker = worker.console("http://10.0.0.7:6670/");
         worker.status_page(listen).connect(MemoryBroker::new())
     };
     let error = worker("0.0.0.0:0").unwrap_err();
@@ -458,6 +459,7 @@ fn a_worker_serves_the_page_while_it_runs() {
         let (code, body) = get(port, "/status.json", "");
         let seen: Value = serde_json::from_str(&body).unwrap();
         if code == 200 && seen["workers"][0]["slots"] == 3 && seen["exact_ages"] == true {
+            assert_eq!(seen["workers"][0]["console"], "http://10.0.0.7:6670/");
             break;
         }
         assert!(Instant::now() < end, "{seen:#}");

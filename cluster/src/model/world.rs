@@ -301,6 +301,7 @@ impl World {
                 grace,
                 settings,
                 seed,
+                console: None,
                 steps: Some(Rc::new(steps)),
             };
             let (core, control) = worker::Core::new(broker, options, simulated);

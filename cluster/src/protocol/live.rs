@@ -53,6 +53,9 @@ pub(crate) struct WorkerValue {
     /// Why it takes no jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
+    /// Where its program serves a console.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) console: Option<String>,
     /// Jobs that it holds, running or not.
     pub(crate) held: usize,
     pub(crate) running: Vec<RunningValue>,

@@ -130,6 +130,12 @@ fn the_page_shows_what_happens_and_what_is_wrong() {
     ] {
         assert!(text.as_str().unwrap().contains(part), "{part}\n{text}");
     }
+    // One worker has told where its console is.
+    let links = "[...document.querySelectorAll('#lanes .console')].filter((link) => !link.hidden).map((link) => link.href)";
+    assert_eq!(
+        browser.run(&format!("return {links}")),
+        json!(["http://10.0.0.7:6670/"])
+    );
     browser.wait("document.getElementById('line-ended').getAttribute('d').length > 1000");
     let label = browser.run("return document.getElementById('plot').getAttribute('aria-label')");
     assert!(
@@ -176,6 +182,12 @@ fn hostile_names_stay_text() {
     let check = "return [window.pwned, document.images.length, document.scripts.length,
         document.querySelectorAll('[onerror]').length]";
     assert_eq!(browser.run(check), json!([null, 0, 1, 0]));
+    let links = "return document.querySelectorAll('#lanes .console[href]').length";
+    assert_eq!(
+        browser.run(links),
+        json!(0),
+        "an address that runs a script"
+    );
     for place in [
         ".slots .label",
         ".slots .task",

@@ -757,6 +757,7 @@ impl State {
                     silent_ms,
                     state: clip(&worker.state),
                     problem: worker.problem.as_deref().map(clip),
+                    console: worker.console.as_deref().map(clip),
                     queue: clip(&worker.queue),
                     tasks: tasks
                         .map(|(name, version)| TaskView {

@@ -94,6 +94,7 @@ fn worker(done: u64) -> LiveValue {
             }],
             done,
             lost: done / 10,
+            console: Some("http://10.0.0.7:6670/".to_owned()),
             ..WorkerValue::default()
         }),
         client: None,
@@ -144,6 +145,7 @@ async fn what_peers_and_stores_say_is_seen() {
             );
             assert_eq!((worker.slots, worker.busy, worker.held), (4, 1, 2));
             assert_eq!(worker.running[0].label.as_deref(), Some("order-17"));
+            assert_eq!(worker.console.as_deref(), Some("http://10.0.0.7:6670/"));
             // It has been running since the worker said so, too.
             assert!(worker.running[0].for_ms >= 8_500, "{worker:?}");
             assert_eq!(seen.submitters[0].pending, 3);

@@ -33,6 +33,7 @@ fn worker(host: &str, pid: u32, slots: usize, running: Vec<RunView>, done: u64) 
         silent_ms: 1_200,
         state: "running".to_owned(),
         problem: None,
+        console: None,
         queue: "default".to_owned(),
         tasks: vec![task("img.thumbnail", 1), task("files.checksum", 2)],
         slots,
@@ -197,6 +198,7 @@ pub(crate) fn busy() -> Snapshot {
     );
     silent.life = Life::Silent;
     silent.silent_ms = 12_400;
+    silent.console = Some("http://10.0.0.7:6670/".to_owned());
     snapshot.workers = vec![
         silent,
         worker("build-6", 4711, 4, full, 48_211),
@@ -259,6 +261,7 @@ pub(crate) fn hostile() -> Snapshot {
         worker.name.clone_from(&text);
         worker.queue.clone_from(&text);
         worker.problem = Some(text.clone());
+        worker.console = Some(format!("javascript:window.pwned=4//{text}"));
         worker.tasks[0].name.clone_from(&text);
         for run in &mut worker.running {
             run.task.clone_from(&text);

@@ -85,6 +85,9 @@ pub(crate) struct WorkerView {
     /// What it says: `running`, `draining` or `broken`.
     pub(crate) state: String,
     pub(crate) problem: Option<String>,
+    /// Where its program serves a console. Whatever it says: the page links only to addresses of the
+    /// web.
+    pub(crate) console: Option<String>,
     pub(crate) queue: String,
     pub(crate) tasks: Vec<TaskView>,
     pub(crate) slots: usize,

@@ -126,6 +126,7 @@ fn value<B: Broker>(shared: &Shared<B>) -> LiveValue {
             .collect(),
         slots: options.slots,
         state: state.to_owned(),
+        console: options.console.clone(),
         problem: failure.map(|failure| shorten(&failure.to_string())),
         held: held.len(),
         running: running.take(MAX_RUNNING).collect(),

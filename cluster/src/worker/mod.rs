@@ -72,6 +72,8 @@ pub(crate) struct Options {
     pub(crate) grace: Duration,
     pub(crate) settings: Settings,
     pub(crate) seed: u64,
+    /// Where the program serves its console.
+    pub(crate) console: Option<String>,
     pub(crate) steps: Steps,
 }
 

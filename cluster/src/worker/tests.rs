@@ -201,6 +201,7 @@ impl Bench {
             grace: self.grace,
             settings: self.settings.clone(),
             seed: number,
+            console: None,
             steps: Some(Rc::new(steps)),
         };
         let sim = Rc::new(sim);
@@ -1364,6 +1365,7 @@ fn jobs_run_in_a_thread_pool() {
             grace: Duration::from_secs(30),
             settings: bench.settings.clone(),
             seed: 1,
+            console: None,
             steps: None,
         };
         let runner = Rc::new(super::ExecutorRunner::new(pool));

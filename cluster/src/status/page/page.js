@@ -123,10 +123,13 @@ function stateOf(snapshot, worker) {
   return [worker.state, Object.hasOwn(kinds, worker.state) ? kinds[worker.state] : "bad"];
 }
 
+// Any other address could run something.
+const isWebAddress = (text) => typeof text === "string" && /^https?:\/\//.test(text);
+
 function lane() {
   const item = make("li");
   const head = make("div", "lane-head");
-  head.append(make("h3"), make("span", "pill"), make("span", "queue faint"), make("span", "counts"));
+  head.append(make("h3"), make("span", "pill"), make("span", "queue faint"), make("a", "console", "console"), make("span", "counts"));
   item.append(head, make("p", "lane-problem"), make("p", "lane-tasks"), make("ul", "slots"));
   return item;
 }
@@ -141,6 +144,14 @@ function updateLane(snapshot, item, worker) {
   write(pill, state);
   const use = `${worker.busy} of ${plural(worker.slots, "slot")} busy, ${worker.held} held`;
   write(item.querySelector(".queue"), `queue ${worker.queue}${gone ? "" : `, ${use}`}`);
+  const link = item.querySelector(".console");
+  link.hidden = gone || !isWebAddress(worker.console);
+  if (!link.hidden && link.href !== worker.console) {
+    link.href = worker.console;
+    link.title = worker.console;
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+  }
   const counts = item.querySelector(".counts");
   const { done, failed: errors, lost, retried } = worker.totals;
   const parts = [`${number(done)} done, ${number(errors)} failed, `, `${number(lost)} lost`, `, ${number(retried)} retried`];
