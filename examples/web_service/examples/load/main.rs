@@ -93,7 +93,7 @@ fn main() -> Result<()> {
     let mut runs = Vec::new();
     for times in LOADS {
         let rate = capacity * times;
-        let mut of_load = KINDS.map(|kind| Run::new(times, kind));
+        let mut of_load = KINDS.map(|kind| Run::new(times, rate, kind));
         for _ in 0..load.rounds {
             for run in &mut of_load {
                 eprintln!("{times} times the load: {}", run.kind.name());
@@ -177,6 +177,8 @@ impl Kind {
 /// All runs of a kind with the same load.
 struct Run {
     times: f64,
+    /// Requests per second.
+    rate: f64,
     kind: Kind,
     outcomes: Vec<Outcome>,
     /// Jobs that ran to their end, by label.
@@ -184,9 +186,10 @@ struct Run {
 }
 
 impl Run {
-    fn new(times: f64, kind: Kind) -> Self {
+    fn new(times: f64, rate: f64, kind: Kind) -> Self {
         Self {
             times,
+            rate,
             kind,
             outcomes: Vec::new(),
             done: BTreeMap::new(),
@@ -473,10 +476,10 @@ async fn ask(number: u64, due: Instant, client: Client, visits: Visits) -> Resul
 fn table(out: &mut String, runs: &[Run]) -> Result<()> {
     writeln!(
         out,
-        "| load | blocking work on | route | requests | 200 | 503, queue full | 503, expired \
+        "| load | requests per second | blocking work on | route | requests | 200 | 503, queue full | 503, expired \
          | client timed out | client left | p50 of 200, ms | p99 of 200, ms | done for no client |"
     )?;
-    writeln!(out, "|---|---|---|---|---|---|---|---|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|---|---|---|---|---|---|---|---|---|")?;
     for run in runs {
         for route in ROUTES {
             let requests = run.outcomes.iter().filter(|o| o.route == route).count();
@@ -494,9 +497,10 @@ fn table(out: &mut String, runs: &[Run]) -> Result<()> {
             };
             writeln!(
                 out,
-                "| {} | {} | `{}` | {requests} | {good} | {full} | {expired} | {timed_out} | {left} \
+                "| {} | {:.0} | {} | `{}` | {requests} | {good} | {full} | {expired} | {timed_out} | {left} \
                  | {} | {} | {} |",
                 run.times,
+                run.rate,
                 run.kind.name(),
                 route.label(),
                 quantile(0.5),

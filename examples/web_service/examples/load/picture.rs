@@ -41,7 +41,7 @@ fn legend(out: &mut String, y: &mut f64) {
         x += 34.0 + 6.5 * name.len() as f64;
     }
     *y += 18.0;
-    let mut x = FATES.0;
+    let mut x = FATES.0 - 60.0;
     for (fate, name) in FATE_NAMES {
         mark(out, fate_class(fate), x, *y - 9.0, 10.0);
         text(out, "small", x + 13.0, *y, name);
@@ -66,13 +66,10 @@ const FATE_NAMES: [(Fate, &str); 5] = [
 ];
 
 fn block(out: &mut String, y: &mut f64, times: f64, runs: &[Run]) {
-    text(
-        out,
-        "head",
-        10.0,
-        *y,
-        &format!("{times} × what the service can bear"),
-    );
+    let mut of_load = runs.iter().filter(|run| run.times == times);
+    let rate = of_load.next().map_or(0.0, |run| run.rate);
+    let title = format!("{times} × what the service can bear: {rate:.0} requests per second");
+    text(out, "head", 10.0, *y, &title);
     *y += 16.0;
     let top = *y;
     for (ms, name) in [
