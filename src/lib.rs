@@ -49,6 +49,7 @@
 //! | running | A worker runs the closure, and then the job's callbacks. | [`is_running`](JoinHandle::is_running) |
 //! | finished | The outcome is visible, however the job ended: it returned, it panicked, or it never ran. | [`is_finished`](JoinHandle::is_finished) |
 //! | cancelled | The job is finished because it was cancelled before it started. | [`is_cancelled`](JoinHandle::is_cancelled) |
+//! | expired | The job is finished because it had not started by its [deadline](JobBuilder::deadline). | [`JoinError::is_expired`] |
 //!
 //! While a cancel is dropping the closure of a queued job, none of the three queries returns true.
 //! Joining or awaiting a handle *takes* the result; the job stays finished.
@@ -271,6 +272,39 @@
     doc = "See the guide [threads or processes](guide::threads_or_processes)."
 )]
 //!
+//! # In production
+//!
+//! A [job](ThreadPool::job) can have a label, a [priority](Priority) and a deadline. A job that has not started
+//! by its deadline resolves at that moment, with an error that [`is_expired`](JoinError::is_expired). A
+//! pool can [measure](ThreadPoolBuilder::timings) how long jobs wait and run:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use futurepool::{Priority, ThreadPool};
+//!
+//! let pool = ThreadPool::builder()
+//!     .queue_capacity(1_000)
+//!     .queue_timeout(Duration::from_secs(2))
+//!     .timings(true)
+//!     .build()?;
+//! let hash = pool.job(|| "$argon2id$…").label("hash").priority(Priority::High);
+//! assert_eq!(hash.expires_in(Duration::from_secs(1)).submit().join()?, "$argon2id$…");
+//!
+//! let metrics = pool.metrics();
+//! println!("{:?} in the queue", metrics.queue_wait.quantile(0.99));
+//! println!("{:?} to run", metrics.by_label()["hash"].run_time.quantile(0.99));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`StatefulPool`]: each worker owns a connection, a parser or a model.
+//! - [`auto_size`](ThreadPoolBuilder::auto_size), [`set_max_workers`](ThreadPool::set_max_workers) and
+//!   [`broadcast`](ThreadPool::broadcast) concern the workers of a running pool.
+//! - [`on_job`](ThreadPoolBuilder::on_job) tells of each job.
+//! - The features `metrics` and `console` show the pools to operators.
+//!
+//! See the guides [running it in production](guide::production) and [cookbook](guide::cookbook).
+//!
 //! # Several machines
 //!
 //! The crate `futurepool-cluster` runs the same tasks on workers on any number of machines, over a
@@ -314,6 +348,8 @@
 //! - `task`: the attribute `#[task]`, and `TaskExecutor`, which runs the same task in a thread or in a
 //!   process.
 //! - `process`: `ProcessPool`, on Unix. It includes `task`.
+//! - `metrics`: pools report through the facade of the crate [`metrics`](https://docs.rs/metrics).
+//! - `console`: a live view of every pool of the process in a browser.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
