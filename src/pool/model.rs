@@ -30,6 +30,7 @@ fn pool_of_two() -> (Arc<PoolInner>, PoolRefs, [thread::JoinHandle<()>; 2]) {
         keep_alive: None,
         initializer: None,
         on_exit: None,
+        make_state: None,
         auto_sizer: None,
         #[cfg(feature = "tokio")]
         runtime: None,
