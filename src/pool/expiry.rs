@@ -343,6 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn a_running_job_has_left_its_deadline() {
+        let deadline = Instant::now() + FAR;
+        let closure = move || has(deadline);
+        let task = TaskCell::queued(closure, Location::caller(), None, 0, NoPool);
+        let task = Arc::new(task);
+        let raw: Arc<dyn RawTask> = Arc::clone(&task) as _;
+        let handle = JoinHandle::new(task);
+        expire_at(&raw, deadline);
+        assert!(raw.run(Runner::Executor));
+        assert!(!handle.join().unwrap());
+    }
+
+    #[test]
     fn a_job_that_goes_away_unresolved_leaves_nothing() {
         let deadline = Instant::now() + FAR;
         let (task, handle) = job();
