@@ -195,6 +195,7 @@ impl Inbox {
     }
 
     /// Looks for something to do.
+    #[cold]
     pub(crate) fn read(&mut self, pool: &PoolInner) -> Instruction {
         // Ordering: before the look. See the module's documentation.
         let version = pool.control().version();

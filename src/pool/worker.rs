@@ -159,33 +159,22 @@ fn next_job(
     // If the end of the last job found the queue empty, that is a pause, too.
     let mut paused = searching;
     loop {
-        let mailed = match inbox.has_news(pool) {
-            true => inbox.read(pool),
-            false => Instruction::Nothing,
-        };
-        let next = match mailed {
-            Instruction::Exit => Some(Next::Exit),
-            Instruction::Run(job) => Some(Next::Mailed(job)),
-            Instruction::Nothing if !pool.has_state_for_job(&mut searching) => None,
-            Instruction::Nothing => pool.pop(order).map(Next::Queued),
-        };
-        if let Some(next) = next {
-            if searching {
-                pool.idle().stop_searching();
-                // Rule 2 of `idle.rs`.
-                let more = fault_or!(
-                    "a_searcher_that_finds_a_job_notifies_nobody": false; pool.has_queued_hint());
-                if more {
-                    notify_work(pool);
-                }
+        if inbox.has_news(pool) {
+            let next = match inbox.read(pool) {
+                Instruction::Exit => Some(Next::Exit),
+                Instruction::Run(job) => Some(Next::Mailed(job)),
+                Instruction::Nothing => None,
+            };
+            if let Some(next) = next {
+                before_next(pool, searching, paused, after_pause);
+                return next;
             }
-            if paused != *after_pause {
-                *after_pause = paused;
-                Context::with(|context| context.after_pause.set(paused));
+        }
+        if pool.has_state_for_job(&mut searching) {
+            if let Some(job) = pool.pop(order) {
+                before_next(pool, searching, paused, after_pause);
+                return Next::Queued(job);
             }
-            // Not while it counts as searching: this may run user code.
-            timer::run_due_retries();
-            return next;
         }
         paused = true;
         // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
@@ -204,8 +193,8 @@ fn next_job(
         }
         // One worker of the pool spins; the others park at once.
         searching = searching || pool.idle().try_start_searching();
-        let has_work = || pool.has_queued_hint() || inbox.has_news(pool);
-        if searching && spin.spin(pool.config().spins_shortly(), has_work) {
+        // What `control.rs` may have for this worker can wait until the spin is over.
+        if searching && spin.spin(pool.config().spins_shortly(), || pool.has_queued_hint()) {
             continue;
         }
         pool.blocked().forget_candidates(|| !pool.has_queued_hint());
@@ -234,6 +223,26 @@ fn next_job(
             WakeReason::TimedOut => timed_out = true,
         }
     }
+}
+
+/// The worker has found something to do, after a pause or not.
+#[inline]
+fn before_next(pool: &Arc<PoolInner>, searching: bool, paused: bool, after_pause: &mut bool) {
+    if searching {
+        pool.idle().stop_searching();
+        // Rule 2 of `idle.rs`.
+        let more = fault_or!(
+            "a_searcher_that_finds_a_job_notifies_nobody": false; pool.has_queued_hint());
+        if more {
+            notify_work(pool);
+        }
+    }
+    if paused != *after_pause {
+        *after_pause = paused;
+        Context::with(|context| context.after_pause.set(paused));
+    }
+    // Not while it counts as searching: this may run user code.
+    timer::run_due_retries();
 }
 
 /// Takes over whether the end of the last job has made this worker the one that searches.
