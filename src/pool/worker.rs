@@ -170,11 +170,17 @@ fn next_job(
                 return next;
             }
         }
-        if pool.has_state_for_job(&mut searching) {
-            if let Some(job) = pool.pop(order) {
-                before_next(pool, searching, paused, after_pause);
-                return Next::Queued(job);
+        let job = match pool.is_stateful() {
+            true => {
+                let (job, still_searching) = pool.pop_with_state(order, searching);
+                searching = still_searching;
+                job
             }
+            false => pool.pop(order),
+        };
+        if let Some(job) = job {
+            before_next(pool, searching, paused, after_pause);
+            return Next::Queued(job);
         }
         paused = true;
         // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked

@@ -13,13 +13,14 @@
 //! Invariant: at most one job of a worker borrows the state, because waits in such a worker run no jobs.
 
 use std::any::Any;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::error::{BoxError, JoinError};
 use crate::pool::inner::PoolInner;
+use crate::pool::queue::PopOrder;
 use crate::pool::spawn::notify_work;
 use crate::task::context::{Context, WorkerPhase, current_pool};
+use crate::task::job::Job;
 use crate::util::sync::Arc;
 use crate::util::unwind::drop_catching;
 
@@ -99,24 +100,29 @@ impl PoolInner {
         made
     }
 
-    /// Returns whether this worker can take a job. If a panic has cost its state, the state is made as
-    /// soon as a job is queued.
+    /// Takes the next job out of the queue, as [`pop`](Self::pop) does. If a panic has cost the state of
+    /// this worker, it takes none before another state is made, and makes that only if a job is queued.
     ///
-    /// `searching`: whether this worker searches. It does not while it makes the state.
-    #[inline]
-    pub(crate) fn has_state_for_job(self: &Arc<Self>, searching: &mut bool) -> bool {
-        !self.is_stateful() || is_there() || self.remake_state(searching)
-    }
-
-    fn remake_state(self: &Arc<Self>, searching: &mut bool) -> bool {
-        if !self.has_queued_hint() {
-            return false;
+    /// `searching`: whether this worker searches. It does not while it makes a state. Returns whether it
+    /// still does.
+    #[inline(never)]
+    pub(crate) fn pop_with_state(
+        self: &Arc<Self>,
+        order: &mut PopOrder,
+        searching: bool,
+    ) -> (Option<Job>, bool) {
+        if is_there() {
+            return (self.pop(order), searching);
         }
-        if mem::take(searching) {
+        if !self.has_queued_hint() {
+            return (None, searching);
+        }
+        if searching {
             self.idle().stop_searching();
         }
-        // This may take long, so an idle worker, if there is one, takes the job.
+        // To make a state may take long. So an idle worker, if there is one, takes the job.
         notify_work(self);
-        self.make_state().map(put).is_ok()
+        let made = self.make_state().map(put);
+        (made.ok().and_then(|()| self.pop(order)), false)
     }
 }
