@@ -221,27 +221,29 @@ fn a_done_callback_runs_when_the_state_is_back() {
 
 #[test]
 fn a_panic_costs_the_state_and_no_more() {
-    let log = Log::default();
-    let pool = log.pool(1);
-    assert_eq!(pool.submit(State::use_it).join().unwrap(), (0, 1));
-    let worker = log.made.lock().unwrap()[0];
-    let error = pool.submit(|_| panic!("half done")).join().unwrap_err();
-    assert!(error.is_panic());
-    assert_eq!(
-        *log.dropped.lock().unwrap(),
-        [(0, worker)],
-        "before the panic is visible"
-    );
-    assert_eq!(log.made(), 1, "the next one is made when a job needs it");
-    assert_eq!(pool.submit(State::use_it).join().unwrap(), (1, 1));
-    assert_eq!(*log.made.lock().unwrap(), [worker, worker]);
-    let metrics = pool.metrics();
-    assert_eq!(
-        (metrics.completed, metrics.panicked, metrics.workers),
-        (2, 1, 1)
-    );
-    drop(pool);
-    assert_eq!(log.dropped(), 2);
+    within(LONG, "a panic", || {
+        let log = Log::default();
+        let pool = log.pool(1);
+        assert_eq!(pool.submit(State::use_it).join().unwrap(), (0, 1));
+        let worker = log.made.lock().unwrap()[0];
+        let error = pool.submit(|_| panic!("half done")).join().unwrap_err();
+        assert!(error.is_panic());
+        assert_eq!(
+            *log.dropped.lock().unwrap(),
+            [(0, worker)],
+            "before the panic is visible"
+        );
+        assert_eq!(log.made(), 1, "the next one is made when a job needs it");
+        assert_eq!(pool.submit(State::use_it).join().unwrap(), (1, 1));
+        assert_eq!(*log.made.lock().unwrap(), [worker, worker]);
+        let metrics = pool.metrics();
+        assert_eq!(
+            (metrics.completed, metrics.panicked, metrics.workers),
+            (2, 1, 1)
+        );
+        drop(pool);
+        assert_eq!(log.dropped(), 2);
+    });
 }
 
 #[test]
@@ -285,30 +287,32 @@ fn a_destructor_that_panics_is_contained() {
 
 #[test]
 fn a_maker_that_fails_or_panics_breaks_the_pool() {
-    for panics in [false, true] {
-        let pool = StatefulPool::builder(move || match panics {
-            true => panic!("no disk"),
-            false => Err::<(), _>("no database"),
-        });
-        let exited = Arc::new(AtomicBool::new(false));
-        let exit = Arc::clone(&exited);
-        let pool = pool
-            .max_workers(1)
-            .on_exit(move || exit.store(true, SeqCst));
-        let pool = pool.build().unwrap();
-        let error = pool.submit(|_| ()).join().unwrap_err();
-        assert!(error.is_broken());
-        let text = match panics {
-            true => "the pool is broken: the function that makes the state panicked: no disk",
-            false => "the pool is broken: no database",
-        };
-        assert_eq!(error.to_string(), text);
-        let refused = pool.try_submit(|_| 7).unwrap_err();
-        assert!(refused.is_broken());
-        assert_eq!(refused.into_inner()(&mut ()), 7, "the closure comes back");
-        drop(pool);
-        assert!(!exited.load(SeqCst));
-    }
+    within(LONG, "a broken pool", || {
+        for panics in [false, true] {
+            let pool = StatefulPool::builder(move || match panics {
+                true => panic!("no disk"),
+                false => Err::<(), _>("no database"),
+            });
+            let exited = Arc::new(AtomicBool::new(false));
+            let exit = Arc::clone(&exited);
+            let pool = pool
+                .max_workers(1)
+                .on_exit(move || exit.store(true, SeqCst));
+            let pool = pool.build().unwrap();
+            let error = pool.submit(|_| ()).join().unwrap_err();
+            assert!(error.is_broken());
+            let text = match panics {
+                true => "the pool is broken: the function that makes the state panicked: no disk",
+                false => "the pool is broken: no database",
+            };
+            assert_eq!(error.to_string(), text);
+            let refused = pool.try_submit(|_| 7).unwrap_err();
+            assert!(refused.is_broken());
+            assert_eq!(refused.into_inner()(&mut ()), 7, "the closure comes back");
+            drop(pool);
+            assert!(!exited.load(SeqCst));
+        }
+    });
 }
 
 /// Returns a pool of one worker whose state can be made once.
@@ -323,51 +327,55 @@ fn made_once() -> StatefulPoolBuilder<usize> {
 
 #[test]
 fn a_lost_state_that_cannot_be_made_again_breaks_the_pool() {
-    let exited = Arc::new(AtomicBool::new(false));
-    let exit = Arc::clone(&exited);
-    let pool = made_once()
-        .on_exit(move || exit.store(true, SeqCst))
-        .build()
-        .unwrap();
-    assert_eq!(pool.submit(|seven| *seven).join().unwrap(), 7);
-    assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
-    assert!(
-        pool.try_submit(|_| ())
-            .unwrap()
-            .join()
-            .unwrap_err()
-            .is_broken()
-    );
-    let error = pool.submit(|_| ()).join().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the pool is broken: the database is gone"
-    );
-    let metrics = pool.metrics();
-    assert_eq!(
-        (metrics.completed, metrics.panicked, metrics.cancelled),
-        (1, 1, 1)
-    );
-    drop(pool);
-    assert!(
-        exited.load(SeqCst),
-        "the initializer has succeeded on that worker"
-    );
+    within(LONG, "a broken pool", || {
+        let exited = Arc::new(AtomicBool::new(false));
+        let exit = Arc::clone(&exited);
+        let pool = made_once()
+            .on_exit(move || exit.store(true, SeqCst))
+            .build()
+            .unwrap();
+        assert_eq!(pool.submit(|seven| *seven).join().unwrap(), 7);
+        assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
+        assert!(
+            pool.try_submit(|_| ())
+                .unwrap()
+                .join()
+                .unwrap_err()
+                .is_broken()
+        );
+        let error = pool.submit(|_| ()).join().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the pool is broken: the database is gone"
+        );
+        let metrics = pool.metrics();
+        assert_eq!(
+            (metrics.completed, metrics.panicked, metrics.cancelled),
+            (1, 1, 1)
+        );
+        drop(pool);
+        assert!(
+            exited.load(SeqCst),
+            "the initializer has succeeded on that worker"
+        );
+    });
 }
 
 #[test]
 fn jobs_behind_a_lost_state_that_cannot_be_made_again_are_refused_unrun() {
-    let pool = made_once().build().unwrap();
-    let (gate, held) = hold(&pool, 1);
-    let panics = pool.submit(|_| panic!());
-    let behind = [(); 3].map(|()| pool.submit(|_| ()));
-    gate.open();
-    assert!(panics.join().unwrap_err().is_panic());
-    for job in behind {
-        let error = job.join().unwrap_err();
-        assert!(error.is_broken() && !error.may_have_run());
-    }
-    held.into_iter().for_each(|job| job.join().unwrap());
+    within(LONG, "refused jobs", || {
+        let pool = made_once().build().unwrap();
+        let (gate, held) = hold(&pool, 1);
+        let panics = pool.submit(|_| panic!());
+        let behind = [(); 3].map(|()| pool.submit(|_| ()));
+        gate.open();
+        assert!(panics.join().unwrap_err().is_panic());
+        for job in behind {
+            let error = job.join().unwrap_err();
+            assert!(error.is_broken() && !error.may_have_run());
+        }
+        held.into_iter().for_each(|job| job.join().unwrap());
+    });
 }
 
 #[test]
@@ -629,21 +637,23 @@ fn a_broadcast_reaches_each_state() {
 
 #[test]
 fn a_broadcast_to_a_worker_without_its_state_makes_another_one() {
-    let log = Log::default();
-    let pool = log.pool(1);
-    assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
-    let mut jobs = pool.broadcast(State::use_it);
-    assert_eq!(jobs.len(), 1);
-    assert_eq!(jobs.remove(0).join().unwrap(), (1, 1));
+    within(LONG, "a broadcast", || {
+        let log = Log::default();
+        let pool = log.pool(1);
+        assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
+        let mut jobs = pool.broadcast(State::use_it);
+        assert_eq!(jobs.len(), 1);
+        assert_eq!(jobs.remove(0).join().unwrap(), (1, 1));
 
-    let pool = made_once().build().unwrap();
-    assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
-    let error = pool.broadcast(|seven| *seven).remove(0).join().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the pool is broken: the database is gone"
-    );
-    assert!(pool.submit(|seven| *seven).join().unwrap_err().is_broken());
+        let pool = made_once().build().unwrap();
+        assert!(pool.submit(|_| panic!()).join().unwrap_err().is_panic());
+        let error = pool.broadcast(|seven| *seven).remove(0).join().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the pool is broken: the database is gone"
+        );
+        assert!(pool.submit(|seven| *seven).join().unwrap_err().is_broken());
+    });
 }
 
 #[test]
@@ -715,23 +725,25 @@ fn a_map_uses_the_states_and_an_item_that_panics_costs_one() {
 
 #[test]
 fn the_items_behind_a_state_that_cannot_be_made_again_get_the_cause() {
-    for chunk_size in [None, Some(1), Some(7)] {
-        let pool = made_once().build().unwrap();
-        let mut map = pool.map(0..300, |_, n| assert_ne!(n, 200));
-        if let Some(items) = chunk_size {
-            map = map.chunk_size(items);
-        }
-        let results: Vec<_> = map.into_iter().collect();
-        // A map that finds the pool broken ends with one error for the items it has not submitted.
-        assert!((202..=300).contains(&results.len()), "{}", results.len());
-        for (n, result) in results.into_iter().enumerate() {
-            match n {
-                ..200 => result.unwrap(),
-                200 => assert!(result.unwrap_err().is_panic()),
-                _ => assert!(result.unwrap_err().is_broken()),
+    within(LONG, "a map", || {
+        for chunk_size in [None, Some(1), Some(7)] {
+            let pool = made_once().build().unwrap();
+            let mut map = pool.map(0..300, |_, n| assert_ne!(n, 200));
+            if let Some(items) = chunk_size {
+                map = map.chunk_size(items);
+            }
+            let results: Vec<_> = map.into_iter().collect();
+            // A map that finds the pool broken ends with one error for the items it has not submitted.
+            assert!((202..=300).contains(&results.len()), "{}", results.len());
+            for (n, result) in results.into_iter().enumerate() {
+                match n {
+                    ..200 => result.unwrap(),
+                    200 => assert!(result.unwrap_err().is_panic()),
+                    _ => assert!(result.unwrap_err().is_broken()),
+                }
             }
         }
-    }
+    });
 }
 
 #[test]
