@@ -100,11 +100,9 @@ fn hashes(end: Instant) {
     while Instant::now() < end {
         let jobs = (0..200).map(|_| {
             let data = Arc::clone(&data);
-            pool.submit(move || {
-                data.iter().fold(0_u64, |sum, &byte| {
-                    sum.wrapping_mul(31).wrapping_add(u64::from(byte))
-                })
-            })
+            let sum = |sum: u64, byte: &u8| sum.wrapping_mul(31).wrapping_add(u64::from(*byte));
+            let checksum = pool.job(move || data.iter().fold(0, sum));
+            checksum.label("checksum").submit()
         });
         let jobs: Vec<_> = jobs.collect();
         for job in jobs {
@@ -131,12 +129,9 @@ fn broken_images(end: Instant) {
             assert!(number % 150 != 7, "image {number} has no pixels");
         };
         // On a full queue the image is left out.
-        let _ = pool.try_submit(decode);
-        thread::sleep(Duration::from_millis(if number % 200 < 60 {
-            20
-        } else {
-            60
-        }));
+        let _ = pool.job(decode).label("decode").try_submit();
+        let pause = if number % 200 < 60 { 20 } else { 60 };
+        thread::sleep(Duration::from_millis(pause));
     }
 }
 

@@ -365,10 +365,7 @@ impl History {
         self.state = state(inner);
         self.kind = pool.kind;
         self.max_workers = inner.registry().max_workers() as u64;
-        let submitted = self.looks.iter().rev().take(2).map(|look| look.submitted);
-        let new = submitted.reduce(u64::saturating_sub).unwrap_or(0);
-        let wanted = self.metrics.workers.clamp(1, 8) * STAMPS_A_TICK;
-        inner.watch().set_stamp_mask(mask_for(new, wanted));
+        inner.watch().set_stamp_mask(self.stamp_mask());
         let before = before.max(self.looks.front().map_or(at, |look| look.at));
         for (index, lane) in inner.watch().lanes() {
             self.look_at_lane(index, lane, (tick, before, at), whats);
@@ -382,6 +379,18 @@ impl History {
             self.bars.pop_front();
         }
         self.look_at_processes(pool, at);
+    }
+
+    /// Returns which jobs should have stamps.
+    fn stamp_mask(&self) -> u32 {
+        #[cfg(all(unix, feature = "process"))]
+        if self.kind == Kind::Processes {
+            // A job there takes so long that a stamp is nothing, and with it the name of its task is known.
+            return 0;
+        }
+        let submitted = self.looks.iter().rev().take(2).map(|look| look.submitted);
+        let new = submitted.reduce(u64::saturating_sub).unwrap_or(0);
+        mask_for(new, self.metrics.workers.clamp(1, 8) * STAMPS_A_TICK)
     }
 
     fn look_at_counters(&mut self, inner: &PoolInner, tick: u64, at: u64) {

@@ -11,7 +11,7 @@
 //! sampler asks for. The sampler reads, and writes nothing but the masks. What it reads while it changes
 //! is recognised and read again.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -19,8 +19,9 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 use crossbeam_utils::atomic::AtomicCell;
 
+use crate::error::JoinError;
 use crate::task::stamp::Stamp;
-use crate::task::state::{Origin, OutcomeKind};
+use crate::task::state::Origin;
 
 /// No job is timed, except one of four billion.
 pub(crate) const TIME_NONE: u32 = u32::MAX;
@@ -86,7 +87,8 @@ impl PoolWatch {
         let name = || std::thread::current().name().unwrap_or("?").into();
         lane.name.get_or_init(name);
         lane.life.store(Life::Starting as u32, Ordering::Release);
-        let _ = LANE.try_with(|own| own.set(lane));
+        // A thread is the worker of one pool.
+        let _ = OWN.try_with(|own| own.lane.set(Arc::clone(lane)));
     }
 
     /// The worker is no longer one. Its number may be given to another.
@@ -122,6 +124,11 @@ impl PoolWatch {
     pub(crate) fn wants_stamp(&self, order: u32) -> bool {
         // The place of the first job is 0, and `TIME_NONE` must not choose it.
         self.stamp_mask.chooses(order.wrapping_add(1))
+    }
+
+    /// Returns whether each job gets a stamp.
+    pub(crate) fn wants_all_stamps(&self) -> bool {
+        self.stamp_mask.0.load(Ordering::Relaxed) == 0
     }
 
     /// Asks for stamps on one job of `mask + 1`.
@@ -274,129 +281,173 @@ impl Lane {
 pub(crate) struct Changing;
 
 thread_local! {
-    /// The lane of this worker.
-    static LANE: LaneCell = const { LaneCell(OnceCell::new()) };
+    /// What this thread writes, if it is a worker.
+    static OWN: Own = const { Own {
+        lane: OnceCell::new(),
+        outer: RefCell::new(Vec::new()),
+    } };
 }
 
-struct LaneCell(OnceCell<Arc<Lane>>);
-
-impl LaneCell {
-    fn set(&self, lane: &Arc<Lane>) {
-        // A thread is the worker of one pool.
-        let _ = self.0.set(Arc::clone(lane));
-    }
+struct Own {
+    lane: OnceCell<Arc<Lane>>,
+    /// The jobs that have a job inside of them, outermost first.
+    outer: RefCell<Vec<Outer>>,
 }
 
-fn with_lane<R>(f: impl FnOnce(&Lane) -> R) -> Option<R> {
-    LANE.try_with(|own| own.0.get().map(|lane| f(lane)))
-        .ok()
-        .flatten()
+/// A job that goes on after the one inside of it.
+#[derive(Debug, Clone, Copy)]
+struct Outer {
+    origin: Option<Origin>,
+    label: u32,
+    started: u64,
 }
 
-/// A job that runs on this thread. Dropping it ends the job for the console.
-#[derive(Debug)]
+/// A job that runs on this thread.
+#[derive(Debug, Clone, Copy)]
 #[must_use]
 pub(crate) struct RunningJob {
-    is_worker: bool,
     /// When it started, or 0 if it is not timed.
     started: u64,
-    /// The job that this one runs inside of.
-    outer: Option<Current>,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The thread is no worker.
+    Elsewhere,
+    Lane,
+    /// In the lane, inside of another job.
+    Nested,
 }
 
 impl RunningJob {
+    const ELSEWHERE: Self = Self {
+        started: 0,
+        place: Place::Elsewhere,
+    };
+
     /// A job starts on this thread. Counts it if the thread is a worker. A job with a stamp is timed.
+    ///
+    /// The caller calls [`closure_ended`](Self::closure_ended) and then [`end`](Self::end), in between
+    /// nothing unwinds.
     #[inline]
     pub(crate) fn start(origin: Origin, label: Option<&'static str>, has_stamp: bool) -> Self {
-        let label = label.map_or(0, |label| LABELS.number(label));
-        let job = with_lane(|lane| {
-            let sequence = lane.sequence.load(Ordering::Relaxed);
-            let mut outer = None;
-            if sequence % 2 == 1 {
-                outer = Some(Current {
-                    sequence,
-                    origin: lane.origin.load(),
-                    label: lane.label.load(Ordering::Relaxed),
-                    started: Some(lane.started.load(Ordering::Relaxed)),
-                });
-                // Not running for a moment, so that nothing is read that belongs to two jobs.
-                lane.step();
-            }
-            // From 1 on: `TIME_NONE` times none of the first four billion.
-            let number = (sequence / 2 + 1) as u32;
-            let is_timed = has_stamp || lane.mask.chooses(number);
-            let started = if is_timed { lane.start_time() } else { 0 };
-            lane.write(origin, label, started);
-            lane.step();
-            Self {
-                is_worker: true,
-                started,
-                outer,
-            }
+        let job = OWN.try_with(|own| match own.lane.get() {
+            None => Self::ELSEWHERE,
+            Some(lane) => lane.start(own, origin, label, has_stamp),
         });
-        job.unwrap_or(Self {
-            is_worker: false,
-            started: 0,
-            outer: None,
-        })
+        job.unwrap_or(Self::ELSEWHERE)
     }
 
     /// The closure of the job has returned.
     #[inline]
-    pub(crate) fn closure_ended(&self, kind: OutcomeKind, stamp: Stamp) {
+    pub(crate) fn closure_ended<T>(self, outcome: &Result<T, JoinError>, stamp: Stamp) {
         if self.started != 0 {
-            self.log(kind, stamp);
+            self.log(outcome.is_err(), stamp);
         }
     }
 
     #[cold]
-    fn log(&self, kind: OutcomeKind, stamp: Stamp) {
+    #[inline(never)]
+    fn log(self, is_bad: bool, stamp: Stamp) {
         let at = Instant::now();
         let ended = at_nanos(at);
         // The stamp has a clock of its own.
         let since_accepted = stamp.is_some().then(|| stamp.elapsed(at).as_nanos() as u64);
         let queue_wait =
             since_accepted.map_or(0, |since| since.saturating_sub(ended - self.started).max(1));
-        with_lane(|lane| {
+        let push = |lane: &Lane| {
             lane.log.get_or_init(Log::new).push(&Timed {
                 started: self.started,
                 ended,
                 queue_wait,
                 origin: lane.origin.load(),
                 label: lane.label.load(Ordering::Relaxed),
-                is_bad: kind != OutcomeKind::Returned,
+                is_bad,
             });
+        };
+        let _ = OWN.try_with(|own| own.lane.get().map(|lane| push(lane)));
+    }
+
+    /// The job has ended, with its callbacks and wakers.
+    #[inline]
+    pub(crate) fn end(self) {
+        if self.place == Place::Elsewhere {
+            return;
+        }
+        let _ = OWN.try_with(|own| {
+            let Some(lane) = own.lane.get() else {
+                return;
+            };
+            lane.step();
+            if self.place == Place::Nested {
+                lane.resume(own);
+            }
         });
     }
 }
 
 impl Lane {
+    #[inline]
+    fn start(
+        &self,
+        own: &Own,
+        origin: Origin,
+        label: Option<&'static str>,
+        has_stamp: bool,
+    ) -> RunningJob {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        let mut place = Place::Lane;
+        if sequence % 2 == 1 {
+            self.suspend(own);
+            place = Place::Nested;
+        }
+        // From 1 on: `TIME_NONE` times none of the first four billion.
+        let number = (sequence / 2 + 1) as u32;
+        let is_timed = has_stamp || self.mask.chooses(number);
+        let started = if is_timed { self.start_time() } else { 0 };
+        let label = label.map_or(0, number_of);
+        self.write(origin, label, started);
+        self.step();
+        RunningJob { started, place }
+    }
+
+    #[inline]
     fn write(&self, origin: Origin, label: u32, started: u64) {
         // Ordering: a reader that sees one of these sees that the job before has ended.
         self.origin.store(Some(origin));
         self.label.store(label, Ordering::Release);
         self.started.store(started, Ordering::Release);
     }
+
+    /// Another job starts inside of the running one.
+    #[cold]
+    fn suspend(&self, own: &Own) {
+        own.outer.borrow_mut().push(Outer {
+            origin: self.origin.load(),
+            label: self.label.load(Ordering::Relaxed),
+            started: self.started.load(Ordering::Relaxed),
+        });
+        // Nothing runs for a moment, so that nothing is read that belongs to two jobs.
+        self.step();
+    }
+
+    /// The job inside of another one has ended.
+    #[cold]
+    fn resume(&self, own: &Own) {
+        let outer = own.outer.borrow_mut().pop();
+        if let Some((outer, origin)) = outer.and_then(|outer| Some((outer, outer.origin?))) {
+            self.write(origin, outer.label, outer.started);
+        }
+        let resumed = self.resumed.load(Ordering::Relaxed);
+        self.resumed.store(resumed + 1, Ordering::Relaxed);
+        self.step();
+    }
 }
 
-impl Drop for RunningJob {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.is_worker {
-            return;
-        }
-        with_lane(|lane| {
-            lane.step();
-            if let Some(outer) = self.outer.take() {
-                if let Some(origin) = outer.origin {
-                    lane.write(origin, outer.label, outer.started.unwrap_or(0));
-                }
-                let resumed = lane.resumed.load(Ordering::Relaxed);
-                lane.resumed.store(resumed + 1, Ordering::Relaxed);
-                lane.step();
-            }
-        });
-    }
+#[cold]
+fn number_of(label: &'static str) -> u32 {
+    LABELS.number(label)
 }
 
 /// A job that was timed and has ended.
@@ -657,12 +708,12 @@ mod tests {
                 let first = current.unwrap().unwrap();
                 assert_eq!((jobs, first.origin), (1, Some(outer)));
                 // A job inside of it, and then the first goes on.
-                drop(RunningJob::start(inner, Some("inner"), false));
+                RunningJob::start(inner, Some("inner"), false).end();
                 let (jobs, current) = lane.read();
                 let again = current.unwrap().unwrap();
                 assert_eq!((jobs, again.origin, again.label), (2, Some(outer), 0));
                 assert_ne!(again.sequence, first.sequence);
-                drop(running);
+                running.end();
                 assert!(matches!(lane.read(), (2, Ok(None))));
                 watch.detach(40);
                 assert_eq!(lane.life(), Life::Gone);
@@ -681,7 +732,8 @@ mod tests {
                 let run = |jobs| {
                     for _ in 0..jobs {
                         let job = RunningJob::start(Location::caller(), None, false);
-                        job.closure_ended(OutcomeKind::Returned, Stamp::NONE);
+                        job.closure_ended(&Ok(()), Stamp::NONE);
+                        job.end();
                     }
                 };
                 let mut cursor = 0;

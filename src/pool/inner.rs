@@ -146,6 +146,15 @@ impl PoolInner {
         observer.is_some_and(|observer| observer.samples(order)) || self.console_samples(order)
     }
 
+    /// Returns whether each job gets a stamp.
+    pub(crate) fn observes_all(&self) -> bool {
+        #[cfg(feature = "console")]
+        let all = self.watch.wants_all_stamps();
+        #[cfg(not(feature = "console"))]
+        let all = false;
+        self.observer.is_some() || all
+    }
+
     #[cfg(feature = "console")]
     fn console_samples(&self, order: u32) -> bool {
         self.watch.wants_stamp(order)

@@ -89,7 +89,7 @@ impl JobOptions {
     /// [timeout](crate::ThreadPoolBuilder::queue_timeout), too. If the pool observes its jobs, a call
     /// without a label has the name of its task.
     pub(crate) fn submitted_now(&self, pool: &PoolInner) -> Self {
-        let name = self.task.filter(|_| pool.observer().is_some());
+        let name = self.task.filter(|_| pool.observes_all());
         let deadline = match pool.queue_timeout() {
             None => self.deadline,
             Some(timeout) => earliest(self.deadline, Instant::now().checked_add(timeout)),

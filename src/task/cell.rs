@@ -670,12 +670,12 @@ where
         let closure = inner.take_closure().expect("a queued task has its closure");
         let origin = inner.state.origin();
         let stamp = self.resolved.stamp();
-        #[cfg(feature = "console")]
-        let label = inner.info().label;
         let rare = match inner.take_rare() {
             None if stamp.is_some() => Some(Rare::default()),
             rare => rare,
         };
+        #[cfg(feature = "console")]
+        let label = rare.as_ref().and_then(|rare| rare.details.label);
         // Invariant: a job is counted as started before it is visible as running.
         self.scheduler.on_start(runner);
         drop(inner);
@@ -689,13 +689,13 @@ where
         let job = crate::console::watch::RunningJob::start(origin, label, stamp.is_some());
         let outcome = closure.call(origin);
         #[cfg(feature = "console")]
-        job.closure_ended(OutcomeKind::of(&outcome), stamp);
+        job.closure_ended(&outcome, stamp);
         if let Some(started) = started {
             started.end(OutcomeKind::of(&outcome));
         }
         self.resolve(outcome, runner);
         #[cfg(feature = "console")]
-        drop(job);
+        job.end();
         drop(frame);
         true
     }

@@ -232,3 +232,24 @@ fn the_page_is_sound_for_keyboards_and_screen_readers() {
     );
     assert_eq!(problems, json!([]));
 }
+
+/// Writes pictures of the console that another program serves at `FUTUREPOOL_CONSOLE`, such as the
+/// example `console`. One of them is in the documentation.
+#[test]
+#[ignore = "makes pictures for people"]
+fn pictures_of_another_program() {
+    let (Ok(url), Some(browser)) = (
+        std::env::var("FUTUREPOOL_CONSOLE"),
+        Browser::start_or_skip(),
+    ) else {
+        return;
+    };
+    browser.look(1200, 900, false);
+    browser.open(&url);
+    browser.wait("document.querySelector('.lane')");
+    // Until the timeline is full.
+    thread::sleep(Duration::from_secs(62));
+    browser.screenshot("load-light", 1000, false);
+    browser.screenshot("load-dark", 1200, true);
+    browser.screenshot("load-narrow", 375, false);
+}

@@ -70,6 +70,15 @@ fn processes_are_shown_and_so_are_their_kills_panics_and_crashes() {
     let late = pool.submit(nap::call(60_000).time_limit(limit));
     assert!(late.join().unwrap_err().is_time_limit());
     incident("kill", "time limit");
+    // Jobs are known by their task.
+    wait_for(&console, "the lane has the name of the task", |all| {
+        let whats = all["whats"].as_array()?;
+        let labels = whats.iter().map(|what| what["label"].as_str());
+        labels
+            .flatten()
+            .find(|label| label.ends_with("::nap"))
+            .map(drop)
+    });
 
     assert!(pool.submit(fail::call()).join().unwrap_err().is_panic());
     let panic = incident("panic", "no pixels");
