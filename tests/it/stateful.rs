@@ -853,15 +853,18 @@ fn a_future_that_has_awaited_a_finished_job_is_found_stuck() {
         let pool = Arc::new(Log::default().pool(2));
         let both_wait = Arc::new(Barrier::new(2));
         let (inner, barrier) = (Arc::clone(&pool), Arc::clone(&both_wait));
+        let (tell, told) = channel();
         let awaits = pool.submit(move |_| {
             block_on(async {
                 let mut finished = inner.submit(State::use_it);
                 wait([&mut finished], ReturnWhen::AllCompleted).await;
                 assert!(finished.is_finished());
+                tell.send(()).unwrap();
                 barrier.wait();
                 inner.submit(State::use_it).await
             })
         });
+        told.recv_timeout(LONG).unwrap();
         let inner = Arc::clone(&pool);
         let joins = pool.submit(move |_| {
             both_wait.wait();
