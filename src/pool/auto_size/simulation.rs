@@ -651,3 +651,40 @@ fn a_pool_that_is_not_full_keeps_its_limit() {
         assert_eq!(sizer.observe(&idle), None);
     }
 }
+
+/// All of `busy` workers had a job all the time.
+fn full(busy: f64, cpu: f64) -> Sample {
+    Sample {
+        interval: Duration::from_millis(500),
+        cpu: Duration::from_secs_f64(0.5 * cpu),
+        busy: Duration::from_secs_f64(0.5 * busy),
+        ended: 10,
+        queued: true,
+        ..Sample::default()
+    }
+}
+
+#[test]
+fn jobs_without_any_cpu_time_need_no_proof() {
+    let mut sizer = Sizer::new(4, 1, 64);
+    for _ in 0..120 {
+        let busy = sizer.limit() as f64;
+        sizer.observe(&full(busy, 0.0));
+    }
+    assert_eq!(sizer.limit(), 64);
+}
+
+#[test]
+fn nothing_is_decided_while_surplus_workers_are_busy() {
+    let mut sizer = Sizer::new(4, 1, 64);
+    for _ in 0..1000 {
+        assert_eq!(sizer.observe(&full(8.0, 1.0)), None);
+    }
+}
+
+#[test]
+fn it_starts_with_the_number_of_processors_within_the_bounds() {
+    for ((min, max), start) in [((1, 64), 4), ((6, 10), 6), ((1, 3), 3)] {
+        assert_eq!(Sizer::new(4, min, max).limit(), start);
+    }
+}
