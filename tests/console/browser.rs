@@ -249,7 +249,7 @@ fn pictures_of_another_program() {
     browser.wait("document.querySelector('.lane')");
     // Until the timeline is full.
     thread::sleep(Duration::from_secs(62));
-    browser.screenshot("load-light", 1000, false);
+    browser.screenshot("load-light", 1100, false);
     browser.screenshot("load-dark", 1200, true);
     browser.screenshot("load-narrow", 375, false);
 }

@@ -16,7 +16,7 @@ fn nap(millis: u64) {
 
 #[task]
 fn fail() {
-    panic!("no pixels");
+    panic!("no thumbnail");
 }
 
 #[task]
@@ -81,7 +81,7 @@ fn processes_are_shown_and_so_are_their_kills_panics_and_crashes() {
     });
 
     assert!(pool.submit(fail::call()).join().unwrap_err().is_panic());
-    let panic = incident("panic", "no pixels");
+    let panic = incident("panic", "no thumbnail");
     assert!(
         panic["place"].as_str().unwrap().contains("processes.rs:"),
         "{panic}"
