@@ -75,13 +75,12 @@ fn web(end: Instant) {
     while Instant::now() < end {
         number += 1;
         let millis = 4 + number * 7919 % 60;
-        let _ = pool
-            .job(move || thread::sleep(Duration::from_millis(millis)))
-            .label("get article")
-            .submit();
+        let article = pool.job(move || thread::sleep(Duration::from_millis(millis)));
+        // Dropping a handle detaches its job.
+        drop(article.label("get article").submit());
         if number % 40 == 0 {
             let report = move || thread::sleep(Duration::from_millis(1500));
-            let _ = pool.job(report).label("monthly report").submit();
+            drop(pool.job(report).label("monthly report").submit());
         }
         // A wave of requests, then a pause.
         let pause = if number % 400 < 250 { 6 } else { 24 };
@@ -163,9 +162,9 @@ mod processes {
             if Instant::now() >= end {
                 break;
             }
-            let _ = pool.submit(thumbnail::call(20 + number * 37 % 200));
+            drop(pool.submit(thumbnail::call(20 + number * 37 % 200)));
             if number % 60 == 5 {
-                let _ = pool.submit(endless::call().time_limit(Duration::from_millis(1200)));
+                drop(pool.submit(endless::call().time_limit(Duration::from_millis(1200))));
             }
             thread::sleep(Duration::from_millis(60));
         }

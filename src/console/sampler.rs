@@ -735,7 +735,7 @@ fn bars(
     }
     // One that began before this tick has a bar of its own, and the others share the rest.
     let (long, short): (Vec<_>, Vec<_>) = timed.iter().partition(|job| job.started < before);
-    let mut bars: Vec<_> = long.iter().map(|job| exact(job)).collect();
+    let mut bars: Vec<_> = long.iter().copied().map(&mut exact).collect();
     let from = long.iter().map(|job| job.ended).fold(before, u64::max);
     let mut left = ended.saturating_sub(long.len() as u64);
     if let (Some(seen), true) = (was_running, long.is_empty()) {

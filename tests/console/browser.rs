@@ -35,7 +35,7 @@ impl Load {
                 let millis = 20 + number * 37 % 150;
                 let label = if number % 3 == 0 { "resize" } else { "decode" };
                 let job = pool.job(move || thread::sleep(Duration::from_millis(millis)));
-                let _ = job.label(label).submit();
+                drop(job.label(label).submit());
                 thread::sleep(Duration::from_millis(25));
             }
         };
