@@ -42,7 +42,7 @@
 //! fn total(pool: &ThreadPool, inputs: Vec<&'static str>) -> Result<u32, Failure> {
 //!     let mut total = 0;
 //!     for number in pool.map(inputs, |text| text.parse::<u32>()) {
-//!         total += number??; // the first `?` is for a panic, the second for the function's error
+//!         total += number??; // one `?` for a panic, one for the function's error
 //!     }
 //!     Ok(total)
 //! }

@@ -42,8 +42,9 @@
 //! use futurepool::ThreadPool;
 //!
 //! let processors = available_parallelism()?.get(); // on Linux: what the container may use
-//! let hashes = ThreadPool::builder().thread_name_prefix("hash").max_workers(processors).build()?;
-//! let queries = ThreadPool::builder().thread_name_prefix("db").max_workers(10).build()?;
+//! let hashes = ThreadPool::builder().thread_name_prefix("hash").max_workers(processors);
+//! let queries = ThreadPool::builder().thread_name_prefix("db").max_workers(10);
+//! let (hashes, queries) = (hashes.build()?, queries.build()?);
 //! assert_eq!((hashes.max_workers(), queries.max_workers()), (processors, 10));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -144,8 +145,8 @@
 //! let (release, wait) = mpsc::channel::<()>();
 //! let running = pool.submit(move || wait.recv());
 //!
-//! let job = pool.job(|| "too late").label("report").expires_in(Duration::from_millis(5)).submit();
-//! let error = job.join().unwrap_err(); // although the only worker is busy
+//! let job = pool.job(|| "too late").expires_in(Duration::from_millis(5));
+//! let error = job.submit().join().unwrap_err(); // although the only worker is busy
 //! assert!(error.is_expired() && !error.is_cancelled());
 //! assert_eq!((pool.metrics().expired, pool.metrics().cancelled), (1, 1));
 //!
