@@ -885,14 +885,22 @@ mod tests {
         let sampler = SAMPLER.lock();
         let incidents = INCIDENTS.lock();
         // All that workers do while a client never gets its answer.
-        let pool = ThreadPool::new(2);
-        let jobs: Vec<_> = (0..1000).map(|_| pool.submit(|| ())).collect();
-        jobs.into_iter().for_each(|job| job.join().unwrap());
-        let panics = pool.job(|| panic!("meanwhile")).label("a label").submit();
-        assert!(panics.join().is_err());
-        pool.shutdown().join();
-        drop(pool);
+        let work = || {
+            let pool = ThreadPool::new(2);
+            let jobs: Vec<_> = (0..1000).map(|_| pool.submit(|| ())).collect();
+            jobs.into_iter().for_each(|job| job.join().unwrap());
+            let panics = pool.job(|| panic!("meanwhile")).label("a label");
+            assert!(panics.submit().join().is_err());
+            pool.shutdown().join();
+        };
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            work();
+            let _ = done.send(());
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(30));
         drop((sampler, incidents));
+        ended.expect("the workers do their work");
     }
 
     #[test]
