@@ -68,6 +68,7 @@ impl Default for Mask {
 }
 
 impl Mask {
+    #[inline]
     fn chooses(&self, number: u32) -> bool {
         number & self.0.load(Ordering::Relaxed) == 0
     }
@@ -121,6 +122,7 @@ impl PoolWatch {
     }
 
     /// Returns whether the job with this place in the order of submission gets a stamp.
+    #[inline]
     pub(crate) fn wants_stamp(&self, order: u32) -> bool {
         // The place of the first job is 0, and `TIME_NONE` must not choose it.
         self.stamp_mask.chooses(order.wrapping_add(1))
@@ -269,6 +271,7 @@ impl Lane {
         }
     }
 
+    #[inline]
     fn step(&self) {
         let sequence = self.sequence.load(Ordering::Relaxed);
         // Ordering: pairs with the load in `read`. What the lane says of the job was written before.
