@@ -389,9 +389,11 @@ impl PoolInner {
     /// those were.
     pub(crate) fn stop(&self) -> usize {
         self.shut_down.store(true, Ordering::Release);
-        // Ordering: a job that sees the request sees what the caller did before.
-        self.stopping.store(true, Ordering::Release);
-        self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled())
+        self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled(), || {
+            // Ordering: a job that sees the request sees what the caller did before. It may end at once, and
+            // its worker finds no job that was queued.
+            self.stopping.store(true, Ordering::Release);
+        })
     }
 
     /// Returns whether running jobs are asked to end.
@@ -403,7 +405,7 @@ impl PoolInner {
     /// An initializer has failed.
     pub(crate) fn mark_broken(&self, cause: Cause) {
         let error = JoinError::broken_by(Arc::clone(&cause));
-        self.close_and_refuse(Closed::Broken(Arc::clone(&cause)), &error);
+        self.close_and_refuse(Closed::Broken(Arc::clone(&cause)), &error, || ());
         // Last, since no handle should wait for a subscriber.
         let pool = &self.config.thread_name_prefix;
         emit(|| tracing::error!(%pool, %cause, "the pool is broken: {cause}"));
@@ -415,13 +417,21 @@ impl PoolInner {
         drop_catching("the destructor of an error", (error, cause));
     }
 
-    fn close_and_refuse(&self, reason: Closed, error: &JoinError) -> usize {
+    /// Accepts no more jobs, and resolves the queued ones with `error`. Calls `on_marked` once these can no
+    /// longer start. Returns how many there were.
+    fn close_and_refuse(
+        &self,
+        reason: Closed,
+        error: &JoinError,
+        on_marked: impl FnOnce(),
+    ) -> usize {
         // The queue first, so that no job is added behind those that are drained. Then the jobs, before
         // any user code runs: a waker may take its time, and no worker may start a job meanwhile.
         // (`close` closes it once more, which changes nothing.)
         let _frame = CancellingFrame::enter();
         self.queue.close(reason.clone());
         let marked = self.mark_queued(error);
+        on_marked();
         self.close(reason);
         refuse_marked(&marked, error);
         self.check_termination();

@@ -1715,3 +1715,22 @@ fn a_shutdown_says_how_many_jobs_it_has_cancelled() {
     drop(finish);
     running.join().unwrap();
 }
+
+#[test]
+fn a_job_that_ends_at_the_request_makes_room_for_no_queued_job() {
+    for _ in 0..500 {
+        let pool = pool(1);
+        let (tell, told) = mpsc::channel();
+        let running = pool.submit(move || {
+            tell.send(()).unwrap();
+            while !cancel_requested() {
+                std::hint::spin_loop();
+            }
+        });
+        told.recv().unwrap();
+        let queued = pool.submit(|| ());
+        pool.shutdown_now().join();
+        assert!(queued.join().unwrap_err().is_cancelled());
+        running.join().unwrap();
+    }
+}
