@@ -377,7 +377,9 @@ impl ThreadPoolBuilder {
     /// for the clock sets no limit.
     ///
     /// Each job of such a pool costs one more heap allocation. A [`scope`](ThreadPool::scope) panics if one
-    /// of its jobs has expired, and a map yields that error, as for any job that did not run.
+    /// of its jobs has expired, and a map yields that error, as for any job that did not run. If a job of a
+    /// detached map expires, the items that the map has not queued by then do not run. A `tracing` event
+    /// tells how many these are.
     ///
     /// # Examples
     ///

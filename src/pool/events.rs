@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use crate::task::state::OutcomeKind;
 
 /// What happened to a job: see [`ThreadPoolBuilder::on_job`](crate::ThreadPoolBuilder::on_job).
+#[doc(alias = "hook")]
+#[doc(alias = "TaskMeta")]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum JobEvent {
@@ -121,6 +123,8 @@ impl JobEvent {
 }
 
 /// How a job ended.
+#[doc(alias = "status")]
+#[doc(alias = "result")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JobOutcome {

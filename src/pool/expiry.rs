@@ -297,11 +297,17 @@ pub(crate) mod testing {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::panic::Location;
+    use std::sync::mpsc;
 
     use super::testing::{guard, has};
     use super::*;
-    use crate::task::cell::{Runner, Scheduler, TaskCell, cancel, refuse};
+    use crate::ThreadPool;
+    use crate::pool::job::Priority;
+    use crate::pool::spawn::notify_work;
+    use crate::task::cell::{Details, Runner, Scheduler, TaskCell, cancel, refuse};
+    use crate::task::job::Job;
     use crate::task::join_handle::JoinHandle;
+    use crate::task::stamp::Stamp;
 
     const FAR: Duration = Duration::from_secs(3600);
 
@@ -387,6 +393,35 @@ mod tests {
         drop(state);
         drop(guard);
         assert!(!handle.is_finished());
+    }
+
+    #[test]
+    fn user_code_of_a_job_that_expires_on_a_worker_keeps_no_other_job_waiting() {
+        let pool = ThreadPool::new(2);
+        let task = TaskCell::queued(|| 7, Location::caller(), None, 0, pool.pool_ref());
+        let task = Arc::new(task);
+        let job = Job::new(Arc::clone(&task) as _);
+        let details = Details {
+            deadline: Some(Instant::now()),
+            ..Details::default()
+        };
+        assert!(job.prepare(details, Stamp::NONE));
+        let handle: JoinHandle<i32> = JoinHandle::new(task);
+        let (called, is_called) = mpsc::channel();
+        let (ran, has_run) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        handle.add_done_callback(move |outcome| {
+            assert!(outcome.unwrap_err().is_expired());
+            called.send(()).unwrap();
+            tell.send(has_run.recv_timeout(FAR / 60).is_ok()).unwrap();
+        });
+        // No expiry thread knows of it, so a worker is the first to find out.
+        let pushed = pool.inner().push(job, Priority::Normal, |_| true);
+        assert!(pushed.is_ok());
+        notify_work(&pool.inner());
+        is_called.recv_timeout(FAR / 60).unwrap();
+        drop(pool.submit(move || ran.send(())));
+        assert!(told.recv().unwrap(), "the other job waited for the callback");
     }
 
     #[test]

@@ -476,7 +476,8 @@ impl PoolInner {
         marked
     }
 
-    /// Calls `f` on a worker that has ended a job. Meanwhile nothing may count on this worker.
+    /// Calls `f` on a worker that has ended a job, or does not run the job that it took. Meanwhile nothing
+    /// may count on this worker.
     pub(crate) fn while_unavailable(self: &Arc<Self>, f: impl FnOnce()) {
         let unavailable = &self.counters.current().unavailable;
         unavailable.increment();
@@ -625,6 +626,10 @@ impl Scheduler for PoolRef {
         }
         // The wakers are user code and may take their time.
         pool.while_unavailable(|| wake_all(wakers));
+    }
+
+    fn while_unavailable(&self, f: &mut dyn FnMut()) {
+        self.0.while_unavailable(f);
     }
 
     fn is_stopping(&self) -> bool {

@@ -139,8 +139,8 @@ impl Submission<'_> {
 ///
 /// **Dropping it submits nothing.** The closure is dropped.
 ///
-/// A label, a priority and a deadline cost nothing for the jobs that have none of them. A job that has one
-/// costs one more heap allocation.
+/// A label, a priority and a deadline cost nothing for the jobs that have none of them. A label or a deadline
+/// costs its job one more heap allocation.
 ///
 /// # Examples
 ///
@@ -159,6 +159,8 @@ impl Submission<'_> {
 /// assert_eq!(thumbnail.join()?, "a small picture");
 /// # Ok::<(), futurepool::JoinError>(())
 /// ```
+#[doc(alias = "JobOptions")]
+#[doc(alias = "TaskBuilder")]
 #[must_use = "nothing is submitted until `submit`, `try_submit` or `submit_async` is called"]
 pub struct JobBuilder<'a, F> {
     pool: &'a ThreadPool,
@@ -236,6 +238,8 @@ impl<'a, F> JobBuilder<'a, F> {
     /// # busy.join().unwrap().unwrap_err();
     /// ```
     #[doc(alias = "timeout")]
+    #[doc(alias = "expires_at")]
+    #[doc(alias = "start_by")]
     pub fn deadline(mut self, at: std::time::Instant) -> Self {
         self.options.deadline = Some(from_std(at));
         self
@@ -325,6 +329,7 @@ impl<'a, F> JobBuilder<'a, F> {
     /// # Cancel safety
     ///
     /// Dropping the future before it is ready submits nothing. Its turn passes to the next submitter.
+    #[doc(alias = "put")]
     #[track_caller]
     pub fn submit_async<T>(self) -> SubmitAsync<F, T>
     where
@@ -385,6 +390,9 @@ impl ThreadPool {
     /// # Examples
     ///
     /// See [`JobBuilder`] for an example.
+    #[doc(alias = "spawn_builder")]
+    #[doc(alias = "submit_with")]
+    #[doc(alias = "with_options")]
     pub fn job<F>(&self, closure: F) -> JobBuilder<'_, F> {
         JobBuilder::new(self, closure)
     }

@@ -68,6 +68,8 @@ impl Metrics {
     /// label are not among them.
     ///
     /// Empty unless the pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    #[doc(alias = "by_name")]
+    #[doc(alias = "tags")]
     #[must_use]
     pub fn by_label(&self) -> &BTreeMap<&'static str, LabelMetrics> {
         &self.by_label

@@ -191,11 +191,12 @@ impl Special {
     /// The job is in the queue, or was there. No lock is held.
     #[cold]
     pub(super) fn queued(self, pool: &PoolInner) {
-        if let (true, Some(observer)) = (self.stamp.is_some(), pool.observer()) {
-            observer.accepted(&JobInfo::new(&self.details, self.origin), self.at);
-        }
+        // First, as the observer may run user code, which must not delay the deadline.
         if let Some(deadline) = self.details.deadline {
             expiry::expire_at(&self.task, deadline);
+        }
+        if let (true, Some(observer)) = (self.stamp.is_some(), pool.observer()) {
+            observer.accepted(&JobInfo::new(&self.details, self.origin), self.at);
         }
     }
 }

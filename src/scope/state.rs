@@ -133,8 +133,8 @@ impl Failure {
 
 fn not_run(origin: Origin) -> String {
     format!(
-        "a scoped job that was not joined did not run (submitted at {origin}): it was cancelled, \
-         or the pool was shut down, broken, or got no thread"
+        "a scoped job that was not joined did not run (submitted at {origin}): it was cancelled \
+         or expired, or the pool was shut down, broken, or got no thread"
     )
 }
 

@@ -165,6 +165,14 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_published(&self, runner: Option<Runner>) {
         self.inner().inspect(|inner| inner.on_published(runner));
     }
+    /// Calls `f` on a worker that has taken the task out of the queue and does not run it. `f` runs user
+    /// code, so meanwhile nothing may count on this worker.
+    fn while_unavailable(&self, f: &mut dyn FnMut()) {
+        match self.inner() {
+            Some(inner) => inner.while_unavailable(f),
+            None => f(),
+        }
+    }
     /// Returns whether all running jobs are asked to end.
     fn is_stopping(&self) -> bool {
         self.inner().is_some_and(|inner| inner.is_stopping())
@@ -858,11 +866,18 @@ where
     /// Resolves the task as expired instead of running it. Returns false if it was not queued.
     #[cold]
     fn expire(&self, runner: Runner) -> bool {
-        let place = match runner {
-            Runner::Executor => JobPlace::TakenOut,
-            Runner::Waiter => JobPlace::InQueue,
-        };
-        refuse_at(self, &self.expiry_error(), place)
+        let error = self.expiry_error();
+        if runner == Runner::Waiter {
+            return refuse_at(self, &error, JobPlace::InQueue);
+        }
+        let refused = mark_refused(self, &error);
+        if refused {
+            // Destructors, callbacks and wakers take their time, and this worker no longer counts as one
+            // that has a job.
+            self.scheduler
+                .while_unavailable(&mut || finish_refusal(self, &error, JobPlace::TakenOut));
+        }
+        refused
     }
 
     /// Tells the pool's observer that the task will not run: its closure is dropped, and its error is not
@@ -952,10 +967,15 @@ pub(crate) fn refuse(task: &dyn RawTask, error: &JoinError) -> bool {
 fn refuse_at(task: &dyn RawTask, error: &JoinError, place: JobPlace) -> bool {
     let refused = mark_refused(task, error);
     if refused {
-        task.drop_closure(place);
-        publish(task, error);
+        finish_refusal(task, error, place);
     }
     refused
+}
+
+/// Resolves a task that was [marked](mark_refused).
+fn finish_refusal(task: &dyn RawTask, error: &JoinError, place: JobPlace) {
+    task.drop_closure(place);
+    publish(task, error);
 }
 
 /// Resolves a task that is still in its queue as expired. Returns false if it was not queued.

@@ -6,7 +6,9 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futurepool::{Executor, ExecutorExt, JoinError, JoinHandle, ThreadPool, as_completed};
+use futurepool::{
+    Executor, ExecutorExt, JobEvent, JoinError, JoinHandle, ThreadPool, as_completed,
+};
 
 use crate::common::{
     CountingWaker, Gate, LONG, Random, block_workers, bounded_pool, eventually, poll_once,
@@ -503,6 +505,27 @@ fn slow_user_code_of_expired_jobs_delays_neither_timeouts_nor_other_jobs() {
     expires(pool.job(|| ()).expires_in(SOON).submit());
     gate.open();
     slow.into_iter().for_each(|job| drop(expires(job)));
+    blocked.release();
+}
+
+#[test]
+fn a_slow_hook_delays_no_deadline() {
+    let (dropped, is_dropped) = mpsc::channel();
+    let (tell, told) = mpsc::channel();
+    let is_dropped = Mutex::new(is_dropped);
+    let hook = move |event: &JobEvent| {
+        if let (JobEvent::Submitted { .. }, Some("late")) = (event, event.label()) {
+            let in_time = is_dropped.lock().unwrap().recv_timeout(LONG);
+            tell.send(in_time.is_ok()).unwrap();
+        }
+    };
+    let builder = ThreadPool::builder().max_workers(1).on_job(hook);
+    let pool = builder.build().unwrap();
+    let blocked = block_workers(&pool, 1);
+    let guard = OnDrop(move || dropped.send(()).unwrap());
+    let job = pool.job(move || drop(guard)).label("late").expires_in(SOON);
+    expires(job.submit());
+    assert!(told.recv().unwrap(), "the deadline came after the hook");
     blocked.release();
 }
 

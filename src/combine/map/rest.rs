@@ -205,10 +205,13 @@ impl<A, R> Tracker<A, R> {
         }
     }
 
-    /// Drops the rest, because a job was cancelled or could not run.
-    fn drop_rest(&self) {
-        let rest = self.progress.lock().rest.take();
-        drop_items(rest.into_iter().flatten());
+    /// Drops the rest, because a job was cancelled, has expired or could not run. Returns how many items
+    /// that were.
+    fn drop_rest(&self) -> usize {
+        let rest = self.progress.lock().rest.take().unwrap_or_default();
+        let items = rest.len();
+        drop_items(rest.into_iter());
+        items
     }
 }
 
@@ -519,7 +522,17 @@ impl<A, F, R, U> Drop for MapJob<'_, A, F, R, U> {
             drop(progress);
             // A ticket that was never accepted is no reason to lose the rest: its submitter decides.
             if self.submission.as_ref().is_none_or(|job| job.dropped()) {
-                tracker.drop_rest();
+                let (items, origin) = (tracker.drop_rest(), shared.origin);
+                if items > 0 {
+                    emit(|| {
+                        tracing::warn!(
+                            items,
+                            map = %origin,
+                            "{items} items of the map submitted at {origin} did not run: \
+                             a job of the map was cancelled, or has expired"
+                        );
+                    });
+                }
             }
         }
         drop_catching("the destructor of map's function", shared);
