@@ -302,6 +302,7 @@ mod tests {
     use super::testing::{guard, has};
     use super::*;
     use crate::ThreadPool;
+    use crate::pool::inner::PoolRefs;
     use crate::pool::job::Priority;
     use crate::pool::spawn::notify_work;
     use crate::task::cell::{Details, Runner, Scheduler, TaskCell, cancel, refuse};
@@ -398,7 +399,8 @@ mod tests {
     #[test]
     fn user_code_of_a_job_that_expires_on_a_worker_keeps_no_other_job_waiting() {
         let pool = ThreadPool::new(2);
-        let task = TaskCell::queued(|| 7, Location::caller(), None, 0, pool.pool_ref());
+        let refs = PoolRefs::new(&pool.inner());
+        let task = TaskCell::queued(|| 7, Location::caller(), None, 0, refs.get());
         let task = Arc::new(task);
         let job = Job::new(Arc::clone(&task) as _);
         let details = Details {

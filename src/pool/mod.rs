@@ -333,7 +333,7 @@ impl ThreadPool {
         Arc::clone(&self.inner)
     }
 
-    #[cfg(any(feature = "process", all(test, not(loom))))]
+    #[cfg(feature = "process")]
     pub(crate) fn pool_ref(&self) -> PoolRef {
         self.refs.get()
     }

@@ -29,7 +29,7 @@ use crate::error::JoinError;
 use crate::task::span::{self, Span};
 use crate::task::state::Origin;
 use crate::util::sync::{Arc, AtomicBool, Mutex};
-use crate::util::unwind::{DropEach, drop_catching};
+use crate::util::unwind::{DropEach, drop_catching, emit};
 
 /// What all jobs of a map share. `A` is an item, `U` a result, and `R` the route of the jobs.
 pub(super) struct Shared<'job, A, F, R, U> {
