@@ -15,14 +15,17 @@
 //! handles there before they are woken, so they are no candidates. So without candidates the queue
 //! itself is probed, from its oldest job on, after the same moment and with the same doubling.
 //!
+//! In a stateful pool a waiting worker runs no job, and there are no candidates. The probes of the queue
+//! only make a worker poll what was polled elsewhere. Then the wait graph knows that the worker waits.
+//!
 //! # Why no job is left behind
 //!
 //! The pool becomes stalled in three ways: a worker blocks, a job is submitted while all are blocked, or
 //! the number of workers that can run jobs drops (a failed spawn, or an exit with jobs in the queue).
-//! After each of these the list is checked. The entry in the list and the check are separated by a fence from the submitter's write
-//! to the queue and its read of the count. So the last of several workers that block at once sees
-//! all the others, and either it sees a new job or the submitter sees all workers blocked and unparks
-//! one, which checks again.
+//! After each of these the list is checked. The entry in the list and the check are separated by a
+//! fence from the submitter's write to the queue and its read of the count. So the last of several
+//! workers that block at once sees all the others, and either it sees a new job or the submitter sees
+//! all workers blocked and unparks one, which checks again.
 //!
 //! While all workers are blocked and jobs are queued, one worker parks only until the next probe is
 //! due. A probe that nothing answers is repeated less and less often: what is queued then waits for

@@ -42,7 +42,8 @@
 //!   that (rule 3), and sees the job.
 //!
 //! "The queue" is one of several FIFOs, and its reader looks at one after the other. Jobs move from the
-//! tail to the head and nowhere else, and those that do are seen in one of the two: see `queue.rs`. So a job that was written before is seen wherever it is.
+//! tail to the head and nowhere else, and those that do are seen in one of the two: see `queue.rs`. So a
+//! job that was written before is seen wherever it is.
 //!
 //! That is one job. Any number of notifiers may have seen the same worker searching and left their
 //! jobs to it. It takes one job and notifies the next worker for the rest, which does the same:

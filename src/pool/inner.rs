@@ -5,6 +5,7 @@
 //! `worker.rs`.
 
 use std::array;
+use std::collections::VecDeque;
 use std::process;
 use std::task::Waker;
 use std::time::Duration;
@@ -447,17 +448,11 @@ impl PoolInner {
         marked.len()
     }
 
-    /// A worker exits: no job comes into its mailbox any longer, and those that are there are resolved
-    /// with `error`.
-    pub(crate) fn close_mailbox(&self, slot: &WorkerSlot, error: &JoinError) {
+    /// A worker exits: takes all jobs out of its mailbox, into which no job comes any longer. The caller
+    /// [refuses](refuse_mail) them.
+    pub(crate) fn take_mail(&self, slot: &WorkerSlot) -> VecDeque<Job> {
         self.registry.remove_member(slot.worker);
-        let jobs = slot.mailbox.drain();
-        let _frame = CancellingFrame::enter();
-        let marked: Vec<_> = jobs
-            .into_iter()
-            .filter_map(|job| job.mark_refused(error))
-            .collect();
-        refuse_marked(&marked, error);
+        slot.mailbox.drain()
     }
 
     /// Takes all jobs out of the queue, and out of the mailboxes. From here on they cannot start; the
@@ -497,6 +492,16 @@ impl PoolInner {
     pub(crate) fn check_termination(&self) {
         wake_all(self.registry.check_termination(self.is_closed_and_empty()));
     }
+}
+
+/// Resolves the jobs of a mailbox with `error`.
+pub(crate) fn refuse_mail(jobs: VecDeque<Job>, error: &JoinError) {
+    let _frame = CancellingFrame::enter();
+    let marked: Vec<_> = jobs
+        .into_iter()
+        .filter_map(|job| job.mark_refused(error))
+        .collect();
+    refuse_marked(&marked, error);
 }
 
 /// A job's reference to its pool. A job clones the outer `Arc`, whose count shares its cache line with

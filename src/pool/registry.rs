@@ -305,8 +305,8 @@ impl Registry {
         self.inner.lock().members.remove(&worker);
     }
 
-    /// A worker leaves its loop, and is no longer a member. Returns threads that left before it and whose thread-locals are
-    /// dropped: the caller joins them, outside the lock.
+    /// A worker leaves its loop, and is no longer a member. Returns threads that left before it and whose
+    /// thread-locals are dropped: the caller joins them, outside the lock.
     #[must_use]
     pub(crate) fn exited(&self, slot: &WorkerSlot) -> Vec<WorkerThread> {
         let mut inner = self.inner.lock();

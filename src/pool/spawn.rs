@@ -18,7 +18,7 @@ use std::task::{Wake, Waker};
 use crate::error::JoinError;
 use crate::park::parker::{Deferred, Unparker};
 use crate::park::wait_graph::recheck;
-use crate::pool::inner::PoolInner;
+use crate::pool::inner::{PoolInner, refuse_mail};
 use crate::pool::registry::{SpawnFailed, WorkerSlot, WorkerThread};
 use crate::pool::worker::worker_main;
 use crate::task::context::Context;
@@ -162,7 +162,7 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
         SpawnFailed::RegisterRetry(at) => register_retry(pool, at),
         SpawnFailed::RetryIsRegistered => {}
     }
-    pool.close_mailbox(slot, &refusal);
+    refuse_mail(pool.take_mail(slot), &refusal);
     worker_lost(pool);
     recheck(pool);
     pool.check_termination();
@@ -208,9 +208,9 @@ fn check_stall(pool: &Arc<PoolInner>) -> Option<Deferred> {
         return Some(Deferred::SpawnWorker(at));
     }
     // While a failed spawn backs off no worker can be added, so a blocked one may have to help.
-    // Only in a pool whose waiting workers may run jobs. In others the wait graph finds what is stuck.
-    let is_probed = fault_or!(
-        "a_stall_is_not_probed": false; !pool.is_stateful() && pool.has_queued_hint());
+    // A worker of a stateful pool does not. But if its `block_on` waits for a queued job that was polled
+    // elsewhere, the wait graph knows that only after another poll, which the probe causes.
+    let is_probed = fault_or!("a_stall_is_not_probed": false; pool.has_queued_hint());
     let probe_at = is_probed.then(|| pool.blocked().probe_due(pool.counters().started()));
     match (spawn_at, probe_at) {
         (Some(at), None) => Some(Deferred::SpawnWorker(at)),

@@ -5,7 +5,7 @@ use crate::park::wait_graph::recheck;
 use crate::pool::auto_size::{self, Probe};
 use crate::pool::control::{Inbox, Instruction};
 use crate::pool::idle::{SleepSlot, WakeReason};
-use crate::pool::inner::PoolInner;
+use crate::pool::inner::{PoolInner, refuse_mail};
 use crate::pool::metrics::current_shard;
 use crate::pool::queue::PopOrder;
 use crate::pool::registry::{WorkerSlot, join_all};
@@ -73,10 +73,9 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
         // Not in its loop: destructors of refused jobs must not run other jobs on this thread.
         Err(cause) => pool.mark_broken(Arc::new(cause)),
     }
-    // Before the state, the hook and the event, which are user code: while that runs, nothing may count
-    // on this worker.
+    // Before the hook and the event, which are user code: while that runs, nothing may count on this
+    // worker.
     drop(guard);
-    drop_state();
     if let Some(on_exit) = on_exit {
         catch_panic("the exit hook of a worker", on_exit);
     }
@@ -265,9 +264,18 @@ struct ExitGuard<'a> {
 impl Drop for ExitGuard<'_> {
     fn drop(&mut self) {
         let Self { pool, slot } = self;
+        let mail = pool.take_mail(slot);
+        if !mail.is_empty() || pool.is_stateful() {
+            // This runs user code on a worker that counts, since there must be no more states than
+            // workers are allowed. In its loop, as far as joins can tell: no other worker may come for
+            // the jobs that they wait for.
+            pool.while_unavailable(|| {
+                refuse_mail(mail, &JoinError::cancelled());
+                drop_state();
+            });
+        }
         pool.set_phase(WorkerPhase::Exited);
         set_current_pool(None);
-        pool.close_mailbox(slot, &JoinError::cancelled());
         // Before the number is free for another worker.
         #[cfg(feature = "console")]
         pool.watch().detach(slot.name_index);

@@ -4,11 +4,14 @@
 //!   worker starts ─► initializer ─► make ─► the worker's Context ◄─► a job borrows it
 //!                                    ▲              │                     │ panics
 //!                                    └── before the next job ◄── dropped ◄┘
-//!                                                   └─► dropped when the worker has left its loop
+//!                                                   └─► dropped when the worker has left its loop, but still counts
 //! ```
 //!
 //! The state is in the [`Context`] of its thread, except while a job has it. It is never sent to
 //! another thread, so it need not be `Send`.
+//!
+//! Invariant: there are no more states than workers are allowed. So a worker that exits counts until its
+//! state is dropped.
 //!
 //! Invariant: at most one job of a worker borrows the state, because waits in such a worker run no jobs.
 

@@ -57,10 +57,11 @@ use crate::util::sync::Arc;
 ///
 /// A panic in the destructor of a state is reported through `tracing` and affects nothing else.
 ///
-/// A worker that exits no longer counts when it drops its state. A destructor that blocks delays only
-/// the end of that thread: dropping the pool and [joining](Shutdown::join) its shutdown wait for it,
-/// awaiting the shutdown does not. The pool can start another worker, and so make another state,
-/// meanwhile.
+/// A worker counts until it has dropped its state. So there are never more states than workers are allowed,
+/// and a [shutdown](Self::shutdown) is complete only when all states are dropped. While a destructor
+/// blocks, the pool starts another worker for a queued job if the maximum allows one. After
+/// [`set_max_workers`](Self::set_max_workers) with a lower maximum, the surplus states are dropped as their
+/// workers exit.
 ///
 /// # Waits in a worker
 ///
@@ -74,10 +75,12 @@ use crate::util::sync::Arc;
 /// and can go on, and then the others can.
 ///
 /// In [`block_on`](crate::block_on), and so in [`wait`](crate::wait()), [`as_completed`] and maps, the
-/// handle of such a job resolves to that error, too. A future there that also waits for something else
-/// gets the error although that would have come.
+/// handle of such a job resolves to that error, too. ([`wait`](crate::wait()) returns the handle in
+/// `not_done`.) A future there that also waits for something else gets the error although that would
+/// have come.
 ///
-/// A wait with a timeout never ends with that error.
+/// A wait with a timeout never ends with that error. Nor does a wait for a job that is queued in a
+/// [`ThreadPool`](crate::ThreadPool), even if all workers of that pool wait for this one.
 ///
 /// [`as_completed`]: crate::as_completed
 ///

@@ -588,3 +588,28 @@ fn the_queue_timeout_is_theirs_too() {
         assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
     });
 }
+
+#[test]
+fn a_callback_of_a_job_that_an_exiting_worker_cancels_can_join() {
+    within(LONG, "a callback", || {
+        let pool = ThreadPool::builder().max_workers(2);
+        let pool = pool.keep_alive(Duration::from_millis(1)).build().unwrap();
+        let pool = Arc::new(pool);
+        let busy = block_workers(&pool, 2);
+        pool.set_max_workers(1).unwrap();
+        let (joins, joined) = mpsc::channel();
+        for job in pool.broadcast(|| ()) {
+            let (pool, joins) = (Arc::clone(&pool), joins.clone());
+            job.add_done_callback(move |outcome| {
+                if outcome.is_err() {
+                    // It counts as the only worker that is allowed.
+                    eventually("the other worker exits", || pool.metrics().workers == 1);
+                    joins.send(pool.submit(|| 7).join()).unwrap();
+                }
+            });
+        }
+        // One of them is surplus, and the other one runs its job and then has no more to do.
+        busy.release();
+        assert_eq!(joined.recv_timeout(LONG).unwrap().unwrap(), 7);
+    });
+}

@@ -5,21 +5,22 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
+use std::iter;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::common::{Gate, LONG, eventually, within};
 use futurepool::{
-    JoinError, JoinHandle, Priority, ReturnWhen, StatefulPool, StatefulPoolBuilder, ThreadPool,
-    as_completed, block_on, first_ok, promise, wait,
+    AsCompleted, JoinError, JoinHandle, Priority, ReturnWhen, StatefulPool, StatefulPoolBuilder,
+    ThreadPool, as_completed, block_on, first_ok, promise, wait,
 };
-use futures::FutureExt;
 use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 
 /// What became of the states of a pool.
 #[derive(Clone, Default)]
@@ -522,16 +523,19 @@ fn prestart_makes_states() {
     eventually("the states are made", || log.made() == 3);
 }
 
-#[test]
-fn a_destructor_that_blocks_delays_only_the_exit() {
-    struct Slow(Option<Gate>);
-    impl Drop for Slow {
-        fn drop(&mut self) {
-            if let Some(gate) = &self.0 {
-                gate.wait();
-            }
+/// A state whose destructor waits until the gate is opened.
+struct Slow(Option<Gate>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        if let Some(gate) = &self.0 {
+            gate.wait();
         }
     }
+}
+
+#[test]
+fn a_destructor_that_blocks_holds_back_no_job_if_another_worker_is_allowed() {
     within(LONG, "a destructor that blocks", || {
         let gate = Gate::new();
         let (made, held) = (AtomicUsize::new(0), gate.clone());
@@ -539,12 +543,91 @@ fn a_destructor_that_blocks_delays_only_the_exit() {
             0 => Slow(Some(held.clone())),
             _ => Slow(None),
         });
-        let pool = pool.max_workers(1).keep_alive(Duration::from_millis(1));
+        let pool = pool.max_workers(2).keep_alive(Duration::from_millis(1));
         let pool = pool.build().unwrap();
         pool.submit(|_| ()).join().unwrap();
-        eventually("the worker leaves", || pool.metrics().workers == 0);
+        // The first worker exits at some point of this.
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(2));
+            pool.submit(|_| ()).join().expect("another worker runs it");
+        }
+        eventually("the other worker leaves", || pool.metrics().workers == 1);
         pool.submit(|_| ()).join().expect("another worker runs it");
         gate.open();
+        eventually("all workers leave", || pool.metrics().workers == 0);
+    });
+}
+
+#[test]
+fn there_are_never_more_states_than_workers_allowed() {
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            thread::sleep(Duration::from_millis(1));
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+    let (live, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let highest = Arc::clone(&peak);
+    let pool = StatefulPool::builder_with(move || {
+        highest.fetch_max(live.fetch_add(1, SeqCst) + 1, SeqCst);
+        Counted(Arc::clone(&live))
+    });
+    let pool = pool.max_workers(1).keep_alive(Duration::ZERO);
+    let pool = pool.build().unwrap();
+    for _ in 0..200 {
+        pool.submit(|_| ()).join().unwrap();
+    }
+    assert_eq!(peak.load(SeqCst), 1);
+}
+
+#[test]
+fn an_awaited_shutdown_has_dropped_the_states() {
+    within(LONG, "a shutdown", || {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let pool = StatefulPool::builder_with(move || Slow(Some(held.clone())));
+        let pool = pool.max_workers(2).build().unwrap();
+        pool.submit(|_| ()).join().unwrap();
+        let mut shutdown = pool.shutdown();
+        assert!(shutdown.join_timeout(Duration::from_millis(20)).is_err());
+        gate.open();
+        block_on(shutdown);
+        assert_eq!(pool.metrics().workers, 0);
+    });
+}
+
+#[test]
+fn a_destructor_can_wait_for_jobs_of_its_own_pool() {
+    /// Joins a job when it is dropped.
+    struct Joins(
+        Arc<OnceLock<Arc<StatefulPool<Self>>>>,
+        Sender<Result<u32, JoinError>>,
+    );
+    impl Drop for Joins {
+        fn drop(&mut self) {
+            let joined = self.0.get().unwrap().submit(|_| 7).join();
+            let _ = self.1.send(joined);
+        }
+    }
+    within(LONG, "a destructor that waits", || {
+        for workers in [1, 2] {
+            let (send, joined) = channel();
+            let cell = Arc::new(OnceLock::new());
+            let to_make = Arc::clone(&cell);
+            let pool =
+                StatefulPool::builder_with(move || Joins(Arc::clone(&to_make), send.clone()));
+            let pool = pool
+                .max_workers(workers)
+                .keep_alive(Duration::from_millis(1));
+            let pool = cell.get_or_init(|| Arc::new(pool.build().unwrap()));
+            pool.submit(|_| ()).join().unwrap();
+            match (workers, joined.recv_timeout(LONG).unwrap()) {
+                (1, joined) => assert!(joined.unwrap_err().is_deadlock()),
+                (_, joined) => assert_eq!(joined.unwrap(), 7),
+            }
+            pool.shutdown().join();
+        }
     });
 }
 
@@ -1194,6 +1277,29 @@ fn nested_waits_of_all_kinds_end() {
             drop(jobs);
         });
     }
+}
+
+/// Of a set that was polled elsewhere, a worker polls no handle before that is woken.
+#[test]
+fn a_set_that_was_polled_elsewhere_is_found_stuck() {
+    within(LONG, "a set that was polled elsewhere", || {
+        let pool = Log::default().pool(1);
+        let (sets, set) = channel::<AsCompleted<JoinHandle<u32>>>();
+        let waits = pool.submit(move |_| {
+            let mut set = set.recv_timeout(LONG).unwrap();
+            iter::from_fn(|| set.wait_next()).collect::<Vec<_>>()
+        });
+        let mut set = as_completed([1, 2].map(|n| pool.submit(move |_| n)));
+        assert!(set.next().now_or_never().is_none());
+        sets.send(set).unwrap();
+        let outcomes = waits.join().unwrap();
+        assert_eq!(outcomes.len(), 2);
+        assert!(
+            outcomes
+                .iter()
+                .all(|job| job.as_ref().is_err_and(JoinError::is_deadlock))
+        );
+    });
 }
 
 #[test]
