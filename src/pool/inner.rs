@@ -156,6 +156,7 @@ impl PoolInner {
         self.observer.is_some() || all
     }
 
+    #[inline]
     #[cfg(feature = "console")]
     fn console_samples(&self, order: u32) -> bool {
         self.watch.wants_stamp(order)
