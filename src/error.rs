@@ -50,18 +50,22 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// Choosing the status code of a web service:
 ///
 /// ```
-/// use futurepool::JoinError;
+/// use futurepool::{JoinError, ThreadPool};
 ///
 /// fn status(error: &JoinError) -> u16 {
 ///     if error.is_timeout() {
 ///         504 // the wait timed out; the job continues
-///     } else if error.is_cancelled() || error.is_shutdown() || error.is_spawn_failed() {
-///         503 // the job never ran; the client can retry
+///     } else if error.may_have_run() || error.is_broken() {
+///         500 // a panic, a deadlock or a broken pool; the message has the details
 ///     } else {
-///         500 // `is_panic`, `is_broken` or `is_deadlock`; the message has the details
+///         503 // expired, cancelled or shut down: the job never ran, and the client can retry
 ///     }
 /// }
 ///
+/// let pool = ThreadPool::new(1);
+/// let late = pool.job(|| 7).expires_in(std::time::Duration::ZERO).submit();
+/// assert_eq!(status(&late.join().unwrap_err()), 503);
+/// assert_eq!(status(&pool.submit(|| panic!("no such luck")).join().unwrap_err()), 500);
 /// assert_eq!(status(&JoinError::shutdown()), 503);
 /// ```
 #[doc(alias = "CancelledError")]
@@ -587,7 +591,10 @@ impl JoinError {
 
     /// Returns `true` if the deadline of the job passed before the job started.
     ///
+    /// The deadline is that of the job or the
+    /// [`queue_timeout`](crate::ThreadPoolBuilder::queue_timeout) of its pool. The job never ran.
     /// See [`JobBuilder::deadline`](crate::JobBuilder::deadline) for an example.
+    #[doc(alias = "DeadlineExceeded")]
     #[must_use]
     pub fn is_expired(&self) -> bool {
         matches!(self.cause(), Some(FailureCause::Expired))

@@ -323,8 +323,9 @@
 //! - Debuggers and `top -H` show the [names](ThreadPoolBuilder::thread_name_prefix) of threads.
 //! - A job runs in the `tracing` span that was current at its `submit`. The worker leaves the span
 //!   before callbacks run.
-//! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), and
-//!   workers that start and exit (`DEBUG`). Programs that use the `log` crate enable the feature
+//! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), changes
+//!   of an [`auto_size`](ThreadPoolBuilder::auto_size) pool (`INFO`), and workers that start and exit
+//!   (`DEBUG`). Programs that use the `log` crate enable the feature
 //!   `log` of `tracing` to receive them. std's panic hook prints panics to stderr, too: set a hook of
 //!   your own if all output must be JSON.
 //! - Events of the target `futurepool::process` tell why a worker process went. The field `worker` is
@@ -349,7 +350,8 @@
 //!   process.
 //! - `process`: `ProcessPool`, on Unix. It includes `task`.
 //! - `metrics`: pools report through the facade of the crate [`metrics`](https://docs.rs/metrics).
-//! - `console`: a live view of every pool of the process in a browser.
+//! - `console`: a live view of every pool of the process, in a browser and in a terminal. It begins
+//!   with `futurepool::console::serve`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]

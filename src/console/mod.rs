@@ -26,7 +26,7 @@
 //! The command `futurepool-top` shows the same in a terminal:
 //!
 //! ```text
-//! cargo install futurepool --features console
+//! cargo install futurepool --features console    # in a checkout: --path . --features console
 //! futurepool-top 127.0.0.1:6670
 //! ```
 //!
@@ -62,9 +62,9 @@
 //!
 //! - Without a token it listens only on loopback addresses. Every user of the machine can then read
 //!   it. Pages of other sites cannot, since it answers only to the names of loopback.
-//! - With a [token](ConsoleBuilder::token) it listens anywhere. Each request must carry the token, or
-//!   gets nothing. The connection is not encrypted, so on a network that you do not trust, use a
-//!   tunnel such as `ssh -L`.
+//! - With a [token](ConsoleBuilder::token) it listens anywhere. A request without the token gets
+//!   only the status 401. The connection is not encrypted, so on a network that you do not trust, use
+//!   a tunnel such as `ssh -L`.
 
 mod access;
 mod json;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::console::snapshot::{Pool, Snapshot};
+use crate::console::snapshot::{Age, Pool, Snapshot};
 
 /// How many problems are shown.
 const MAX_INCIDENTS: usize = 5;
@@ -42,23 +42,19 @@ fn render_pool(text: &mut String, snapshot: &Snapshot, pool: &Pool) {
         "open" => String::new(),
         state => format!(", {state}"),
     };
-    let oldest = match &pool.oldest {
-        Some(age) => format!(" (oldest {})", time(Some(age.us as f64))),
-        None => String::new(),
-    };
     let (run, wait) = (&pool.run_time, &pool.queue_wait);
     let rates = pool.rates.as_ref();
     let totals = &pool.totals;
     let _ = write!(
         text,
-        "\n{} ({}{state}): {} of {} workers run jobs, {} queued{oldest}\n  \
+        "\n{} ({}{state}): {} of {} workers run jobs, {}\n  \
          {:.0}/s submitted, {:.0}/s finished; run p50 {} p99 {}; wait p50 {} p99 {}\n  \
          {} completed, {} panicked, {} cancelled, {} failed, {} refused\n",
         clean(&pool.name),
         pool.kind,
         pool.running,
         pool.workers,
-        pool.queued,
+        queue(pool.queued, pool.oldest.as_ref()),
         rates.map_or(0.0, |rates| rates.submitted),
         rates.map_or(0.0, |rates| rates.finished),
         time(run.as_ref().map(|run| run.p50_us)),
@@ -74,10 +70,7 @@ fn render_pool(text: &mut String, snapshot: &Snapshot, pool: &Pool) {
     for lane in &pool.lanes {
         let what = lane.what.and_then(|what| snapshot.whats.get(what));
         let what = what.map_or("", |what| what.label.as_deref().unwrap_or(&what.place));
-        let age = lane.age.as_ref().map_or_else(String::new, |age| {
-            let least = if age.at_least { "≥ " } else { "" };
-            format!("{least}{}", time(Some(age.us as f64)))
-        });
+        let age = lane.age.as_ref().map_or_else(String::new, age);
         let (name, busy) = (clean(&lane.name), 100.0 * lane.busy);
         let what = clean(what);
         let _ = writeln!(
@@ -107,6 +100,20 @@ fn clean(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
+/// Formats the length of the queue and the age of the oldest job in it.
+fn queue(queued: u64, oldest: Option<&Age>) -> String {
+    match oldest {
+        Some(oldest) => format!("{queued} queued (oldest {})", age(oldest)),
+        None => format!("{queued} queued"),
+    }
+}
+
+/// Formats an age. The sign says that it may be more: the console has not seen the beginning.
+fn age(age: &Age) -> String {
+    let least = if age.at_least { "≥ " } else { "" };
+    format!("{least}{}", time(Some(age.us as f64)))
+}
+
 /// Formats microseconds.
 fn time(us: Option<f64>) -> String {
     match us {
@@ -114,5 +121,18 @@ fn time(us: Option<f64>) -> String {
         Some(us) if us < 1e3 => format!("{us:.1} µs"),
         Some(us) if us < 1e6 => format!("{:.1} ms", us / 1e3),
         Some(us) => format!("{:.1} s", us / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_whose_beginning_was_not_seen_says_so() {
+        let age = |at_least| Some(Age { us: 136, at_least });
+        assert_eq!(queue(3, age(true).as_ref()), "3 queued (oldest ≥ 136.0 µs)");
+        assert_eq!(queue(3, age(false).as_ref()), "3 queued (oldest 136.0 µs)");
+        assert_eq!(queue(0, None), "0 queued");
     }
 }

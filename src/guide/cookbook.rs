@@ -799,12 +799,13 @@
 //!
 //! # Share a pool in the state of a server
 //!
-//! A pool is not `Clone`: put it in an `Arc`. A full queue is an answer of 503, and a handler that
-//! is dropped cancels its job.
+//! A pool is not `Clone`: put it in an `Arc`. A full queue and a missed deadline are answers of 503,
+//! and a handler that is dropped cancels its job.
 //!
 //! ```
 //! # futurepool::block_on(async {
 //! use std::sync::Arc;
+//! use std::time::Duration;
 //!
 //! use futurepool::ThreadPool;
 //!
@@ -813,19 +814,26 @@
 //!     database: Arc<ThreadPool>,
 //! }
 //!
-//! // In axum: `State(state): State<AppState>, Path(id): Path<u64>`.
-//! async fn user(state: AppState, id: u64) -> Result<String, (u16, String)> {
-//!     let query = state.database.try_submit(move || format!("user {id}"));
+//! // In axum: `State(state)`, `Path(id)`, and a header of the request for the client's timeout.
+//! async fn user(state: AppState, id: u64, timeout: Duration) -> Result<String, (u16, String)> {
+//!     let query = state.database.job(move || format!("user {id}")).label("user");
+//!     // The last quarter is for the job itself and for the way back.
+//!     let query = query.expires_in(timeout * 3 / 4).try_submit();
 //!     let query = query.map_err(|refused| (503, refused.to_string()))?;
-//!     query.cancel_on_drop().await.map_err(|error| (500, error.to_string()))
+//!     query.cancel_on_drop().await.map_err(|error| {
+//!         let status = if error.may_have_run() { 500 } else { 503 }; // a panic, or expired
+//!         (status, error.to_string())
+//!     })
 //! }
 //!
 //! let database = ThreadPool::builder().max_workers(4).queue_capacity(100).build()?;
 //! let state = AppState { database: Arc::new(database) };
-//! assert_eq!(user(state.clone(), 7).await, Ok("user 7".to_owned()));
+//! let limit = Duration::from_secs(60);
+//! assert_eq!(user(state.clone(), 7, limit).await, Ok("user 7".to_owned()));
+//! assert_eq!(user(state.clone(), 7, Duration::ZERO).await.unwrap_err().0, 503);
 //!
 //! state.database.shutdown().await;
-//! assert_eq!(user(state, 7).await.unwrap_err().0, 503);
+//! assert_eq!(user(state, 7, limit).await.unwrap_err().0, 503);
 //! # Ok::<(), futurepool::BuildError>(())
 //! # }).unwrap();
 //! ```
@@ -899,7 +907,8 @@
 //! # Log slow jobs
 //!
 //! [`on_job`](crate::ThreadPoolBuilder::on_job) sees each job that is submitted, started and
-//! finished. It runs on the worker, so it should only count, log or send.
+//! finished. It runs on the thread that does so, which can be one of the async runtime. So it should
+//! only count, log or send.
 //!
 //! ```
 //! use std::sync::mpsc;
@@ -909,12 +918,11 @@
 //!
 //! let (log, logged) = mpsc::channel();
 //! let limit = Duration::from_millis(1);
-//! let slow = move |event: &JobEvent| {
-//!     if let JobEvent::Finished { label, run_time: Some(time), .. } = event {
-//!         if *time >= limit {
-//!             let _ = log.send(format!("{} took {time:?}", label.unwrap_or("a job")));
-//!         }
+//! let slow = move |event: &JobEvent| match event.run_time() {
+//!     Some(time) if time >= limit => {
+//!         let _ = log.send(format!("{} took {time:?}", event.label().unwrap_or("a job")));
 //!     }
+//!     _ => {} // submitted, started, fast, or never run
 //! };
 //! let pool = ThreadPool::builder().on_job(slow).build()?;
 //! pool.job(move || std::thread::sleep(limit)).label("report").submit().join()?;
@@ -925,7 +933,8 @@
 //! # Run something on each worker
 //!
 //! [`broadcast`](crate::ThreadPool::broadcast) runs a closure once on each worker, ahead of the
-//! queue. That clears a cache that each thread has, or shows that all workers have started.
+//! queue. That clears a cache that each thread has, or shows that all workers have started. Async
+//! code awaits the handles, for example with `try_join_all` of `futures`.
 //!
 //! ```
 //! use std::cell::RefCell;
@@ -950,36 +959,69 @@
 //! # Export metrics to Prometheus
 //!
 //! [`metrics`](crate::ThreadPool::metrics) is cheap, so read it in the handler of `/metrics`.
-//! Gauges tell how the pool is doing, and Prometheus turns counters into rates.
+//! Gauges tell how the pool is doing, and Prometheus turns counters into rates. A pool with
+//! [`timings`](crate::ThreadPoolBuilder::timings) has a histogram for each label, too.
 //!
 //! ```
 //! use std::fmt::Write;
+//! use std::time::Duration;
 //!
-//! use futurepool::{Metrics, ThreadPool};
+//! use futurepool::{Histogram, Metrics, ThreadPool};
 //!
-//! fn prometheus(pool: &str, metrics: &Metrics) -> String {
+//! type Family = (&'static str, &'static str, fn(&Metrics) -> u64);
+//!
+//! const FAMILIES: [Family; 9] = [
+//!     ("queued_jobs", "gauge", |metrics| metrics.queued),
+//!     ("running_jobs", "gauge", |metrics| metrics.running),
+//!     ("workers", "gauge", |metrics| metrics.workers),
+//!     ("submitted_total", "counter", |metrics| metrics.submitted),
+//!     ("completed_total", "counter", |metrics| metrics.completed),
+//!     ("panicked_total", "counter", |metrics| metrics.panicked),
+//!     ("cancelled_total", "counter", |metrics| metrics.cancelled),
+//!     ("expired_total", "counter", |metrics| metrics.expired), // they count as cancelled, too
+//!     ("rejected_total", "counter", |metrics| metrics.rejected),
+//! ];
+//!
+//! /// Returns the page for some pools. Serve it as `text/plain; version=0.0.4`.
+//! fn prometheus(pools: &[(&str, Metrics)]) -> String {
 //!     let mut text = String::new();
-//!     for (name, kind, value) in [
-//!         ("queued_jobs", "gauge", metrics.queued),
-//!         ("running_jobs", "gauge", metrics.running),
-//!         ("workers", "gauge", metrics.workers),
-//!         ("completed_total", "counter", metrics.completed),
-//!         ("panicked_total", "counter", metrics.panicked),
-//!         ("cancelled_total", "counter", metrics.cancelled),
-//!         ("rejected_total", "counter", metrics.rejected),
-//!     ] {
-//!         let _ = writeln!(text, "# TYPE futurepool_{name} {kind}");
-//!         let _ = writeln!(text, "futurepool_{name}{{pool=\"{pool}\"}} {value}");
+//!     for (name, kind, value) in FAMILIES {
+//!         let _ = writeln!(text, "# TYPE futurepool_{name} {kind}"); // once, not for each pool
+//!         for (pool, metrics) in pools {
+//!             let _ = writeln!(text, "futurepool_{name}{{pool=\"{pool}\"}} {}", value(metrics));
+//!         }
+//!     }
+//!     let name = "futurepool_queue_wait_seconds"; // and the same for `run_time`
+//!     let _ = writeln!(text, "# TYPE {name} histogram");
+//!     for (pool, metrics) in pools {
+//!         for (label, jobs) in metrics.by_label() {
+//!             let labels = format!("pool=\"{pool}\",label=\"{label}\"");
+//!             histogram(&mut text, name, &labels, &jobs.queue_wait);
+//!         }
 //!     }
 //!     text
 //! }
 //!
-//! let pool = ThreadPool::new(2);
-//! pool.submit(|| 6 * 7).join()?;
-//! let page = prometheus("default", &pool.metrics());
+//! fn histogram(text: &mut String, name: &str, labels: &str, times: &Histogram) {
+//!     for le in [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0] {
+//!         let count = times.count_up_to(Duration::from_secs_f64(le));
+//!         let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{le}\"}} {count}");
+//!     }
+//!     let (count, sum) = (times.count(), times.sum().as_secs_f64());
+//!     let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+//!     let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+//! }
+//!
+//! let pool = ThreadPool::builder().timings(true).build()?;
+//! pool.job(|| 6 * 7).label("answer").submit().join()?;
+//! let page = prometheus(&[("default", pool.metrics())]);
 //! assert!(page.contains("futurepool_completed_total{pool=\"default\"} 1\n"));
-//! # Ok::<(), futurepool::JoinError>(())
+//! assert!(page.contains("_wait_seconds_count{pool=\"default\",label=\"answer\"} 1\n"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! With the feature `metrics` the pool reports to any exporter of the crate `metrics`, and you need no
+//! such page.
 //!
 //! # Test without threads
 //!

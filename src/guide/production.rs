@@ -155,7 +155,8 @@
 //! # Ok::<(), futurepool::JoinError>(())
 //! ```
 //!
-//! Let the client state its timeout, and set the deadline a little before it. An answer after the
+//! Let the client state its timeout, and set the deadline a little before it: the cookbook has [a
+//! handler](super::cookbook#share-a-pool-in-the-state-of-a-server) that does. An answer after the
 //! client's timeout is not read, but the client's retry comes all the same.
 //!
 //! Which status? 503 with `Retry-After` tells that the request was not begun and that the same
@@ -236,7 +237,11 @@
 //! - [`on_job`](crate::ThreadPoolBuilder::on_job) calls a function for each job that is submitted,
 //!   started and finished, for example to log slow ones.
 //!
-//! Export histograms, not quantiles: the quantiles of several instances cannot be added up.
+//! The cookbook has [such a page](super::cookbook#export-metrics-to-prometheus) and [such a
+//! log](super::cookbook#log-slow-jobs).
+//!
+//! Export histograms, not quantiles: the quantiles of several instances cannot be added up. The
+//! crate `metrics-exporter-prometheus` exports quantiles unless you set buckets.
 //!
 //! # What to alert on
 //!
@@ -251,6 +256,8 @@
 //! | `spawn_failures` | any increase | the system starts no more threads: `pids.max`, `ulimit -u`, or memory | raise the limit; the pool carries on with fewer workers |
 //! | a broken pool | at once | the initializer failed: every job fails | the error has the cause; end the process, and let its supervisor start it again |
 //!
+//! - `queue_wait` has only jobs that started. With deadlines its quantiles stay low, however many jobs
+//!   expire. So alert on `expired`, too.
 //! - The length of the queue is not on the list. 100 queued jobs are 10 ms of work for one pool,
 //!   and an hour for another. The wait tells them apart.
 //! - Neither is the use of the processors. A pool at 100 % whose jobs wait for nothing is well
@@ -269,6 +276,10 @@
 //! histogram_quantile(0.99,
 //!   sum by (pool, le) (rate(futurepool_queue_wait_seconds_bucket[5m]))) > 0.25
 //! ```
+//!
+//! The feature `metrics` has [some other names](crate::ThreadPool#method.report_metrics):
+//! `futurepool_rejected_jobs_total` and `futurepool_submitted_jobs_total`. There,
+//! `futurepool_jobs_total` counts the jobs that have ended, with the label `outcome`.
 //!
 //! ## When it is slow
 //!

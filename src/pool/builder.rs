@@ -403,6 +403,7 @@ impl ThreadPoolBuilder {
     /// ```
     #[doc(alias = "timeout")]
     #[doc(alias = "max_wait")]
+    #[doc(alias = "acquire_timeout")]
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = Some(timeout);
         self
@@ -447,8 +448,11 @@ impl ThreadPoolBuilder {
     /// Calls `hook` with each [event](JobEvent) of a job: submitted, started, finished.
     ///
     /// The pool calls the hook on the thread that submits, runs, cancels or expires the job, with no lock
-    /// held. The hook delays that thread. A panic in it is reported through `tracing` and affects nothing
-    /// else.
+    /// held. The hook delays that thread, which can be one of an async runtime. A panic in it is reported
+    /// through `tracing` and affects nothing else.
+    ///
+    /// An event does not name its pool: for several pools, make a hook for each. A refused submission
+    /// causes no event.
     ///
     /// Each accepted job has one `Submitted` and one `Finished`, and in between one `Started` if it
     /// starts. `Finished` is delivered before the job's handle resolves, and before its callbacks run.
@@ -481,6 +485,9 @@ impl ThreadPoolBuilder {
     #[doc(alias = "tracing")]
     #[doc(alias = "on_task_spawn")]
     #[doc(alias = "on_task_terminate")]
+    #[doc(alias = "beforeExecute")]
+    #[doc(alias = "afterExecute")]
+    #[doc(alias = "listener")]
     pub fn on_job(mut self, hook: impl Fn(&JobEvent) + Send + Sync + 'static) -> Self {
         self.on_job = Some(Box::new(hook));
         self

@@ -6,6 +6,26 @@ use std::time::{Duration, Instant};
 use crate::task::state::OutcomeKind;
 
 /// What happened to a job: see [`ThreadPoolBuilder::on_job`](crate::ThreadPoolBuilder::on_job).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc::channel;
+///
+/// let (tell, told) = channel();
+/// let pool = futurepool::ThreadPool::builder()
+///     .on_job(move |event| {
+///         let _ = tell.send(event.clone());
+///     })
+///     .build()?;
+/// pool.job(|| 2 + 2).label("sum").submit().join()?;
+/// drop(pool);
+///
+/// let finished = told.iter().find(|event| event.outcome().is_some()).unwrap();
+/// println!("{:?} ran for {:?}", finished.label(), finished.run_time());
+/// assert!(finished.run_time().is_some() && finished.queue_wait().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[doc(alias = "hook")]
 #[doc(alias = "TaskMeta")]
 #[derive(Debug, Clone)]
@@ -112,6 +132,26 @@ impl JobEvent {
         }
     }
 
+    /// Returns how long the job was queued. `None` if it has just been submitted.
+    #[must_use]
+    pub fn queue_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Submitted { .. } => None,
+            Self::Started { queue_wait, .. } | Self::Finished { queue_wait, .. } => {
+                Some(*queue_wait)
+            }
+        }
+    }
+
+    /// Returns how long the closure ran. `None` if it has not ended, or never started.
+    #[must_use]
+    pub fn run_time(&self) -> Option<Duration> {
+        match self {
+            Self::Submitted { .. } | Self::Started { .. } => None,
+            Self::Finished { run_time, .. } => *run_time,
+        }
+    }
+
     /// Returns how the job ended. `None` if it has not.
     #[must_use]
     pub fn outcome(&self) -> Option<JobOutcome> {
@@ -138,7 +178,7 @@ pub enum JobOutcome {
     Expired,
     /// The job of a worker process has no result for another reason.
     Failed,
-    /// The job did not start for another reason.
+    /// The job did not start for another reason, such as a broken pool or a failed thread spawn.
     NotRun,
 }
 

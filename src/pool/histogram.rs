@@ -136,7 +136,10 @@ impl Histogram {
 
     /// Returns how many durations are `limit` or shorter, for exporters that count by fixed limits.
     ///
-    /// A duration that differs from `limit` by less than 7 % may be on the wrong side.
+    /// The counts are cumulative, as the buckets of Prometheus: the bucket `+Inf` is
+    /// [`count`](Self::count). A duration that differs from `limit` by less than 7 % may be on the wrong
+    /// side. The [cookbook](crate::guide::cookbook#export-metrics-to-prometheus) has a whole page for
+    /// Prometheus.
     ///
     /// # Examples
     ///
@@ -148,6 +151,9 @@ impl Histogram {
     ///     println!("le={} {}", limit.as_secs_f64(), run_time.count_up_to(limit));
     /// }
     /// ```
+    #[doc(alias = "buckets")]
+    #[doc(alias = "cumulative")]
+    #[doc(alias = "prometheus")]
     #[must_use]
     pub fn count_up_to(&self, limit: Duration) -> u64 {
         if limit >= self.max {

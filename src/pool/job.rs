@@ -304,7 +304,8 @@ impl<'a, F> JobBuilder<'a, F> {
     /// # Errors
     ///
     /// Returns a [`SubmitError`] with the closure if the queue is full, if the pool is shut down or broken,
-    /// or if the deadline of the job [has passed](SubmitError::is_expired).
+    /// or if the deadline of the job [has passed](SubmitError::is_expired). Each of them counts in
+    /// [`rejected`](crate::Metrics::rejected).
     #[doc(alias = "offer")]
     #[track_caller]
     pub fn try_submit<T>(self) -> Result<JoinHandle<T>, SubmitError<F>>

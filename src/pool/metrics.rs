@@ -49,12 +49,16 @@ pub struct Metrics {
     /// arguments that could not be encoded. Always 0 for a pool of threads.
     pub failed: u64,
     /// Submissions that were refused because the pool was full, shut down or broken, or because the
-    /// deadline of the job passed before there was room.
+    /// deadline of the job passed before there was room. A `try_submit` or `submit_async` whose
+    /// deadline has already passed counts here, and not in `expired`.
     pub rejected: u64,
     /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker process.
     pub spawn_failures: u64,
     /// How long the jobs waited, from the moment when they were accepted until they started. Empty
     /// unless the pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    ///
+    /// Jobs that never started are not in it. If most jobs expire, look at `expired`: this histogram
+    /// then has only the few that started in time.
     pub queue_wait: Histogram,
     /// How long the closures of the jobs ran, panics included. Empty unless the pool has
     /// [`timings`](crate::ThreadPoolBuilder::timings).
@@ -67,7 +71,21 @@ impl Metrics {
     /// Returns the metrics of the jobs with each label, in the order of the labels. Jobs without a
     /// label are not among them.
     ///
-    /// Empty unless the pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    /// A label is there from its first job on, even if that job is still queued. Before that,
+    /// indexing with it panics, and [`get`](BTreeMap::get) returns `None`. The map is empty unless the
+    /// pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let pool = futurepool::ThreadPool::builder().timings(true).build()?;
+    /// pool.job(|| 6 * 7).label("answer").submit().join()?;
+    /// for (label, metrics) in pool.metrics().by_label() {
+    ///     println!("{label}: {} of {}", metrics.completed, metrics.submitted);
+    /// }
+    /// assert!(pool.metrics().by_label().get("question").is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias = "by_name")]
     #[doc(alias = "tags")]
     #[must_use]
@@ -85,7 +103,8 @@ impl Metrics {
 
 /// The metrics of the jobs with the same label: see [`Metrics::by_label`].
 ///
-/// The fields mean what those of [`Metrics`] mean.
+/// The fields mean what those of [`Metrics`] mean. Refused submissions are counted only for the whole
+/// pool, in [`Metrics::rejected`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LabelMetrics {

@@ -830,7 +830,8 @@ impl ThreadPool {
     }
 
     /// Reports the workers and the queue of the pool through the facade of the crate
-    /// [`metrics`](https://docs.rs/metrics), to the recorder that the program has installed.
+    /// [`metrics`](https://docs.rs/metrics), to the recorder that the program has installed (feature
+    /// `metrics`).
     ///
     /// Call it now and then, for example each time when the exporter is asked. A pool with
     /// [`timings`](ThreadPoolBuilder::timings) reports its jobs by itself, at the end of each.
@@ -856,6 +857,9 @@ impl ThreadPool {
     /// A worker calls the recorder before the result of its job is visible, so the recorder should be
     /// fast. A panic of the recorder is caught, and goes to `tracing`. Jobs that ended before the
     /// recorder was installed are not reported.
+    ///
+    /// Some exporters turn histograms into quantiles, which cannot be added up. For
+    /// `metrics-exporter-prometheus`, set buckets to prevent that.
     ///
     /// # Examples
     ///

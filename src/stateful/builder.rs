@@ -60,6 +60,8 @@ impl<S: 'static> StatefulPoolBuilder<S> {
 
     /// Sets the maximum number of workers, and so of states: see
     /// [`ThreadPoolBuilder::max_workers`].
+    ///
+    /// The default is that of a thread pool, up to 32. For connections, set what the other side accepts.
     #[doc(alias = "max_size")]
     #[doc(alias = "num_threads")]
     pub fn max_workers(self, workers: usize) -> Self {

@@ -128,6 +128,8 @@ pub struct StatefulPool<S> {
 impl<S: 'static> StatefulPool<S> {
     /// Returns a builder of a pool whose workers make their states with `make`, which can fail.
     ///
+    /// For a `make` that cannot fail, use [`builder_with`](Self::builder_with).
+    ///
     /// Each worker calls `make` on its own thread: see [the life of a
     /// state](Self#the-life-of-a-state). A `make` that fails or panics breaks the pool.
     ///
@@ -202,7 +204,8 @@ impl<S: 'static> StatefulPool<S> {
     /// Waits for room in a bounded queue as [`ThreadPool::submit`] does. Dropping the handle detaches
     /// the job, which still runs.
     ///
-    /// A result cannot borrow from the state.
+    /// A result cannot borrow from the state: return an owned value. A closure that is in a variable
+    /// needs the type of its parameter: `|connection: &mut Connection| …`.
     ///
     /// # Errors
     ///
@@ -297,8 +300,8 @@ impl<S: 'static> StatefulPool<S> {
     /// Runs `f` once on each worker that there is, with the worker's state, ahead of the queue.
     ///
     /// Returns a handle for each worker: see [`ThreadPool::broadcast`]. It suits what each state needs
-    /// once, such as a reload of settings. A job that waits for the one in its own worker's mailbox
-    /// gets an error that [`is_deadlock`](crate::JoinError::is_deadlock).
+    /// once, such as a reload of settings. A job that waits for the handle of its own worker gets
+    /// an error that [`is_deadlock`](crate::JoinError::is_deadlock), because it has the state.
     ///
     /// # Examples
     ///
