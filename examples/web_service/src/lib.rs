@@ -50,7 +50,7 @@ pub use self::serve::serve;
 pub use self::urgency::{TIMEOUT_HEADER, Urgency};
 
 use self::counts::Counts;
-use self::workers::{Pools, Workers};
+use self::workers::{Pools, Room, Workers};
 
 type AnyError = Box<dyn Error + Send + Sync>;
 
@@ -69,8 +69,8 @@ pub struct App {
 pub struct Options {
     pub workers: NonZero<usize>,
     pub connections: NonZero<usize>,
-    /// The queue capacity of each pool. A full queue takes `queue × job time ÷ workers` to empty:
-    /// choose no more than clients will wait.
+    /// How many jobs each pool queues. Urgent jobs have as much room again. A full queue takes `queue ×
+    /// job time ÷ workers` to empty: choose no more than clients will wait.
     pub queue: NonZero<usize>,
     /// A job that has not started after this time never runs. A client can ask for less, with the
     /// header [`TIMEOUT_HEADER`].
@@ -93,23 +93,31 @@ pub struct ImageOptions {
 impl App {
     /// Builds the pools, opens all connections and starts all processes.
     pub async fn start(options: &Options) -> Result<Self, AnyError> {
+        let (workers, queue) = (options.workers.get(), options.queue.get());
         let cpu = ThreadPool::builder()
             .thread_name_prefix("cpu")
-            .max_workers(options.workers.get())
-            .queue_capacity(options.queue.get())
+            .max_workers(workers)
+            .queue_capacity(queue.saturating_mul(2))
             .timings(true)
             .build()?;
         let db = StatefulPool::builder(connects_to(&options.database))
             .thread_name_prefix("db")
             .max_workers(options.connections.get())
-            .queue_capacity(options.queue.get())
+            .queue_capacity(queue)
             .timings(true)
             .build()?;
         connect_all(&db).await?;
-        let images = image_pool(&options.images, options.queue)?;
+        let images = image_pool(&options.images, queue.saturating_mul(2))?;
         // Processes that cannot start are an error now, instead of at the first image.
         images.submit(images::ready::call()).await?;
-        let pools = Pools { cpu, db, images };
+        let processes = options.images.processes.get();
+        let pools = Pools {
+            cpu,
+            cpu_room: Room::new(workers.saturating_add(queue)),
+            db,
+            images,
+            images_room: Room::new(processes.saturating_add(queue)),
+        };
         Ok(Self {
             workers: Workers::Pools(Arc::new(pools)),
             start_limit: options.start_limit,
@@ -119,11 +127,11 @@ impl App {
     }
 }
 
-fn image_pool(options: &ImageOptions, queue: NonZero<usize>) -> Result<ProcessPool, AnyError> {
+fn image_pool(options: &ImageOptions, queue: usize) -> Result<ProcessPool, AnyError> {
     let mut pool = ProcessPool::builder()
         .max_workers(options.processes.get())
         .prestart(options.processes.get())
-        .queue_capacity(queue.get())
+        .queue_capacity(queue)
         .time_limit(options.time_limit)
         .timings(true)
         // Passwords and queries go first on the processors, too.

@@ -26,7 +26,8 @@ Usage: web_service [OPTION]...
   --images N              processes that make thumbnails (default: one per processor)
   --image-time SECONDS    time limit of a thumbnail (default: 5)
   --image-memory MIB      memory limit of a process that makes thumbnails (default: 256)
-  --queue N               queue capacity of each of the three pools (default: 64)
+  --queue N               queue capacity of each of the three pools; urgent jobs have as much
+                          room again (default: 64)
   --start-limit MS        how long a job may be queued (default: 2000)
   --database PATH         SQLite file, created if it is missing (default: users.db)
   --console ADDRESS       show all pools and what they run on a web page, on a loopback address

@@ -2,10 +2,14 @@
 //! the handler.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use futurepool::{Call, JoinHandle, Metrics, ProcessPool, StatefulPool, Task, ThreadPool};
+use futurepool::{
+    Call, JoinHandle, Metrics, Priority, ProcessPool, StatefulPool, Task, ThreadPool,
+};
 use rusqlite::Connection;
 use tokio::join;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::on_tokio::OnTokio;
 use crate::{Failure, Urgency};
@@ -24,8 +28,42 @@ pub struct Pools {
     pub cpu: ThreadPool,
     /// Threads for queries. Each thread owns a connection.
     pub db: StatefulPool<Connection>,
+    pub cpu_room: Room,
     /// Processes for jobs that may crash, loop, or use too much memory.
     pub images: ProcessPool,
+    pub images_room: Room,
+}
+
+/// The room in a pool for jobs that are not urgent.
+///
+/// A priority decides what starts next, but takes no room in the queue. Without a limit of their own,
+/// queued thumbnails would fill it, and urgent jobs would be rejected.
+#[derive(Debug)]
+pub struct Room {
+    permits: Arc<Semaphore>,
+    rejected: AtomicU64,
+}
+
+impl Room {
+    /// Makes room for some jobs, running or queued.
+    pub fn new(jobs: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(jobs.min(Semaphore::MAX_PERMITS))),
+            rejected: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the permit of a job, or [`Failure::Busy`]. An urgent job needs none.
+    fn admit(&self, urgency: Urgency) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if urgency.priority == Priority::High {
+            return Ok(None);
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.map(Some).map_err(|_| {
+            self.rejected.fetch_add(1, Ordering::Relaxed);
+            Failure::Busy
+        })
+    }
 }
 
 impl Workers {
@@ -48,17 +86,23 @@ impl Workers {
         T: Send + 'static,
     {
         let submitted = match self {
-            Self::Pools(pools) => {
-                let job = pools.cpu.job(job).label(urgency.label);
-                let job = job.priority(urgency.priority).deadline(urgency.deadline);
-                let handle = job.try_submit().map_err(Failure::from);
-                Ok(handle.map(JoinHandle::cancel_on_drop))
-            }
+            Self::Pools(pools) => Ok(match pools.cpu_room.admit(urgency) {
+                Ok(room) => {
+                    let job = pools.cpu.job(job).label(urgency.label);
+                    let job = job.priority(urgency.priority).deadline(urgency.deadline);
+                    let handle = job.try_submit().map_err(Failure::from);
+                    handle.map(|handle| (handle.cancel_on_drop(), room))
+                }
+                Err(busy) => Err(busy),
+            }),
             Self::SpawnBlocking(tokio) => Err(tokio.run(urgency, job)),
         };
         async move {
             match submitted {
-                Ok(handle) => handle?.await?,
+                Ok(admitted) => {
+                    let (handle, _room) = admitted?;
+                    handle.await?
+                }
                 Err(on_tokio) => on_tokio.await,
             }
         }
@@ -102,17 +146,23 @@ impl Workers {
         call: Call<T>,
     ) -> impl Future<Output = Result<T::Output, Failure>> + Send + use<T> {
         let submitted = match self {
-            Self::Pools(pools) => {
-                let call = call.label(urgency.label).priority(urgency.priority);
-                let call = call.deadline(urgency.deadline);
-                let handle = pools.images.try_submit(call).map_err(Failure::from);
-                Ok(handle.map(JoinHandle::cancel_on_drop))
-            }
+            Self::Pools(pools) => Ok(match pools.images_room.admit(urgency) {
+                Ok(room) => {
+                    let call = call.label(urgency.label).priority(urgency.priority);
+                    let call = call.deadline(urgency.deadline);
+                    let handle = pools.images.try_submit(call).map_err(Failure::from);
+                    handle.map(|handle| (handle.cancel_on_drop(), room))
+                }
+                Err(busy) => Err(busy),
+            }),
             Self::SpawnBlocking(tokio) => Err(tokio.run(urgency, move || Ok(call.run()))),
         };
         async move {
             match submitted {
-                Ok(handle) => Ok(handle?.await?),
+                Ok(admitted) => {
+                    let (handle, _room) = admitted?;
+                    Ok(handle.await?)
+                }
                 Err(on_tokio) => on_tokio.await,
             }
         }
@@ -129,11 +179,10 @@ impl Workers {
 impl Pools {
     /// Returns the metrics of each pool, with its name.
     pub fn metrics(&self) -> [(&'static str, Metrics); 3] {
-        [
-            ("cpu", self.cpu.metrics()),
-            ("db", self.db.metrics()),
-            ("images", self.images.metrics()),
-        ]
+        let (mut cpu, mut images) = (self.cpu.metrics(), self.images.metrics());
+        cpu.rejected += self.cpu_room.rejected.load(Ordering::Relaxed);
+        images.rejected += self.images_room.rejected.load(Ordering::Relaxed);
+        [("cpu", cpu), ("db", self.db.metrics()), ("images", images)]
     }
 
     /// Rejects further jobs, and waits until all accepted ones are done and the processes have ended.

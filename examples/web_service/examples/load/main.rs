@@ -52,8 +52,8 @@ use client::{Answer, Client, jpeg};
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const CONNECTIONS: usize = 2;
-/// The queue capacity of each pool.
-const QUEUE: usize = 32;
+/// The queue capacity of each pool. Two of the pools have as much room again for urgent jobs.
+const QUEUE: usize = 16;
 /// Clients that send one request after the other, while the rate is measured.
 const CLIENTS: usize = 16;
 /// When an impatient client leaves.
@@ -253,7 +253,7 @@ impl Service {
             }))?,
             Kind::SpawnBlocking | Kind::WithAbort => {
                 let aborts = kind == Kind::WithAbort;
-                let tokio = OnTokio::new(workers + 3 * QUEUE, path, aborts);
+                let tokio = OnTokio::new(workers + 5 * QUEUE, path, aborts);
                 App {
                     workers: Workers::SpawnBlocking(Arc::new(tokio)),
                     start_limit,
@@ -312,8 +312,8 @@ impl Route {
     fn of(random: u64) -> Self {
         match random % 20 {
             0..10 => Self::User,
-            10..12 => Self::Verify,
-            12..15 => Self::Inspect,
+            10 => Self::Verify,
+            11..14 => Self::Inspect,
             _ => Self::Thumbnail,
         }
     }

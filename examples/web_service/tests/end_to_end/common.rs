@@ -122,11 +122,13 @@ impl Server {
     }
 
     pub(crate) fn cpu(&self) -> Metrics {
-        pools(&self.app).cpu.metrics()
+        let [(_, cpu), ..] = pools(&self.app).metrics();
+        cpu
     }
 
     pub(crate) fn images(&self) -> Metrics {
-        pools(&self.app).images.metrics()
+        let [.., (_, images)] = pools(&self.app).metrics();
+        images
     }
 
     /// Occupies a worker of `cpu` until the result is released.

@@ -130,6 +130,32 @@ async fn what_a_user_waits_for_goes_before_thumbnails() {
     server.stop().await;
 }
 
+/// A priority alone takes no room in the queue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thumbnails_cannot_take_the_room_of_what_a_user_waits_for() {
+    let server = Server::start_with(1, 2, LONG, faulty()).await;
+    let looping = occupy_process(&server).await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..2 {
+        let client = server.client();
+        waiting.spawn(async move { client.thumbnail(&jpeg(16, 16)).await });
+    }
+    until("thumbnails are queued", || server.images().queued == 2).await;
+    let client = server.client();
+    let refused = client.thumbnail(&jpeg(16, 16)).await.unwrap();
+    assert_eq!((refused.status, server.images().rejected), (503, 1));
+
+    let inspected =
+        tokio::spawn(async move { client.post("/inspect", "image/jpeg", jpeg(30, 20)).await });
+    until("an urgent job is queued", || server.images().queued == 3).await;
+    drop(looping);
+    assert_eq!(inspected.await.unwrap().unwrap().status, 200);
+    for answer in waiting.join_all().await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_goes_before_a_new_password() {
     let server = Server::start(1, 8, LONG).await;
