@@ -12,7 +12,8 @@ Usage: futurepool-top [OPTIONS] [ADDRESS]
 
 ADDRESS is host:port, and 127.0.0.1:6670 by default.
 
-  --once           print once and exit, for scripts
+  --once           print once and exit, for scripts (rates are unknown at the first look: call it
+                   twice, a second apart)
   --token TOKEN    the console's token (others can see it in the list of processes: rather set the
                    variable FUTUREPOOL_CONSOLE_TOKEN)
   --help           print this

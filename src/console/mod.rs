@@ -49,6 +49,8 @@
 //! figures come from the jobs that were measured:
 //!
 //! - Run times are those of the closures, of jobs that ended in the last minute.
+//! - "–" means that a figure is unknown: rates until the second look, quantiles until a measured job
+//!   has ended.
 //! - "≥" means that a job ran, or was queued, before the console began to look.
 //! - The age of the oldest queued job is derived from the counts, with a precision of 0.2 s. If
 //!   jobs do not start in the order of submission, the oldest one may be older.

@@ -584,6 +584,7 @@ impl History {
                 completed: metrics.completed,
                 panicked: metrics.panicked,
                 cancelled: metrics.cancelled,
+                expired: metrics.expired,
                 failed: metrics.failed,
                 rejected: metrics.rejected,
                 spawn_failures: metrics.spawn_failures,

@@ -77,6 +77,8 @@ objects! {
         pub(crate) completed: u64,
         pub(crate) panicked: u64,
         pub(crate) cancelled: u64,
+        /// They count in `cancelled`, too.
+        pub(crate) expired: u64,
         pub(crate) failed: u64,
         pub(crate) rejected: u64,
         pub(crate) spawn_failures: u64,

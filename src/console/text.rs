@@ -48,15 +48,15 @@ fn render_pool(text: &mut String, snapshot: &Snapshot, pool: &Pool) {
     let _ = write!(
         text,
         "\n{} ({}{state}): {} of {} workers run jobs, {}\n  \
-         {:.0}/s submitted, {:.0}/s finished; run p50 {} p99 {}; wait p50 {} p99 {}\n  \
-         {} completed, {} panicked, {} cancelled, {} failed, {} refused\n",
+         {}/s submitted, {}/s finished; run p50 {} p99 {}; wait p50 {} p99 {}\n  \
+         {} completed, {} panicked, {} cancelled ({} expired), {} failed, {} refused\n",
         clean(&pool.name),
         pool.kind,
         pool.running,
         pool.workers,
         queue(pool.queued, pool.oldest.as_ref()),
-        rates.map_or(0.0, |rates| rates.submitted),
-        rates.map_or(0.0, |rates| rates.finished),
+        rate(rates.map(|rates| rates.submitted)),
+        rate(rates.map(|rates| rates.finished)),
         time(run.as_ref().map(|run| run.p50_us)),
         time(run.as_ref().map(|run| run.p99_us)),
         time(wait.as_ref().map(|wait| wait.p50_us)),
@@ -64,6 +64,7 @@ fn render_pool(text: &mut String, snapshot: &Snapshot, pool: &Pool) {
         totals.completed,
         totals.panicked,
         totals.cancelled,
+        totals.expired,
         totals.failed,
         totals.rejected,
     );
@@ -114,6 +115,11 @@ fn age(age: &Age) -> String {
     format!("{least}{}", time(Some(age.us as f64)))
 }
 
+/// Formats a number a second, which is unknown until the console has looked twice.
+fn rate(a_second: Option<f64>) -> String {
+    a_second.map_or_else(|| "–".to_owned(), |number| format!("{number:.0}"))
+}
+
 /// Formats microseconds.
 fn time(us: Option<f64>) -> String {
     match us {
@@ -134,5 +140,10 @@ mod tests {
         assert_eq!(queue(3, age(true).as_ref()), "3 queued (oldest ≥ 136.0 µs)");
         assert_eq!(queue(3, age(false).as_ref()), "3 queued (oldest 136.0 µs)");
         assert_eq!(queue(0, None), "0 queued");
+    }
+
+    #[test]
+    fn a_rate_is_unknown_until_there_are_two_looks() {
+        assert_eq!([rate(None), rate(Some(0.0))], ["–", "0"]);
     }
 }

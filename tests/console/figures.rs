@@ -170,6 +170,24 @@ fn the_queue_has_a_depth_and_an_age() {
 }
 
 #[test]
+fn jobs_that_expired_are_counted() {
+    let console = served();
+    let own = named("stale", 1);
+    let blocked = block_workers(&own, 1);
+    let late = own.job(|| ()).expires_in(Duration::ZERO).submit();
+    assert!(late.join().unwrap_err().is_expired());
+    let totals = wait_for(&console, "the job is counted", |all| {
+        let totals = pool(all, "stale")?["totals"].clone();
+        (totals["submitted"] == 2).then_some(totals)
+    });
+    assert_eq!(
+        (&totals["expired"], &totals["cancelled"]),
+        (&json!(1), &json!(1))
+    );
+    blocked.release();
+}
+
+#[test]
 fn rates_quantiles_and_where_the_time_goes() {
     let console = served();
     let own = named("measured", 2);

@@ -142,11 +142,12 @@ function tiles(element, pool) {
 
 function counts(element, pool) {
   const { totals } = pool;
+  const expired = totals.expired > 0 ? ` (${number(totals.expired)} expired)` : "";
   const parts = [
     [`${number(totals.submitted)} submitted`, false],
     [`${number(totals.completed)} completed`, false],
     [`${number(totals.panicked)} panicked`, totals.panicked > 0],
-    [`${number(totals.cancelled)} cancelled`, false],
+    [`${number(totals.cancelled)} cancelled${expired}`, totals.expired > 0],
   ];
   if (pool.kind === "processes") parts.push([`${number(totals.failed)} failed`, totals.failed > 0]);
   if (totals.spawn_failures > 0) parts.push([`${number(totals.spawn_failures)} starts refused`, true]);
