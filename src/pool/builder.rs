@@ -273,8 +273,8 @@ impl ThreadPoolBuilder {
     /// [`join`](crate::JoinHandle::join) there returns an error that
     /// [`is_deadlock`](crate::JoinError::is_deadlock).
     ///
-    /// Jobs that need a value of their own on each worker, such as a connection, find it simpler to get
-    /// one from a [`StatefulPool`](crate::StatefulPool).
+    /// If each worker needs a value of its own for its jobs, such as a connection, a
+    /// [`StatefulPool`](crate::StatefulPool) is simpler.
     ///
     /// Thread-locals that the initializer sets are dropped when the worker's thread exits. Dropping
     /// the pool, or [joining](crate::Shutdown::join) its shutdown, waits for that. Awaiting the
@@ -421,7 +421,7 @@ impl ThreadPoolBuilder {
     /// `outcome`. With the feature `metrics` the pool reports each job through the facade of the crate
     /// `metrics`, too: see `ThreadPool::report_metrics`.
     ///
-    /// To measure a job takes three reads of the clock, and no memory. A label takes one allocation.
+    /// Measuring a job takes three reads of the clock, and no memory. A label takes one allocation.
     ///
     /// # Examples
     ///

@@ -186,8 +186,13 @@ fn describe_once(recorder: &dyn Recorder) {
 type Field = fn(&Metrics) -> u64;
 
 /// The name, the meaning and the value of what is reported of a pool.
-const GAUGES: [(&str, &str, Field); 4] = [
+const GAUGES: [(&str, &str, Field); 5] = [
     ("futurepool_workers", "Worker threads.", |it| it.workers),
+    (
+        "futurepool_peak_workers",
+        "The highest number of worker threads so far.",
+        |it| it.peak_workers,
+    ),
     ("futurepool_idle_workers", "Workers without a job.", |it| {
         it.idle
     }),

@@ -245,8 +245,8 @@ impl<'a, F> JobBuilder<'a, F> {
         self
     }
 
-    /// Sets how long the job can wait for its start, from the call that submits it. The default is without
-    /// a limit.
+    /// Sets how long the job can wait for its start, from the call that submits it. By default there is no
+    /// limit.
     ///
     /// The time includes the wait for room in a bounded queue. The job then [expires](Self::deadline). A
     /// timeout too long for the clock sets no limit.

@@ -842,6 +842,7 @@ impl ThreadPool {
     /// | `futurepool_queue_wait_seconds` | histogram | `pool`, `label` | [`Metrics::queue_wait`] |
     /// | `futurepool_run_time_seconds` | histogram | `pool`, `label` | [`Metrics::run_time`] |
     /// | `futurepool_workers` | gauge | `pool` | [`Metrics::workers`] |
+    /// | `futurepool_peak_workers` | gauge | `pool` | [`Metrics::peak_workers`] |
     /// | `futurepool_idle_workers` | gauge | `pool` | [`Metrics::idle`] |
     /// | `futurepool_queued_jobs` | gauge | `pool` | [`Metrics::queued`] |
     /// | `futurepool_running_jobs` | gauge | `pool` | [`Metrics::running`] |

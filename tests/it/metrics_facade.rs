@@ -268,6 +268,7 @@ fn a_pool_reports_its_workers_and_its_queue_when_asked_to() {
             assert_eq!(gauge("workers"), None);
             pool.report_metrics();
             assert_eq!(gauge("workers"), Some(1.0));
+            assert_eq!(gauge("peak_workers"), Some(1.0));
             assert_eq!(gauge("idle_workers"), Some(0.0));
             assert_eq!(gauge("queued_jobs"), Some(2.0));
             assert_eq!(gauge("running_jobs"), Some(1.0));
