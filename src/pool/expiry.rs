@@ -423,7 +423,10 @@ mod tests {
         notify_work(&pool.inner());
         is_called.recv_timeout(FAR / 60).unwrap();
         drop(pool.submit(move || ran.send(())));
-        assert!(told.recv().unwrap(), "the other job waited for the callback");
+        assert!(
+            told.recv().unwrap(),
+            "the other job waited for the callback"
+        );
     }
 
     #[test]
