@@ -454,6 +454,29 @@ fn items_that_a_closed_pool_does_not_run_are_reported() {
     );
 }
 
+#[test]
+fn items_that_are_lost_with_a_job_that_expired_are_reported() {
+    child::alone(
+        "detached_map::items_that_are_lost_with_a_job_that_expired_are_reported",
+        || {
+            EventLog::install();
+            let builder = ThreadPool::builder().max_workers(1).queue_capacity(1);
+            let timeout = Duration::from_millis(200);
+            let pool = builder.queue_timeout(timeout).build().unwrap();
+            let blocked = block_workers(&pool, 1);
+            let line = line!() + 1;
+            pool.map(0..ITEMS, |n| n).chunk_size(1).detach();
+            let place = format!("detached_map.rs:{line}");
+            let words = ["did not run", "has expired", "items=", &place];
+            eventually("the report", || EventLog::contains_at(Level::WARN, &words));
+            blocked.release();
+            pool.wait_idle().join();
+            let metrics = pool.metrics();
+            assert_eq!((metrics.completed, metrics.expired), (1, 1));
+        },
+    );
+}
+
 /// Keeps the jobs that it is given.
 #[derive(Default)]
 struct Held(Mutex<Vec<Job>>);
