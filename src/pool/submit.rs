@@ -118,20 +118,17 @@ fn enqueue_special(
 pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, options: &JobOptions) {
     let rewake = job.rewake();
     let order = pool.counters().next_order();
-    let mut special = match pool.is_plain(order) && options.is_plain() {
+    let special = match pool.is_plain(order) && options.is_plain() {
         true => None,
         false => Some(Special::new(pool, &job, options, order)),
     };
     let accept = |job: &Job| {
-        let attached = job.attach(Arc::new(refs.get()), order);
-        // It may be cancelled in between. Then it was accepted all the same, but nothing tells of it.
-        if special
-            .as_ref()
-            .is_some_and(|special| !special.prepare(job))
-        {
-            special = None;
+        // Before the job has a pool. If it is cancelled in between, it is not accepted, and nothing tells
+        // of it.
+        if let Some(special) = &special {
+            special.prepare(job);
         }
-        attached
+        job.attach(Arc::new(refs.get()), order)
     };
     match pool.push(job, options.priority, accept) {
         Ok(Push::Accepted) => {
@@ -183,9 +180,9 @@ impl Special {
         }
     }
 
-    /// Before the job is visible in the queue. Returns false if it was cancelled before that.
-    pub(super) fn prepare(&self, job: &Job) -> bool {
-        job.prepare(self.details.clone(), self.stamp)
+    /// Before the job is visible in the queue. Does nothing if it was cancelled before that.
+    pub(super) fn prepare(&self, job: &Job) {
+        job.prepare(self.details.clone(), self.stamp);
     }
 
     /// The job is in the queue, or was there. No lock is held.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futurepool::{Executor, ExecutorExt, Job, JobEvent, JobOutcome, ThreadPool, ThreadPoolBuilder};
+use futurepool::{
+    CancelHandle, Executor, ExecutorExt, Job, JobEvent, JobOutcome, ThreadPool, ThreadPoolBuilder,
+};
 
 use crate::common::event_log::EventLog;
 use crate::common::{LONG, block_workers, child, eventually, poll_once, within};
@@ -339,6 +341,54 @@ fn every_job_has_each_event_once_whatever_happens_at_the_same_time() {
         let ran = matches!(outcome, JobOutcome::Completed | JobOutcome::Panicked);
         assert_eq!(started, ran, "{outcome:?}");
     }
+}
+
+/// Keeps the job that it is given.
+#[derive(Default)]
+struct Held(Mutex<Option<Job>>);
+
+impl Executor for Held {
+    fn execute(&self, job: Job) {
+        *self.0.lock().unwrap() = Some(job);
+    }
+}
+
+#[test]
+fn a_job_of_any_executor_that_is_cancelled_on_its_way_has_all_events_or_none() {
+    const JOBS: usize = 20_000;
+    let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let by_hook = Arc::clone(&counts);
+    let builder = ThreadPool::builder().max_workers(1);
+    let builder = builder.on_job(move |event| match event {
+        JobEvent::Submitted { .. } => drop(by_hook[0].fetch_add(1, SeqCst)),
+        JobEvent::Finished { .. } => drop(by_hook[1].fetch_add(1, SeqCst)),
+        _ => {}
+    });
+    let pool = builder.build().unwrap();
+    let held = Held::default();
+    within(LONG, "the jobs", move || {
+        let (tell, told) = mpsc::channel::<CancelHandle>();
+        let canceller = thread::spawn(move || {
+            for (job, n) in told.into_iter().zip(0..) {
+                // Until the job is on its way into the pool, more or less.
+                (0..n % 97).for_each(|_| std::hint::spin_loop());
+                job.cancel();
+            }
+        });
+        for _ in 0..JOBS {
+            let handle = held.submit(|| ());
+            let job = held.0.lock().unwrap().take().unwrap();
+            tell.send(handle.cancel_handle()).unwrap();
+            pool.execute(job);
+            let _ = handle.join();
+        }
+        drop(tell);
+        canceller.join().unwrap();
+        pool.wait_idle().join();
+        let accepted = pool.metrics().submitted as usize;
+        let counts = [0, 1].map(|n| counts[n].load(SeqCst));
+        assert_eq!(counts, [accepted, accepted]);
+    });
 }
 
 #[test]
