@@ -89,8 +89,8 @@ impl Incidents {
     }
 }
 
-/// Looks at the pools if the last look is old enough. Returns false if nothing has asked for so long
-/// that this should end.
+/// Looks at the pools if the last look is old enough. Returns false if the last request is too long ago
+/// for this to go on.
 pub(crate) fn tick() -> bool {
     let mut sampler = SAMPLER.lock();
     let Some(running) = &mut *sampler else {
@@ -385,7 +385,7 @@ impl History {
     fn stamp_mask(&self) -> u32 {
         #[cfg(all(unix, feature = "process"))]
         if self.kind == Kind::Processes {
-            // A job there takes so long that a stamp is nothing, and with it the name of its task is known.
+            // Beside a trip to a process a stamp costs nothing, and with it the name of the task is known.
             return 0;
         }
         let submitted = self.looks.iter().rev().take(2).map(|look| look.submitted);

@@ -260,8 +260,8 @@
 //!   expire. So alert on `expired`, too.
 //! - The length of the queue is not on the list. 100 queued jobs are 10 ms of work for one pool,
 //!   and an hour for another. The wait tells them apart.
-//! - Neither is the use of the processors. A pool at 100 % whose jobs wait for nothing is well
-//!   sized.
+//! - Neither is the use of the processors. A pool that keeps them busy is well sized, if its jobs
+//!   start at once.
 //! - `cancelled` counts clients that disconnected. A jump usually means that answers have become
 //!   slow.
 //! - `queued`, `running`, `workers` and `idle` are momentary values, and the scraper sees one in

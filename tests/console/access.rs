@@ -1,4 +1,4 @@
-//! Who gets what from a console.
+//! What a console answers, with and without its token.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -219,7 +219,7 @@ fn rates_quantiles_and_where_the_time_goes() {
     let p50 = slow["run_time"]["p50_us"].as_f64().unwrap();
     assert!(p50 >= 20_000.0, "{slow}");
     assert!(slow["run_time"]["p99_us"].as_f64().unwrap() >= p50);
-    // The second job of each pair waited for nothing, the wait of each is known.
+    // The second job of each pair waited for the first. The wait of each is known.
     let of = |part: &Value| part["of"].as_u64().unwrap_or(0);
     assert!(
         of(&pool["queue_wait"]) > 10 && of(&pool["run_time"]) > 10,

@@ -1,4 +1,4 @@
-//! The console: its figures, who can see it, what it costs, and its page in a real browser.
+//! The console: its figures, the access to it, what it costs, and its page in a real browser.
 
 #[allow(dead_code, reason = "this binary needs a part of the helpers")]
 #[path = "../common/mod.rs"]
