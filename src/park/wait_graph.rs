@@ -14,11 +14,14 @@
 //! # Stateful pools
 //!
 //! Waits in the workers of a stateful pool run no jobs. So a queued job of such a pool waits for any
-//! of its workers, which is no single edge. Threads that can never go on are searched for ([`Search`])
-//! whenever that may have become true:
+//! of its workers, which is no single edge. The same is true of a queued job of another pool: a worker
+//! of that pool which is parked in the graph does not wait for it, or would have run it. Threads that can
+//! never go on are searched for ([`Search`]) whenever that may have become true:
 //!
 //! - A thread is about to park. The last one that does sees the others.
-//! - The pool has lost a worker, the system has refused one, or fewer are allowed ([`recheck`]).
+//! - A pool has lost a worker, the system has refused one, or fewer are allowed ([`recheck`]).
+//!
+//! A deadlock in which no stateful pool has a part is not reported, except for a cycle.
 //!
 //! A worker that is not in the graph counts as one that will come back to its loop.
 
@@ -29,10 +32,10 @@ use std::task::Waker;
 use crate::error::Deadlock;
 use crate::pool::PoolInner;
 use crate::task::cell::RawTask;
-use crate::task::context::{StackFrame, ThreadId, address, current_stateful_pool, running_stack};
+use crate::task::context::{StackFrame, ThreadId, address, current_pool_id, running_stack};
 use crate::task::state::Origin;
 use crate::util::id_map::{IdHasher, IdMap};
-use crate::util::sync::{Arc, Instant, Mutex, process_wide};
+use crate::util::sync::{Arc, Instant, Mutex, Ordering, process_wide};
 use crate::util::unwind::wake_all;
 
 /// Where the jobs of a cycle were submitted: each waits for the next one, and the last for the
@@ -45,6 +48,19 @@ process_wide! {
     static WAIT_GRAPH: Mutex<Graph> = Mutex::new(IdMap::with_hasher(IdHasher::new()));
 }
 
+/// Whether this process has ever had a stateful pool. Until then nothing is searched for, except cycles.
+// Not the model checker's: it is set before a job of such a pool exists, and orders nothing else.
+static STATEFUL_POOLS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// A stateful pool is being made.
+pub(crate) fn note_stateful_pool() {
+    STATEFUL_POOLS.store(true, Ordering::Relaxed);
+}
+
+fn has_stateful_pools() -> bool {
+    STATEFUL_POOLS.load(Ordering::Relaxed)
+}
+
 /// A thread that is parked.
 struct BlockedThread {
     /// It waits for all of these, or for any.
@@ -52,8 +68,8 @@ struct BlockedThread {
     waits_for: WaitsFor,
     /// The jobs that it runs, outermost first: each waits for the next one, and the last for `jobs`.
     stack: Vec<StackFrame>,
-    /// The number of the stateful pool that it is a worker of.
-    pool: Option<u64>,
+    /// The number of the pool that it is a worker of, and whether that pool is stateful.
+    pool: Option<(u64, bool)>,
     /// Ends its wait with the error. `None` if that is impossible, or was done.
     waker: Option<Waker>,
     /// Set by the thread that closed the cycle, or took the last worker, and chose this one to get the
@@ -79,7 +95,7 @@ impl BlockedThread {
             jobs,
             waits_for,
             stack: running_stack(),
-            pool: current_stateful_pool(),
+            pool: current_pool_id(),
             waker: waker.cloned(),
             deadlock: None,
         };
@@ -220,10 +236,10 @@ fn end_with_error(graph: &mut Graph, thread: ThreadId, deadlock: Deadlock) -> Op
     blocked.waker.take()
 }
 
-/// A stateful pool has lost a worker, or could not spawn one: threads that wait for its queued jobs may
-/// now wait without end. If so, one of them gets the error after the other.
-pub(crate) fn recheck(pool: &PoolInner) {
-    if !pool.is_stateful() {
+/// A pool has lost a worker, or could not spawn one: threads that wait for its queued jobs may now wait
+/// without end. If so, one of them gets the error after the other.
+pub(crate) fn recheck() {
+    if !has_stateful_pools() {
         return;
     }
     let now = Instant::now();
@@ -275,7 +291,7 @@ fn needs(job: &dyn RawTask) -> Needs<'_> {
             is_running: false,
         },
         (None, None) if is_queued => {
-            let pool = scheduler.stateful_pool();
+            let pool = scheduler.pool();
             pool.map_or(Needs::Nothing, Needs::WorkerOf)
         }
         (None, _) => Needs::Nothing,
@@ -305,7 +321,16 @@ impl<'a> Search<'a> {
 
     fn is_worker_of(&self, thread: ThreadId, pool: &PoolInner) -> bool {
         let blocked = self.get(thread);
-        blocked.is_some_and(|blocked| blocked.pool == Some(pool.id()))
+        blocked
+            .and_then(|blocked| blocked.pool)
+            .is_some_and(|(id, _)| id == pool.id())
+    }
+
+    fn is_stateful(&self, thread: ThreadId) -> bool {
+        let blocked = self.get(thread);
+        blocked
+            .and_then(|blocked| blocked.pool)
+            .is_some_and(|(_, is_stateful)| is_stateful)
     }
 
     /// Returns the threads that can never go on, if the thread of this search is one of them.
@@ -320,7 +345,9 @@ impl<'a> Search<'a> {
                 .filter(|thread| self.can_go_on(*thread, &stuck))
                 .collect();
             if can_go_on.is_empty() {
-                return Some(stuck);
+                // Waits of plain pools for each other are not reported, whether or not the process has
+                // stateful pools.
+                return Some(stuck).filter(|stuck| stuck.iter().any(|t| self.is_stateful(*t)));
             }
             for thread in can_go_on {
                 stuck.remove(&thread);
@@ -379,7 +406,10 @@ impl<'a> Search<'a> {
                     .filter(|thread| self.is_worker_of(**thread, pool));
                 // Those that are not stuck come back to their loop, or are replaced.
                 // Lock order: the graph, then a registry.
-                workers.count() < pool.registry().workers() || pool.may_spawn(self.now)
+                pool.can_take_job(workers.count(), self.now)
+                    // Invariant: it is still queued, and so was queued all the time. Otherwise a worker
+                    // may have run it and exited in between.
+                    || !job.state(|state| state.is_queued())
             }
         }
     }
@@ -450,7 +480,7 @@ fn jobs_from(job: &dyn RawTask, is_running: bool, stack: &[StackFrame]) -> Vec<O
 enum Found {
     Nothing,
     Cycle(Path),
-    /// No cycle. But a queued job of a stateful pool is among what is waited for: see [`Search`].
+    /// No cycle. But a queued job is among what is waited for, and there are stateful pools: see [`Search`].
     StatefulPool,
 }
 
@@ -468,7 +498,9 @@ fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
         let (thread, is_running) = match needs(job) {
             Needs::Thread { thread, is_running } => (thread, is_running),
             Needs::WorkerOf(_) => {
-                found = Found::StatefulPool;
+                if has_stateful_pools() {
+                    found = Found::StatefulPool;
+                }
                 continue;
             }
             Needs::Nothing => continue,

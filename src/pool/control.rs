@@ -249,7 +249,7 @@ impl PoolInner {
         fence(Ordering::SeqCst);
         spawn_for_demand(self);
         // A worker that has just begun to wait may have counted on one more.
-        recheck(self);
+        recheck();
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::error::{Cause, Closed, JoinError};
+use crate::park::wait_graph::note_stateful_pool;
 use crate::pool::auto_size::AutoSizer;
 use crate::pool::blocked::BlockedWorkers;
 use crate::pool::builder::Config;
@@ -85,6 +86,9 @@ impl PoolInner {
         observer: Option<Observer>,
         queue_timeout: Option<Duration>,
     ) -> Arc<Self> {
+        if config.make_state.is_some() {
+            note_stateful_pool();
+        }
         Arc::new(Self {
             id,
             process: process::id(),
@@ -642,10 +646,8 @@ impl Scheduler for PoolRef {
         PoolInner::is_stopping(&self.0)
     }
 
-    fn stateful_pool(&self) -> Option<&PoolInner> {
+    fn pool(&self) -> Option<&PoolInner> {
         Some(&**self.0)
-            .map(|pool| &**pool)
-            .filter(|pool| pool.is_stateful())
     }
 
     fn has_backlog(&self) -> bool {

@@ -196,9 +196,17 @@ impl Registry {
         self.allowed_at(&self.inner.lock(), now, demand)
     }
 
-    /// Returns whether [`reserve`](Self::reserve) would allow a spawn now.
-    pub(crate) fn is_spawn_allowed(&self, now: Instant, demand: impl FnOnce() -> u64) -> bool {
-        self.allowed_at(&self.inner.lock(), now, demand) == Some(now)
+    /// Returns whether there are more than `stuck` workers, or [`reserve`](Self::reserve) would allow a spawn
+    /// now.
+    pub(crate) fn has_more_workers(
+        &self,
+        stuck: usize,
+        now: Instant,
+        demand: impl FnOnce() -> u64,
+    ) -> bool {
+        let inner = self.inner.lock();
+        // Invariant: both are read under the lock. A worker that has exited may just be replaced.
+        stuck < inner.workers || self.allowed_at(&inner, now, demand) == Some(now)
     }
 
     fn allowed_at(

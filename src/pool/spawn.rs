@@ -164,7 +164,7 @@ fn spawn_failed(pool: &Arc<PoolInner>, error: io::Error, slot: &WorkerSlot) {
     }
     refuse_mail(pool.take_mail(slot), &refusal);
     worker_lost(pool);
-    recheck(pool);
+    recheck();
     pool.check_termination();
     let name = &pool.config().thread_name_prefix;
     emit(|| {
@@ -228,11 +228,11 @@ fn worker_lost(pool: &Arc<PoolInner>) {
 }
 
 impl PoolInner {
-    /// Returns whether a worker may be spawned now for the queued jobs.
-    pub(crate) fn may_spawn(&self, now: Instant) -> bool {
-        let registry = self.registry();
-        registry.workers() < registry.max_workers()
-            && registry.is_spawn_allowed(now, || self.demand())
+    /// Returns whether a worker may take a queued job although `stuck` of them never will: another one, or
+    /// one that may be spawned now.
+    pub(crate) fn can_take_job(&self, stuck: usize, now: Instant) -> bool {
+        self.registry()
+            .has_more_workers(stuck, now, || self.demand())
     }
 
     /// A worker of this pool is about to park for as long as it takes. Returns what it must wake

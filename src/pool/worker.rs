@@ -291,7 +291,7 @@ impl Drop for ExitGuard<'_> {
         );
         if has_queued {
             notify_work(pool);
-            recheck(pool);
+            recheck();
         }
         fault_or!("an_exiting_worker_tells_nobody": (); pool.check_termination());
         join_all(exited);

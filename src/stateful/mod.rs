@@ -79,8 +79,8 @@ use crate::util::sync::Arc;
 /// `not_done`.) A future there that also waits for something else gets the error although that would
 /// have come.
 ///
-/// A wait with a timeout never ends with that error. Nor does a wait for a job that is queued in a
-/// [`ThreadPool`](crate::ThreadPool), even if all workers of that pool wait for this one.
+/// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool) whose workers all wait in a
+/// `join` or at the end of a `scope`. A wait with a timeout never ends with that error.
 ///
 /// [`as_completed`]: crate::as_completed
 ///

@@ -185,9 +185,9 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn assigned_thread(&self) -> Option<ThreadId> {
         self.inner().and_then(|inner| inner.assigned_thread())
     }
-    /// Returns the pool of the task, if only those of its workers can run the task that do not wait.
-    fn stateful_pool(&self) -> Option<&PoolInner> {
-        self.inner().and_then(|inner| inner.stateful_pool())
+    /// Returns the pool of threads that has the task in its queue, or had it there.
+    fn pool(&self) -> Option<&PoolInner> {
+        self.inner().and_then(|inner| inner.pool())
     }
     /// Returns whether the pool has more than one job queued, as far as can be seen without a lock.
     fn has_backlog(&self) -> bool {

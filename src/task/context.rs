@@ -139,15 +139,10 @@ pub(crate) fn current_pool() -> Option<Arc<PoolInner>> {
     Context::with(|context| context.pool.borrow().clone()).flatten()
 }
 
-/// Returns the number of the stateful pool that this thread is a worker of, if it is one.
-pub(crate) fn current_stateful_pool() -> Option<u64> {
-    Context::with(|context| {
-        let pool = context.pool.borrow();
-        pool.as_ref()
-            .filter(|pool| pool.is_stateful())
-            .map(|pool| pool.id())
-    })
-    .flatten()
+/// Returns the number of the pool that this thread is a worker of, and whether that pool is stateful.
+pub(crate) fn current_pool_id() -> Option<(u64, bool)> {
+    let id = |pool: &Arc<PoolInner>| (pool.id(), pool.is_stateful());
+    Context::with(|context| context.pool.borrow().as_ref().map(id)).flatten()
 }
 
 /// Notes that a poll waits for a job of a pool that has more jobs queued.

@@ -1071,6 +1071,62 @@ fn a_deadlock_through_a_thread_pool_is_found() {
     });
 }
 
+/// A job of each pool waits for one that is queued in the other pool.
+#[test]
+fn a_deadlock_through_the_queue_of_a_thread_pool_is_found() {
+    within(LONG, "two queues", || {
+        for stateful_first in [true, false] {
+            let stateful = Arc::new(Log::default().pool(1));
+            let threads = Arc::new(ThreadPool::new(1));
+            let both = Arc::new(Barrier::new(2));
+            let wait_in_turn = move |first: bool| {
+                both.wait();
+                if !first {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            };
+            let (wait, inner) = (wait_in_turn.clone(), Arc::clone(&threads));
+            let one = stateful.submit(move |_| {
+                wait(stateful_first);
+                inner.submit(|| 1).join()
+            });
+            let (wait, inner) = (wait_in_turn, Arc::clone(&stateful));
+            let two = threads.submit(move || {
+                wait(!stateful_first);
+                inner.submit(|_| 2).join()
+            });
+            let outcomes = [one.join().unwrap(), two.join().unwrap()];
+            let is_deadlock =
+                |joined: &Result<_, JoinError>| joined.as_ref().is_err_and(JoinError::is_deadlock);
+            let deadlocks = outcomes.iter().filter(|joined| is_deadlock(joined));
+            assert_eq!(deadlocks.count(), 1, "{outcomes:?}");
+        }
+    });
+}
+
+#[test]
+fn a_wait_for_the_queue_of_a_thread_pool_whose_worker_comes_back_is_no_deadlock() {
+    within(LONG, "another queue", || {
+        let stateful = Log::default().pool(1);
+        let threads = Arc::new(ThreadPool::new(1));
+        let (resolve, promised) = promise::<u32>();
+        let busy = threads.submit(move || promised.join().unwrap());
+        let inner = Arc::clone(&threads);
+        let (joins, joining) = channel();
+        let waits = stateful.submit(move |_| {
+            let queued = inner.submit(|| 2);
+            joins.send(()).unwrap();
+            queued.join()
+        });
+        joining.recv_timeout(LONG).unwrap();
+        // Time for a wrong verdict.
+        thread::sleep(Duration::from_millis(20));
+        resolve.complete(1).unwrap();
+        assert_eq!(waits.join().unwrap().unwrap(), 2);
+        assert_eq!(busy.join().unwrap(), 1);
+    });
+}
+
 #[test]
 fn a_worker_that_waits_for_something_else_is_no_deadlock() {
     within(LONG, "a promise", || {
