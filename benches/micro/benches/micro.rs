@@ -32,6 +32,7 @@
 mod blocked;
 mod in_worker;
 mod many;
+mod options;
 mod queue;
 mod scope;
 mod timed;
@@ -50,6 +51,6 @@ criterion_group! {
         .sample_size(40)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = queue::all, trip::all, in_worker::all, many::all, scope::all
+    targets = queue::all, trip::all, in_worker::all, many::all, options::all, scope::all
 }
 criterion_main!(micro);
