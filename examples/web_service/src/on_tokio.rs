@@ -1,4 +1,4 @@
-//! The same work on tokio's `spawn_blocking`, for the comparison in `examples/load.rs`. A service with
+//! The same work on tokio's `spawn_blocking`, for the comparison in `examples/load`. A service with
 //! pools needs none of this.
 
 use std::cell::RefCell;

@@ -18,7 +18,7 @@ use crate::{Failure, Urgency};
 #[derive(Debug, Clone)]
 pub enum Workers {
     Pools(Arc<Pools>),
-    /// Only for the comparison in `examples/load.rs`.
+    /// Only for the comparison in `examples/load`.
     SpawnBlocking(Arc<OnTokio>),
 }
 

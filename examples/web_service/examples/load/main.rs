@@ -70,7 +70,7 @@ fn main() -> Result<()> {
 
     let mut report = String::new();
     let processors = available_parallelism()?;
-    writeln!(report, "<!-- Written by `examples/load.rs`. -->\n")?;
+    writeln!(report, "<!-- Written by `examples/load`. -->\n")?;
     let capacity = match load.rate {
         Some(rate) => rate as f64,
         None => {
