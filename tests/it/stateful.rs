@@ -1127,6 +1127,41 @@ fn a_wait_for_the_queue_of_a_thread_pool_whose_worker_comes_back_is_no_deadlock(
     });
 }
 
+/// Each job waits for one other, and there always is, or may be, another worker.
+#[test]
+fn no_join_is_a_deadlock_while_workers_exit_and_start() {
+    within(LONG, "workers that come and go", || {
+        let rounds = |seed: u64| {
+            for round in 0..60 {
+                let keep_alive = Duration::from_micros((seed * 61 + round * 37) % 200);
+                let pool = StatefulPool::builder_with(|| ()).max_workers(2);
+                let pool = Arc::new(pool.keep_alive(keep_alive).build().unwrap());
+                let stop = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        for n in (0..3).cycle().take_while(|_| !stop.load(SeqCst)) {
+                            pool.set_max_workers(2 + n).unwrap();
+                            thread::yield_now();
+                        }
+                    });
+                    for n in 0..40 {
+                        let inner = Arc::clone(&pool);
+                        let job = pool.submit(move |()| match n % 2 {
+                            0 => inner.submit(|()| ()).join(),
+                            _ => block_on(inner.submit(|()| ())),
+                        });
+                        let joined = job.join().unwrap();
+                        stop.fetch_or(joined.is_err(), SeqCst);
+                        joined.expect("another worker runs it");
+                    }
+                    stop.store(true, SeqCst);
+                });
+            }
+        };
+        thread::scope(|scope| (0..4).for_each(|seed| drop(scope.spawn(move || rounds(seed)))));
+    });
+}
+
 #[test]
 fn a_worker_that_waits_for_something_else_is_no_deadlock() {
     within(LONG, "a promise", || {
