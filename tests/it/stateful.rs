@@ -1132,7 +1132,7 @@ fn a_wait_for_the_queue_of_a_thread_pool_whose_worker_comes_back_is_no_deadlock(
 fn no_join_is_a_deadlock_while_workers_exit_and_start() {
     within(LONG, "workers that come and go", || {
         let rounds = |seed: u64| {
-            for round in 0..60 {
+            for round in 0..120 {
                 let keep_alive = Duration::from_micros((seed * 61 + round * 37) % 200);
                 let pool = StatefulPool::builder_with(|| ()).max_workers(2);
                 let pool = Arc::new(pool.keep_alive(keep_alive).build().unwrap());
@@ -1141,14 +1141,16 @@ fn no_join_is_a_deadlock_while_workers_exit_and_start() {
                     scope.spawn(|| {
                         for n in (0..3).cycle().take_while(|_| !stop.load(SeqCst)) {
                             pool.set_max_workers(2 + n).unwrap();
+                            drop(pool.broadcast(|()| ()));
                             thread::yield_now();
                         }
                     });
                     for n in 0..40 {
                         let inner = Arc::clone(&pool);
-                        let job = pool.submit(move |()| match n % 2 {
+                        let job = pool.submit(move |()| match n % 3 {
                             0 => inner.submit(|()| ()).join(),
-                            _ => block_on(inner.submit(|()| ())),
+                            1 => block_on(inner.submit(|()| ())),
+                            _ => inner.map(0..3, |(), _| ()).join().map(drop),
                         });
                         let joined = job.join().unwrap();
                         stop.fetch_or(joined.is_err(), SeqCst);
