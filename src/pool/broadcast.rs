@@ -14,7 +14,7 @@ use crate::task::join_handle::JoinHandle;
 use crate::task::span::{self, SUBSCRIBER, Span};
 use crate::task::state::Origin;
 use crate::util::fault::fault_or;
-use crate::util::sync::{Arc, Ordering, fence};
+use crate::util::sync::{Arc, Instant, Ordering, fence};
 use crate::util::unwind::{drop_catching, wake_all};
 
 /// How a job in a mailbox reaches its pool.
@@ -93,6 +93,8 @@ where
     let mut spans = Vec::new();
     let (mut tombstones, mut idle_wakers, mut specials) = (Vec::new(), Vec::new(), Vec::new());
     let handles = loop {
+        // Before the lock, as asking for the time is a system call.
+        let at = Instant::now();
         let attempt = pool.registry().with_members(|members| {
             let len = members.len();
             // Ordering: a pool that closes after this drains the mailboxes, or lets their jobs run. For
@@ -130,7 +132,7 @@ where
                     let task = Arc::new(task);
                     let job = Job::new(Arc::clone(&task) as _);
                     if !pool.is_plain(order) {
-                        let special = Special::new(pool, &job, &JobOptions::PLAIN, order);
+                        let special = Special::new(pool, &job, &JobOptions::PLAIN, order, at);
                         special.prepare(&job);
                         specials.push(special);
                     }

@@ -89,10 +89,15 @@ impl JobOptions {
     /// [timeout](crate::ThreadPoolBuilder::queue_timeout), too. If the pool observes its jobs, a call
     /// without a label has the name of its task.
     pub(crate) fn submitted_now(&self, pool: &PoolInner) -> Self {
+        self.submitted_at(pool, Instant::now)
+    }
+
+    /// The same for a time that the caller knows, or may have to read.
+    pub(crate) fn submitted_at(&self, pool: &PoolInner, now: impl FnOnce() -> Instant) -> Self {
         let name = self.task.filter(|_| pool.observes_all());
         let deadline = match pool.queue_timeout() {
             None => self.deadline,
-            Some(timeout) => earliest(self.deadline, Instant::now().checked_add(timeout)),
+            Some(timeout) => earliest(self.deadline, now().checked_add(timeout)),
         };
         Self {
             label: self.label.or(name),

@@ -107,7 +107,7 @@ fn enqueue_special(
     options: &JobOptions,
     order: u32,
 ) -> Result<(), Closed> {
-    let special = Special::new(pool, &job, options, order);
+    let special = Special::new(pool, &job, options, order, Instant::now());
     special.prepare(&job);
     enqueue_plain(pool, job, options.priority)?;
     special.queued(pool);
@@ -120,7 +120,7 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, opti
     let order = pool.counters().next_order();
     let special = match pool.is_plain(order) && options.is_plain() {
         true => None,
-        false => Some(Special::new(pool, &job, options, order)),
+        false => Some(Special::new(pool, &job, options, order, Instant::now())),
     };
     let accept = |job: &Job| {
         // Before the job has a pool. If it is cancelled in between, it is not accepted, and nothing tells
@@ -157,9 +157,14 @@ pub(super) struct Special {
 
 impl Special {
     #[cold]
-    pub(super) fn new(pool: &PoolInner, job: &Job, options: &JobOptions, order: u32) -> Self {
-        let options = options.submitted_now(pool);
-        let at = Instant::now();
+    pub(super) fn new(
+        pool: &PoolInner,
+        job: &Job,
+        options: &JobOptions,
+        order: u32,
+        at: Instant,
+    ) -> Self {
+        let options = options.submitted_at(pool, || at);
         let (stamp, id) = match pool.samples(order) {
             true => (Stamp::at(at), pool.observer().map_or(0, Observer::next_id)),
             false => (Stamp::NONE, 0),

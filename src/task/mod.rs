@@ -23,14 +23,19 @@
 //! # Lock order
 //!
 //! A thread that holds a lock may take only locks further down. No user code, waker, destructor of
-//! user data or system call runs under any of them. There are two exceptions, both for worker processes:
-//! the kill and the reaping of a process exclude each other by a lock, and in a worker process a lock keeps
-//! the messages to the pool apart while they are written.
+//! user data or system call runs under any of them. There are three exceptions. The kill and the reaping of
+//! a worker process exclude each other by a lock. In a worker process a lock keeps the messages to the pool
+//! apart while they are written. And the console reads clocks and the memory of processes under the lock of
+//! its sampler, which only threads of consoles take.
 //!
 //! | lock | in | what it guards |
 //! |---|---|---|
+//! | sampler, then incidents | `console/sampler.rs` | what the console knows of the pools |
+//! | pools, inbox | `console/registry.rs` | the pools of the process; their panics and kills |
 //! | scope state | `scope/` | what the end of a scope waits for |
 //! | wait graph | `park/wait_graph.rs` | which thread waits for which jobs |
+//! | registry | `pool/registry.rs` | the threads of a pool |
+//! | mailbox | `pool/control.rs` | the jobs that only one worker may run |
 //! | queue turns | `pool/queue.rs` | which priority is next |
 //! | queue head | `pool/queue.rs` | the jobs that workers take |
 //! | queue tail | `pool/queue.rs` | the jobs that other threads add; whether the queue is closed |
@@ -44,13 +49,13 @@
 //! | supervisor, replaced worker | `process/supervisor.rs`, `process/exchange/` | the worker processes of a pool |
 //! | leaves | | no other lock is taken under these |
 //! | – semaphore | `pool/semaphore.rs` | permits and their waiters |
-//! | – registry | `pool/registry.rs` | the threads of a pool |
 //! | – sleepers | `pool/idle.rs` | which workers are parked |
 //! | – idle waiters | `pool/wait_idle.rs` | what waits for an idle pool |
 //! | – blocked workers, probe | `pool/blocked.rs` | which workers wait; the next probe |
 //! | – woken futures | `combine/future_set.rs` | which futures of a set were woken; what polls the set |
 //! | – timer | `util/timer.rs` | deadlines |
 //! | – expiry | `pool/expiry.rs` | deadlines of queued jobs |
+//! | – gauges, readings, state | `pool/auto_size/` | what a pool that sizes itself measures and decides |
 //! | – control | `process/worker.rs` | whether a cancel or the outcome decides a call |
 //! | – life | `process/worker.rs` | a worker process; it is killed and reaped under this lock |
 //! | – cancel hooks | `task/promise.rs` | what a cancel of a promise calls |
