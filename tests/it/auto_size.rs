@@ -79,6 +79,7 @@ fn a_pool_of_jobs_that_wait_grows() {
 }
 
 #[test]
+#[ignore = "computes for 10 s, so only `.ci/check` runs it"]
 fn a_pool_of_jobs_that_compute_stays_near_the_processors() {
     within(2 * LONG, "stays", || {
         let most = 2 * processors();
@@ -117,6 +118,7 @@ fn a_pool_of_jobs_that_compute_stays_near_the_processors() {
 }
 
 #[test]
+#[ignore = "takes 8 s, so only `.ci/check` runs it"]
 fn workers_that_are_too_many_exit_when_jobs_no_longer_wait() {
     // Elsewhere it needs several trials, and a machine that is not busy.
     if !cfg!(target_os = "linux") {
@@ -257,6 +259,7 @@ fn a_change_is_reported_with_its_reason() {
 /// The timer's thread exits when nothing needs it for ten seconds.
 #[cfg(target_os = "linux")]
 #[test]
+#[ignore = "waits until the timer thread exits: 22 s, so only `.ci/check` runs it"]
 fn a_pool_without_jobs_needs_no_timer() {
     child::alone("auto_size::a_pool_without_jobs_needs_no_timer", || {
         let pool = pool_of(1..=4);
