@@ -61,6 +61,7 @@ fn compute_for_long() {
 }
 
 #[test]
+#[ignore = "takes 9 s, so only `.ci/check` runs it"]
 fn a_pool_of_jobs_that_wait_grows() {
     within(2 * LONG, "grows", || {
         let start = processors();
