@@ -57,7 +57,7 @@
 //! - A worker that runs many short jobs has a solid block in the timeline, whose height is the share of the
 //!   time in which jobs ran.
 //!
-//! # Who can see it
+//! # Access
 //!
 //! The console shows names, labels, paths of source files, and the messages of panics. It changes
 //! nothing and answers only `GET`.

@@ -10,8 +10,8 @@
 //!
 //! # Collect errors without stopping
 //!
-//! A failed item ends no map. Its `Err` or its panic is an item of the results, in the place of its
-//! input.
+//! A map continues after an item that failed. The results contain its `Err` or its panic, at the
+//! position of its input.
 //!
 //! ```
 //! let pool = futurepool::ThreadPool::new(4);

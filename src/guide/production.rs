@@ -157,7 +157,7 @@
 //!
 //! Let the client state its timeout, and set the deadline a little before it: the cookbook has [a
 //! handler](super::cookbook#share-a-pool-in-the-state-of-a-server) that does. An answer after the
-//! client's timeout is not read, but the client's retry comes all the same.
+//! client's timeout is never read, but the client retries anyway.
 //!
 //! Which status? 503 with `Retry-After` tells that the request was not begun and that the same
 //! request may succeed later. Load balancers and clients know it. 504 fits work that had begun and

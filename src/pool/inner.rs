@@ -134,7 +134,7 @@ impl PoolInner {
         self.queue_timeout
     }
 
-    /// Returns whether a submitter must not wait for room for ever.
+    /// Returns whether a submitter must not wait for room forever.
     pub(crate) fn limits_wait(&self) -> bool {
         self.queue_timeout.is_some() && self.semaphore.is_some()
     }

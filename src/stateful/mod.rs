@@ -33,7 +33,7 @@ use crate::util::sync::Arc;
 ///
 /// Everything else is as on a [`ThreadPool`]: handles, cancelling, bounded queues, maps, shutdown and
 /// metrics. The differences are below. There is no [`scope`](ThreadPool::scope), whose end could wait
-/// for ever in a worker.
+/// forever in a worker.
 ///
 /// **Dropping the pool** blocks until the queued jobs have run and the threads have exited, as
 /// dropping a [`ThreadPool`](ThreadPool#what-dropping-it-does) does. The states are dropped then, too.

@@ -69,7 +69,7 @@ struct Verified {
     valid: bool,
 }
 
-/// A user who logs in goes before one who signs up.
+/// Verifies a password. A login has priority over a registration.
 async fn verify(
     State(app): State<App>,
     deadline: Deadline,
