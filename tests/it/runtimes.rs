@@ -217,10 +217,10 @@ fn polls_that_meet_the_end_of_their_job_return_pending_from_time_to_time() {
         let (woken, waker) = CountingWaker::new();
         let (mut in_a_row, mut most) = (0, 0);
         for _ in 0..10_000 {
+            let wakes = woken.count();
             let mut handle = pool.submit(|| ());
             // A result that is there already is handed out in any case.
             let waits = !handle.is_finished();
-            let wakes = woken.count();
             match poll_with(&mut handle, &waker) {
                 Poll::Ready(result) => {
                     result.unwrap();
