@@ -45,7 +45,8 @@ pub(crate) fn run(test: &str) -> (String, String) {
 pub(crate) fn command(test: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command
-        .args([test, "--exact", "--nocapture"])
+        // Also where the test is one that `cargo test` leaves out.
+        .args([test, "--exact", "--include-ignored", "--nocapture"])
         .env(CHILD, "1");
     command
 }
