@@ -282,8 +282,7 @@ impl<'a, F> JobBuilder<'a, F> {
     /// # Errors
     ///
     /// Errors are returned through the handle. If the deadline passes while the call waits for room, the
-    /// handle is already resolved with that error, and the job counts in
-    /// [`rejected`](crate::Metrics::rejected).
+    /// job has expired, and the handle is resolved already.
     ///
     /// # Examples
     ///

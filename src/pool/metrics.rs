@@ -43,14 +43,15 @@ pub struct Metrics {
     /// Accepted jobs that never ran for any reason: a cancellation, a deadline, a broken pool or a spawn
     /// failure. Running jobs that a cancel has killed count, too: see `ProcessPool`.
     pub cancelled: u64,
-    /// Accepted jobs that did not start before their deadline. They count in `cancelled`, too.
+    /// Accepted jobs that did not start before their deadline, also if that passed while `submit` waited
+    /// for room. They count in `cancelled`, too.
     pub expired: u64,
     /// Jobs of worker processes that have no result for any other reason: a crash, a limit, or
     /// arguments that could not be encoded. Always 0 for a pool of threads.
     pub failed: u64,
-    /// Submissions that were refused because the pool was full, shut down or broken, or because the
-    /// deadline of the job passed before there was room. A `try_submit` or `submit_async` whose
-    /// deadline has already passed counts here, and not in `expired`.
+    /// Submissions that were refused because the pool was full, shut down or broken. A `try_submit` or
+    /// `submit_async` that fails because the deadline of the job has passed counts here, too, and not in
+    /// `expired`.
     pub rejected: u64,
     /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker process.
     pub spawn_failures: u64,

@@ -280,31 +280,24 @@ impl ThreadPool {
             options = submission.options.submitted_now(&self.inner);
             submission.options = &options;
         }
-        let submitted = match self.acquire_permit(submission.options) {
-            Ok(()) => enqueue(&self.inner, &self.refs, closure, submission)
-                .map_err(|(closed, closure)| (closed.into(), closure)),
-            Err(expired) => Err((expired, closure)),
-        };
-        submitted.unwrap_or_else(|(error, closure)| {
+        self.acquire_permit(submission.options);
+        let queued = enqueue(&self.inner, &self.refs, closure, submission);
+        queued.unwrap_or_else(|(closed, closure)| {
             drop_catching("the destructor of a job's closure", closure);
-            let refused = TaskCell::<F, T, _>::refused(error, origin, self.refs.get());
+            let refused = TaskCell::<F, T, _>::refused(closed.into(), origin, self.refs.get());
             JoinHandle::new(Arc::new(refused))
         })
     }
 
-    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does. Waits for it until the
-    /// deadline, and then returns the error of the job, which counts as rejected.
-    pub(crate) fn acquire_permit(&self, options: &JobOptions) -> Result<(), JoinError> {
+    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does. At the deadline it waits no
+    /// longer: the job then exceeds the capacity until it expires, which is when it is queued.
+    pub(crate) fn acquire_permit(&self, options: &JobOptions) {
         let Some(semaphore) = self.inner.semaphore() else {
-            return Ok(());
+            return;
         };
-        if self.inner.current_worker().is_some() {
+        if self.inner.current_worker().is_some() || !acquire_blocking(semaphore, options.deadline) {
             semaphore.force_acquire();
-        } else if !acquire_blocking(semaphore, options.deadline) {
-            self.inner.counters().rejected();
-            return Err(JoinError::expired_job(options.task));
         }
-        Ok(())
     }
 
     /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does. Refuses a job
@@ -346,10 +339,8 @@ impl ThreadPool {
     /// Queues a job that was made for any executor, as [`submit`](Self::submit) does.
     pub(crate) fn submit_job(&self, job: Job) {
         let options = JobOptions::PLAIN.submitted_now(&self.inner);
-        match self.acquire_permit(&options) {
-            Ok(()) => enqueue_job(&self.inner, &self.refs, job, &options),
-            Err(expired) => job.refuse(expired),
-        }
+        self.acquire_permit(&options);
+        enqueue_job(&self.inner, &self.refs, job, &options);
     }
 
     /// Starts to acquire a permit without blocking.

@@ -22,10 +22,7 @@ impl TaskExecutor for ProcessPool {
             return;
         }
         let options = self.options(&job);
-        if let Err(expired) = self.threads().acquire_permit(&options) {
-            job.fail(expired);
-            return;
-        }
+        self.threads().acquire_permit(&options);
         if let Err((closed, job)) = self.forward(job, &options) {
             job.fail(closed.into());
         }

@@ -165,9 +165,7 @@ impl ProcessPool {
         }
         let submitter = self.submitter();
         let options = submitter.options(&call);
-        if let Err(expired) = self.threads.acquire_permit(&options) {
-            return self.refused(call, expired, origin);
-        }
+        self.threads.acquire_permit(&options);
         let submission = Submission {
             origin,
             span,

@@ -210,33 +210,28 @@ fn a_task_that_awaits_one_short_job_after_the_other_starves_no_other_task() {
     });
 }
 
+// How often a poll that has seen the end of its job gives way is tested with a job that ends right in
+// the poll, beside `JoinHandle`. From outside, such a poll cannot be told from one of a job that had ended.
 #[test]
-fn polls_that_meet_the_end_of_their_job_return_pending_from_time_to_time() {
+fn a_poll_that_races_with_the_end_of_its_job_returns_the_result_or_wakes_the_task() {
     within(LONG, "polls", || {
         let pool = ThreadPool::new(1);
         let (woken, waker) = CountingWaker::new();
-        let (mut in_a_row, mut most) = (0, 0);
+        let mut pending = 0;
         for _ in 0..10_000 {
             let wakes = woken.count();
             let mut handle = pool.submit(|| ());
-            // A result that is there already is handed out in any case.
-            let waits = !handle.is_finished();
             match poll_with(&mut handle, &waker) {
-                Poll::Ready(result) => {
-                    result.unwrap();
-                    in_a_row += u32::from(waits);
-                    most = most.max(in_a_row);
-                }
+                Poll::Ready(result) => result.unwrap(),
                 Poll::Pending => {
-                    in_a_row = 0;
-                    // The task is woken, whether the job ends later or the poll has seen its end.
+                    pending += 1;
+                    // Whether the job ends later or the poll has seen its end.
                     eventually("the task is woken", || woken.count() > wakes);
                     assert!(poll_with(&mut handle, &waker).is_ready());
                 }
             }
         }
-        println!("at most {most} in a row");
-        assert!(most < 200, "{most}");
+        assert!(pending > 0);
     });
 }
 
