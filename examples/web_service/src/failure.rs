@@ -32,6 +32,9 @@ impl<F> From<SubmitError<F>> for Failure {
     fn from(error: SubmitError<F>) -> Self {
         if error.is_full() {
             Self::Busy
+        } else if error.is_expired() {
+            // Reading the body took too long, or the client states a timeout of 0.
+            Self::Expired
         } else if error.is_shutdown() {
             Self::Stopping
         } else {

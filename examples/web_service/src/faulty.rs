@@ -16,9 +16,9 @@ const LEAK: usize = 80 << 20;
 
 pub(crate) fn decode(image: &[u8]) -> Result<DynamicImage, ImageError> {
     match image.trim_ascii_end() {
-        // What the C library does when it finds that its heap is damaged.
+        // What the C library does when it finds that its heap is damaged. It prints in red.
         b"FAULTY crash" => {
-            eprintln!("free(): invalid pointer");
+            eprintln!("\x1b[31mfree(): invalid pointer\x1b[m");
             abort()
         }
         b"FAULTY loop" => loop {

@@ -94,10 +94,11 @@ impl App {
     /// Builds the pools, opens all connections and starts all processes.
     pub async fn start(options: &Options) -> Result<Self, AnyError> {
         let (workers, queue) = (options.workers.get(), options.queue.get());
+        let processes = options.images.processes.get();
         let cpu = ThreadPool::builder()
             .thread_name_prefix("cpu")
             .max_workers(workers)
-            .queue_capacity(queue.saturating_mul(2))
+            .queue_capacity(with_urgent(queue, workers))
             .timings(true)
             .build()?;
         let db = StatefulPool::builder(connects_to(&options.database))
@@ -107,10 +108,9 @@ impl App {
             .timings(true)
             .build()?;
         connect_all(&db).await?;
-        let images = image_pool(&options.images, queue.saturating_mul(2))?;
+        let images = image_pool(&options.images, with_urgent(queue, processes))?;
         // Processes that cannot start are an error now, instead of at the first image.
         images.submit(images::ready::call()).await?;
-        let processes = options.images.processes.get();
         let pools = Pools {
             cpu,
             cpu_room: Room::new(workers.saturating_add(queue)),
@@ -125,6 +125,14 @@ impl App {
             counts: Arc::default(),
         })
     }
+}
+
+/// Returns the queue capacity of a pool with room for urgent jobs.
+///
+/// Other jobs have `queue` permits, and one for each worker. If urgent jobs have all workers, the others
+/// have all their permits in the queue. There are `queue` places left then.
+fn with_urgent(queue: usize, workers: usize) -> usize {
+    queue.saturating_mul(2).saturating_add(workers)
 }
 
 fn image_pool(options: &ImageOptions, queue: usize) -> Result<ProcessPool, AnyError> {

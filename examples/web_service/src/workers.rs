@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futurepool::{
-    Call, JoinHandle, Metrics, Priority, ProcessPool, StatefulPool, Task, ThreadPool,
+    Call, CancelOnDrop, JoinHandle, Metrics, Priority, ProcessPool, StatefulPool, Task, ThreadPool,
 };
 use rusqlite::Connection;
 use tokio::join;
@@ -38,6 +38,9 @@ pub struct Pools {
 ///
 /// A priority decides what starts next, but takes no room in the queue. Without a limit of their own,
 /// queued thumbnails would fill it, and urgent jobs would be rejected.
+///
+/// A permit belongs to the job, not to its request. A job that runs in a thread goes on after its client
+/// has left, and keeps its permit.
 #[derive(Debug)]
 pub struct Room {
     permits: Arc<Semaphore>,
@@ -66,6 +69,17 @@ impl Room {
     }
 }
 
+/// Releases the permit when the job has ended, and cancels the job if the result is dropped.
+fn guarded<T: Send + 'static>(
+    handle: JoinHandle<T>,
+    permit: Option<OwnedSemaphorePermit>,
+) -> CancelOnDrop<T> {
+    if let Some(permit) = permit {
+        handle.add_done_callback(move |_| drop(permit));
+    }
+    handle.cancel_on_drop()
+}
+
 impl Workers {
     /// Queues a job at once, and returns a future of its result.
     ///
@@ -87,11 +101,11 @@ impl Workers {
     {
         let submitted = match self {
             Self::Pools(pools) => Ok(match pools.cpu_room.admit(urgency) {
-                Ok(room) => {
+                Ok(permit) => {
                     let job = pools.cpu.job(job).label(urgency.label);
                     let job = job.priority(urgency.priority).deadline(urgency.deadline);
                     let handle = job.try_submit().map_err(Failure::from);
-                    handle.map(|handle| (handle.cancel_on_drop(), room))
+                    handle.map(|handle| guarded(handle, permit))
                 }
                 Err(busy) => Err(busy),
             }),
@@ -99,10 +113,7 @@ impl Workers {
         };
         async move {
             match submitted {
-                Ok(admitted) => {
-                    let (handle, _room) = admitted?;
-                    handle.await?
-                }
+                Ok(handle) => handle?.await?,
                 Err(on_tokio) => on_tokio.await,
             }
         }
@@ -147,11 +158,11 @@ impl Workers {
     ) -> impl Future<Output = Result<T::Output, Failure>> + Send + use<T> {
         let submitted = match self {
             Self::Pools(pools) => Ok(match pools.images_room.admit(urgency) {
-                Ok(room) => {
+                Ok(permit) => {
                     let call = call.label(urgency.label).priority(urgency.priority);
                     let call = call.deadline(urgency.deadline);
                     let handle = pools.images.try_submit(call).map_err(Failure::from);
-                    handle.map(|handle| (handle.cancel_on_drop(), room))
+                    handle.map(|handle| guarded(handle, permit))
                 }
                 Err(busy) => Err(busy),
             }),
@@ -159,10 +170,7 @@ impl Workers {
         };
         async move {
             match submitted {
-                Ok(admitted) => {
-                    let (handle, _room) = admitted?;
-                    Ok(handle.await?)
-                }
+                Ok(handle) => Ok(handle?.await?),
                 Err(on_tokio) => on_tokio.await,
             }
         }

@@ -253,7 +253,9 @@ impl Service {
             }))?,
             Kind::SpawnBlocking | Kind::WithAbort => {
                 let aborts = kind == Kind::WithAbort;
-                let tokio = OnTokio::new(workers + 5 * QUEUE, path, aborts);
+                // The pools of hashes and of images have a place for each worker besides.
+                let slots = 5 * QUEUE + 2 * processors.get();
+                let tokio = OnTokio::new(workers + slots, path, aborts);
                 App {
                     workers: Workers::SpawnBlocking(Arc::new(tokio)),
                     start_limit,

@@ -133,8 +133,12 @@ impl Server {
 
     /// Occupies a worker of `cpu` until the result is released.
     pub(crate) async fn occupy_worker(&self) -> OccupiedWorker {
+        self.occupy_worker_with(Priority::Normal).await
+    }
+
+    pub(crate) async fn occupy_worker_with(&self, priority: Priority) -> OccupiedWorker {
         let before = self.cpu().running;
-        let occupied = self.block_worker();
+        let occupied = self.block_worker(priority);
         until("a worker is occupied", || self.cpu().running == before + 1).await;
         occupied
     }
@@ -142,14 +146,18 @@ impl Server {
     /// Queues a job that occupies a worker of `cpu` until the result is released.
     pub(crate) async fn queue_worker(&self) -> OccupiedWorker {
         let before = self.cpu().queued;
-        let occupied = self.block_worker();
+        let occupied = self.block_worker(Priority::Normal);
         until("the job is queued", || self.cpu().queued == before + 1).await;
         occupied
     }
 
-    fn block_worker(&self) -> OccupiedWorker {
+    fn block_worker(&self, priority: Priority) -> OccupiedWorker {
         let (release, wait) = mpsc::channel::<()>();
-        let job = self.app.workers.compute(urgency(), move || {
+        let urgency = Urgency {
+            priority,
+            ..urgency()
+        };
+        let job = self.app.workers.compute(urgency, move || {
             let _ = wait.recv();
             Ok(())
         });
@@ -175,6 +183,14 @@ impl OccupiedWorker {
         drop(self.release);
         let result = within(PATIENCE, self.job).await;
         result.expect("no panic").expect("it was accepted");
+    }
+
+    /// Drops the future of the result, as if the client had left. The job runs until the sender is dropped.
+    pub(crate) async fn abandon(self) -> mpsc::Sender<()> {
+        self.job.abort();
+        let result = within(PATIENCE, self.job).await;
+        result.expect_err("the job still runs");
+        self.release
     }
 }
 

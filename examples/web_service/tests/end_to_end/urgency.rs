@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header::RETRY_AFTER;
+use futurepool::Priority;
 use tokio::task::JoinSet;
 use web_service::{Decoder, ImageOptions, TIMEOUT_HEADER};
 
@@ -49,8 +50,9 @@ async fn a_job_that_expires_in_the_queue_is_answered_at_once_and_never_runs() {
     let hurried = server.client().with_timeout(Duration::from_millis(40));
     check_expired(&hurried.hash("too late").await.unwrap());
     check_expired(&hurried.thumbnail(&jpeg(16, 16)).await.unwrap());
-    // A free worker answers the same client.
-    assert_eq!(hurried.get("/users/1").await.unwrap().status, 200);
+    // A free worker answers a client that waits long enough for a busy machine.
+    let user = server.client().with_timeout(LONG).get("/users/1").await;
+    assert_eq!(user.unwrap().status, 200);
 
     occupied.release().await;
     drop(looping);
@@ -70,6 +72,20 @@ async fn a_job_that_expires_in_the_queue_is_answered_at_once_and_never_runs() {
         assert_eq!((of_label.expired, of_label.completed), (1, 1));
         assert_eq!(of_label.cancelled, 1 + others);
         assert_eq!(of_label.run_time.count(), 1 + others);
+    }
+    server.stop().await;
+}
+
+/// A body may arrive so slowly that there is no time left when its job is submitted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_that_passes_before_the_submit_is_answered_likewise() {
+    let server = Server::start(1, 8, LONG).await;
+    let late = server.client().with_timeout(Duration::ZERO);
+    check_expired(&late.hash("too late").await.unwrap());
+    check_expired(&late.get("/users/1").await.unwrap());
+    check_expired(&late.thumbnail(&jpeg(16, 16)).await.unwrap());
+    for (name, metrics) in pools(&server.app).metrics() {
+        assert_eq!(metrics.rejected, 1, "{name}: {metrics:?}");
     }
     server.stop().await;
 }
@@ -150,6 +166,57 @@ async fn thumbnails_cannot_take_the_room_of_what_a_user_waits_for() {
     until("an urgent job is queued", || server.images().queued == 3).await;
     drop(looping);
     assert_eq!(inspected.await.unwrap().unwrap().status, 200);
+    for answer in waiting.join_all().await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    server.stop().await;
+}
+
+/// Else clients that come and go would fill the room of urgent jobs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_client_has_left_keeps_its_room_while_it_runs() {
+    let server = Server::start(1, 2, LONG).await;
+    let abandoned = server.occupy_worker().await.abandon().await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..2 {
+        let client = server.client();
+        waiting.spawn(async move { client.hash("in the queue").await });
+    }
+    until("both are queued", || server.cpu().queued == 2).await;
+    let refused = server.client().hash("no room").await.unwrap();
+    assert_eq!((refused.status, server.cpu().rejected), (503, 1));
+    drop(abandoned);
+    for answer in waiting.join_all().await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn urgent_jobs_leave_room_for_more_of_them_if_they_have_all_workers() {
+    let server = Server::start(3, 1, LONG).await;
+    let client = server.client();
+    let hashed = client.hash("right").await.unwrap();
+    let body = format!(r#"{{"password":"right","hash":"{}"}}"#, hash_in(&hashed));
+    let mut urgent = Vec::new();
+    for _ in 0..3 {
+        urgent.push(server.occupy_worker_with(Priority::High).await);
+    }
+    // As many as there are permits: one for each worker, and one for the queue.
+    let mut waiting = JoinSet::new();
+    for _ in 0..4 {
+        let client = server.client();
+        waiting.spawn(async move { client.hash("in the queue").await });
+    }
+    until("all are queued", || server.cpu().queued == 4).await;
+    assert_eq!(client.hash("no room").await.unwrap().status, 503);
+
+    let login = tokio::spawn(async move { client.post("/verify", "application/json", body).await });
+    until("the login is queued", || server.cpu().queued == 5).await;
+    for occupied in urgent {
+        occupied.release().await;
+    }
+    assert_eq!(login.await.unwrap().unwrap().status, 200);
     for answer in waiting.join_all().await {
         assert_eq!(answer.unwrap().status, 200);
     }
