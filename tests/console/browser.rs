@@ -96,7 +96,7 @@ fn the_page_shows_lanes_problems_and_a_timeline_that_can_be_paused() {
         "window.before = {drawn}; window.countsBefore = {counts}"
     ));
     browser.wait(&format!("{counts} !== window.countsBefore"));
-    browser.wait("document.getElementById('paused').innerText.match(/paused [2-9] s/)");
+    browser.wait("document.getElementById('paused').innerText.match(/paused ([2-9]|[0-9]{2,}) s/)");
     assert_eq!(
         browser.run(&format!("return {drawn} === window.before")),
         json!(true)

@@ -134,14 +134,14 @@ fn workers_that_are_too_many_exit_when_jobs_no_longer_wait() {
         });
         drop(feeder);
         let _feeder = Feeder::of(&pool, compute_for_long);
+        let mut seen = None;
         eventually("few workers", || {
-            pool.max_workers() <= 2 * start && pool.metrics().workers <= 2 * start as u64
+            // The limit and its reason belong together.
+            let metrics = pool.metrics();
+            seen = metrics.auto_size().cloned();
+            limit_of(&metrics) <= 2 * start && metrics.workers <= 2 * start as u64
         });
-        let metrics = pool.metrics();
-        assert_eq!(
-            metrics.auto_size().unwrap().reason,
-            AutoSizeReason::Saturated
-        );
+        assert_eq!(seen.unwrap().reason, AutoSizeReason::Saturated);
     });
 }
 
@@ -288,13 +288,18 @@ fn a_pool_without_jobs_needs_no_timer() {
 #[test]
 fn a_pool_that_is_dropped_is_forgotten_by_the_timer() {
     within(LONG, "dropped", || {
+        let kept = Arc::new(());
         for _ in 0..50 {
-            let pool = pool_of(1..=4);
+            let of_pool = Arc::clone(&kept);
+            let builder = ThreadPool::builder().auto_size(1..=4);
+            let builder = builder.initializer(move || assert!(Arc::strong_count(&of_pool) > 1));
+            let pool = builder.build().unwrap();
             pool.submit(|| thread::sleep(Duration::from_millis(1)))
                 .join()
                 .unwrap();
             drop(pool);
         }
+        eventually("nothing of them is kept", || Arc::strong_count(&kept) == 1);
         // Their ticks are due.
         thread::sleep(Duration::from_secs(1));
         let pool = pool_of(1..=4);

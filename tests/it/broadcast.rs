@@ -1,6 +1,6 @@
 //! `broadcast`: which workers run the closure, when, and what becomes of its jobs otherwise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -45,8 +45,9 @@ fn it_runs_once_on_each_worker() {
                 this_thread()
             }));
             assert_eq!((ids.len(), count.load(SeqCst)), (workers, workers));
-            let distinct: Vec<_> = ids.iter().filter(|id| **id != this_thread()).collect();
+            let distinct: HashSet<_> = ids.iter().collect();
             assert_eq!(distinct.len(), workers);
+            assert!(!distinct.contains(&this_thread()));
             let again = join_all(pool.broadcast(this_thread));
             assert_eq!(ids, again, "in the order of the workers");
         }
@@ -584,8 +585,10 @@ fn the_queue_timeout_is_theirs_too() {
         assert!(handle.join().unwrap_err().is_expired());
         assert_eq!((pool.metrics().expired, pool.metrics().queued), (1, 0));
         blocked.release();
-        // The rest of it leaves the worker's mailbox.
-        assert_eq!(pool.submit(|| 1).join().unwrap(), 1);
+        // The rest of it leaves the worker's mailbox. On a busy machine the first jobs may be late.
+        eventually("a job starts in time", || {
+            pool.submit(|| 1).join().is_ok_and(|one| one == 1)
+        });
     });
 }
 
