@@ -300,7 +300,7 @@
 //! - [`StatefulPool`]: each worker owns a connection, a parser or a model.
 //! - [`auto_size`](ThreadPoolBuilder::auto_size), [`set_max_workers`](ThreadPool::set_max_workers) and
 //!   [`broadcast`](ThreadPool::broadcast) concern the workers of a running pool.
-//! - [`on_job`](ThreadPoolBuilder::on_job) tells of each job.
+//! - [`on_job`](ThreadPoolBuilder::on_job) calls a function when a job is submitted, starts or ends.
 //! - The features `metrics` and `console` show the pools to operators.
 //!
 //! See the guides [running it in production](guide::production) and [cookbook](guide::cookbook).

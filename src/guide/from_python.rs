@@ -195,6 +195,8 @@
 //!   an error that [`is_broken`](crate::JoinError::is_broken) and that contains the cause.
 //! - Thread-locals set by the initializer are dropped when the thread exits. Dropping the pool
 //!   waits for that; awaiting its shutdown does not.
+//! - A [`StatefulPool`](crate::StatefulPool) needs no thread-local: each job gets the state of its worker
+//!   as `&mut S`. An awaited shutdown has dropped the states.
 //! - An initializer must not wait for a job of its own pool. A `join` without a timeout returns an
 //!   error that [`is_deadlock`](crate::JoinError::is_deadlock) there.
 //!
@@ -240,9 +242,11 @@
 //! - [`scope`](crate::ThreadPool::scope), for jobs that borrow.
 //! - Jobs that [wait for jobs of their own pool](crate#jobs-that-wait-for-jobs). Python's
 //!   documentation warns of a deadlock there.
-//! - [`metrics`](crate::ThreadPool::metrics), and idle workers that
-//!   [exit](crate::ThreadPoolBuilder::keep_alive).
-//!
+//! - [Deadlines](crate::JobBuilder::deadline) of queued jobs, and [priorities](crate::Priority).
+//! - [`metrics`](crate::ThreadPool::metrics), with [histograms](crate::ThreadPoolBuilder::timings) of queue
+//!   wait and run time.
+//! - A number of workers that [changes](crate::ThreadPool::set_max_workers) while the pool runs, and idle
+//!   workers that [exit](crate::ThreadPoolBuilder::keep_alive).
 //!
 //! # `ProcessPoolExecutor`
 //!

@@ -27,6 +27,10 @@
 //! | sync code | – | [`join`](crate::JoinHandle::join), also inside a runtime |
 //! | jobs that wait for jobs | can hang when all threads wait | the waiting worker [runs them](crate#jobs-that-wait-for-jobs) |
 //! | options | `max_blocking_threads`, `thread_keep_alive`, `on_thread_start`, `on_thread_stop` | [`max_workers`](crate::ThreadPoolBuilder::max_workers), [`keep_alive`](crate::ThreadPoolBuilder::keep_alive), [`initializer`](crate::ThreadPoolBuilder::initializer), [`on_exit`](crate::ThreadPoolBuilder::on_exit) |
+//! | a job that starts too late | runs anyway | [expires](crate::JobBuilder::expires_in) at its deadline |
+//! | urgent jobs | – | [priorities](crate::JobBuilder::priority) |
+//! | `RuntimeMetrics` | numbers of threads, and the depth of the queue | [`metrics`](crate::ThreadPool::metrics), with [histograms](crate::ThreadPoolBuilder::timings) by label |
+//! | tokio-console | the tasks of a program that is built with `--cfg tokio_unstable` | feature `console`: what each worker runs, in a browser |
 //! | `oneshot::channel()` for a callback | sender and receiver | [`promise()`](crate::promise()) and its handle |
 //! | shutdown | dropping the runtime waits for running jobs; busy threads run queued jobs before they exit | [`shutdown().await`](crate::ThreadPool::shutdown) runs queued jobs, [`shutdown_now().await`](crate::ThreadPool::shutdown_now) cancels them |
 //!
@@ -148,6 +152,8 @@
 //!
 //! The first result tells whether the job was accepted, the second how it ended.
 //!
+//! If each job needs a connection, a [`StatefulPool`](crate::StatefulPool) gives each worker its own.
+//!
 //! # One timeout for a whole request
 //!
 //! ```
@@ -168,6 +174,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # }).unwrap();
 //! ```
+//!
+//! Such a timeout cancels the job from outside. A [deadline](crate::JobBuilder::deadline) belongs to the job
+//! and needs no future that is polled: the pool keeps it, also for a detached job. It limits the time until
+//! the start, not the run.
 //!
 //! The error of a panic names the line of the `submit`. If that line is in a helper `async fn`, all
 //! jobs show the same line. To show the caller's line, make the helper a plain function with

@@ -25,9 +25,9 @@
 //! - The caller holds a [`JoinHandle`](crate::JoinHandle).
 //! - The executor holds a [`Job`](crate::Job), which it runs, refuses, or drops.
 //!
-//! A job is *queued*, then *running*, then *finished*. A job that is *cancelled* goes from queued
-//! to finished without running. `cancel` and the worker that starts the job both lock the mutex,
-//! and the first one decides whether the job runs.
+//! A job is *queued*, then *running*, then *finished*. A job that is *cancelled* or *expired* goes from
+//! queued to finished without running. `cancel` and the worker that starts the job both lock the mutex,
+//! and the first one decides whether the job runs. The thread that lets a job expire does the same.
 //!
 //! Each transition happens under the mutex and returns what to do next. User code runs after the
 //! unlock: dropping the closure, callbacks, wakers. So no user code ever runs while a lock of this
@@ -49,8 +49,8 @@
 //! 2. the head of the queue,
 //! 3. the front of another lane. So a busy worker does not hold up the jobs that it has submitted.
 //!
-//! Of eight jobs that a worker takes, it looks for one at the head first, and for another one in a
-//! lane that changes each time. So no job waits for ever behind later ones. Jobs never move from one
+//! Of eight jobs that a worker takes, it looks for one at the head first. For another one it looks in a
+//! lane that changes each time. So no job waits forever behind later ones. Jobs never move from one
 //! FIFO to another. The lanes belong to the queue, and outlive their workers.
 //!
 //! A bounded pool also has a semaphore with one permit per queued job:
@@ -59,11 +59,28 @@
 //! - `try_submit` takes a permit or returns an error.
 //! - `submit_async` waits for a permit without blocking the thread. Permits are granted in the
 //!   order of the first polls.
-//! - A job releases its permit when a worker starts it, or when it is cancelled.
+//! - A job releases its permit when a worker starts it, or when it is cancelled or expires.
 //!
 //! A cancelled job leaves a *tombstone* in the queue: the task without its closure. When there are
 //! more tombstones than jobs, the queue is compacted. So a million cancelled jobs behind a slow one
 //! use almost no memory.
+//!
+//! # Priorities
+//!
+//! The jobs of [high](crate::Priority::High) priority have a FIFO of their own, and so have those of low
+//! priority. The order above is that of normal jobs. High goes first, then normal, then low, unless it is the
+//! *turn* of normal or low. Each of the two has a *debt*, which grows with each start of another priority
+//! while jobs of its own wait. When the debt reaches a limit, it is its turn. So over any 16 starts by
+//! workers, normal gets at least 4 and low at least 1.
+//!
+//! # Deadlines
+//!
+//! A queued job with a [deadline](crate::JobBuilder::deadline) is also in a list of the process, in the
+//! order of deadlines. A job that starts, or ends in another way, leaves the list.
+//!
+//! The thread of the process's timer wakes up at the earliest deadline. It runs no user code: an *expiry
+//! thread* drops the closure, runs the callbacks and wakes the waiter. If all expiry threads are busy with
+//! slow user code, another one is started, up to 32. So slow user code of one job delays no other deadline.
 //!
 //! # Workers: search, park, notify
 //!
@@ -94,6 +111,19 @@
 //!
 //! A worker adapts how often and how long it spins: up to 60 µs while spinning finds jobs, rarely
 //! when it does not. An idle pool uses no CPU time.
+//!
+//! # Resizes, broadcasts, states
+//!
+//! [`set_max_workers`](crate::ThreadPool::set_max_workers) and [`broadcast`](crate::ThreadPool::broadcast)
+//! address workers instead of the queue. Each of them changes a *version*. A worker compares it with the
+//! version that it has seen last, after each job and before it parks. Then a surplus worker exits. A worker
+//! that has broadcast jobs in its *mailbox* runs them before it looks at the queue.
+//!
+//! A pool with [`auto_size`](crate::ThreadPoolBuilder::auto_size) calls the same resize itself. While it
+//! has jobs, the timer reads their CPU time and wall time twice a second.
+//!
+//! A worker of a [`StatefulPool`](crate::StatefulPool) makes its state on its own thread, before its first
+//! job, and lends it to each job. The state never leaves that thread, so it need not be `Send`.
 //!
 //! # Run, outcome, waiter
 //!
@@ -127,7 +157,8 @@
 //! 5. `cancel` returns `true`.
 //!
 //! Between phases 1 and 3 the job is neither running nor finished nor cancelled. Every other way of
-//! not running has the same phases: a shutdown, a broken pool, a failed thread spawn.
+//! not running has the same phases: an expiry, a refusal, a shutdown, a broken pool, a failed thread
+//! spawn.
 //!
 //! `cancel` of a running job returns `false` and sets a request, which the job reads with
 //! [`cancel_requested`](crate::cancel_requested).

@@ -1,4 +1,4 @@
-//! What a job costs that has options, or whose pool measures it or tells of it.
+//! The cost of a job with options, and of a job in a pool that measures its jobs or calls a hook for them.
 
 use std::time::{Duration, Instant};
 
