@@ -1,6 +1,6 @@
 //! Tests deadlines and priorities: which job starts first, and which one never does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::header::RETRY_AFTER;
@@ -73,6 +73,29 @@ async fn a_job_that_expires_in_the_queue_is_answered_at_once_and_never_runs() {
         assert_eq!(of_label.cancelled, 1 + others);
         assert_eq!(of_label.run_time.count(), 1 + others);
     }
+    server.stop().await;
+}
+
+/// The last quarter of the client's time is for the job and for the way back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_must_start_within_three_quarters_of_the_stated_time() {
+    const STATED: Duration = Duration::from_secs(2);
+    let server = Server::start(1, 8, LONG).await;
+    let occupied = server.occupy_worker().await;
+    let client = server.client().with_timeout(STATED);
+    // On a busy machine an answer can be late, but not each time.
+    for attempt in 1.. {
+        let begin = Instant::now();
+        check_expired(&client.hash("too late").await.unwrap());
+        let took = begin.elapsed();
+        println!("expired after {took:.2?} of {STATED:?}");
+        assert!(took >= STATED * 3 / 4, "{took:?}");
+        if took < STATED {
+            break;
+        }
+        assert!(attempt < 5, "{took:?}");
+    }
+    occupied.release().await;
     server.stop().await;
 }
 
@@ -172,7 +195,7 @@ async fn thumbnails_cannot_take_the_room_of_what_a_user_waits_for() {
     server.stop().await;
 }
 
-/// Else clients that come and go would fill the room of urgent jobs.
+/// Otherwise clients that come and go would fill the room of urgent jobs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_client_has_left_keeps_its_room_while_it_runs() {
     let server = Server::start(1, 2, LONG).await;
