@@ -325,8 +325,8 @@
 //!   before callbacks run.
 //! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), changes
 //!   of an [`auto_size`](ThreadPoolBuilder::auto_size) pool (`INFO`), and workers that start and exit
-//!   (`DEBUG`). Programs that use the `log` crate enable the feature
-//!   `log` of `tracing` to receive them. std's panic hook prints panics to stderr, too: set a hook of
+//!   (`DEBUG`). A pool with [`timings`](ThreadPoolBuilder::timings) reports the end of each job (`TRACE`).
+//!   Programs that use the `log` crate enable the feature `log` of `tracing` to receive them. std's panic hook prints panics to stderr, too: set a hook of
 //!   your own if all output must be JSON.
 //! - Events of the target `futurepool::process` tell why a worker process went. The field `worker` is
 //!   its process id. `DEBUG` events report that it is ready, or for which `reason` the pool ends it.
@@ -340,8 +340,8 @@
 //!
 //! # Features
 //!
-//! With `default-features = false` the crate does not depend on tokio. Handles can still be awaited
-//! on tokio.
+//! With `default-features = false`, and without `console`, the crate does not depend on tokio. Handles can
+//! still be awaited on tokio.
 //!
 //! - `tokio` (default): jobs run in the tokio runtime that was current when the pool was built, so
 //!   `tokio::spawn` works in them. `tokio::runtime::Handle` implements [`Executor`].
@@ -351,7 +351,7 @@
 //! - `process`: `ProcessPool`, on Unix. It includes `task`.
 //! - `metrics`: pools report through the facade of the crate [`metrics`](https://docs.rs/metrics).
 //! - `console`: a live view of every pool of the process, in a browser and in a terminal. It begins
-//!   with `futurepool::console::serve`.
+//!   with `futurepool::console::serve`. It depends on tokio and hyper.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]

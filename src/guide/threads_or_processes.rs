@@ -139,7 +139,8 @@
 //! - [`time_limit`](crate::process::ProcessPoolBuilder::time_limit) counts from the start of the
 //!   task. The time in the queue does not count. A call can have [its
 //!   own](crate::Call::time_limit), which can only be shorter than the pool's.
-//! - [`deadline`](crate::Call::deadline) limits the time in the queue.
+//! - [`deadline`](crate::Call::deadline) limits the time in the queue. So does the
+//!   [`queue_timeout`](crate::process::ProcessPoolBuilder::queue_timeout) of the pool.
 //! - [`memory_limit`](crate::process::ProcessPoolBuilder::memory_limit) is measured while a task
 //!   runs: see [containers and memory](#containers-and-memory).
 //! - [`cancel`](crate::JoinHandle::cancel) of a running task kills its worker, and returns `true`.
