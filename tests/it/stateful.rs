@@ -163,31 +163,33 @@ fn makers_fail_with_any_error_type() {
 
 #[test]
 fn each_worker_makes_uses_and_drops_its_own_state() {
-    let log = Log::default();
-    let pool = log.pool(3);
-    assert_eq!(log.made(), 0, "workers start on demand");
-    let all_run = Arc::new(Barrier::new(3));
-    let jobs = [(); 3].map(|()| {
-        let all_run = Arc::clone(&all_run);
-        pool.submit(move |state| {
-            all_run.wait();
-            (state.use_it(), thread::current().id())
-        })
+    within(LONG, "three workers", || {
+        let log = Log::default();
+        let pool = log.pool(3);
+        assert_eq!(log.made(), 0, "workers start on demand");
+        let all_run = Arc::new(Barrier::new(3));
+        let jobs = [(); 3].map(|()| {
+            let all_run = Arc::clone(&all_run);
+            pool.submit(move |state| {
+                all_run.wait();
+                (state.use_it(), thread::current().id())
+            })
+        });
+        let jobs = jobs.map(|job| job.join().unwrap());
+        let numbers: HashSet<_> = jobs.iter().map(|((number, _), _)| *number).collect();
+        assert_eq!(numbers.len(), 3);
+        for ((number, uses), thread) in jobs {
+            assert_eq!((uses, log.made.lock().unwrap()[number]), (1, thread));
+        }
+        assert_eq!(log.dropped(), 0);
+        drop(pool);
+        let made = log.made.lock().unwrap().clone();
+        let dropped = log.dropped.lock().unwrap().clone();
+        assert_eq!(dropped.len(), 3);
+        for (number, thread) in dropped {
+            assert_eq!(made[number], thread);
+        }
     });
-    let jobs = jobs.map(|job| job.join().unwrap());
-    let numbers: HashSet<_> = jobs.iter().map(|((number, _), _)| *number).collect();
-    assert_eq!(numbers.len(), 3);
-    for ((number, uses), thread) in jobs {
-        assert_eq!((uses, log.made.lock().unwrap()[number]), (1, thread));
-    }
-    assert_eq!(log.dropped(), 0);
-    drop(pool);
-    let made = log.made.lock().unwrap().clone();
-    let dropped = log.dropped.lock().unwrap().clone();
-    assert_eq!(dropped.len(), 3);
-    for (number, thread) in dropped {
-        assert_eq!(made[number], thread);
-    }
 }
 
 #[test]

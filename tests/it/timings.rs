@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::event_log::EventLog;
-use crate::common::{block_workers, child, eventually};
+use crate::common::{LONG, block_workers, child, eventually};
 use futurepool::{LabelMetrics, Metrics, ThreadPool};
 use tracing::Level;
 
@@ -44,7 +44,7 @@ fn the_wait_in_the_queue_and_the_run_are_told_apart() {
         started.send(()).unwrap();
         thread::sleep(LONG_RUN);
     });
-    starts.recv().unwrap();
+    starts.recv_timeout(LONG).unwrap();
     let second = pool.submit(|| ());
     first.join().unwrap();
     second.join().unwrap();
