@@ -50,6 +50,9 @@ impl Service {
                 "2",
                 "--queue",
                 "16",
+                // On a busy machine a full queue takes longer than the default.
+                "--start-limit",
+                "60000",
             ])
             .arg("--database")
             .arg(database)
