@@ -142,13 +142,12 @@ impl PoolInner {
     /// Returns whether nothing is done for a job that has no options and this place in the order of
     /// submission.
     pub(crate) fn is_plain(&self, order: u32) -> bool {
-        self.observer.is_none() && self.queue_timeout.is_none() && !self.console_samples(order)
+        self.queue_timeout.is_none() && !self.samples(order)
     }
 
     /// Returns whether the job with this place in the order of submission gets a stamp.
     pub(crate) fn samples(&self, order: u32) -> bool {
-        let observer = self.observer.as_ref();
-        observer.is_some_and(|observer| observer.samples(order)) || self.console_samples(order)
+        self.observer.is_some() || self.console_samples(order)
     }
 
     /// Returns whether each job gets a stamp.

@@ -4,7 +4,7 @@
 //! its submitter, from the thread that runs it, and from the thread that ends it. No lock is held.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::pool::events::JobEvent;
@@ -22,8 +22,6 @@ pub(crate) type OnJob = Box<dyn Fn(&JobEvent) + Send + Sync>;
 pub(crate) struct Observer {
     on_job: Option<OnJob>,
     timings: Option<Timings>,
-    /// A job whose place in the order of submission has none of these bits is observed.
-    mask: AtomicU32,
     last_id: AtomicU64,
 }
 
@@ -52,14 +50,8 @@ impl Observer {
         (on_job.is_some() || timings.is_some()).then(|| Self {
             on_job,
             timings,
-            mask: AtomicU32::new(0),
             last_id: AtomicU64::new(0),
         })
-    }
-
-    /// Returns whether the job with this place in the order of submission is observed.
-    pub(crate) fn samples(&self, order: u32) -> bool {
-        order & self.mask.load(Ordering::Relaxed) == 0
     }
 
     /// Returns the number of a new job; 0 if no events tell of it.
