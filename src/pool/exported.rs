@@ -15,6 +15,7 @@ use ::metrics::{
 };
 
 use crate::pool::metrics::Metrics;
+use crate::task::context::running_jobs;
 use crate::task::state::OutcomeKind;
 use crate::util::unwind::{catch_panic, drop_catching};
 
@@ -76,16 +77,18 @@ impl ExportedLabel {
         queue_wait: Duration,
         run_time: Duration,
     ) {
+        // In the wait of a job, this may be the recorder of that job.
+        let keep = running_jobs() <= 1;
         catch_panic(RECORDER, || {
             let record = |histogram: &Exported<Histogram>, name, time: Duration| {
                 let key = || key(name, pool, label, None);
                 let record = |histogram: &Histogram| histogram.record(time.as_secs_f64());
-                histogram.with(key, register_histogram, true, record);
+                histogram.with(key, register_histogram, keep, record);
             };
             record(&self.queue_wait, QUEUE_WAIT, queue_wait);
             record(&self.run_time, RUN_TIME, run_time);
             let (jobs, key) = self.jobs(pool, label, kind);
-            jobs.with(key, register_counter, true, |jobs| jobs.increment(1));
+            jobs.with(key, register_counter, keep, |jobs| jobs.increment(1));
         });
     }
 

@@ -220,6 +220,29 @@ fn a_recorder_of_another_thread_is_not_kept() {
     );
 }
 
+/// A worker runs the job that it waits for, and so with the recorder of the job that waits.
+#[test]
+fn a_recorder_of_a_waiting_job_is_not_kept() {
+    child::alone(
+        "metrics_facade::a_recorder_of_a_waiting_job_is_not_kept",
+        || {
+            let exporter = Exporter::install();
+            let pool = Arc::new(pool("nested"));
+            let shared = Arc::clone(&pool);
+            let outer = pool.job(move || {
+                let local = Exporter::default();
+                metrics::with_local_recorder(&local, || shared.submit(|| ()).join().unwrap());
+            });
+            outer.label("outer").submit().join().unwrap();
+            pool.submit(|| ()).join().unwrap();
+            let jobs = "futurepool_jobs_total{pool=\"nested\",label=\"\",outcome=\"completed\"}";
+            assert_eq!(exporter.counter(jobs), 1);
+            let runs = exporter.values("futurepool_run_time_seconds{pool=\"nested\",label=\"\"}");
+            assert_eq!(runs.len(), 1);
+        },
+    );
+}
+
 #[test]
 fn a_recorder_may_panic_and_may_use_the_pool() {
     child::alone(
