@@ -675,6 +675,35 @@ fn jobs_without_any_cpu_time_need_no_proof() {
     assert_eq!(sizer.limit(), 64);
 }
 
+/// One job computes at a time, and no worker waits for a processor.
+#[test]
+fn a_lock_that_all_jobs_wait_for_is_no_reason_for_more_workers() {
+    let mut sizer = Sizer::new(4, 1, 256);
+    let (mut most, mut grown) = (0, 0);
+    const AN_HOUR: u32 = 7200;
+    for _ in 0..AN_HOUR {
+        let delay = Some(Duration::ZERO);
+        let busy = sizer.limit() as f64;
+        sizer.observe(&Sample {
+            delay,
+            ..full(busy, 1.0)
+        });
+        most = most.max(sizer.limit());
+        grown += u32::from(sizer.limit() > 4);
+    }
+    assert_eq!(sizer.limit(), 4);
+    assert!(most <= 16 && grown < AN_HOUR / 50, "{most}, {grown}");
+    // Without the lock the jobs use more CPU time.
+    for _ in 0..120 {
+        let busy = sizer.limit() as f64;
+        sizer.observe(&Sample {
+            delay: Some(Duration::ZERO),
+            ..full(busy, 0.5 * busy)
+        });
+    }
+    assert!((7..=10).contains(&sizer.limit()), "{}", sizer.limit());
+}
+
 #[test]
 fn nothing_is_decided_while_surplus_workers_are_busy() {
     let mut sizer = Sizer::new(4, 1, 64);

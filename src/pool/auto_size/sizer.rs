@@ -23,12 +23,12 @@
 //! goes towards the formula's result, by a factor of four at most, until it is near. Then it has
 //! *settled*: it keeps the limit until two windows in a row clearly ask for another one.
 //!
+//! The formula is also wrong if all jobs wait for the same lock. So a growth that has clearly brought no
+//! CPU time is taken back, and is tried again later: see 3 below.
+//!
 //! # If it does not
 //!
-//! CPU time and wall time of one moment cannot tell the two waits apart. Two sizes can. While jobs wait,
-//! twice as many workers use twice as much CPU time. While the processors are what is scarce, they use
-//! hardly more, and the same is true of a lock or a server that all jobs wait for. So the controller
-//! decides after each window:
+//! The controller decides after each window:
 //!
 //! 1. The processors are not busy: it grows towards the formula's result, by a factor of four at most.
 //!    That is a *trial*. The next window tells whether it paid: if the CPU time did not grow nearly as
@@ -161,11 +161,13 @@ pub(crate) struct Sizer {
     unused: f64,
     /// Whether the latest change was a growth.
     grew: Option<bool>,
-    /// How many changes in a row had another direction than the one before. The more they are, the more it takes
-    /// for the next change.
+    /// How many changes in a row had another direction than the one before. The more they are, the more
+    /// it takes for the next change.
     turns: u32,
     /// After how many seconds of load a useless growth is tried again.
     retry_after: f64,
+    /// The growth towards the formula's result that the next window judges.
+    growth: Option<Trial>,
     /// What the next window shows unless the load changes, after a trial was taken back or before one is
     /// repeated.
     expected: Option<Measured>,
@@ -203,6 +205,17 @@ struct Settled {
     seconds: f64,
 }
 
+impl Trial {
+    /// Returns whether a growth has clearly brought no CPU time, of jobs that use some.
+    fn brought_nothing(&self, now: &Measured) -> bool {
+        let before = &self.before;
+        let size = (now.busy / before.busy).ln();
+        let work = ((now.cpu + 1e-9) / (before.cpu + 1e-9)).ln();
+        let error = 2.0 * now.cpu_error.hypot(before.cpu_error);
+        before.cpu >= NO_CPU * before.busy && size > MIN_GROWTH.ln() && work + error < FLAT * size
+    }
+}
+
 impl Sizer {
     /// `processors`, `min` and `max` are at least 1, and `min` is at most `max`.
     pub(crate) fn new(processors: usize, min: usize, max: usize) -> Self {
@@ -223,6 +236,7 @@ impl Sizer {
             grew: None,
             turns: 0,
             retry_after: 0.0,
+            growth: None,
             expected: None,
         }
     }
@@ -249,6 +263,7 @@ impl Sizer {
             self.unused += seconds;
             if self.unused >= STALE {
                 self.restart_window();
+                self.growth = None;
             }
             return None;
         }
@@ -287,13 +302,13 @@ impl Sizer {
     /// What should be tried now, if anything?
     fn decide(&mut self, all_busy: bool) -> Option<Change> {
         let now = self.window.measured();
-        if let Some(wanted) = self.wanted(&now) {
-            return self.approach(wanted, now.cpu_error, all_busy);
-        }
         let expected = self.expected.take();
         if expected.is_some_and(|expected| now.differs_from(&expected)) {
             // The load has changed meanwhile, so the trial said nothing.
             self.forget();
+        }
+        if let Some(wanted) = self.wanted(&now) {
+            return self.approach(wanted, &now, all_busy);
         }
         let load = now.cpu / self.processors;
         let may_grow = all_busy && self.limit < self.max && load < LOW;
@@ -327,15 +342,28 @@ impl Sizer {
         Some(wanted.clamp(self.floor as f64, self.max as f64))
     }
 
-    fn approach(&mut self, wanted: f64, error: f64, all_busy: bool) -> Option<Change> {
+    fn approach(&mut self, wanted: f64, now: &Measured, all_busy: bool) -> Option<Change> {
+        let growth = self.growth.take();
+        if let Some(growth) = growth.filter(|growth| growth.brought_nothing(now)) {
+            self.more = Outlook::Useless;
+            self.state = State::Deciding;
+            return self.take_back(growth, true, Reason::NoGain);
+        }
         let limit = self.limit as f64;
-        let near = NEAR * (1.0 + error);
+        let near = NEAR * (1.0 + now.cpu_error);
         let grows = wanted > limit;
-        if wanted <= near * limit && wanted * near >= limit || grows && !all_busy {
+        let may_grow = all_busy && self.more == Outlook::Unknown;
+        if wanted <= near * limit && wanted * near >= limit || grows && !may_grow {
             self.settle();
             return None;
         }
         self.state = State::Deciding;
+        if grows {
+            let (from, before) = (self.limit, *now);
+            self.growth = Some(Trial { from, before });
+        } else {
+            self.more = Outlook::Unknown;
+        }
         let nearest = wanted.clamp(FAST_SHRINKING * limit, MAX_GROWTH * limit);
         let reason = match grows {
             true => Reason::JobsWait,
@@ -486,7 +514,11 @@ impl Sizer {
         }
         let window = std::mem::take(&mut self.window);
         let wanted = self.wanted(&now);
+        let is_useless = self.more == Outlook::Useless;
         let differs = match wanted {
+            Some(wanted) if is_useless && wanted > self.limit as f64 => {
+                now.differs_from(&settled.reference.measured())
+            }
             Some(wanted) => {
                 let factor = (wanted / self.limit as f64).ln().abs();
                 factor > SETTLED_NEAR.ln() + 2.0 * now.error_beside(&settled.reference.measured())
@@ -498,17 +530,27 @@ impl Sizer {
             settled.reference.add(&window);
         }
         let has_changed = settled.deviations >= 2 + self.turns;
-        if let (Some(wanted), true) = (wanted, has_changed) {
-            return self.approach(wanted, now.cpu_error, all_busy);
+        let retries_more = is_useless && settled.seconds >= self.retry_after;
+        if let Some(wanted) = wanted {
+            if has_changed && is_useless {
+                self.forget();
+            }
+            if has_changed {
+                return self.approach(wanted, &now, all_busy);
+            }
+            if retries_more {
+                self.more = Outlook::Unknown;
+            }
+            self.state = State::Settled(settled);
+            return None;
         }
-        let retries_more = self.more == Outlook::Useless && settled.seconds >= self.retry_after;
         // Jobs that are few and long do not show that the load has changed.
         let is_crowded = now.cpu >= HIGH * self.processors && self.limit > self.floor;
         let retries_fewer = is_crowded && settled.seconds >= self.retry_after.max(FIRST_RETRY);
         if has_changed {
             self.forget();
             self.state = State::Deciding;
-        } else if (retries_more || retries_fewer) && wanted.is_none() {
+        } else if retries_more || retries_fewer {
             match retries_fewer {
                 true => self.fewer = Outlook::Unknown,
                 false => self.more = Outlook::Unknown,
