@@ -97,13 +97,23 @@ fn options() -> Result<Option<Options>, String> {
     Ok(Some(options))
 }
 
+/// Connects to the first of the addresses that answers: `localhost` can have two.
+fn connect(address: &str, patience: Duration) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "no such address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
 /// Asks the console for its figures.
 fn ask(options: &Options) -> Result<String, String> {
     let text = |error: io::Error| error.to_string();
     let patience = Duration::from_secs(5);
-    let mut addresses = options.address.to_socket_addrs().map_err(text)?;
-    let address = addresses.next().ok_or("no such address")?;
-    let mut stream = TcpStream::connect_timeout(&address, patience).map_err(text)?;
+    let mut stream = connect(&options.address, patience).map_err(text)?;
     stream.set_read_timeout(Some(patience)).map_err(text)?;
     let mut head = format!(
         "GET /snapshot.txt HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n",
