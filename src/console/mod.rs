@@ -54,8 +54,8 @@
 //! - "≥" means that a job ran, or was queued, before the console began to look.
 //! - The age of the oldest queued job is derived from the counts, with a precision of 0.2 s. If
 //!   jobs do not start in the order of submission, the oldest one may be older.
-//! - A worker that runs many short jobs has a solid block in the timeline, whose height is the share of the
-//!   time in which jobs ran.
+//! - A worker that runs many short jobs has a solid block in the timeline. Its height is the share of
+//!   the time in which jobs ran.
 //!
 //! # Access
 //!
@@ -81,6 +81,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use futures::channel::oneshot;
@@ -101,8 +102,9 @@ static CONSOLES: AtomicUsize = AtomicUsize::new(0);
 ///
 /// # Errors
 ///
-/// Returns an error if the address is not a loopback address, if the port is in use, or if the
-/// console's thread cannot be spawned. For other addresses, use [`builder`] and set a token.
+/// Returns an error if the address is not a loopback address, if the port is in use, or if the system
+/// refuses the console a thread or a file descriptor. For other addresses, use [`builder`] and set a
+/// token.
 ///
 /// # Examples
 ///
@@ -163,7 +165,8 @@ impl ConsoleBuilder {
     /// # Errors
     ///
     /// Returns an error if the address is not a loopback address and there is no token, if the token
-    /// is too short, if the port is in use, or if the console's thread cannot be spawned.
+    /// is too short, if the port is in use, or if the system refuses the console a thread or a file
+    /// descriptor.
     pub fn serve(self, address: impl ToSocketAddrs) -> io::Result<Console> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
         let addresses: Vec<_> = address.to_socket_addrs()?.collect();
@@ -188,8 +191,12 @@ impl ConsoleBuilder {
         let guard = Guard::new(self.token, address.port());
         let has_token = guard.has_token();
         let (stop, stopped) = oneshot::channel();
+        let (tell, told) = mpsc::channel();
         let main = move || {
-            let _ = server::run(listener, guard, stopped);
+            let ready = || drop(tell.send(Ok(())));
+            if let Err(error) = server::run(listener, guard, stopped, ready) {
+                let _ = tell.send(Err(error));
+            }
             if CONSOLES.fetch_sub(1, Ordering::AcqRel) == 1 {
                 sampler::stop();
             }
@@ -200,9 +207,13 @@ impl ConsoleBuilder {
         let thread = thread.spawn(main).inspect_err(|_| {
             CONSOLES.fetch_sub(1, Ordering::AcqRel);
         })?;
+        // The thread needs a few file descriptors, which the system may refuse.
+        told.recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the console's thread has panicked")))?;
         Ok(Console {
             address,
             has_token,
+            process: std::process::id(),
             running: Mutex::new(Some((stop, thread))),
         })
     }
@@ -223,6 +234,8 @@ impl fmt::Debug for ConsoleBuilder {
 pub struct Console {
     address: SocketAddr,
     has_token: bool,
+    /// The process that has the thread.
+    process: u32,
     running: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
 }
 
@@ -236,10 +249,14 @@ impl Console {
 
     /// Ends the console and waits until its thread has exited. A second call does nothing.
     ///
-    /// Open connections are closed.
+    /// Open connections are closed. In a child process made by `fork`, which has no copy of the thread,
+    /// this does nothing.
     #[doc(alias = "stop")]
     #[doc(alias = "close")]
     pub fn shutdown(&self) {
+        if self.process != std::process::id() {
+            return;
+        }
         let running = self.running.lock().take();
         if let Some((stop, thread)) = running {
             let _ = stop.send(());

@@ -49,11 +49,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 
 type Answer = Response<Full<Bytes>>;
 
-/// Answers until `stop` is sent.
+/// Answers until `stop` is sent. Calls `ready` once clients can connect.
 pub(crate) fn run(
     listener: TcpListener,
     guard: Guard,
     stop: oneshot::Receiver<()>,
+    ready: impl FnOnce(),
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -61,6 +62,7 @@ pub(crate) fn run(
         .build()?;
     let serving = async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        ready();
         let answers = Arc::new(Answers {
             guard,
             is_ticking: AtomicBool::new(false),

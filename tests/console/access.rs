@@ -1,12 +1,20 @@
 //! What a console answers, with and without its token.
 
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+#[cfg(unix)]
+use std::thread;
 use std::time::{Duration, Instant};
 
 use futurepool::{ThreadPool, console};
 
 use crate::client::{get, send, served, status};
+#[cfg(unix)]
+use crate::common::child::alone;
+#[cfg(unix)]
+use crate::forking::in_forked_process;
 
 const TOKEN: &str = "0123456789abcdef-token";
 
@@ -228,6 +236,47 @@ fn a_shutdown_ends_the_console_and_its_connections() {
     assert!(is_closed(&mut open));
     // The port is free again.
     console::serve(console.local_addr()).unwrap().shutdown();
+}
+
+/// It needs more file descriptors than that of its address.
+#[cfg(unix)]
+#[test]
+fn a_console_that_cannot_answer_is_an_error() {
+    alone("access::a_console_that_cannot_answer_is_an_error", || {
+        let most = rlimit::Resource::NOFILE.get().unwrap().1;
+        rlimit::Resource::NOFILE.set(most.min(100), most).unwrap();
+        let mut taken: Vec<_> = (0..).map_while(|_| File::open("/dev/null").ok()).collect();
+        // Until enough of them are free.
+        let console = loop {
+            match console::serve("127.0.0.1:0") {
+                Ok(console) => break console,
+                Err(error) => assert!(taken.pop().is_some(), "{error}"),
+            }
+        };
+        // Long enough for a thread that fails.
+        thread::sleep(Duration::from_millis(300));
+        taken.clear();
+        let answer = get(console.local_addr(), "/", "Host: localhost\r\n");
+        assert_eq!(status(&answer), 200);
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_process_cannot_shut_a_console_down_and_does_not_hang() {
+    alone(
+        "access::a_forked_process_cannot_shut_a_console_down_and_does_not_hang",
+        || {
+            let console = served();
+            assert!(in_forked_process(|| {
+                console.shutdown();
+                true
+            }));
+            let answer = get(console.local_addr(), "/", "Host: localhost\r\n");
+            assert_eq!(status(&answer), 200);
+            console.shutdown();
+        },
+    );
 }
 
 #[test]

@@ -9,6 +9,9 @@ mod browser;
 mod client;
 mod cost;
 mod figures;
+#[cfg(unix)]
+#[path = "../common/forking.rs"]
+mod forking;
 #[cfg(all(unix, feature = "process"))]
 mod processes;
 mod top;
