@@ -11,6 +11,7 @@ use futurepool::{ThreadPool, console};
 use serde_json::json;
 
 use crate::client::served;
+use crate::common::child::alone;
 use crate::webdriver::Browser;
 
 /// Runs labelled jobs in a pool of three workers until it is dropped.
@@ -190,6 +191,51 @@ fn a_token_in_the_address_opens_the_page_and_is_gone_from_it() {
         json!(""),
         "scripts cannot read it"
     );
+}
+
+/// Each answer updates the page: nothing piles up in it. `alone`, as other tests look for sections with the
+/// same name.
+#[test]
+fn no_part_of_the_page_is_there_twice_although_two_pools_have_the_same_name() {
+    alone(
+        "browser::no_part_of_the_page_is_there_twice_although_two_pools_have_the_same_name",
+        nothing_is_there_twice,
+    );
+}
+
+fn nothing_is_there_twice() {
+    let Some(browser) = Browser::start_or_skip() else {
+        return;
+    };
+    let console = served();
+    let _broken = [(); 2].map(|()| {
+        let builder = ThreadPool::builder().thread_name_prefix("twins");
+        let pool = builder.initializer(|| Err::<(), _>("no database"));
+        let pool = pool.build().unwrap();
+        assert!(pool.submit(|| ()).join().unwrap_err().is_broken());
+        pool
+    });
+    browser.look(1200, 900, false);
+    browser.open(&format!("http://{}/", console.local_addr()));
+    browser.run(
+        "window.answers = 0;
+        const ask = window.fetch;
+        window.fetch = async (...request) => {
+          const answer = await ask(...request);
+          window.answers += 1;
+          return answer;
+        };
+        // As often as if the page was hidden and shown again.
+        const show = () => document.dispatchEvent(new Event('visibilitychange'));
+        setInterval(() => { for (let n = 0; n < 3; n += 1) show(); }, 100);",
+    );
+    browser.wait("window.answers >= 20");
+    let points = "return [...store.values()].flatMap(({ points }) =>
+        points.filter((point, index) => index > 0 && point[0] <= points[index - 1][0])).length";
+    assert_eq!(browser.run(points), json!(0));
+    let notices = "return [...document.querySelectorAll('#notices li')]
+        .filter((notice) => notice.innerText.includes('twins')).length";
+    assert_eq!(browser.run(notices), json!(2));
 }
 
 #[test]

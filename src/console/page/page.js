@@ -9,6 +9,7 @@ const byId = (id) => document.getElementById(id);
 
 let shown = null; // the last snapshot
 let failed = null; // why the last request failed
+let isUpdating = false; // a request is on its way
 let answeredAt = -Infinity;
 let epoch = 0;
 let tick = 0;
@@ -35,7 +36,8 @@ function write(element, text) {
   if (element.textContent !== clean) element.textContent = clean;
 }
 
-// Makes the children of `parent` follow `items`: an item keeps its element as long as its key.
+// Makes the children of `parent` follow `items`: an item keeps its element as long as its key. No two
+// items have the same key.
 function follow(parent, items, keyOf, create, update) {
   const known = new Map();
   for (const child of parent.children) known.set(child.dataset.key, child);
@@ -288,8 +290,8 @@ function updatePool(section, pool) {
 function problems(snapshot) {
   const notices = [];
   for (const pool of snapshot.pools) {
-    if (pool.state === "broken") notices.push(["bad", `Pool ${pool.name} is broken: it accepts no more jobs.`]);
-    if (pool.rates && pool.rates.rejected > 0 && pool.state === "open") notices.push(["warn", `Pool ${pool.name} refuses jobs: its queue is full.`]);
+    if (pool.state === "broken") notices.push(["bad", pool.id, `Pool ${pool.name} is broken: it accepts no more jobs.`]);
+    if (pool.rates && pool.rates.rejected > 0 && pool.state === "open") notices.push(["warn", pool.id, `Pool ${pool.name} refuses jobs: its queue is full.`]);
   }
   const all = snapshot.incidents;
   byId("problems").hidden = all.length + notices.length === 0;
@@ -298,7 +300,7 @@ function problems(snapshot) {
   more.hidden = all.length <= 4;
   more.setAttribute("aria-expanded", String(showAll));
   write(more, showAll ? "Show fewer" : "Show all");
-  follow(byId("notices"), notices, ([kind, text]) => kind + text, () => make("li"), (element, [kind, text]) => {
+  follow(byId("notices"), notices, ([kind, id]) => kind + id, () => make("li"), (element, [kind, , text]) => {
     element.className = `notice ${kind}`;
     write(element, text);
   });
@@ -537,6 +539,9 @@ function show(snapshot) {
 }
 
 async function update() {
+  // Two requests at the same time would get the same part of the timeline.
+  if (isUpdating) return;
+  isUpdating = true;
   try {
     const answer = await fetch(`snapshot.json?epoch=${epoch}&after=${tick}`, { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (!answer.ok) throw new Error(answer.status === 401 ? "it wants its token again: open /?token=…" : `${answer.status} ${answer.statusText}`);
@@ -547,6 +552,7 @@ async function update() {
   } catch (error) {
     failed = error instanceof Error ? error.message : "no answer";
   }
+  isUpdating = false;
   banner();
   draw();
 }
