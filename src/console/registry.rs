@@ -24,7 +24,7 @@ static SERVED: AtomicBool = AtomicBool::new(false);
 /// How many incidents are kept.
 pub(crate) const MAX_INCIDENTS: usize = 100;
 
-/// How much of a message is kept, in bytes.
+/// How much of a message or a place is kept, in bytes.
 const MAX_MESSAGE: usize = 1000;
 
 #[derive(Clone)]
@@ -237,7 +237,7 @@ pub(crate) fn task_panicked(pid: u32, task: &'static str, message: &str, place: 
         report(Incident {
             task: Some(task),
             pid: Some(pid),
-            place: place.to_owned(),
+            place: cut(place),
             ..Incident::new("panic", message)
         });
     }

@@ -13,7 +13,7 @@ use crate::console::snapshot::{
     Age, Bar, Incident, Jobs, Lane as LaneView, Point, Pool, Process, Quantiles, Rates, Snapshot,
     Totals, What,
 };
-use crate::console::watch::{Lane, Life, TIME_NONE, Timed, label as label_of, now};
+use crate::console::watch::{Lane, Life, TIME_NONE, Timed, now};
 use crate::pool::{Metrics, PoolInner};
 use crate::task::state::Origin;
 use crate::util::sync::Mutex;
@@ -48,7 +48,7 @@ const MAX_LANES: usize = 64;
 /// How many bars of a pool are remembered.
 const MAX_BARS: usize = 12_000;
 
-/// How many places and labels are told apart. Those beyond are shown as the first.
+/// How many places and labels are told apart. The last number stands for all others.
 const MAX_WHATS: usize = 1000;
 
 /// How many rows the table of jobs has.
@@ -130,13 +130,15 @@ fn stop_timing() {
 /// Returns what there is, and what is new since the tick `after` of the epoch `epoch`. Without a tick,
 /// leaves out the timeline.
 pub(crate) fn snapshot(epoch: u64, after: Option<u64>) -> Snapshot {
+    // Both are system calls, so they precede the lock.
+    let (program, pid) = (program(), std::process::id());
     let mut guard = SAMPLER.lock();
     let sampler = guard.get_or_insert_with(Sampler::new);
     sampler.until = now() + nanos(LINGER);
     let looked_at = sampler.tick_if_due();
     let is_known = epoch == sampler.epoch;
     let after = after.map_or(u64::MAX, |after| if is_known { after } else { 0 });
-    let snapshot = sampler.snapshot(after);
+    let snapshot = sampler.snapshot(after, program, pid);
     drop(guard);
     drop(looked_at);
     snapshot
@@ -171,8 +173,14 @@ impl Whats {
         if let Some(&number) = self.numbers.get(&key) {
             return Some(number);
         }
-        if self.list.len() >= MAX_WHATS {
-            return Some(0);
+        if self.list.len() + 1 == MAX_WHATS {
+            self.list.push(What {
+                label: Some("(others)".to_owned()),
+                place: String::new(),
+            });
+        }
+        if self.list.len() == MAX_WHATS {
+            return Some(MAX_WHATS - 1);
         }
         let number = self.list.len();
         self.list.push(What {
@@ -290,7 +298,7 @@ impl Sampler {
         live
     }
 
-    fn snapshot(&self, after: u64) -> Snapshot {
+    fn snapshot(&self, after: u64, program: String, pid: u32) -> Snapshot {
         let now = now();
         let incident = |(number, incident): &(u64, registry::Incident)| {
             let submitted = || incident.origin.map(place);
@@ -312,8 +320,8 @@ impl Sampler {
         };
         Snapshot {
             version: 1,
-            program: program(),
-            pid: std::process::id(),
+            program,
+            pid,
             epoch: self.epoch,
             tick: self.tick,
             now: now / 1000,
@@ -367,8 +375,11 @@ impl History {
         self.max_workers = inner.registry().max_workers() as u64;
         inner.watch().set_stamp_mask(self.stamp_mask());
         let before = before.max(self.looks.front().map_or(at, |look| look.at));
+        let mut living = 0;
         for (index, lane) in inner.watch().lanes() {
-            self.look_at_lane(index, lane, (tick, before, at), whats);
+            living += usize::from(lane.life() != Life::Gone);
+            let is_shown = living <= MAX_LANES;
+            self.look_at_lane(index, lane, is_shown, (tick, before, at), whats);
         }
         let old = at.saturating_sub(SPAN);
         while self.timed.front().is_some_and(|job| job.at < old) || self.timed.len() > MAX_TIMED {
@@ -451,11 +462,11 @@ impl History {
         &mut self,
         index: usize,
         lane: &Lane,
+        is_shown: bool,
         (tick, before, at): (u64, u64, u64),
         whats: &mut Whats,
     ) {
         let is_new = !self.lanes.contains_key(&index);
-        let shown = self.lanes.len() < MAX_LANES || !is_new;
         let history = self.lanes.entry(index).or_default();
         let timed = lane.timed(&mut history.cursor);
         let (jobs, current) = lane.read();
@@ -464,7 +475,7 @@ impl History {
             history.jobs = jobs;
         }
         history.life = Some(lane.life());
-        let mut what = |origin, label| whats.number(origin, label_of(label));
+        let mut what = |origin, label| whats.number(origin, label);
         let was_running = history.running;
         history.is_changing = current.is_err();
         history.running = match current {
@@ -493,7 +504,7 @@ impl History {
                 at,
                 run_time,
                 queue_wait: job.queue_wait,
-                what: what(job.origin, job.label),
+                what: what(job.origin, job.label.copied()),
                 weight,
                 is_bad: job.is_bad,
             });
@@ -514,7 +525,7 @@ impl History {
             history.busy.pop_front();
         }
         lane.set_mask(mask_for(new, TIMED_A_TICK));
-        if shown && !is_new {
+        if is_shown && !is_new {
             let bars = bars(index, &timed, ended, was_running, (before, at), busy, what);
             self.bars.extend(bars.into_iter().map(|bar| (tick, bar)));
         }
@@ -604,7 +615,7 @@ impl History {
                 .filter(|(tick, _)| *tick > after)
                 .map(|(_, bar)| *bar)
                 .collect(),
-            processes: self.processes.iter().map(Process::again).collect(),
+            processes: self.processes.clone(),
         }
     }
 
@@ -717,7 +728,7 @@ fn bars(
     was_running: Option<Seen>,
     (before, at): (u64, u64),
     busy: f64,
-    mut what: impl FnMut(Option<Origin>, u32) -> Option<usize>,
+    mut what: impl FnMut(Option<Origin>, Option<&'static str>) -> Option<usize>,
 ) -> Vec<Bar> {
     if ended == 0 && timed.is_empty() {
         return Vec::new();
@@ -726,7 +737,7 @@ fn bars(
         lane,
         from: job.started / 1000,
         to: job.ended / 1000,
-        what: what(job.origin, job.label),
+        what: what(job.origin, job.label.copied()),
         jobs: 1,
         busy: 1.0,
         flag: u8::from(job.is_bad),
@@ -754,8 +765,9 @@ fn bars(
     }
     let left = left.max(short.len() as u64);
     if left > 0 && from < at {
-        let first = short.first().and_then(|job| what(job.origin, job.label));
-        let is_same = short.iter().all(|job| what(job.origin, job.label) == first);
+        let mut what = |job: &Timed| what(job.origin, job.label.copied());
+        let first = short.first().and_then(|job| what(job));
+        let is_same = short.iter().all(|job| what(job) == first);
         bars.push(Bar {
             lane,
             from: from / 1000,
@@ -801,20 +813,6 @@ impl LaneHistory {
     }
 }
 
-impl Process {
-    fn again(&self) -> Self {
-        Self {
-            pid: self.pid,
-            state: self.state.clone(),
-            memory: self.memory,
-            jobs_done: self.jobs_done,
-            task: self.task.clone(),
-            label: self.label.clone(),
-            age_us: self.age_us,
-        }
-    }
-}
-
 /// Two digits after the point are enough, and make short answers.
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
@@ -849,6 +847,7 @@ fn weighted(mut values: Vec<(u64, f64)>) -> Option<Quantiles> {
 #[cfg(test)]
 mod tests {
     use std::panic::Location;
+    use std::sync::{Arc, Barrier};
 
     use super::*;
     use crate::ThreadPool;
@@ -948,6 +947,58 @@ mod tests {
     }
 
     #[test]
+    fn only_lanes_that_are_shown_have_bars() {
+        const WORKERS: usize = MAX_LANES + 8;
+        let pool = ThreadPool::new(WORKERS);
+        let use_all_workers = || {
+            let all = Arc::new(Barrier::new(WORKERS));
+            let submit = |_| {
+                let all = Arc::clone(&all);
+                pool.submit(move || all.wait().is_leader())
+            };
+            let jobs: Vec<_> = (0..WORKERS).map(submit).collect();
+            for job in jobs {
+                job.join().unwrap();
+            }
+        };
+        let live = LivePool {
+            inner: pool.inner(),
+            kind: Kind::Threads,
+            #[cfg(all(unix, feature = "process"))]
+            processes: None,
+        };
+        let (mut history, mut whats) = (History::new(&live), Whats::default());
+        use_all_workers();
+        let before = now();
+        history.look(&live, 1, before, before, &mut whats);
+        use_all_workers();
+        history.look(&live, 2, now(), before, &mut whats);
+        let view = history.view(0, now(), 0);
+        assert_eq!((view.lanes.len(), view.more_lanes), (MAX_LANES, 8));
+        let is_shown = |bar: &Bar| view.lanes.iter().any(|lane| lane.index == bar.lane);
+        assert!(view.bars.len() >= MAX_LANES);
+        assert!(view.bars.iter().all(is_shown), "{:?}", view.bars);
+    }
+
+    #[test]
+    fn places_and_labels_that_are_too_many_are_shown_as_others() {
+        let mut whats = Whats::default();
+        let here = Location::caller();
+        let mut name = |n: usize| {
+            let label: &'static str = Box::leak(format!("{n}").into_boxed_str());
+            let number = whats.number(Some(here), Some(label)).unwrap();
+            (whats.list[number].label.clone(), whats.list.len())
+        };
+        assert_eq!(name(0), (Some("0".to_owned()), 1));
+        for n in 1..MAX_WHATS - 1 {
+            assert_eq!(name(n), (Some(n.to_string()), n + 1));
+        }
+        for n in MAX_WHATS..MAX_WHATS + 10 {
+            assert_eq!(name(n), (Some("(others)".to_owned()), MAX_WHATS));
+        }
+    }
+
+    #[test]
     fn the_age_of_the_queue_comes_from_the_counts() {
         let age = |us, at_least| Some(Age { us, at_least });
         let looks = [(1_000_000, 10), (2_000_000, 20), (3_000_000, 30)];
@@ -966,7 +1017,7 @@ mod tests {
             ended,
             queue_wait: 0,
             origin: here,
-            label: 0,
+            label: None,
             is_bad: false,
         };
         let tick = (200_000, 400_000);

@@ -126,7 +126,7 @@ objects! {
         pub(crate) busy: f64,
     }
 
-    #[derive(Debug)]
+    #[derive(Debug, Clone)]
     pub(crate) struct Process {
         pub(crate) pid: u32,
         pub(crate) state: String,

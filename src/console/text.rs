@@ -31,7 +31,7 @@ pub(crate) fn render(snapshot: &Snapshot) -> String {
             time(Some(incident.ago_us as f64)),
             clean(&incident.message),
             clean(what),
-            incident.place.as_deref().unwrap_or_default(),
+            clean(incident.place.as_deref().unwrap_or_default()),
         );
     }
     text
@@ -133,6 +133,43 @@ fn time(us: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::snapshot::Incident;
+
+    #[test]
+    fn what_a_program_says_does_not_steer_the_terminal() {
+        let hostile = || "evil\u{1b}[2J\n".to_owned();
+        let snapshot = Snapshot {
+            version: 1,
+            program: hostile(),
+            pid: 1,
+            epoch: 0,
+            tick: 0,
+            now: 0,
+            since: 0,
+            whats: Vec::new(),
+            pools: Vec::new(),
+            incidents: vec![Incident {
+                number: 0,
+                ago_us: 0,
+                times: 1,
+                kind: "panic",
+                pool: None,
+                pool_name: hostile(),
+                worker: hostile(),
+                what: Some(hostile()),
+                // Of a worker process, which may say anything.
+                place: Some(hostile()),
+                message: hostile(),
+                pid: None,
+            }],
+        };
+        let text = render(&snapshot);
+        assert!(
+            !text.contains('\u{1b}') && text.contains("evil"),
+            "{text:?}"
+        );
+        assert_eq!(text.lines().count(), 4, "{text:?}");
+    }
 
     #[test]
     fn an_age_whose_beginning_was_not_seen_says_so() {

@@ -20,6 +20,7 @@ use crossbeam_utils::CachePadded;
 use crossbeam_utils::atomic::AtomicCell;
 
 use crate::error::JoinError;
+use crate::pool::labels::Labels;
 use crate::task::stamp::Stamp;
 use crate::task::state::Origin;
 
@@ -31,9 +32,6 @@ const LOG: usize = 256;
 
 /// How many lanes a block has.
 const BLOCK: usize = 32;
-
-/// How many different labels a pool's lanes tell apart.
-const MAX_LABELS: u32 = 1024;
 
 /// Returns the time in nanoseconds since the first call. Never 0.
 pub(crate) fn now() -> u64 {
@@ -139,15 +137,10 @@ impl PoolWatch {
     }
 }
 
-/// The labels of the process.
-static LABELS: Labels = Labels {
-    first: OnceLock::new(),
-};
+/// The labels of the process. Their references fit into an atomic.
+static LABELS: Labels<()> = Labels::new();
 
-/// Returns the label that stands for `number` in the lanes.
-pub(crate) fn label(number: u32) -> Option<&'static str> {
-    LABELS.get(number)
-}
+type Label = &'static &'static str;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -166,8 +159,7 @@ pub(crate) struct Lane {
     resumed: AtomicU64,
     /// Where the running job was submitted. Stale while none runs.
     origin: AtomicCell<Option<Origin>>,
-    /// The number of the running job's label, or 0.
-    label: AtomicU32,
+    label: AtomicCell<Option<Label>>,
     /// When the running job started, or 0 if it is not timed.
     started: AtomicU64,
     life: AtomicU32,
@@ -184,7 +176,7 @@ pub(crate) struct Current {
     /// Differs from that of each other job of the lane.
     pub(crate) sequence: u64,
     pub(crate) origin: Option<Origin>,
-    pub(crate) label: u32,
+    pub(crate) label: Option<&'static str>,
     /// `None` if the job is not timed.
     pub(crate) started: Option<u64>,
 }
@@ -195,7 +187,7 @@ impl Lane {
             sequence: CachePadded::new(AtomicU64::new(0)),
             resumed: AtomicU64::new(0),
             origin: AtomicCell::new(None),
-            label: AtomicU32::new(0),
+            label: AtomicCell::new(None),
             started: AtomicU64::new(0),
             life: AtomicU32::new(Life::Gone as u32),
             mask: Mask::default(),
@@ -241,7 +233,7 @@ impl Lane {
             let current = Current {
                 sequence,
                 origin: self.origin.load(),
-                label: self.label.load(Ordering::Acquire),
+                label: self.label.load().copied(),
                 started: Some(started).filter(|&started| started != 0),
             };
             fence(Ordering::Acquire);
@@ -301,7 +293,7 @@ struct Own {
 #[derive(Debug, Clone, Copy)]
 struct Outer {
     origin: Option<Origin>,
-    label: u32,
+    label: Option<Label>,
     started: u64,
 }
 
@@ -365,7 +357,7 @@ impl RunningJob {
                 ended,
                 queue_wait,
                 origin: lane.origin.load(),
-                label: lane.label.load(Ordering::Relaxed),
+                label: lane.label.load(),
                 is_bad,
             });
         };
@@ -409,17 +401,17 @@ impl Lane {
         let number = (sequence / 2 + 1) as u32;
         let is_timed = has_stamp || self.mask.chooses(number);
         let started = if is_timed { self.start_time() } else { 0 };
-        let label = label.map_or(0, number_of);
+        let label = label.map(|label| LABELS.intern(label));
         self.write(origin, label, started);
         self.step();
         RunningJob { started, place }
     }
 
     #[inline]
-    fn write(&self, origin: Origin, label: u32, started: u64) {
+    fn write(&self, origin: Origin, label: Option<Label>, started: u64) {
         // Ordering: a reader that sees one of these sees that the job before has ended.
         self.origin.store(Some(origin));
-        self.label.store(label, Ordering::Release);
+        self.label.store(label);
         self.started.store(started, Ordering::Release);
     }
 
@@ -428,7 +420,7 @@ impl Lane {
     fn suspend(&self, own: &Own) {
         own.outer.borrow_mut().push(Outer {
             origin: self.origin.load(),
-            label: self.label.load(Ordering::Relaxed),
+            label: self.label.load(),
             started: self.started.load(Ordering::Relaxed),
         });
         // Nothing runs for a moment, so that nothing is read that belongs to two jobs.
@@ -448,11 +440,6 @@ impl Lane {
     }
 }
 
-#[cold]
-fn number_of(label: &'static str) -> u32 {
-    LABELS.number(label)
-}
-
 /// A job that was timed and has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Timed {
@@ -461,7 +448,7 @@ pub(crate) struct Timed {
     /// 0 if it is not known.
     pub(crate) queue_wait: u64,
     pub(crate) origin: Option<Origin>,
-    pub(crate) label: u32,
+    pub(crate) label: Option<Label>,
     /// It did not return a value.
     pub(crate) is_bad: bool,
 }
@@ -484,7 +471,7 @@ struct Entry {
     ended: AtomicU64,
     queue_wait: AtomicU64,
     origin: AtomicCell<Option<Origin>>,
-    label: AtomicU32,
+    label: AtomicCell<Option<Label>>,
     is_bad: AtomicBool,
 }
 
@@ -498,7 +485,7 @@ impl Log {
                 ended: AtomicU64::new(0),
                 queue_wait: AtomicU64::new(0),
                 origin: AtomicCell::new(None),
-                label: AtomicU32::new(0),
+                label: AtomicCell::new(None),
                 is_bad: AtomicBool::new(false),
             }),
         })
@@ -518,7 +505,7 @@ impl Log {
         entry.ended.store(timed.ended, Ordering::Release);
         entry.queue_wait.store(timed.queue_wait, Ordering::Release);
         entry.origin.store(timed.origin);
-        entry.label.store(timed.label, Ordering::Release);
+        entry.label.store(timed.label);
         entry.is_bad.store(timed.is_bad, Ordering::Release);
         self.head.store(head + 1, Ordering::Release);
     }
@@ -537,7 +524,7 @@ impl Log {
                 ended: entry.ended.load(Ordering::Acquire),
                 queue_wait: entry.queue_wait.load(Ordering::Acquire),
                 origin: entry.origin.load(),
-                label: entry.label.load(Ordering::Acquire),
+                label: entry.label.load(),
                 is_bad: entry.is_bad.load(Ordering::Acquire),
             };
             fence(Ordering::Acquire);
@@ -582,50 +569,13 @@ impl Lanes {
     }
 }
 
-/// The labels that were seen, in a chain that only grows.
-#[derive(Debug, Default)]
-struct Labels {
-    first: OnceLock<Box<LabelNode>>,
-}
-
-#[derive(Debug)]
-struct LabelNode {
-    label: &'static str,
-    next: OnceLock<Box<LabelNode>>,
-}
-
-impl Labels {
-    /// Returns the number of `label`. It is 0 for the labels that are too many.
-    fn number(&self, label: &'static str) -> u32 {
-        let mut link = &self.first;
-        for number in 1..=MAX_LABELS {
-            let make = || {
-                let next = OnceLock::new();
-                Box::new(LabelNode { label, next })
-            };
-            let node = link.get_or_init(make);
-            if std::ptr::eq(node.label, label) || node.label == label {
-                return number;
-            }
-            link = &node.next;
-        }
-        0
-    }
-
-    fn get(&self, number: u32) -> Option<&'static str> {
-        let mut node = self.first.get()?;
-        for _ in 1..number {
-            node = node.next.get()?;
-        }
-        (number > 0).then_some(node.label)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::panic::Location;
 
     use super::*;
+
+    static LABELS_OF_TESTS: [&str; 2] = ["even", "odd"];
 
     fn timed(number: u64) -> Timed {
         Timed {
@@ -633,7 +583,7 @@ mod tests {
             ended: number + 1,
             queue_wait: 7 * number,
             origin: Some(Location::caller()),
-            label: number as u32,
+            label: Some(&LABELS_OF_TESTS[number as usize % 2]),
             is_bad: number % 2 == 0,
         }
     }
@@ -657,8 +607,9 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_written_without_a_lock() {
+    fn a_place_and_a_label_are_written_without_a_lock() {
         assert!(AtomicCell::<Option<Origin>>::is_lock_free());
+        assert!(AtomicCell::<Option<Label>>::is_lock_free());
     }
 
     #[test]
@@ -680,7 +631,8 @@ mod tests {
         while seen < 100_000 {
             for t in log.read(&mut cursor) {
                 assert_eq!((t.ended, t.queue_wait), (t.started + 1, 7 * t.started));
-                assert_eq!((t.label, t.is_bad), (t.started as u32, t.started % 2 == 0));
+                let label = LABELS_OF_TESTS[t.started as usize % 2];
+                assert_eq!((t.label, t.is_bad), (Some(&label), t.started % 2 == 0));
                 assert!(t.started > last);
                 last = t.started;
                 seen += 1;
@@ -714,7 +666,7 @@ mod tests {
                 RunningJob::start(inner, Some("inner"), false).end();
                 let (jobs, current) = lane.read();
                 let again = current.unwrap().unwrap();
-                assert_eq!((jobs, again.origin, again.label), (2, Some(outer), 0));
+                assert_eq!((jobs, again.origin, again.label), (2, Some(outer), None));
                 assert_ne!(again.sequence, first.sequence);
                 running.end();
                 assert!(matches!(lane.read(), (2, Ok(None))));
@@ -722,6 +674,24 @@ mod tests {
                 assert_eq!(lane.life(), Life::Gone);
             };
             worker.spawn_scoped(scope, main).unwrap();
+        });
+    }
+
+    #[test]
+    fn any_number_of_labels_is_told_apart() {
+        let watch = PoolWatch::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                watch.attach(0);
+                let (_, lane) = watch.lanes().next().unwrap();
+                for n in 0..3000 {
+                    let label: &'static str = Box::leak(format!("GET /items/{n}").into_boxed_str());
+                    let job = RunningJob::start(Location::caller(), Some(label), false);
+                    let (_, current) = lane.read();
+                    assert_eq!(current.unwrap().unwrap().label, Some(label));
+                    job.end();
+                }
+            });
         });
     }
 
@@ -753,13 +723,5 @@ mod tests {
                 assert_eq!(lane.timed(&mut cursor).len(), LOG - 1);
             });
         });
-    }
-
-    #[test]
-    fn labels_have_numbers() {
-        let labels = Labels::default();
-        assert_eq!((labels.number("a"), labels.number("b")), (1, 2));
-        assert_eq!((labels.number("a"), labels.get(2)), (1, Some("b")));
-        assert_eq!((labels.get(0), labels.get(3)), (None, None));
     }
 }

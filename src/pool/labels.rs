@@ -28,13 +28,17 @@ impl<T: Default> Labels<T> {
         self.get_hashed(label, hash(label))
     }
 
-    fn get_hashed(&self, label: &'static str, mut hash: u64) -> &T {
+    fn get_hashed(&self, label: &'static str, hash: u64) -> &T {
+        &self.node(label, hash).value
+    }
+
+    fn node(&self, label: &'static str, mut hash: u64) -> &Node<T> {
         let mut link = &self.root;
         loop {
             // Another thread may have put another label here meanwhile.
             let node = link.get_or_init(|| Node::new(label));
             if ptr::eq(node.label, label) || node.label == label {
-                return &node.value;
+                return node;
             }
             // After the last bit of the hash, the node is a list: of labels with the same hash.
             link = &node.children[(hash >> 62) as usize];
@@ -43,7 +47,22 @@ impl<T: Default> Labels<T> {
     }
 }
 
+#[cfg(feature = "console")]
+impl Labels<()> {
+    /// Returns a reference to a label, which is smaller than the label. There is one for each text.
+    pub(crate) fn intern(&self, label: &'static str) -> &&'static str {
+        &self.node(label, hash(label)).label
+    }
+}
+
 impl<T> Labels<T> {
+    #[cfg(feature = "console")]
+    pub(crate) const fn new() -> Self {
+        Self {
+            root: OnceLock::new(),
+        }
+    }
+
     /// Calls `f` with each label and its value, in no order.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&'static str, &T)) {
         let mut links = vec![&self.root];
@@ -118,6 +137,17 @@ mod tests {
         }
         let expected = [("", 1), ("thumbnail", 2), ("thumbnails", 1)];
         assert_eq!(read(&labels), BTreeMap::from(expected));
+    }
+
+    #[cfg(feature = "console")]
+    #[test]
+    fn labels_of_the_same_text_are_one_reference() {
+        static LABELS: Labels<()> = Labels::new();
+        let interned: &'static &'static str = LABELS.intern("thumbnail");
+        assert_eq!(*interned, "thumbnail");
+        let again = LABELS.intern(leak("thumbnail".to_owned()));
+        assert!(ptr::eq(interned, again));
+        assert_eq!(*LABELS.intern("other"), "other");
     }
 
     #[test]

@@ -30,7 +30,7 @@ mod histogram;
 mod idle;
 mod inner;
 pub(crate) mod job;
-mod labels;
+pub(crate) mod labels;
 mod metrics;
 #[cfg(all(test, loom))]
 mod model;
