@@ -204,8 +204,9 @@ impl ThreadPoolBuilder {
     ///
     /// The numbers are those that the prefix would get: below the maximum number of workers, and each
     /// used by one worker at a time. The pool calls `name` on the thread that spawns the worker, for
-    /// example in `submit`. After the system has refused a thread, that can be the crate's timer
-    /// thread, where a slow function delays the timeouts of the process.
+    /// example in `submit`. After the system has refused a thread, and with
+    /// [`auto_size`](Self::auto_size), that can be the crate's timer thread, where a slow function delays
+    /// the timeouts of the process.
     ///
     /// If `name` panics, or returns a name with a NUL character, that worker gets its default name and
     /// a `tracing` event reports it. `tracing` events name the pool by its prefix in any case.
@@ -458,7 +459,9 @@ impl ThreadPoolBuilder {
     /// starts. `Finished` is delivered before the job's handle resolves, and before its callbacks run.
     /// `Submitted` may be delivered after the other two: sort the events by [time](JobEvent::at).
     ///
-    /// The hook must not submit jobs to the same pool without an end: each of them causes events, too.
+    /// The hook must not submit jobs to the same pool without an end: each of them causes events, too. It
+    /// must not wait for the job of the event, nor for a shutdown of the pool, since the job resolves only
+    /// after the hook has returned. On a thread that is no worker, that includes dropping the pool.
     ///
     /// # Examples
     ///
