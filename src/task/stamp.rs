@@ -18,7 +18,8 @@ const RESOLVED: u64 = 1;
 const SHIFT: u32 = 8;
 const MASK: u64 = u64::MAX >> SHIFT;
 
-/// A time in nanoseconds since a time before the first stamp of the process, modulo 2⁵⁶. That is more than two years.
+/// A time in nanoseconds since a time before the first stamp of the process, modulo 2⁵⁶. That is more
+/// than two years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
