@@ -13,6 +13,8 @@
 //! - its workers, what each runs and since when, and what each did in the last minute, on a timeline
 //!   that can be paused,
 //! - the depth of the queue and the age of the oldest job in it,
+//! - for a pool with [`auto_size`](crate::ThreadPoolBuilder::auto_size): how many workers it allows
+//!   itself, and why and when it changed that, with a line in the timeline,
 //! - how many jobs are submitted, started, finished and refused a second,
 //! - the median and the 99th percentile of the run time, and of the queue wait,
 //! - where the time goes: jobs by label, or by the place of their `submit`,

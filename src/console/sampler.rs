@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::console::registry::{self, Kind, LivePool, MAX_INCIDENTS};
 use crate::console::snapshot::{
-    Age, Bar, Incident, Jobs, Lane as LaneView, Point, Pool, Process, Quantiles, Rates, Snapshot,
-    Totals, What,
+    Age, AutoSize as AutoSizeView, Bar, Incident, Jobs, Lane as LaneView, Point, Pool, Process,
+    Quantiles, Rates, Snapshot, Totals, What,
 };
 use crate::console::watch::{Lane, Life, TIME_NONE, Timed, now};
-use crate::pool::{Metrics, PoolInner};
+use crate::pool::{AutoSize, AutoSizer, Metrics, PoolInner};
 use crate::task::state::Origin;
 use crate::util::sync::Mutex;
 
@@ -203,6 +203,7 @@ struct History {
     kind: Kind,
     state: &'static str,
     max_workers: u64,
+    auto_size: Option<AutoSize>,
     metrics: Metrics,
     looks: VecDeque<Look>,
     /// How many jobs were submitted at a time, as far back as the oldest queued one may be.
@@ -224,6 +225,7 @@ struct Look {
     finished: u64,
     rejected: u64,
     queued: u64,
+    max_workers: u64,
 }
 
 #[derive(Default)]
@@ -356,6 +358,7 @@ impl History {
             kind: pool.kind,
             state: "open",
             max_workers: 0,
+            auto_size: None,
             metrics: Metrics::default(),
             looks: VecDeque::new(),
             accepted: VecDeque::new(),
@@ -369,10 +372,16 @@ impl History {
 
     fn look(&mut self, pool: &LivePool, tick: u64, at: u64, before: u64, whats: &mut Whats) {
         let inner = &*pool.inner;
+        // The limit and its reason are of the same decision, although the pool can make one
+        // meanwhile.
+        self.auto_size = inner.auto_sizer().map(AutoSizer::metrics);
+        self.max_workers = match &self.auto_size {
+            Some(size) => size.limit,
+            None => inner.registry().max_workers() as u64,
+        };
         self.look_at_counters(inner, tick, at);
         self.state = state(inner);
         self.kind = pool.kind;
-        self.max_workers = inner.registry().max_workers() as u64;
         inner.watch().set_stamp_mask(self.stamp_mask());
         let before = before.max(self.looks.front().map_or(at, |look| look.at));
         let mut living = 0;
@@ -415,6 +424,7 @@ impl History {
             finished,
             rejected: metrics.rejected,
             queued: metrics.queued,
+            max_workers: self.max_workers,
         });
         while self.looks.front().is_some_and(|look| look.at + SPAN < at) {
             self.looks.pop_front();
@@ -584,6 +594,7 @@ impl History {
             },
             state: self.state,
             max_workers: self.max_workers,
+            auto_size: self.auto_size.as_ref().map(AutoSizeView::of),
             capacity: self.capacity,
             workers: metrics.workers,
             idle: metrics.idle,
@@ -656,6 +667,7 @@ impl History {
                 finished: rate(look.finished, before.finished),
                 queued: look.queued,
                 rejected: look.rejected.saturating_sub(before.rejected),
+                max_workers: look.max_workers,
             }
         };
         new.map(point).collect()
@@ -809,6 +821,20 @@ impl LaneHistory {
                 0.0
             },
             busy: self.busy.iter().map(|(_, _, busy)| busy).sum::<f64>() / ticks,
+        }
+    }
+}
+
+impl AutoSizeView {
+    fn of(size: &AutoSize) -> Self {
+        Self {
+            min: size.min,
+            max: size.max,
+            processors: size.processors,
+            changes: size.changes,
+            reason: size.reason.to_string(),
+            ago_us: u64::try_from(size.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            cpu_percent: size.cpu_percent,
         }
     }
 }

@@ -40,6 +40,8 @@ objects! {
         pub(crate) kind: &'static str,
         pub(crate) state: &'static str,
         pub(crate) max_workers: u64,
+        /// `None` unless the pool finds the number of its workers.
+        pub(crate) auto_size: Option<AutoSize>,
         pub(crate) capacity: Option<u64>,
         pub(crate) workers: u64,
         pub(crate) idle: u64,
@@ -61,6 +63,21 @@ objects! {
         pub(crate) points: Vec<Point>,
         pub(crate) bars: Vec<Bar>,
         pub(crate) processes: Vec<Process>,
+    }
+
+    /// What a pool has decided about the number of its workers, which is `max_workers`.
+    #[derive(Debug)]
+    pub(crate) struct AutoSize {
+        pub(crate) min: u64,
+        pub(crate) max: u64,
+        pub(crate) processors: u64,
+        /// How often the number has changed.
+        pub(crate) changes: u64,
+        /// Why it changed last, or why the pool started with it.
+        pub(crate) reason: String,
+        /// When that was.
+        pub(crate) ago_us: u64,
+        pub(crate) cpu_percent: u64,
     }
 
     /// How old something is.
@@ -169,6 +186,8 @@ arrays! {
         pub(crate) queued: u64,
         /// Refused since the point before.
         pub(crate) rejected: u64,
+        /// The number of workers that the pool allows itself.
+        pub(crate) max_workers: u64,
     }
 
     /// What a worker did.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::console::snapshot::{Age, Pool, Snapshot};
+use crate::console::snapshot::{Age, AutoSize, Pool, Snapshot};
 
 /// How many problems are shown.
 const MAX_INCIDENTS: usize = 5;
@@ -68,6 +68,9 @@ fn render_pool(text: &mut String, snapshot: &Snapshot, pool: &Pool) {
         totals.failed,
         totals.rejected,
     );
+    if let Some(size) = &pool.auto_size {
+        let _ = writeln!(text, "  auto_size: {}", decision(pool.max_workers, size));
+    }
     for lane in &pool.lanes {
         let what = lane.what.and_then(|what| snapshot.whats.get(what));
         let what = what.map_or("", |what| what.label.as_deref().unwrap_or(&what.place));
@@ -107,6 +110,17 @@ fn queue(queued: u64, oldest: Option<&Age>) -> String {
         Some(oldest) => format!("{queued} queued (oldest {})", age(oldest)),
         None => format!("{queued} queued"),
     }
+}
+
+/// Formats what a pool has decided about the number of its workers.
+fn decision(limit: u64, size: &AutoSize) -> String {
+    let (min, max, reason) = (size.min, size.max, &size.reason);
+    let ago = time(Some(size.ago_us as f64));
+    let when = match size.changes {
+        0 => format!("no change since the start, {ago} ago"),
+        changes => format!("changed {ago} ago, {changes} in all"),
+    };
+    format!("worker limit {limit}, bounds {min} to {max}: {reason} ({when})")
 }
 
 /// Formats an age. The sign says that it may be more: the console has not seen the beginning.
@@ -177,6 +191,28 @@ mod tests {
         assert_eq!(queue(3, age(true).as_ref()), "3 queued (oldest ≥ 136.0 µs)");
         assert_eq!(queue(3, age(false).as_ref()), "3 queued (oldest 136.0 µs)");
         assert_eq!(queue(0, None), "0 queued");
+    }
+
+    #[test]
+    fn a_decision_has_its_reason_and_its_time() {
+        let size = |changes| AutoSize {
+            min: 2,
+            max: 64,
+            processors: 4,
+            changes,
+            reason: "the jobs wait".to_owned(),
+            ago_us: 12_000_000,
+            cpu_percent: 10,
+        };
+        let text = decision(8, &size(3));
+        let expected =
+            "worker limit 8, bounds 2 to 64: the jobs wait (changed 12.0 s ago, 3 in all)";
+        assert_eq!(text, expected);
+        let text = decision(4, &size(0));
+        assert!(
+            text.ends_with("(no change since the start, 12.0 s ago)"),
+            "{text}"
+        );
     }
 
     #[test]

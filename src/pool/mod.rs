@@ -49,6 +49,8 @@ pub(crate) mod worker_state;
 use std::fmt;
 use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
+#[cfg(feature = "console")]
+pub(crate) use self::auto_size::AutoSizer;
 pub use self::auto_size::{AutoSize, AutoSizeReason};
 use self::broadcast::broadcast;
 pub use self::builder::{InitializerOutput, ThreadPoolBuilder};

@@ -279,6 +279,73 @@ fn the_page_is_sound_for_keyboards_and_screen_readers() {
     assert_eq!(problems, json!([]));
 }
 
+/// Elsewhere the CPU time of the whole process counts, and other tests compute.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_page_shows_why_a_pool_has_its_size_and_when_it_changed() {
+    use crate::common::Gate;
+
+    let Some(browser) = Browser::start_or_skip() else {
+        return;
+    };
+    let console = served();
+    let processors = thread::available_parallelism().unwrap().get();
+    let builder = ThreadPool::builder().auto_size(1..=8 * processors);
+    let own = builder.thread_name_prefix("sizes").build().unwrap();
+    let fixed = ThreadPool::builder().thread_name_prefix("steady");
+    let _fixed = fixed.build().unwrap();
+    browser.look(1200, 900, false);
+    browser.open(&format!("http://{}/", console.local_addr()));
+    browser.run(FIND);
+    browser.wait("P('steady') && P('sizes')");
+    let hidden = "['.auto-size', '.limits'].map((part) => P('NAME').querySelector(part).hidden)";
+    let hidden = |name| browser.run(&format!("return {}", hidden.replace("NAME", name)));
+    assert_eq!(hidden("steady"), json!([true, true]));
+    assert_eq!(hidden("sizes"), json!([false, false]));
+    let decision = "P('sizes').querySelector('.auto-size').innerText";
+    browser.wait(&format!("{decision}.includes('No change since the start')"));
+
+    let gate = Gate::new();
+    let jobs: Vec<_> = (0..8 * processors)
+        .map(|_| {
+            let gate = gate.clone();
+            own.submit(move || gate.wait())
+        })
+        .collect();
+    browser.wait(&format!(
+        "{decision}.match(/the jobs wait and leave processors free.*Changed [0-9.]+ m?s ago/)"
+    ));
+    // The line has a step: its right end is higher than its left end.
+    browser.run("P('sizes').scrollIntoView()");
+    browser.wait(
+        "(() => { const c = P('sizes').querySelector('canvas.limit');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        const line = [];
+        for (let x = 0; x < c.width; x += 1) for (let y = 0; y < c.height; y += 1) {
+          const at = 4 * (y * c.width + x);
+          if (Math.abs(d[at] - 20) + Math.abs(d[at + 1] - 112) + Math.abs(d[at + 2] - 59) < 60) line.push(y);
+        }
+        return line.length > 20 && line[line.length - 1] < line[0] - 8; })()",
+    );
+    for (name, width, dark) in [
+        ("sizes-light", 1200, false),
+        ("sizes-dark", 1200, true),
+        ("sizes-narrow", 320, false),
+    ] {
+        browser.look(width, 900, dark);
+        let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
+        assert!(
+            overflow.as_i64().unwrap() <= 0,
+            "{name} is {overflow} too wide"
+        );
+        browser.screenshot(name, width, dark);
+    }
+    gate.open();
+    for job in jobs {
+        job.join().unwrap();
+    }
+}
+
 /// Writes pictures of the console that another program serves at `FUTUREPOOL_CONSOLE`, such as the
 /// example `console`. One of them is in the documentation.
 #[test]

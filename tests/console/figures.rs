@@ -60,6 +60,70 @@ fn a_stateful_pool_says_so() {
     assert_eq!(shown["kind"], "stateful");
 }
 
+/// Elsewhere the CPU time of the whole process counts, and other tests compute.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pool_that_sizes_itself_shows_what_it_decided_and_why() {
+    use std::time::Instant;
+
+    use crate::common::Gate;
+
+    let console = served();
+    let fixed = named("fixed", 3);
+    let processors = thread::available_parallelism().unwrap().get();
+    let builder = ThreadPool::builder().thread_name_prefix("sized");
+    let own = builder.auto_size(1..=8 * processors).build().unwrap();
+    let shown = wait_for(&console, "the pool is shown, and gets older", |all| {
+        pool(all, "sized").filter(|pool| pool["auto_size"]["ago_us"].as_u64() > Some(500_000))
+    });
+    let size = &shown["auto_size"];
+    assert_eq!(
+        (&size["min"], &size["max"]),
+        (&json!(1), &json!(8 * processors))
+    );
+    assert_eq!(
+        (&size["changes"], &size["processors"]),
+        (&json!(0), &json!(processors))
+    );
+    assert_eq!(size["reason"], "as many workers as processors");
+    assert_eq!(shown["max_workers"], processors);
+
+    // Jobs that wait.
+    let submitted = Instant::now();
+    let gate = Gate::new();
+    let jobs: Vec<_> = (0..8 * processors)
+        .map(|_| {
+            let gate = gate.clone();
+            own.submit(move || gate.wait())
+        })
+        .collect();
+    let grown = wait_for(&console, "it has grown", |all| {
+        pool(all, "sized").filter(|pool| pool["auto_size"]["changes"].as_u64() > Some(0))
+    });
+    let size = &grown["auto_size"];
+    let limit = grown["max_workers"].as_u64().unwrap();
+    assert!(limit > processors as u64, "{grown}");
+    assert_eq!(size["reason"], "the jobs wait and leave processors free");
+    // It counts from the change, and not from the start of the pool.
+    let age = Duration::from_micros(size["ago_us"].as_u64().unwrap());
+    assert!(age < submitted.elapsed(), "{grown}");
+    // Both sizes are in the timeline.
+    let points = grown["points"].as_array().unwrap();
+    let has = |workers: u64| points.iter().any(|point| point[6] == workers);
+    assert!(has(processors as u64) && has(limit), "{points:?}");
+    gate.open();
+    for job in jobs {
+        job.join().unwrap();
+    }
+    // A pool of a fixed size has decided nothing.
+    let shown = pool(&snapshot(&console), "fixed").unwrap();
+    assert_eq!(
+        (&shown["auto_size"], &shown["max_workers"]),
+        (&Value::Null, &json!(3))
+    );
+    drop(fixed);
+}
+
 #[test]
 fn a_pool_whose_queue_still_runs_is_shown_after_its_drop() {
     let console = served();

@@ -50,6 +50,27 @@ fn it_prints_the_pools_once() {
     );
 }
 
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+#[test]
+fn it_prints_why_a_pool_has_its_size() {
+    let console = served();
+    let builder = ThreadPool::builder().thread_name_prefix("top-sized");
+    let pool = builder.auto_size(1..=1).build().unwrap();
+    wait_for(&console, "the pool is shown", |all| {
+        crate::client::pool(all, "top-sized")
+    });
+    let url = console.local_addr().to_string();
+    let (output, out, errors) = top(&["--once", &url], None);
+    assert!(output.status.success(), "{errors}");
+    let decision =
+        "  auto_size: worker limit 1, bounds 1 to 1: as many workers as processors (no change";
+    let (_, own) = out
+        .split_once("top-sized (threads)")
+        .unwrap_or_else(|| panic!("{out}"));
+    assert!(own.contains(decision), "{out}");
+    drop(pool);
+}
+
 #[test]
 fn it_needs_the_token_and_says_so() {
     let token = "0123456789abcdef";

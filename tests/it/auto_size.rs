@@ -152,6 +152,7 @@ fn long_jobs_are_seen_while_they_run() {
     within(2 * LONG, "seen", || {
         let start = processors();
         let pool = pool_of(1..=8 * start);
+        let submitted = Instant::now();
         let gate = Gate::new();
         let jobs: Vec<_> = (0..8 * start)
             .map(|_| {
@@ -162,6 +163,9 @@ fn long_jobs_are_seen_while_they_run() {
         eventually("growth though no job has ended", || {
             pool.metrics().running >= 4 * start as u64
         });
+        let metrics = pool.metrics();
+        let size = metrics.auto_size().unwrap();
+        assert!(size.since > submitted && size.since <= Instant::now());
         gate.open();
         for job in jobs {
             job.join().unwrap();
@@ -188,9 +192,11 @@ fn the_bounds_are_kept_from_the_start() {
     let many = processors() + 5;
     assert_eq!(pool_of(many..=2 * many).max_workers(), many);
     assert_eq!(pool_of(1..=1).max_workers(), 1);
+    let before = Instant::now();
     let pool = pool_of(1..=many);
     let metrics = pool.metrics();
     let size = metrics.auto_size().unwrap();
+    assert!(before <= size.since && size.since <= Instant::now());
     assert_eq!((size.min, size.max), (1, many as u64));
     assert_eq!(size.processors, processors() as u64);
     assert_eq!(size.limit, processors() as u64);

@@ -158,6 +158,19 @@ function counts(element, pool) {
   element.replaceChildren(...parts.flatMap(([part, bad], index) => [index > 0 ? ", " : "", make(bad ? "b" : "span", "", part)]));
 }
 
+// What a pool has decided about the number of its workers, and why.
+function autoSize(section, pool) {
+  const size = pool.auto_size;
+  section.querySelector(".auto-size").hidden = size === null;
+  section.querySelector(".limits").hidden = size === null;
+  if (size === null) return;
+  const ago = `${age(size.ago_us, false)} ago`;
+  const when = size.changes === 0 ? `No change since the start, ${ago}.` : `Changed ${ago}, ${plural(size.changes, "change")} in all.`;
+  const share = pool.totals.submitted > 0 ? ` ${size.cpu_percent} % of the jobs' time is CPU time.` : "";
+  write(section.querySelector(".decision"), `allows ${plural(pool.max_workers, "worker")}: ${size.reason}. ${when}${share}`);
+  write(section.querySelector(".n-limit"), `${number(pool.max_workers)}, bounds ${number(size.min)} to ${number(size.max)}`);
+}
+
 function createLane() {
   const item = make("li", "row lane");
   const who = make("div", "who");
@@ -275,6 +288,7 @@ function updatePool(section, pool) {
   write(section.querySelector(".n-submitted"), pool.rates ? rate(pool.rates.submitted) : "–");
   write(section.querySelector(".n-finished"), pool.rates ? rate(pool.rates.finished) : "–");
   write(section.querySelector(".n-queued"), `${plural(pool.queued, "job")} now`);
+  autoSize(section, pool);
   follow(section.querySelector(".lanes"), pool.lanes, (lane) => lane.index, createLane, updateLane);
   section.querySelector(".no-lanes").hidden = pool.lanes.length > 0;
   const more = section.querySelector(".more-lanes");
@@ -351,7 +365,7 @@ function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
   palette = { what: [0, 1, 2, 3, 4, 5, 6, 7].map((n) => color(`c${n}`)) };
-  for (const name of ["bad", "warn", "warn-soft", "accent", "accent-soft", "rule", "faint"]) palette[name] = color(name);
+  for (const name of ["bad", "good", "warn", "warn-soft", "accent", "accent-soft", "rule", "faint"]) palette[name] = color(name);
 }
 
 // Returns the canvas's context, with its size in CSS pixels.
@@ -418,7 +432,7 @@ function smooth(points) {
   return points.map((point, index) => {
     const near = points.slice(Math.max(0, index - 2), index + 3);
     const mean = (at) => near.reduce((sum, one) => sum + one[at], 0) / near.length;
-    return [point[0], mean(1), mean(2), mean(3), point[4], point[5]];
+    return [point[0], mean(1), mean(2), mean(3), ...point.slice(4)];
   });
 }
 
@@ -427,12 +441,13 @@ function drawLines(canvas, points, edge, series, words) {
   const inView = points.filter((point) => point[0] >= edge - SPAN - 1_000_000 && point[0] <= edge + 500_000);
   const top = niceTop(inView.reduce((most, point) => Math.max(most, ...series.map(({ at }) => point[at])), 0));
   const y = (value) => height - 1 - ((height - 4) * value) / top;
-  for (const { at, color, dash, fill } of series) {
+  for (const { at, color, dash, fill, steps } of series) {
     c.beginPath();
     inView.forEach((point, index) => {
       const [px, py] = [xOf(point[0], edge, width), y(point[at])];
       if (index === 0) c.moveTo(px, py);
-      else c.lineTo(px, py);
+      else if (steps) c.lineTo(px, y(inView[index - 1][at]));
+      c.lineTo(px, py);
     });
     if (fill && inView.length > 0) {
       c.lineTo(xOf(inView[inView.length - 1][0], edge, width), height);
@@ -451,7 +466,7 @@ function drawLines(canvas, points, edge, series, words) {
   c.textBaseline = "top";
   if (top > 1) c.fillText(number(top), 3, 2);
   const last = inView[inView.length - 1];
-  const label = last ? series.map(({ at }, index) => `${words[index]} ${rate(last[at])}`).join(", ") : "no figures yet";
+  const label = last ? series.map(({ at }, index) => `${words[index]} ${at < 4 ? rate(last[at]) : number(last[at])}`).join(", ") : "no figures yet";
   if (canvas.getAttribute("aria-label") !== label) canvas.setAttribute("aria-label", label);
 }
 
@@ -472,6 +487,7 @@ function draw() {
       { at: 1, color: "warn", dash: [5, 3] },
     ], ["finished a second:", "submitted a second:"]);
     drawLines(section.querySelector(".queue"), kept.points, edge, [{ at: 4, color: "warn", dash: [], fill: "warn-soft" }], ["queued:"]);
+    if (pool.auto_size) drawLines(section.querySelector("canvas.limit"), kept.points, edge, [{ at: 6, color: "good", dash: [], steps: true }], ["worker limit:"]);
     for (const item of section.querySelectorAll(".lane")) {
       const index = Number(item.dataset.lane);
       drawLane(item.querySelector("canvas"), kept.lanes.get(index), pool.lanes.find((lane) => lane.index === index), edge, newest);

@@ -33,7 +33,7 @@ use self::meter::{Gauge, Meter, Part};
 use self::sizer::{Change, Sizer};
 use crate::error::BuildError;
 use crate::pool::inner::PoolInner;
-use crate::util::sync::{Arc, AtomicBool, Instant, Mutex, Ordering, fence, thread};
+use crate::util::sync::{Arc, AtomicBool, Instant, Mutex, Ordering, fence, thread, to_std};
 use crate::util::timer;
 use crate::util::unwind::emit;
 
@@ -51,7 +51,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// let pool = futurepool::ThreadPool::builder().auto_size(2..=64).build()?;
 /// let metrics = pool.metrics();
 /// let size = metrics.auto_size().expect("the pool was built with auto_size");
-/// println!("{} workers at most: {}", size.limit, size.reason);
+/// println!("{} workers at most: {}, for {:?}", size.limit, size.reason, size.since.elapsed());
 /// assert!((2..=64).contains(&size.limit));
 /// # Ok(())
 /// # }
@@ -69,6 +69,8 @@ pub struct AutoSize {
     pub processors: u64,
     /// The reason for the latest change of `limit`.
     pub reason: AutoSizeReason,
+    /// The time of that change. Until there is one, the time at which the pool was built.
+    pub since: std::time::Instant,
     /// How often `limit` has changed.
     pub changes: u64,
     /// How much of the jobs' wall time was CPU time lately, in percent. It is 0 if the jobs only wait,
@@ -156,6 +158,7 @@ impl AutoSizer {
             max: max as u64,
             processors: processors as u64,
             reason: AutoSizeReason::Start,
+            since: to_std(Instant::now()),
             changes: 0,
             cpu_percent: 0,
         };
@@ -235,6 +238,7 @@ impl State {
         let change = self.sizer.observe(&sample)?;
         self.seen.limit = change.to as u64;
         self.seen.reason = change.reason;
+        self.seen.since = to_std(now);
         self.seen.changes += 1;
         Some(change)
     }
