@@ -156,7 +156,8 @@ mod processes {
 
     /// Jobs in worker processes. One in a while never ends, and is killed.
     pub(super) fn run(end: Instant) {
-        let pool = ProcessPool::builder().max_workers(3).build();
+        let builder = ProcessPool::builder().max_workers(3);
+        let pool = builder.name("thumbnails").build();
         let pool = pool.expect("the options are valid");
         for number in 0_u64.. {
             if Instant::now() >= end {

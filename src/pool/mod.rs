@@ -845,6 +845,7 @@ impl ThreadPool {
     ///
     /// The first three are reported without a call, and the others by this function. `pool` is the
     /// [prefix](ThreadPoolBuilder::thread_name_prefix) of the thread names, so give each pool its own.
+    /// For a `ProcessPool` it is the `name`.
     /// `label` is the label of the job, and empty for a job without one. `outcome` is `completed`,
     /// `panicked`, `cancelled`, `expired`, `failed` or `not_run`: see [`JobOutcome`](crate::JobOutcome).
     ///

@@ -46,6 +46,7 @@ const STACK_SIZE: usize = 8 << 20;
 /// ```
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ProcessPoolBuilder {
+    name: Option<String>,
     max_workers: Option<usize>,
     prestart: usize,
     keep_alive: Option<Duration>,
@@ -185,6 +186,7 @@ impl fmt::Debug for StdioKind {
 impl ProcessPoolBuilder {
     pub(crate) fn new() -> Self {
         Self {
+            name: None,
             max_workers: None,
             prestart: 0,
             keep_alive: None,
@@ -215,6 +217,31 @@ impl ProcessPoolBuilder {
                 depth: 1,
             },
         }
+    }
+
+    /// Names the pool. The default is `futurepool-N`, where `N` is unique for each pool.
+    ///
+    /// The console, `tracing` events and the metrics of the feature `metrics` show the name. The
+    /// pool has a thread in this process for each worker, which is named `{name}-{n}`. Worker
+    /// processes are named after their program.
+    ///
+    /// # Examples
+    ///
+    /// ```standalone_crate
+    /// use futurepool::{ProcessPool, process};
+    ///
+    /// fn main() -> Result<(), futurepool::BuildError> {
+    ///     process::init();
+    ///     let thumbnails = ProcessPool::builder().name("thumbnails").build()?;
+    ///     assert!(!thumbnails.is_shutdown());
+    ///     Ok(())
+    /// }
+    /// ```
+    #[doc(alias = "thread_name_prefix")]
+    #[doc(alias = "pool_name")]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
     }
 
     /// Sets the maximum number of worker processes, at least 1.
@@ -472,6 +499,7 @@ impl ProcessPoolBuilder {
     /// Returns a [`BuildError`] that names an invalid option:
     ///
     /// - A number or a duration is 0, or `nice` is not in -20..=19.
+    /// - `name` contains a NUL character.
     /// - `program`: this program cannot be its own worker, because it has not called
     ///   [`process::init`](crate::process::init), and no other program was given.
     /// - `memory_limit` or `recycle_above` is set on a system other than Linux.
@@ -484,6 +512,10 @@ impl ProcessPoolBuilder {
             return Err(BuildError::new("build", problem));
         }
         self.check_numbers()?;
+        if self.name.as_ref().is_some_and(|name| name.contains('\0')) {
+            let problem = "the names of its threads cannot contain a NUL character";
+            return Err(BuildError::new("name", problem));
+        }
         let own_depth = super::child::depth();
         self.config.depth = own_depth + 1;
         if self.config.depth > MAX_DEPTH {
@@ -520,6 +552,9 @@ impl ProcessPoolBuilder {
         let mut threads = ThreadPool::builder()
             .max_workers(max_workers)
             .stack_size(STACK_SIZE);
+        if let Some(name) = self.name {
+            threads = threads.thread_name_prefix(name);
+        }
         if let Some(jobs) = self.queue_capacity {
             threads = threads.queue_capacity(jobs);
         }
@@ -575,6 +610,7 @@ impl ProcessPoolBuilder {
 impl fmt::Debug for ProcessPoolBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProcessPoolBuilder")
+            .field("name", &self.name)
             .field("max_workers", &self.max_workers)
             .field("queue_capacity", &self.queue_capacity)
             .field("queue_timeout", &self.queue_timeout)

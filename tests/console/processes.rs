@@ -6,7 +6,7 @@ use std::time::Duration;
 use futurepool::{ProcessPool, task};
 use serde_json::Value;
 
-use crate::client::{served, wait_for};
+use crate::client::{pool, served, wait_for};
 use crate::common::eventually;
 
 #[task]
@@ -90,4 +90,27 @@ fn processes_are_shown_and_so_are_their_kills_panics_and_crashes() {
 
     assert!(pool.submit(abort::call()).join().unwrap_err().is_crashed());
     incident("crash", "during a job");
+}
+
+#[test]
+fn a_pool_of_processes_has_the_name_that_it_was_given() {
+    let console = served();
+    let builder = ProcessPool::builder().max_workers(1);
+    let own = builder.name("thumbnails").build().unwrap();
+    own.submit(nap::call(0)).join().unwrap();
+    let shown = wait_for(&console, "the pool is shown with its worker", |all| {
+        let pool = pool(all, "thumbnails")?;
+        (!pool["lanes"].as_array()?.is_empty()).then_some(pool)
+    });
+    assert_eq!(shown["kind"], "processes");
+    assert_eq!(shown["lanes"][0]["name"], "thumbnails-0");
+    // What goes wrong in it, too.
+    assert!(own.submit(abort::call()).join().unwrap_err().is_crashed());
+    wait_for(&console, "the crash is shown", |all| {
+        let incidents = all["incidents"].as_array()?.iter();
+        let mut crashes = incidents.filter(|one| one["kind"] == "crash");
+        crashes
+            .find(|one| one["pool_name"] == "thumbnails")
+            .map(drop)
+    });
 }

@@ -407,6 +407,7 @@ fn promise_18_invalid_options_are_named() {
     assert_eq!(field(four().memory_limit(0)), "memory_limit");
     assert_eq!(field(four().max_jobs_per_worker(0)), "max_jobs_per_worker");
     assert_eq!(field(four().nice(20)), "nice");
+    assert_eq!(field(four().name("a\0b")), "name");
     assert!(Path::new("/proc/self/exe").exists());
 }
 

@@ -137,6 +137,7 @@ fn with_urgent(queue: usize, workers: usize) -> usize {
 
 fn image_pool(options: &ImageOptions, queue: usize) -> Result<ProcessPool, AnyError> {
     let mut pool = ProcessPool::builder()
+        .name("images")
         .max_workers(options.processes.get())
         .prestart(options.processes.get())
         .queue_capacity(queue)
