@@ -970,16 +970,20 @@
 //!
 //! type Family = (&'static str, &'static str, fn(&Metrics) -> u64);
 //!
-//! const FAMILIES: [Family; 9] = [
+//! const FAMILIES: [Family; 5] = [
 //!     ("queued_jobs", "gauge", |metrics| metrics.queued),
 //!     ("running_jobs", "gauge", |metrics| metrics.running),
 //!     ("workers", "gauge", |metrics| metrics.workers),
-//!     ("submitted_total", "counter", |metrics| metrics.submitted),
-//!     ("completed_total", "counter", |metrics| metrics.completed),
-//!     ("panicked_total", "counter", |metrics| metrics.panicked),
-//!     ("cancelled_total", "counter", |metrics| metrics.cancelled),
-//!     ("expired_total", "counter", |metrics| metrics.expired), // they count as cancelled, too
-//!     ("rejected_total", "counter", |metrics| metrics.rejected),
+//!     ("submitted_jobs_total", "counter", |metrics| metrics.submitted),
+//!     ("rejected_jobs_total", "counter", |metrics| metrics.rejected),
+//! ];
+//!
+//! const OUTCOMES: [(&str, fn(&Metrics) -> u64); 5] = [
+//!     ("completed", |metrics| metrics.completed),
+//!     ("panicked", |metrics| metrics.panicked),
+//!     ("cancelled", |metrics| metrics.cancelled - metrics.expired), // which count as both
+//!     ("expired", |metrics| metrics.expired),
+//!     ("failed", |metrics| metrics.failed), // in a process pool
 //! ];
 //!
 //! /// Returns the page for some pools. Serve it as `text/plain; version=0.0.4`.
@@ -989,6 +993,13 @@
 //!         let _ = writeln!(text, "# TYPE futurepool_{name} {kind}"); // once, not for each pool
 //!         for (pool, metrics) in pools {
 //!             let _ = writeln!(text, "futurepool_{name}{{pool=\"{pool}\"}} {}", value(metrics));
+//!         }
+//!     }
+//!     let _ = writeln!(text, "# TYPE futurepool_jobs_total counter");
+//!     for (pool, metrics) in pools {
+//!         for (outcome, value) in OUTCOMES {
+//!             let labels = format!("pool=\"{pool}\",outcome=\"{outcome}\"");
+//!             let _ = writeln!(text, "futurepool_jobs_total{{{labels}}} {}", value(metrics));
 //!         }
 //!     }
 //!     let name = "futurepool_queue_wait_seconds"; // and the same for `run_time`
@@ -1015,13 +1026,13 @@
 //! let pool = ThreadPool::builder().timings(true).build()?;
 //! pool.job(|| 6 * 7).label("answer").submit().join()?;
 //! let page = prometheus(&[("default", pool.metrics())]);
-//! assert!(page.contains("futurepool_completed_total{pool=\"default\"} 1\n"));
+//! assert!(page.contains("jobs_total{pool=\"default\",outcome=\"completed\"} 1\n"));
 //! assert!(page.contains("_wait_seconds_count{pool=\"default\",label=\"answer\"} 1\n"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With the feature `metrics` the pool reports to any exporter of the crate `metrics`, and you need no
-//! such page.
+//! With the feature `metrics` the pool reports the same names to any exporter of the crate
+//! `metrics`, and you need no such page.
 //!
 //! # Test without threads
 //!

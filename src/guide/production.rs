@@ -267,19 +267,22 @@
 //! - `queued`, `running`, `workers` and `idle` are momentary values, and the scraper sees one in
 //!   thousands. Counters lose nothing between two scrapes.
 //!
-//! In the words of Prometheus, with the names of the example `web_service`:
+//! In the words of Prometheus, with the names of the feature
+//! [`metrics`](crate::ThreadPool#method.report_metrics) and of the example `web_service`:
 //!
 //! ```text
-//! rate(futurepool_rejected_total[5m]) > 0.01 * rate(futurepool_submitted_total[5m])
-//! increase(futurepool_panicked_total[10m]) > 0
-//! futurepool_queued_jobs > 0 and increase(futurepool_completed_total[2m]) == 0
 //! histogram_quantile(0.99,
 //!   sum by (pool, le) (rate(futurepool_queue_wait_seconds_bucket[5m]))) > 0.25
+//! rate(futurepool_rejected_jobs_total[5m]) > 0.01 * rate(futurepool_submitted_jobs_total[5m])
+//! sum by (pool) (rate(futurepool_jobs_total{outcome="expired"}[5m]))
+//!   > 0.01 * sum by (pool) (rate(futurepool_submitted_jobs_total[5m]))
+//! futurepool_queued_jobs > 0 unless on (instance, pool)
+//!   sum by (instance, pool) (increase(futurepool_jobs_total{outcome="completed"}[2m])) > 0
+//! increase(futurepool_jobs_total{outcome=~"panicked|failed"}[10m]) > 0
+//! increase(futurepool_spawn_failures_total[10m]) > 0
 //! ```
 //!
-//! The feature `metrics` has [some other names](crate::ThreadPool#method.report_metrics):
-//! `futurepool_rejected_jobs_total` and `futurepool_submitted_jobs_total`. There,
-//! `futurepool_jobs_total` counts the jobs that have ended, with the label `outcome`.
+//! `futurepool_jobs_total` and the histograms need [`timings`](crate::ThreadPoolBuilder::timings).
 //!
 //! ## When it is slow
 //!

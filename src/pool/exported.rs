@@ -88,7 +88,14 @@ impl ExportedLabel {
             record(&self.queue_wait, QUEUE_WAIT, queue_wait);
             record(&self.run_time, RUN_TIME, run_time);
             let (jobs, key) = self.jobs(pool, label, kind);
-            jobs.with(key, register_counter, keep, |jobs| jobs.increment(1));
+            if jobs.with(key, register_counter, keep, |jobs| jobs.increment(1)) {
+                // The others begin at 0. A counter that begins at 1 hides its first job from what
+                // looks for an increase.
+                for kind in OutcomeKind::ALL {
+                    let (jobs, key) = self.jobs(pool, label, kind);
+                    jobs.with(key, register_counter, true, |_| ());
+                }
+            }
         });
     }
 
@@ -111,18 +118,19 @@ impl ExportedLabel {
 }
 
 impl<H> Exported<H> {
-    /// Calls `report` with the metric. With `keep`, later calls use the same metric.
+    /// Calls `report` with the metric. With `keep`, later calls use the same metric. Returns
+    /// whether this was the first call that does.
     fn with(
         &self,
         key: impl FnOnce() -> Key,
         register: fn(&dyn Recorder, &Key) -> H,
         keep: bool,
         report: impl FnOnce(&H),
-    ) {
+    ) -> bool {
         let (key, kept) = self.0.get_or_init(|| (key(), OnceLock::new()));
         if let Some(metric) = kept.get() {
             report(metric);
-            return;
+            return false;
         }
         with_recorder(|recorder| {
             // The program may install its recorder later. Until then the recorder has no state.
@@ -132,11 +140,9 @@ impl<H> Exported<H> {
             }
             let metric = register(recorder, key);
             report(&metric);
-            if keep {
-                // If another worker was faster, its metric is the same.
-                let _ = kept.set(metric);
-            }
-        });
+            // If another worker was faster, its metric is the same.
+            keep && kept.set(metric).is_ok()
+        })
     }
 }
 

@@ -848,6 +848,7 @@ impl ThreadPool {
     /// For a `ProcessPool` it is the `name`.
     /// `label` is the label of the job, and empty for a job without one. `outcome` is `completed`,
     /// `panicked`, `cancelled`, `expired`, `failed` or `not_run`: see [`JobOutcome`](crate::JobOutcome).
+    /// After the first job of a label has run, there is a counter for each outcome, at 0 or more.
     ///
     /// A worker calls the recorder before the result of its job is visible, so the recorder should be
     /// fast. A panic of the recorder is caught, and goes to `tracing`. Jobs that ended before the

@@ -83,6 +83,16 @@ pub(crate) enum OutcomeKind {
 }
 
 impl OutcomeKind {
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Returned,
+        Self::Panicked,
+        Self::Cancelled,
+        Self::Expired,
+        Self::NotRun,
+        Self::Failed,
+    ];
+
     /// Returns the word for it in events and in exported metrics.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

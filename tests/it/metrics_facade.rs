@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::common::{block_workers, child};
-use futurepool::ThreadPool;
+use futurepool::{StatefulPool, ThreadPool};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
@@ -182,9 +182,33 @@ fn a_metric_is_looked_up_once() {
         for _ in 0..100 {
             pool.submit(|| ()).join().unwrap();
         }
-        // A counter and two histograms.
-        assert_eq!(exporter.registered.load(Ordering::Relaxed), 3);
+        // A counter for each outcome, and two histograms.
+        assert_eq!(exporter.registered.load(Ordering::Relaxed), 8);
     });
+}
+
+/// Prometheus sees no increase in a counter that begins at 1.
+#[test]
+fn outcomes_that_have_not_happened_are_counted_as_0() {
+    child::alone(
+        "metrics_facade::outcomes_that_have_not_happened_are_counted_as_0",
+        || {
+            let exporter = Exporter::install();
+            let pool = pool("zeros");
+            pool.job(|| ()).label("page").submit().join().unwrap();
+            let counters = exporter.counters.lock().unwrap();
+            let counts: Vec<_> = counters
+                .iter()
+                .filter(|(key, _)| key.contains("label=\"page\""))
+                .map(|(_, count)| count.load(Ordering::Relaxed))
+                .collect();
+            assert_eq!(counts.len(), 6, "{:?}", counters.keys());
+            assert_eq!(counts.iter().sum::<u64>(), 1);
+            let panicked =
+                "futurepool_jobs_total{pool=\"zeros\",label=\"page\",outcome=\"panicked\"}";
+            assert_eq!(counters[panicked].load(Ordering::Relaxed), 0);
+        },
+    );
 }
 
 #[test]
@@ -303,6 +327,26 @@ fn a_pool_reports_its_workers_and_its_queue_when_asked_to() {
             assert_eq!(gauge("queued_jobs"), Some(0.0));
             let submitted = "futurepool_submitted_jobs_total{pool=\"asked\"}";
             assert_eq!(exporter.counter(submitted), 3);
+        },
+    );
+}
+
+#[test]
+fn a_stateful_pool_reports_under_its_own_name() {
+    child::alone(
+        "metrics_facade::a_stateful_pool_reports_under_its_own_name",
+        || {
+            let exporter = Exporter::install();
+            let builder = StatefulPool::builder_with(|| 7)
+                .max_workers(1)
+                .timings(true);
+            let pool = builder.thread_name_prefix("db").build().unwrap();
+            assert_eq!(pool.submit(|state: &mut i32| *state).join().unwrap(), 7);
+            pool.report_metrics();
+            let jobs = "futurepool_jobs_total{pool=\"db\",label=\"\",outcome=\"completed\"}";
+            assert_eq!(exporter.counter(jobs), 1);
+            let workers = "futurepool_workers{pool=\"db\"}";
+            assert_eq!(exporter.gauge(workers), Some(1.0));
         },
     );
 }

@@ -20,21 +20,17 @@ type Family = (
     fn(&Metrics) -> u64,
 );
 
+// The names are those that the feature `metrics` of futurepool gives to the same figures.
 #[rustfmt::skip] // a table
-const OF_A_POOL: [Family; 13] = [
+const OF_A_POOL: [Family; 8] = [
     ("workers", "gauge", "Worker threads, or worker processes.", |m| m.workers),
     ("peak_workers", "gauge", "The highest number of workers since the start.", |m| m.peak_workers),
     ("idle_workers", "gauge", "Workers without a job.", |m| m.idle),
     ("queued_jobs", "gauge", "Jobs in the queue.", |m| m.queued),
     ("running_jobs", "gauge", "Jobs that are running.", |m| m.running),
-    ("submitted_total", "counter", "Jobs accepted.", |m| m.submitted),
-    ("completed_total", "counter", "Jobs that returned.", |m| m.completed),
-    ("panicked_total", "counter", "Jobs that panicked.", |m| m.panicked),
-    ("cancelled_total", "counter", "Jobs accepted that never ran, or were killed by a cancel.", |m| m.cancelled),
-    ("expired_total", "counter", "Jobs that had not started by their deadline. They count as cancelled, too.", |m| m.expired),
-    ("failed_total", "counter", "Jobs that crashed, or were killed at a limit.", |m| m.failed),
-    ("rejected_total", "counter", "Jobs rejected.", |m| m.rejected),
-    ("spawn_failures_total", "counter", "Threads that could not be started.", |m| m.spawn_failures),
+    ("submitted_jobs_total", "counter", "Jobs accepted.", |m| m.submitted),
+    ("rejected_jobs_total", "counter", "Jobs rejected.", |m| m.rejected),
+    ("spawn_failures_total", "counter", "Threads or processes that could not be started.", |m| m.spawn_failures),
 ];
 
 /// How the jobs of a route ended, and the function that reads it. The outcomes exclude each other.
@@ -91,7 +87,7 @@ fn write_pools(pools: &Pools, out: &mut String) -> fmt::Result {
         let routes = metrics.by_label().iter();
         routes.map(move |(route, metrics)| (pool, route, metrics))
     });
-    let name = head(out, "futurepool_jobs_total", "counter", "Jobs by outcome.")?;
+    let name = head(out, "futurepool_jobs_total", "counter", "Jobs that have ended.")?;
     for (pool, route, metrics) in routes.clone() {
         for (outcome, figure) in OUTCOMES {
             let labels = format!("pool=\"{pool}\",label=\"{route}\",outcome=\"{outcome}\"");

@@ -80,31 +80,31 @@ async fn metrics_are_in_prometheus_format_and_add_up() {
         "text/plain; version=0.0.4; charset=utf-8"
     );
     let samples = parse(sentence(&answer));
-    let jobs = |pool, route| {
-        let labels = format!("pool=\"{pool}\",label=\"{route}\",outcome=\"completed\"");
+    let jobs = |pool, route, outcome| {
+        let labels = format!("pool=\"{pool}\",label=\"{route}\",outcome=\"{outcome}\"");
         format!("futurepool_jobs_total{{{labels}}}")
     };
+    let completed = |pool, route| jobs(pool, route, "completed");
     let count = |name, pool, route| {
         format!("futurepool_{name}_seconds_count{{pool=\"{pool}\",label=\"{route}\"}}")
     };
     let expected = [
-        (r#"futurepool_submitted_total{pool="cpu"}"#, 1),
-        (r#"futurepool_completed_total{pool="cpu"}"#, 1),
-        (r#"futurepool_submitted_total{pool="db"}"#, 6), // three at the start
-        (r#"futurepool_completed_total{pool="db"}"#, 6),
+        (r#"futurepool_submitted_jobs_total{pool="cpu"}"#, 1),
+        (r#"futurepool_submitted_jobs_total{pool="db"}"#, 6), // three at the start
+        (r#"futurepool_submitted_jobs_total{pool="images"}"#, 3), // one was the check at the start
+        (r#"futurepool_rejected_jobs_total{pool="cpu"}"#, 0),
         (r#"futurepool_queued_jobs{pool="cpu"}"#, 0),
+        (r#"futurepool_running_jobs{pool="cpu"}"#, 0),
         (r#"futurepool_workers{pool="cpu"}"#, 1),
         (r#"futurepool_workers{pool="db"}"#, 2),
-        (r#"futurepool_idle_workers{pool="cpu"}"#, 1),
-        (r#"futurepool_submitted_total{pool="images"}"#, 3), // one was the check at the start
-        (r#"futurepool_completed_total{pool="images"}"#, 3),
-        (r#"futurepool_failed_total{pool="images"}"#, 0),
         (r#"futurepool_workers{pool="images"}"#, 2),
-        (r#"futurepool_expired_total{pool="cpu"}"#, 0),
-        (&jobs("cpu", "/hash"), 1),
-        (&jobs("db", "/users/{id}"), 3),
-        (&jobs("images", "/inspect"), 1),
-        (&jobs("images", "/thumbnail"), 1),
+        (r#"futurepool_idle_workers{pool="cpu"}"#, 1),
+        (&completed("cpu", "/hash"), 1),
+        (&completed("db", "/users/{id}"), 3),
+        (&completed("images", "/inspect"), 1),
+        (&completed("images", "/thumbnail"), 1),
+        (&jobs("cpu", "/hash", "expired"), 0),
+        (&jobs("images", "/thumbnail", "failed"), 0),
         (&count("queue_wait", "db", "/users/{id}"), 3),
         (&count("run_time", "db", "/users/{id}"), 3),
         (&count("run_time", "images", "/thumbnail"), 1),
