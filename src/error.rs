@@ -1153,9 +1153,10 @@ impl Error for JoinError {
     }
 }
 
-impl From<JoinError> for io::Error {
-    fn from(error: JoinError) -> Self {
-        let kind = match &error.0 {
+impl JoinError {
+    /// Returns the kind of the [`io::Error`] that this error becomes.
+    fn io_kind(&self) -> io::ErrorKind {
+        match &self.0 {
             Kind::Timeout(_) => io::ErrorKind::TimedOut,
             Kind::Deadlock(_) => io::ErrorKind::Deadlock,
             Kind::Failed(failure) => match failure.cause {
@@ -1173,8 +1174,13 @@ impl From<JoinError> for io::Error {
                 | FailureCause::Other(_) => io::ErrorKind::Other,
             },
             _ => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error)
+        }
+    }
+}
+
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> Self {
+        io::Error::new(error.io_kind(), error)
     }
 }
 
@@ -1198,6 +1204,11 @@ impl From<Closed> for JoinError {
 ///
 /// **Dropping it drops the closure.** [`into_inner`](Self::into_inner) returns the closure instead.
 ///
+/// The `?` operator converts it into an [`io::Error`] and drops the closure. The inner error is
+/// then a `SubmitError<()>`, since the type of a closure has no name. The kind is
+/// [`io::ErrorKind::WouldBlock`] if the queue is full. For any other reason it is the kind that the
+/// [`JoinError`] of that reason has.
+///
 /// # Examples
 ///
 /// ```
@@ -1206,6 +1217,23 @@ impl From<Closed> for JoinError {
 /// let error = pool.try_submit(|| 7).unwrap_err();
 /// assert!(error.is_shutdown());
 /// assert_eq!(error.into_inner()(), 7);
+/// ```
+///
+/// In a function that returns an [`io::Result`]:
+///
+/// ```
+/// use std::io;
+///
+/// use futurepool::ThreadPool;
+///
+/// async fn size(pool: &ThreadPool, path: &'static str) -> io::Result<u64> {
+///     let job = pool.submit_async(move || std::fs::metadata(path)).await?;
+///     Ok(job.await??.len())
+/// }
+///
+/// let pool = ThreadPool::builder().queue_capacity(10).build()?;
+/// assert!(futurepool::block_on(size(&pool, "Cargo.toml"))? > 0);
+/// # Ok::<(), io::Error>(())
 /// ```
 #[doc(alias = "TrySendError")]
 #[doc(alias = "RejectedExecutionException")]
@@ -1381,6 +1409,20 @@ impl<F> Error for SubmitError<F> {
             Refusal::Closed(Closed::Broken(cause)) => Some(&***cause),
             _ => None,
         }
+    }
+}
+
+/// Drops the job.
+impl<F> From<SubmitError<F>> for io::Error {
+    fn from(error: SubmitError<F>) -> Self {
+        // What the job has captured must not live as long as an error that is logged later.
+        let error = error.map_job(drop);
+        let kind = match &error.reason {
+            Refusal::Full => io::ErrorKind::WouldBlock,
+            Refusal::Closed(closed) => JoinError::from(closed.clone()).io_kind(),
+            Refusal::Unable(error) => error.io_kind(),
+        };
+        io::Error::new(kind, error)
     }
 }
 

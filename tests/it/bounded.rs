@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt::Debug;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -13,7 +14,7 @@ use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use futurepool::{JoinError, JoinHandle, SubmitAsync, SubmitError, ThreadPool};
+use futurepool::{JoinError, JoinHandle, SubmitAsync, SubmitError, ThreadPool, block_on};
 
 use crate::common::{
     Blocked, CountingWaker, Gate, LONG, ThreadState, block_workers, bounded_pool, eventually,
@@ -249,6 +250,47 @@ fn try_submit_on_a_full_pool_gives_the_closure_back() {
         let closure = error.into_inner();
         assert_eq!(closure(), "mine again");
         assert_eq!(full.pool.metrics().queued, 1);
+    });
+}
+
+#[test]
+fn a_submit_error_turns_into_an_io_error_and_drops_the_closure() {
+    fn inner(error: &io::Error) -> &SubmitError<()> {
+        let inner = error.get_ref().expect("the error keeps its cause");
+        inner.downcast_ref().expect("a type that has a name")
+    }
+    fn submit(pool: &ThreadPool, captured: &Arc<()>) -> io::Result<usize> {
+        let captured = Arc::clone(captured);
+        let handle = pool.try_submit(move || Arc::strong_count(&captured))?;
+        Ok(handle.join()?)
+    }
+    within(LONG, "io error", || {
+        let captured = Arc::new(());
+        let full = full_pool(1);
+        let error = submit(&full.pool, &captured).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(inner(&error).is_full());
+        assert_eq!(error.to_string(), "the pool's queue is full");
+        assert_eq!(Arc::strong_count(&captured), 1, "the closure is gone");
+
+        // The job's time ends before there is room.
+        let late = full.pool.job(|| ()).expires_in(Duration::ZERO);
+        let error = io::Error::from(block_on(late.submit_async()).unwrap_err());
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(inner(&error).is_expired());
+
+        drop(full.pool.shutdown());
+        let error = submit(&full.pool, &captured).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert!(inner(&error).is_shutdown());
+
+        let initializer = || Err::<(), _>("no database");
+        let broken = ThreadPool::builder().initializer(initializer).build();
+        let broken = broken.unwrap();
+        assert!(broken.submit(|| ()).join().unwrap_err().is_broken());
+        let error = submit(&broken, &captured).unwrap_err();
+        assert!(inner(&error).is_broken());
+        assert_eq!(error.source().unwrap().to_string(), "no database");
     });
 }
 
