@@ -662,7 +662,8 @@
 //! # Resolve host names
 //!
 //! The resolver of the operating system blocks, sometimes for half a minute, and cannot be
-//! cancelled. Give it a pool of its own, so that a dead name server delays nothing but look-ups.
+//! cancelled. Give it a pool of its own, so that a dead name server delays only look-ups. A look-up
+//! whose caller has given up leaves the queue.
 //!
 //! ```
 //! use std::net::ToSocketAddrs;
@@ -671,8 +672,8 @@
 //! use futurepool::ThreadPool;
 //!
 //! let resolver = ThreadPool::builder().thread_name_prefix("dns").max_workers(16).build()?;
-//! let mut lookup = resolver.submit(|| "127.0.0.1:443".to_socket_addrs().map(Vec::from_iter));
-//! let addresses = lookup.join_timeout(Duration::from_secs(5))??;
+//! let lookup = resolver.submit(|| "127.0.0.1:443".to_socket_addrs().map(Vec::from_iter));
+//! let addresses = lookup.cancel_on_drop().join_timeout(Duration::from_secs(5))??;
 //! assert_eq!(addresses, ["127.0.0.1:443".parse()?]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -54,8 +54,8 @@
 //! If the mixture of computing and waiting is unknown or changes,
 //! [`auto_size(4..=64)`](crate::ThreadPoolBuilder::auto_size) lets the pool find its number of
 //! workers. It measures the CPU time and the wall time of its jobs, and settles within a minute of
-//! load. [`Metrics::auto_size`](crate::Metrics::auto_size) tells the current number and the reason
-//! for it.
+//! load. [`Metrics::auto_size`](crate::Metrics::auto_size) tells the current number, and the reason
+//! and the time of its last change. The [console](#the-console) draws it as a line.
 //!
 //! ```
 //! use futurepool::ThreadPool;
@@ -71,9 +71,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The upper bound still matters. Jobs that hardly compute get as many workers as it allows, so it
-//! must not exceed what the other side can serve, or what the memory allows. A pool of one kind of
-//! work with a known number needs no `auto_size`.
+//! The upper bound still matters, because jobs that hardly compute get as many workers as it
+//! allows. So it must not exceed what the other side can serve, or what the memory allows. A pool
+//! of one kind of work with a known number needs no `auto_size`.
 //!
 //! [`set_max_workers`](crate::ThreadPool::set_max_workers) changes the size by hand while the pool
 //! runs, for example from an admin page.
@@ -159,9 +159,9 @@
 //! handler](super::cookbook#share-a-pool-in-the-state-of-a-server) that does. An answer after the
 //! client's timeout is never read, but the client retries anyway.
 //!
-//! Which status? 503 with `Retry-After` tells that the request was not begun and that the same
-//! request may succeed later. Load balancers and clients know it. 504 fits work that had begun and
-//! took too long: a retry would take as long again.
+//! Answer an expired job with 503 and `Retry-After`. That tells that the request was not begun, and
+//! that the same request may succeed later. Load balancers and clients know it. 504 fits work that
+//! had begun and took too long: a retry would take as long again.
 //!
 //! **A deadline ends the wait in the queue, not a running job.** For that, see [blocking
 //! calls](super::cookbook#limit-a-blocking-call) and [worker processes](#worker-processes).
@@ -200,7 +200,7 @@
 //! if such jobs wait.
 //!
 //! A priority decides what starts next. It stops no running job, and takes no share of the queue:
-//! if jobs of low priority fill a bounded queue, urgent ones are refused. Three remedies:
+//! if jobs of low priority fill a bounded queue, urgent ones are refused. There are three remedies:
 //!
 //! - a pool of its own for the urgent work, which is also simpler to watch;
 //! - a short [`expires_in`](crate::JobBuilder::expires_in) for the other work;
@@ -253,15 +253,15 @@
 //! | no progress | `queued > 0` and `completed` unchanged for a minute, or ten times the longest run time | all workers are stuck: a dependency without a timeout, or a deadlock of jobs that wait for each other by other means | a stack dump (`gdb -p`, `thread apply all bt`); set timeouts |
 //! | `panicked` | any increase | a bug: the log names the job and the message | fix it; the pool is unharmed |
 //! | `failed` | any increase, on a process pool | a crash, or a limit that was reached | the log names signal or limit |
-//! | `spawn_failures` | any increase | the system starts no more threads: `pids.max`, `ulimit -u`, or memory | raise the limit; the pool carries on with fewer workers |
-//! | a broken pool | at once | the initializer failed: every job fails | the error has the cause; end the process, and let its supervisor start it again |
+//! | `spawn_failures` | any increase | the system starts no more threads or processes: `pids.max`, `ulimit -u`, or memory | raise the limit; the pool carries on with fewer workers |
+//! | a broken pool | the [health check](#start) fails | the initializer failed: every job fails | the error has the cause; end the process, and let its supervisor start it again |
 //!
 //! - `queue_wait` has only jobs that started. With deadlines its quantiles stay low, however many jobs
 //!   expire. So alert on `expired`, too.
 //! - The length of the queue is not on the list. 100 queued jobs are 10 ms of work for one pool,
 //!   and an hour for another. The wait tells them apart.
-//! - Neither is the use of the processors. A pool that keeps them busy is well sized, if its jobs
-//!   start at once.
+//! - The use of the processors is not on the list, either. A pool that keeps them busy is well
+//!   sized, if its jobs start at once.
 //! - `cancelled` counts clients that disconnected. A jump usually means that answers have become
 //!   slow.
 //! - `queued`, `running`, `workers` and `idle` are momentary values, and the scraper sees one in
@@ -312,9 +312,9 @@
 //! age, rates, quantiles, panics with message and place, and the jobs of the last minute. It shows
 //! what no metric keeps: which job is in the way *now*.
 //!
-//! Off loopback it needs a token. Better, reach it through an SSH tunnel or `kubectl port-forward`.
-//! It costs next to nothing while no page is open, so a service can always have it. The command
-//! `futurepool-top` shows the same in a terminal.
+//! On other addresses than loopback it needs a token. An SSH tunnel or `kubectl port-forward` to
+//! loopback is safer. It costs next to nothing while no page is open, so a service can always have
+//! it. The command `futurepool-top` shows the same in a terminal.
 //!
 //! # Start
 //!
@@ -343,7 +343,9 @@
 //! initializers run at the start.
 //!
 //! For a health check, submit an empty job and limit the wait for it. It fails if the pool is
-//! broken, shut down or stuck. A full queue is no answer: busy is not dead.
+//! broken, shut down or stuck. A full queue is no answer, because busy is not dead: the alert on a
+//! pool without progress finds one that is full and stuck. The check must not fill the queue, so it
+//! cancels its job when the time is up.
 //!
 //! ```
 //! use std::time::Duration;
@@ -352,7 +354,7 @@
 //!
 //! fn is_alive(pool: &ThreadPool) -> bool {
 //!     match pool.try_submit(|| ()) {
-//!         Ok(mut job) => job.join_timeout(Duration::from_secs(5)).is_ok(), // async: `timeout`
+//!         Ok(job) => job.cancel_on_drop().join_timeout(Duration::from_secs(5)).is_ok(),
 //!         Err(refused) => refused.is_full(),
 //!     }
 //! }
@@ -363,8 +365,8 @@
 //! assert!(!is_alive(&pool));
 //! ```
 //!
-//! Use it for liveness only with a generous limit: restarting a service that is overloaded makes
-//! matters worse.
+//! Async code awaits the job within the `timeout` of its runtime. Use the check for liveness only
+//! with a generous limit: a restart of a service that is overloaded makes matters worse.
 //!
 //! # A shutdown that ends
 //!
@@ -425,7 +427,7 @@
     not(feature = "process"),
     doc = "Work that may crash, loop or take too much memory belongs in a `ProcessPool` (feature `process`)."
 )]
-//! For production:
+//! In production, consider this:
 //!
 //! - Set a time limit and a memory limit. Both are off by default. A time limit counts from the
 //!   start of the job, a deadline until then.
@@ -446,4 +448,5 @@
 //! - glibc keeps up to eight memory arenas a processor. A program with many threads that seems to
 //!   leak often needs `MALLOC_ARENA_MAX=2`, or another allocator.
 //! - [`thread_name_prefix`](crate::ThreadPoolBuilder::thread_name_prefix) is what `top -H`, `gdb`
-//!   and profilers show. Linux shows the first 15 bytes.
+//!   and profilers show. Linux shows the first 15 bytes. The console and exported metrics call the
+//!   pool by it, so give each pool its own. A `ProcessPool` has a `name` instead.
