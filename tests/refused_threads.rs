@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use common::{Gate, LONG, eventually, threads_named, within};
-use futurepool::{JoinHandle, StatefulPool, ThreadPool, as_completed};
+use common::{CountingWaker, Gate, LONG, eventually, poll_with, threads_named, within};
+use futurepool::{JoinHandle, Priority, StatefulPool, ThreadPool, as_completed};
 use futures::StreamExt;
 use futures::future::{join_all, pending};
 use rlimit::Resource;
@@ -595,6 +595,91 @@ fn a_join_in_a_stateful_pool_that_gets_no_further_worker_is_a_deadlock() {
             let job = pool.submit(move |_| inner.submit(|seven| *seven).join().is_ok());
             job.join().unwrap()
         });
+    });
+}
+
+#[test]
+fn a_submit_that_waits_for_room_with_a_deadline_does_not_spin_without_a_timer() {
+    let test = "a_submit_that_waits_for_room_with_a_deadline_does_not_spin_without_a_timer";
+    if !in_child(test, NO_LIMIT + 6) {
+        return;
+    }
+    within(LONG / 2, test, || {
+        let builder = ThreadPool::builder().max_workers(1).queue_capacity(1);
+        let pool = builder.build().unwrap();
+        let gate = Gate::new();
+        let (busy, starts) = hold(&pool, &gate);
+        starts.recv_timeout(LONG).unwrap();
+        let mut queued = pool.submit(|| ());
+        let lift = refuse_threads();
+        let (wakes, waker) = CountingWaker::new();
+        let job = pool.job(|| ()).expires_in(Duration::from_millis(50));
+        let mut waits = job.submit_async();
+        for _ in 0..10 {
+            assert!(poll_with(&mut waits, &waker).is_pending());
+        }
+        assert_eq!(wakes.count(), 0, "it wakes itself");
+        // A thread that waits comes by after the deadline.
+        eventually("the deadline elapses", || {
+            let _ = queued.join_timeout(Duration::from_millis(500));
+            wakes.count() == 1
+        });
+        let std::task::Poll::Ready(Err(error)) = poll_with(&mut waits, &waker) else {
+            panic!("it is too late");
+        };
+        assert!(error.is_expired());
+        // One that is given up leaves nothing for those that come by.
+        let job = pool.job(|| ()).expires_in(LONG);
+        let mut waits = job.submit_async();
+        assert!(poll_with(&mut waits, &waker).is_pending());
+        drop(waits);
+        lift();
+        gate.open();
+        busy.join().unwrap();
+        queued.join().unwrap();
+    });
+}
+
+#[test]
+fn late_jobs_that_no_thread_expires_use_up_no_turn_of_their_priority() {
+    let test = "late_jobs_that_no_thread_expires_use_up_no_turn_of_their_priority";
+    if !in_child(test, NO_LIMIT + 7) {
+        return;
+    }
+    within(LONG / 2, test, || {
+        let pool = ThreadPool::new(1);
+        let gate = Gate::new();
+        let (busy, starts) = hold(&pool, &gate);
+        starts.recv_timeout(LONG).unwrap();
+        let lift = refuse_threads();
+        let late: Vec<_> = (0..100)
+            .map(|_| {
+                let job = pool.job(|| unreachable!("it is too late"));
+                job.expires_in(Duration::from_millis(5)).submit::<()>()
+            })
+            .collect();
+        let started = Arc::new(AtomicU64::new(0));
+        let job = || {
+            let started = Arc::clone(&started);
+            move || started.fetch_add(1, SeqCst)
+        };
+        let in_time = pool.submit(job());
+        let high: Vec<_> = (0..300)
+            .map(|_| pool.job(job()).priority(Priority::High).submit())
+            .collect();
+        std::thread::sleep(Duration::from_millis(20));
+        gate.open();
+        // Of any 16 starts, 4 are of normal priority.
+        let before = in_time.join().unwrap();
+        assert!(before < 16, "it started after {before} others");
+        for job in late {
+            assert!(job.join().unwrap_err().is_expired());
+        }
+        for job in high {
+            job.join().unwrap();
+        }
+        busy.join().unwrap();
+        lift();
     });
 }
 

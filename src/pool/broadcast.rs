@@ -155,10 +155,12 @@ where
     };
     if !handles.is_empty() {
         pool.idle().wake(usize::MAX);
-        // After the workers: a waker is user code, and may wait for these jobs.
+        // All of them first: the observer and the wakers are user code, which must not delay a deadline.
+        specials.iter().for_each(Special::set_deadline);
+        // After the workers: a waker may wait for these jobs.
         wake_all(idle_wakers);
         for special in specials {
-            special.queued(pool);
+            special.tell(pool);
         }
     }
     drop(tombstones);

@@ -334,6 +334,11 @@ impl PoolInner {
         push
     }
 
+    /// A job with a deadline is about to be added.
+    pub(crate) fn note_deadline(&self) {
+        self.queue.note_deadline();
+    }
+
     /// Returns where a job goes that this thread submits.
     fn place(&self, priority: Priority) -> Place {
         match priority {

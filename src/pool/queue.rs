@@ -51,10 +51,10 @@
 //! start it later than others that were taken out after it.
 //!
 //! The argument needs that a start is chosen and counted in one step. So a worker holds the lock of
-//! the turns until its job is out. What it finds may be a tombstone: that uses up no turn, the worker
-//! comes back for the next job. What a worker runs because it waits for it does not count, nor does a
-//! broadcast job, which is in no queue. A job that is cancelled after it was taken out, and before it
-//! starts, has used up a turn.
+//! the turns until its job is out. What it finds may be a tombstone, or a job whose deadline has passed:
+//! that uses up no turn, the worker comes back for the next job. What a worker runs because it waits for
+//! it does not count, nor does a broadcast job, which is in no queue. A job that is cancelled or expires
+//! after it was taken out, and before it starts, has used up a turn.
 //!
 //! Until a job of another priority is submitted, no worker reads the turns. What workers are taking out
 //! at that moment does not count.
@@ -82,7 +82,9 @@ use crate::pool::job::Priority;
 use crate::pool::metrics::{PLACES, SHARDS};
 use crate::task::job::Job;
 use crate::util::fault::fault_or;
-use crate::util::sync::{AtomicBool, AtomicIsize, AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::util::sync::{
+    AtomicBool, AtomicIsize, AtomicUsize, Instant, Mutex, MutexGuard, Ordering,
+};
 
 /// This many tombstones are tolerated regardless of the number of jobs.
 const MIN_TOMBSTONES: usize = 64;
@@ -152,6 +154,8 @@ struct Flags {
     used: AtomicUsize,
     /// Whether the sides are closed. Written under all locks, read without.
     closed: AtomicBool,
+    /// Whether a job with a deadline was ever added.
+    has_deadlines: AtomicBool,
 }
 
 /// Where a job is added: at the tail, or at the end of the side with this number.
@@ -305,6 +309,14 @@ impl Queue {
         Ok(Push::Accepted)
     }
 
+    /// A job with a deadline is about to be added.
+    pub(crate) fn note_deadline(&self) {
+        // Ordering: none is needed. A worker that misses it may count a job that does not start.
+        if !self.flags.has_deadlines() {
+            self.flags.has_deadlines.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Takes the next job of a worker out, which may be a tombstone.
     #[inline]
     pub(crate) fn pop(&self, order: &mut PopOrder) -> Option<Job> {
@@ -320,6 +332,8 @@ impl Queue {
     /// Not inlined: [`pop`](Self::pop) has to stay small for pools without priorities.
     #[inline(never)]
     fn pop_in_turn(&self, used: usize, order: &mut PopOrder) -> Option<Job> {
+        // Before the lock, as asking for the time is a system call.
+        let now = self.flags.has_deadlines().then(Instant::now);
         let turns = self.turns.lock();
         let priorities = turns.order();
         let mut turns = fault_or!(
@@ -336,7 +350,7 @@ impl Queue {
             match &job {
                 None => turns.forget(priority),
                 // Lock order: the turns, then a task.
-                Some(job) if job.is_tombstone() => {}
+                Some(job) if !job.can_start(now) => {}
                 Some(_) => turns.count(priority, |priority| self.waits_hint(priority)),
             }
             job
@@ -631,6 +645,10 @@ impl Flags {
         self.used.load(Ordering::Acquire)
     }
 
+    fn has_deadlines(&self) -> bool {
+        self.has_deadlines.load(Ordering::Relaxed)
+    }
+
     /// The caller holds the lock of the side with this number.
     fn mark_used(&self, number: usize) {
         let bit = 1 << number;
@@ -659,7 +677,9 @@ mod tests {
     use super::*;
     use crate::executor::Executor;
     use crate::executor::ext::ExecutorExt;
+    use crate::task::cell::Details;
     use crate::task::join_handle::JoinHandle;
+    use crate::task::stamp::Stamp;
 
     const OUTSIDE: Place = Place::OUTSIDE;
     const HIGH: Place = Place::HIGH;
@@ -1020,6 +1040,35 @@ mod tests {
         }
         queue.pop(&mut order).unwrap().run();
         assert!(normal[4].is_finished());
+    }
+
+    #[test]
+    fn a_job_that_is_late_uses_up_no_turn() {
+        let queue = Queue::new();
+        queue.note_deadline();
+        let mut order = PopOrder::new(0);
+        let mut high: Vec<_> = (0..8).map(|n| push_to(&queue, HIGH, n)).collect();
+        let late = [0, 1, 2, 3].map(|n| {
+            let (handle, job) = job(n);
+            let details = Details {
+                deadline: Some(Instant::now()),
+                ..Details::default()
+            };
+            assert!(job.prepare(details, Stamp::NONE));
+            assert!(queue.push(job, OUTSIDE, |_| true).is_ok());
+            handle
+        });
+        let normal = push(&queue, 4);
+        for n in 0..3 {
+            assert_eq!(run_next(&queue, &mut order, &mut high), n);
+        }
+        // It is the turn of Normal, and stays it until a job starts.
+        for handle in late {
+            queue.pop(&mut order).unwrap().run();
+            assert!(handle.join().unwrap_err().is_expired());
+        }
+        queue.pop(&mut order).unwrap().run();
+        assert!(normal.is_finished());
     }
 
     #[test]

@@ -110,7 +110,8 @@ fn enqueue_special(
     let special = Special::new(pool, &job, options, order, Instant::now());
     special.prepare(&job);
     enqueue_plain(pool, job, options.priority)?;
-    special.queued(pool);
+    special.set_deadline();
+    special.tell(pool);
     Ok(())
 }
 
@@ -133,10 +134,13 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, opti
     match pool.push(job, options.priority, accept) {
         Ok(Push::Accepted) => {
             notify_work(pool);
+            if let Some(special) = &special {
+                special.set_deadline();
+            }
             // A worker may wait for it already. It could not help before, as the job had no pool.
             rewake();
             if let Some(special) = special {
-                special.queued(pool);
+                special.tell(pool);
             }
         }
         Ok(Push::AlreadyCancelled) => {}
@@ -144,8 +148,11 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, opti
     }
 }
 
-/// What is done for a job that has options, or whose pool has some for it: [`new`](Self::new), then
-/// [`prepare`](Self::prepare) before another thread can start the job, then [`queued`](Self::queued).
+/// What is done for a job that has options, or whose pool has some for it:
+///
+/// 1. [`new`](Self::new), then [`prepare`](Self::prepare), before another thread can start the job.
+/// 2. [`set_deadline`](Self::set_deadline) when it is in the queue, before any user code is called.
+/// 3. [`tell`](Self::tell), which calls user code.
 pub(super) struct Special {
     task: Arc<dyn RawTask>,
     details: Details,
@@ -165,6 +172,9 @@ impl Special {
         at: Instant,
     ) -> Self {
         let options = options.submitted_at(pool, || at);
+        if options.deadline.is_some() {
+            pool.note_deadline();
+        }
         let (stamp, id) = match pool.samples(order) {
             true => (Stamp::at(at), pool.observer().map_or(0, Observer::next_id)),
             false => (Stamp::NONE, 0),
@@ -190,13 +200,16 @@ impl Special {
         job.prepare(self.details.clone(), self.stamp);
     }
 
-    /// The job is in the queue, or was there. No lock is held.
-    #[cold]
-    pub(super) fn queued(self, pool: &PoolInner) {
-        // First, as the observer may run user code, which must not delay the deadline.
+    /// Ensures that the job, which is in the queue or was there, expires at its deadline. No lock is held.
+    pub(super) fn set_deadline(&self) {
         if let Some(deadline) = self.details.deadline {
             expiry::expire_at(&self.task, deadline);
         }
+    }
+
+    /// Tells the pool's observer that the job was accepted. No lock is held.
+    #[cold]
+    pub(super) fn tell(self, pool: &PoolInner) {
         if let (true, Some(observer)) = (self.stamp.is_some(), pool.observer()) {
             observer.accepted(&JobInfo::new(&self.details, self.origin), self.at);
         }
@@ -323,11 +336,7 @@ impl AcquireInTime {
         };
         let deadline = self.deadline.get_or_insert_with(|| Deadline::at(at));
         ready!(deadline.poll(context));
-        // Without a timer the wait would seem to be over. Then it lasts until there is room.
-        match self.options.is_late() {
-            true => Poll::Ready(Err(self.expire())),
-            false => Poll::Pending,
-        }
+        Poll::Ready(Err(self.expire()))
     }
 
     fn expire(&mut self) -> JoinError {

@@ -239,6 +239,9 @@ pub(crate) trait RawTask: Send + Sync {
     /// Sets what ends the deadline of a task, made by `guard` under the task's lock. Does nothing if the
     /// task is no longer queued.
     fn set_expiry(&self, guard: &mut dyn FnMut() -> ExpiryGuard);
+    /// Returns whether the task is queued, and its deadline has not passed at `now`. Without `now`, only
+    /// whether it is queued.
+    fn can_start(&self, now: Option<Instant>) -> bool;
     /// Returns the error of the task, should it expire.
     fn expiry_error(&self) -> JoinError;
     /// Returns the label of the task.
@@ -642,20 +645,19 @@ where
         }
     }
 
-    fn expiry_error(&self) -> JoinError {
+    fn can_start(&self, now: Option<Instant>) -> bool {
         let inner = self.inner.lock();
-        let details = inner.rare().map(|rare| &rare.details);
-        let task = details.and_then(|details| details.task);
-        drop(inner);
+        let is_late = |now| inner.deadline().is_some_and(|deadline| deadline <= now);
+        inner.state.is_queued() && !now.is_some_and(is_late)
+    }
+
+    fn expiry_error(&self) -> JoinError {
+        let task = self.inner.lock().rare().and_then(|rare| rare.details.task);
         JoinError::expired_job(task)
     }
 
     fn label(&self) -> Option<&'static str> {
-        let inner = self.inner.lock();
-        inner
-            .extras
-            .as_ref()
-            .and_then(|extras| extras.rare.details.label)
+        self.inner.lock().rare().and_then(|rare| rare.details.label)
     }
 
     fn is_resolved(&self) -> bool {
@@ -748,11 +750,16 @@ where
         let kind = OutcomeKind::of_error(&error);
         let mut inner = self.inner.lock();
         let error = error.submitted_at(inner.state.origin());
-        // The callbacks stay in the task, marked, so that `add_callback` can still add to them.
-        let has_extras = inner.extras.is_some();
-        if let Some(extras) = &mut inner.extras {
-            extras.draining = true;
-        }
+        // Callbacks stay in the task, marked, so that `add_callback` can still add to them. Without any, one
+        // that is added from here on runs on the thread that adds it.
+        let spent = match &mut inner.extras {
+            Some(extras) if !extras.callbacks.is_empty() => {
+                extras.draining = true;
+                None
+            }
+            extras => extras.take(),
+        };
+        let has_callbacks = inner.is_draining_callbacks();
         // Invariant: a job is counted before its error is visible.
         self.scheduler.on_not_run(kind);
         let mut unwanted = None;
@@ -763,9 +770,10 @@ where
         }
         let waker = inner.state.finish(kind);
         self.release(inner);
+        drop_rare(spent.map(|extras| extras.rare));
         // It may hold the last reference to the cause of a broken pool.
         drop_catching("the destructor of an error", unwanted);
-        (waker, has_extras)
+        (waker, has_callbacks)
     }
 
     fn run_callbacks(&self, error: &JoinError) {

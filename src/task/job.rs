@@ -6,7 +6,7 @@ use std::task::Waker;
 use crate::error::JoinError;
 use crate::task::cell::{Details, RawTask, Runner, Scheduler, mark_refused, refuse};
 use crate::task::stamp::Stamp;
-use crate::util::sync::Arc;
+use crate::util::sync::{Arc, Instant};
 use crate::util::unwind::wake;
 
 /// A queued job, as an [`Executor`](crate::Executor) gets it.
@@ -141,6 +141,11 @@ impl Job {
     pub(crate) fn is_tombstone(&self) -> bool {
         let task = self.task.as_ref();
         task.is_none_or(|task| task.state(|state| !state.is_queued()))
+    }
+
+    /// Returns whether the job is queued, and its deadline has not passed at `now`.
+    pub(crate) fn can_start(&self, now: Option<Instant>) -> bool {
+        (self.task.as_ref()).is_some_and(|task| task.can_start(now))
     }
 
     /// Drops a job that was not accepted, without resolving it.

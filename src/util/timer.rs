@@ -6,7 +6,8 @@
 //! park with a timeout.
 //!
 //! A pool that the system refused a thread registers a [retry](retry_at). If the system refuses the
-//! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue.
+//! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue. So do
+//! the deadlines of waits that must not end early ([`Deadline::at`]).
 //! Every thread that comes by then [runs those that are due](run_due_retries) and tries to spawn the
 //! timer thread for the others. These are a submitter, a worker that takes a job, and a thread that
 //! waits in [`Parker`](crate::park::parker::Parker).
@@ -40,6 +41,8 @@ pub(crate) struct Deadline {
     /// Names the entry of this deadline in the [`TimerQueue`]. The timer assigns the id at the
     /// first poll; [`deregister`](Self::deregister) clears it.
     timer_id: Option<u64>,
+    /// What happens if no thread serves the timer.
+    kind: EntryKind,
 }
 
 impl Deadline {
@@ -48,13 +51,17 @@ impl Deadline {
         Self {
             instant: Instant::now().checked_add(timeout),
             timer_id: None,
+            kind: EntryKind::Deadline,
         }
     }
 
+    /// Returns the deadline of a wait that must not end early. If the timer thread cannot be spawned, it
+    /// elapses when a thread [comes by](run_due_retries).
     pub(crate) fn at(instant: Instant) -> Self {
         Self {
             instant: Some(instant),
             timer_id: None,
+            kind: EntryKind::Retry,
         }
     }
 
@@ -69,8 +76,8 @@ impl Deadline {
 
     /// Returns `Ready` once the deadline has elapsed; otherwise registers the waker.
     ///
-    /// Also returns `Ready` if the timer thread cannot be spawned: a wait that ends early is better
-    /// than one that never ends.
+    /// For a deadline made by [`after`](Self::after), also returns `Ready` if the timer thread cannot be
+    /// spawned: a wait that ends early is better than one that never ends.
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         let Some(instant) = self.instant else {
             return Poll::Pending;
@@ -82,9 +89,10 @@ impl Deadline {
         // Cloning a waker is user code, so it happens outside the lock.
         let entry = Entry {
             waker: context.waker().clone(),
-            kind: EntryKind::Deadline,
+            kind: self.kind,
         };
-        match TIMER.register(instant, &mut self.timer_id, entry) {
+        let is_served = TIMER.register(instant, &mut self.timer_id, entry);
+        match is_served || self.kind == EntryKind::Retry {
             true => Poll::Pending,
             false => Poll::Ready(()),
         }
@@ -149,9 +157,9 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EntryKind {
-    /// A future's. It is woken early if no thread serves the queue.
+    /// Of a wait that may end early. It is woken at once if no thread serves the queue.
     Deadline,
-    /// A pool's. It stays in the queue if no thread serves it.
+    /// A pool's, or of a wait that must not end early. It stays in the queue if no thread serves it.
     Retry,
 }
 
@@ -218,8 +226,13 @@ impl Timer {
     /// Removes an entry, if the timer thread has not done so. The thread is not notified: at worst
     /// it wakes once with nothing to do.
     fn deregister(&self, deadline: Instant, id: u64) {
-        // The guard is dropped within this statement, so the waker is dropped outside the lock.
-        let entry = self.queue.lock().entries.remove(&(deadline, id));
+        let mut queue = self.queue.lock();
+        let entry = queue.entries.remove(&(deadline, id));
+        // It may have been the last one that no thread serves.
+        let has_thread = queue.has_thread;
+        queue.set_has_thread(has_thread);
+        // Dropping a waker is user code, so it happens outside the lock.
+        drop(queue);
         drop_waker(entry.map(|entry| entry.waker));
     }
 

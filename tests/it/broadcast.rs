@@ -10,7 +10,9 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, within};
-use futurepool::{JobEvent, JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on, wait};
+use futurepool::{
+    JobEvent, JobOutcome, JoinHandle, ReturnWhen, ThreadPool, as_completed, block_on, wait,
+};
 
 /// Returns a pool that has this many workers, all of them without a job.
 fn idle_pool(workers: usize) -> ThreadPool {
@@ -589,6 +591,38 @@ fn the_queue_timeout_is_theirs_too() {
         eventually("a job starts in time", || {
             pool.submit(|| 1).join().is_ok_and(|one| one == 1)
         });
+    });
+}
+
+#[test]
+fn a_slow_hook_delays_the_deadline_of_none_of_them() {
+    within(LONG, "a slow hook", || {
+        let (expired, has_expired) = mpsc::channel();
+        let has_expired = Mutex::new(has_expired);
+        let (tell, told) = mpsc::channel();
+        let is_broadcast = Arc::new(AtomicBool::new(false));
+        let of_hook = Arc::clone(&is_broadcast);
+        let hook = move |event: &JobEvent| match event {
+            // The first of them waits until both have expired.
+            JobEvent::Submitted { .. } if of_hook.swap(false, SeqCst) => {
+                let has_expired = has_expired.lock().unwrap();
+                let in_time = (0..2).all(|_| has_expired.recv_timeout(LONG / 6).is_ok());
+                tell.send(in_time).unwrap();
+            }
+            _ if event.outcome() == Some(JobOutcome::Expired) => expired.send(()).unwrap(),
+            _ => {}
+        };
+        let builder = ThreadPool::builder().max_workers(2).on_job(hook);
+        let timeout = Duration::from_millis(300);
+        let pool = builder.queue_timeout(timeout).build().unwrap();
+        let blocked = block_workers(&pool, 2);
+        is_broadcast.store(true, SeqCst);
+        let handles = pool.broadcast(|| ());
+        assert!(told.recv().unwrap(), "a deadline came after the hook");
+        for handle in handles {
+            assert!(handle.join().unwrap_err().is_expired());
+        }
+        blocked.release();
     });
 }
 

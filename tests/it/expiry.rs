@@ -461,7 +461,7 @@ fn a_submit_waits_for_room_no_longer_than_the_queue_timeout() {
 }
 
 #[test]
-fn a_scope_panics_for_a_job_that_expired_and_that_nobody_took() {
+fn a_scope_panics_for_a_job_that_expired_and_was_not_taken() {
     let pool = timeout_pool(1, SOON);
     let blocked = block_workers(&pool, 1);
     let panicked = std::panic::catch_unwind(|| pool.scope(|s| drop(s.submit(|| ()))));
@@ -554,6 +554,67 @@ fn a_slow_hook_delays_no_deadline() {
     let job = pool.job(move || drop(guard)).label("late").expires_in(SOON);
     expires(job.submit());
     assert!(told.recv().unwrap(), "the deadline came after the hook");
+    blocked.release();
+}
+
+#[test]
+fn a_slow_waker_of_a_job_that_comes_from_elsewhere_delays_no_deadline() {
+    /// An executor that keeps its job.
+    #[derive(Default)]
+    struct Kept(Mutex<Option<futurepool::Job>>);
+
+    impl Executor for Kept {
+        fn execute(&self, job: futurepool::Job) {
+            *self.0.lock().unwrap() = Some(job);
+        }
+    }
+
+    let pool = timeout_pool(1, SOON);
+    let blocked = block_workers(&pool, 1);
+    let kept = Kept::default();
+    let mut job = kept.submit(|| ());
+    let expiring = job.cancel_handle();
+    let (tell, told) = mpsc::channel();
+    let wake = move || {
+        let start = Instant::now();
+        while !expiring.is_finished() && start.elapsed() < LONG / 6 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        tell.send(expiring.is_finished()).unwrap();
+    };
+    // It is woken when its job reaches the pool, since a worker could run the job from then on.
+    let waker = Waker::from(Arc::new(OnWake(Mutex::new(wake))));
+    assert!(poll_with(&mut job, &waker).is_pending());
+    let kept = kept.0.lock().unwrap().take().unwrap();
+    Executor::execute(&pool, kept);
+    assert!(told.recv().unwrap(), "the deadline came after the waker");
+    expires(job);
+    blocked.release();
+}
+
+#[test]
+fn a_callback_that_is_added_after_the_end_runs_at_once_although_the_waker_is_slow() {
+    let pool = ThreadPool::new(1);
+    let blocked = block_workers(&pool, 1);
+    let gate = Gate::new();
+    let (woken, is_woken) = mpsc::channel();
+    let of_waker = gate.clone();
+    let wake = move || {
+        woken.send(()).unwrap();
+        of_waker.wait();
+    };
+    let mut job = pool.job(|| ()).label("late").expires_in(SOON).submit();
+    let waker = Waker::from(Arc::new(OnWake(Mutex::new(wake))));
+    assert!(poll_with(&mut job, &waker).is_pending());
+    is_woken.recv_timeout(LONG).expect("the job expires");
+    assert!(job.is_finished());
+    let (tell, told) = mpsc::channel();
+    job.add_done_callback(move |outcome| {
+        tell.send(outcome.unwrap_err().is_expired()).unwrap();
+    });
+    assert_eq!(told.try_recv(), Ok(true), "it waits for the waker");
+    gate.open();
+    expires(job);
     blocked.release();
 }
 
