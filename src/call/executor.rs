@@ -503,6 +503,10 @@ where
     T: Task,
 {
     let origin = Location::caller();
+    #[cfg(feature = "process")]
+    if let Some(pool) = executor.as_process_pool(PRIVATE) {
+        return pool.try_submit(call);
+    }
     let refused = match executor.runs_in_threads(PRIVATE) {
         true => refused_by_threads(call.info()),
         false => None,
@@ -514,10 +518,6 @@ where
         }
         let error = Box::new(error.submitted_at(origin));
         return Err(SubmitError::new(Refusal::Unable(error), call));
-    }
-    #[cfg(feature = "process")]
-    if let Some(pool) = executor.as_process_pool(PRIVATE) {
-        return pool.try_submit(call);
     }
     match pool {
         Some(pool) => {

@@ -2,9 +2,9 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futurepool::{Bytes, Call, JoinHandle, ProcessPool, task};
+use futurepool::{Bytes, Call, JoinHandle, ProcessPool, TaskExecutorExt, block_on, task};
 
 use crate::common::{LONG, eventually, poll_once, spawn_until_asleep, within};
 
@@ -95,6 +95,24 @@ fn promise_15_a_shutdown_releases_submitters() {
         assert!(running.join().unwrap_err().is_cancelled());
         assert!(queued.join().unwrap_err().is_cancelled());
         shutdown.join();
+    });
+}
+
+#[test]
+fn promise_15_a_call_that_is_too_late_counts_as_rejected_whichever_function_refuses_it() {
+    within(LONG, "too late", || {
+        let pool = ProcessPool::builder().max_workers(1).build().unwrap();
+        let late = || call(1).deadline(Instant::now());
+        for error in [
+            pool.try_submit(late()).unwrap_err(),
+            pool.try_submit_task(late()).unwrap_err(),
+            block_on(pool.submit_async(late())).unwrap_err(),
+        ] {
+            assert!(error.is_expired());
+            assert_eq!(error.into_inner().run(), 1, "the call comes back");
+        }
+        let metrics = pool.metrics();
+        assert_eq!((metrics.rejected, metrics.submitted), (3, 0));
     });
 }
 
