@@ -31,8 +31,8 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 /// [`is_time_limit`](Self::is_time_limit), [`is_memory_limit`](Self::is_memory_limit),
 /// [`is_codec`](Self::is_codec) and [`is_unknown_task`](Self::is_unknown_task). Of any executor:
 /// [`is_refused`](Self::is_refused). Of an executor on other machines: [`is_lost`](Self::is_lost),
-/// [`is_disconnected`](Self::is_disconnected) and [`is_duplicate_key`](Self::is_duplicate_key). [`may_have_run`](Self::may_have_run) tells whether
-/// the job can have had effects.
+/// [`is_disconnected`](Self::is_disconnected) and [`is_duplicate_key`](Self::is_duplicate_key).
+/// [`may_have_run`](Self::may_have_run) tells whether the job can have had effects.
 ///
 /// The `?` operator converts it into an [`io::Error`], which keeps it as the inner error. The kind
 /// of a timeout and of a time limit is [`io::ErrorKind::TimedOut`].
@@ -896,7 +896,7 @@ impl JoinError {
     /// Creates the error of a job whose deadline passed before it started.
     #[must_use]
     pub fn expired(task: &str) -> Self {
-        Self::of_task(task, FailureCause::Expired, false)
+        Self::expired_job(Some(task))
     }
 
     /// Creates the error of a job whose arguments or result could not be encoded or decoded.

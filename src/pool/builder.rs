@@ -657,9 +657,6 @@ impl ThreadPoolBuilder {
             observer,
             self.queue_timeout,
         );
-        if inner.auto_sizer().is_some() {
-            inner.control().set_auto_sized();
-        }
         let refs = Arc::new(PoolRefs::new(&inner));
         #[cfg(feature = "console")]
         crate::console::registry::add_pool(&inner, &refs);

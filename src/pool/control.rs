@@ -43,14 +43,13 @@ use crate::pool::spawn::spawn_for_demand;
 use crate::task::cell::RawTask;
 use crate::task::context::ThreadId;
 use crate::task::job::Job;
-use crate::util::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, fence};
+use crate::util::fault::fault_or;
+use crate::util::sync::{Arc, AtomicU64, Mutex, Ordering, fence};
 
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     /// Differs from the one that a worker has seen if there may be something to do for the worker.
     version: AtomicU64,
-    /// The pool finds its number of workers by itself.
-    auto_sized: AtomicBool,
 }
 
 impl Control {
@@ -62,11 +61,6 @@ impl Control {
     /// The caller holds the registry's lock, and has made a change.
     pub(crate) fn change(&self) {
         self.version.fetch_add(1, Ordering::Release);
-    }
-
-    /// Refuses [`set_max_workers`](crate::ThreadPool::set_max_workers) from here on.
-    pub(crate) fn set_auto_sized(&self) {
-        self.auto_sized.store(true, Ordering::Relaxed);
     }
 }
 
@@ -215,9 +209,9 @@ impl Inbox {
 impl PoolInner {
     /// Returns why the maximum of workers is not for the user to set, if it is not.
     pub(crate) fn check_resizable(&self) -> Result<(), ResizeError> {
-        match self.control().auto_sized.load(Ordering::Relaxed) {
-            true => Err(ResizeError::auto_sized()),
-            false => Ok(()),
+        match self.auto_sizer() {
+            Some(_) => Err(ResizeError::auto_sized()),
+            None => Ok(()),
         }
     }
 
@@ -246,7 +240,7 @@ impl PoolInner {
         }
         // Ordering: the maximum is written before the demand is read. A submitter writes the queue, and
         // then reads the maximum.
-        fence(Ordering::SeqCst);
+        fence(fault_or!("a_weak_fence_after_a_resize": Ordering::AcqRel; Ordering::SeqCst));
         spawn_for_demand(self);
         // A worker that has just begun to wait may have counted on one more.
         recheck();
@@ -256,7 +250,6 @@ impl PoolInner {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::ThreadPool;
     use crate::executor::Executor;
     use crate::executor::ext::ExecutorExt;
     use crate::task::join_handle::JoinHandle;
@@ -313,15 +306,5 @@ mod tests {
         assert_eq!(mailbox.take_wakers(&mut seen).len(), 0);
         let _second = Filled(&mailbox).submit(|| ());
         assert_eq!(mailbox.take_wakers(&mut seen).len(), 1);
-    }
-
-    #[test]
-    fn a_pool_that_sizes_itself_refuses_another_maximum() {
-        let pool = ThreadPool::new(3);
-        pool.set_max_workers(2).unwrap();
-        pool.inner().control().set_auto_sized();
-        let error = pool.set_max_workers(1).unwrap_err();
-        assert!(error.to_string().contains("auto_size"), "{error}");
-        assert_eq!(pool.max_workers(), 2);
     }
 }

@@ -25,6 +25,8 @@ use crate::util::sync::{Instant, from_std};
 /// A start is the moment when a worker takes the job out of the queue. A job that runs in a worker that
 /// waits for it runs at once, whatever its priority, and does not count.
 ///
+/// A higher priority is greater than a lower one.
+///
 /// # Examples
 ///
 /// ```
@@ -49,15 +51,15 @@ use crate::util::sync::{Instant, from_std};
 #[doc(alias = "nice")]
 #[doc(alias = "QoS")]
 #[doc(alias = "PriorityQueue")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
-    /// Starts before the others, but leaves them a share.
-    High,
+    /// Starts after the others, but has a share.
+    Low,
     /// The priority of jobs that have no other one.
     #[default]
     Normal,
-    /// Starts after the others, but has a share.
-    Low,
+    /// Starts before the others, but leaves them a share.
+    High,
 }
 
 /// What a job has besides its closure. Most have the default: nothing.
@@ -225,7 +227,9 @@ impl<'a, F> JobBuilder<'a, F> {
     /// pool's [`queue_timeout`](crate::ThreadPoolBuilder::queue_timeout).
     ///
     /// Destructors, callbacks and wakers of expired jobs run on threads of their own, called
-    /// `futurepool-expiry`. If the system refuses these threads, a job expires when a worker reaches it.
+    /// `futurepool-expiry`. Slow ones delay no other job while fewer than 32 of them run at the same time.
+    /// If the system refuses these threads, a job expires when a worker reaches it. A job whose deadline
+    /// has passed before it is queued expires on the thread that submits it.
     ///
     /// # Examples
     ///
@@ -334,6 +338,10 @@ impl<'a, F> JobBuilder<'a, F> {
     /// # Cancel safety
     ///
     /// Dropping the future before it is ready submits nothing. Its turn passes to the next submitter.
+    ///
+    /// # Panics
+    ///
+    /// The future panics if it is polled after completion.
     #[doc(alias = "put")]
     #[track_caller]
     pub fn submit_async<T>(self) -> SubmitAsync<F, T>

@@ -8,13 +8,27 @@
 //!      ├─► shutdown ─► registry ◄── spawn: when a worker is notified or spawned
 //!      │                              │
 //!      ├─► wait_idle: no job left      └─► blocked: when all workers wait
-//!      ├─► control: resizing, and jobs for each worker
+//!      ├─► control: resizing, and the mailboxes that broadcast fills
+//!      ├─► expiry: the deadlines of queued jobs
 //!      ├─► observer: events of jobs, and timings: histograms by label
 //!      └─► builder, global, metrics
 //! ```
 //!
-//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, idle waiters.
-//! None of them knows another one. `submit`, `spawn`, `worker` and `shutdown` work on a `PoolInner`.
+//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, control, idle
+//! waiters. None of them knows another one. `submit`, `broadcast`, `spawn`, `worker` and `shutdown` work on
+//! a `PoolInner`.
+//!
+//! # The way of a job
+//!
+//! 1. `ThreadPool::submit` acquires a permit, if the queue is bounded. `enqueue` in `submit.rs` makes the
+//!    task and pushes it to the queue.
+//! 2. `notify_work` in `spawn.rs` ensures that a worker takes it.
+//! 3. `next_job` in `worker.rs` pops it, and the worker's loop runs it.
+//! 4. `TaskCell::run` in `task/cell.rs` calls the closure. `TaskCell::resolve` makes the outcome visible,
+//!    and wakes what waits for the handle.
+//!
+//! A job that will not run ends in `task/cell.rs`, too: by `cancel`, by `refuse`, or by `expire`, which
+//! `expiry.rs` calls at the job's deadline.
 
 mod auto_size;
 pub(crate) mod blocked;

@@ -68,10 +68,11 @@ pub(crate) fn with_state<S: 'static, R>(f: impl FnOnce(&mut S) -> R) -> Result<R
     };
     let typed = state.downcast_mut();
     let typed = typed.expect("the jobs of a pool know the type of its states");
-    match catch_unwind(AssertUnwindSafe(|| f(typed))) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| f(typed)));
+    Context::with(|context| context.block_on.forget_awaited());
+    match outcome {
         Ok(result) => {
             put(state);
-            Context::with(|context| context.block_on.forget_awaited());
             Ok(result)
         }
         Err(payload) => {

@@ -279,8 +279,8 @@ impl ProcessPoolBuilder {
     /// Limits how long a job can wait for its start. By default there is no limit.
     ///
     /// See [`ThreadPoolBuilder::queue_timeout`](crate::ThreadPoolBuilder::queue_timeout). A call's own
-    /// [deadline](Call::deadline) can only be earlier. A job has started when a worker process gets it.
-    /// In a map of calls the limit is for each job, which can have many calls.
+    /// [deadline](Call::deadline) can only be earlier. A job has started when it leaves the queue for a
+    /// worker process. In a map of calls the limit is for each job, which can have many calls.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = Some(timeout);
         self

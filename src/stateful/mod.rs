@@ -266,7 +266,8 @@ impl<S: 'static> StatefulPool<S> {
     /// # Errors
     ///
     /// Returns a [`SubmitError`] with the closure if the pool is shut down or broken, or becomes so
-    /// while the future waits.
+    /// while the future waits. The same happens if the pool's
+    /// [`queue_timeout`](StatefulPoolBuilder::queue_timeout) passes before there is room.
     ///
     /// # Cancel safety
     ///

@@ -125,6 +125,12 @@ impl<S: 'static, F> StatefulJobBuilder<'_, S, F> {
     }
 
     /// Queues the job and returns its handle: see [`StatefulPool::submit`].
+    ///
+    /// Dropping the handle detaches the job, which still runs.
+    ///
+    /// # Errors
+    ///
+    /// Errors are returned through the handle: see [`JobBuilder::submit`].
     #[track_caller]
     pub fn submit<T>(self) -> JoinHandle<T>
     where
@@ -138,7 +144,7 @@ impl<S: 'static, F> StatefulJobBuilder<'_, S, F> {
     ///
     /// # Errors
     ///
-    /// Returns a [`SubmitError`] with the closure if the job was not accepted.
+    /// Returns a [`SubmitError`] with the closure for the reasons of [`JobBuilder::try_submit`].
     #[track_caller]
     pub fn try_submit<T>(self) -> Result<JoinHandle<T>, SubmitError<F>>
     where
@@ -151,6 +157,14 @@ impl<S: 'static, F> StatefulJobBuilder<'_, S, F> {
 
     /// Queues the job as soon as the queue has room, without blocking the thread: see
     /// [`StatefulPool::submit_async`].
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`SubmitError`] with the closure for the reasons of [`JobBuilder::submit_async`].
+    ///
+    /// # Panics
+    ///
+    /// The future panics if it is polled after completion.
     #[track_caller]
     pub fn submit_async<T>(self) -> StatefulSubmitAsync<S, F, T>
     where

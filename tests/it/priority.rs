@@ -60,6 +60,7 @@ fn join_all(handles: impl IntoIterator<Item = JoinHandle<()>>) {
 #[test]
 fn without_a_priority_a_job_is_of_normal_priority() {
     assert_eq!(Priority::default(), Normal);
+    assert!(High > Normal && Normal > Low);
     within(LONG, "the jobs", || {
         let pool = ThreadPool::new(1);
         let starts = Starts::default();
