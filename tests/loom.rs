@@ -804,3 +804,18 @@ fn resize_and_park_a_surplus_worker_exits() {
         exited.wait();
     });
 }
+
+#[test]
+fn resize_and_submit_the_job_gets_the_worker_that_is_allowed_now() {
+    check(OF_TWO_WORKERS, || {
+        let pool = Arc::new(ThreadPool::new(1));
+        let go = Arc::new(Notify::new());
+        let wait = Arc::clone(&go);
+        // It ends only when the other job has run.
+        let busy = pool.submit(move || wait.wait());
+        let resizer = beside(&pool, |pool| pool.set_max_workers(2).unwrap());
+        pool.submit(move || go.notify()).join().unwrap();
+        busy.join().unwrap();
+        resizer.join().unwrap();
+    });
+}

@@ -39,6 +39,7 @@ mod process_without_init;
 mod promise;
 mod python;
 mod random_handles;
+mod random_options;
 mod random_pools;
 mod reentrancy;
 mod regressions;
