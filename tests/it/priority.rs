@@ -58,6 +58,12 @@ fn join_all(handles: impl IntoIterator<Item = JoinHandle<()>>) {
 }
 
 #[test]
+fn a_higher_priority_is_greater() {
+    assert!(High > Normal && Normal > Low);
+    assert_eq!(PRIORITIES.iter().max(), Some(&High));
+}
+
+#[test]
 fn without_a_priority_a_job_is_of_normal_priority() {
     assert_eq!(Priority::default(), Normal);
     assert!(High > Normal && Normal > Low);
