@@ -424,7 +424,9 @@ pub use pool::{
 #[cfg(feature = "process")]
 pub use process::{ProcessPool, ProcessPoolBuilder};
 pub use scope::{Scope, ScopedJoinHandle};
-pub use stateful::{StatefulJobBuilder, StatefulPool, StatefulPoolBuilder, StatefulSubmitAsync};
+pub use stateful::{
+    StatefulJobBuilder, StatefulPool, StatefulPoolBuilder, StatefulScope, StatefulSubmitAsync,
+};
 pub use task::cancel_handle::CancelHandle;
 pub use task::cancel_on_drop::CancelOnDrop;
 pub use task::context::{JobContext, cancel_requested, current_job};

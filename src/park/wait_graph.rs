@@ -65,12 +65,12 @@ fn has_stateful_pools() -> bool {
 struct BlockedThread {
     /// It waits for all of these, or for any.
     jobs: Vec<Arc<dyn RawTask>>,
-    waits_for: WaitsFor,
+    wait: Wait,
     /// The jobs that it runs, outermost first: each waits for the next one, and the last for `jobs`.
     stack: Vec<StackFrame>,
     /// The number of the pool that it is a worker of, and whether that pool is stateful.
     pool: Option<(u64, bool)>,
-    /// Ends its wait with the error. `None` if that is impossible, or was done.
+    /// Gives it the error. `None` once that was done.
     waker: Option<Waker>,
     /// Set by the thread that closed the cycle, or took the last worker, and chose this one to get the
     /// error.
@@ -78,36 +78,44 @@ struct BlockedThread {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WaitsFor {
-    All,
-    /// The thread may wait for other things, too, which the graph does not know.
+enum Wait {
+    /// For one job, until the thread gets the error.
+    Join,
+    /// For any of several jobs. The thread may wait for other things, too, which the graph does not know.
     Any,
+    /// For all jobs of a scope. With the error the thread cancels those that are queued, and waits for the
+    /// others.
+    Scope,
 }
 
 impl BlockedThread {
     /// What this thread is about to wait for.
-    fn current(
-        jobs: Vec<Arc<dyn RawTask>>,
-        waits_for: WaitsFor,
-        waker: Option<&Waker>,
-    ) -> (ThreadId, Self) {
+    fn current(jobs: Vec<Arc<dyn RawTask>>, wait: Wait, waker: &Waker) -> (ThreadId, Self) {
         let own = Self {
             jobs,
-            waits_for,
+            wait,
             stack: running_stack(),
             pool: current_pool_id(),
-            waker: waker.cloned(),
+            waker: Some(waker.clone()),
             deadlock: None,
         };
         (ThreadId::current(), own)
     }
 
+    /// Returns whether the error would end its wait.
+    fn is_join(&self) -> bool {
+        self.wait == Wait::Join && self.waker.is_some()
+    }
+
     /// Returns the error of a `join` that is part of a cycle in which other threads wait for any of several
     /// jobs.
     fn cycle(&self) -> Option<Deadlock> {
-        let (WaitsFor::All, Some(_), [job]) = (self.waits_for, &self.waker, &self.jobs[..]) else {
+        let [job] = &self.jobs[..] else {
             return None;
         };
+        if !self.is_join() {
+            return None;
+        }
         let waiting = self.stack.last().map(|frame| frame.origin);
         let joined = job.state(|state| state.origin());
         Some(Deadlock::Cycle(
@@ -142,11 +150,8 @@ pub(crate) fn self_cycle(job: &dyn RawTask) -> Option<Cycle> {
 ///
 /// Returns why the wait could never end.
 pub(crate) fn enter_wait(job: Arc<dyn RawTask>, waker: &Waker) -> Result<BlockedGuard, Deadlock> {
-    enter(BlockedThread::current(
-        vec![job],
-        WaitsFor::All,
-        Some(waker),
-    ))
+    let entered = enter(BlockedThread::current(vec![job], Wait::Join, waker));
+    entered.map_err(|(deadlock, _)| deadlock)
 }
 
 /// This worker of a stateful pool is about to wait for the first of some jobs of its pool, or for
@@ -159,33 +164,44 @@ pub(crate) fn enter_wait_for_any(
     jobs: Vec<Arc<dyn RawTask>>,
     waker: &Waker,
 ) -> Result<BlockedGuard, Deadlock> {
-    enter(BlockedThread::current(jobs, WaitsFor::Any, Some(waker)))
+    let entered = enter(BlockedThread::current(jobs, Wait::Any, waker));
+    entered.map_err(|(deadlock, _)| deadlock)
 }
 
-/// This thread is about to wait for all of `jobs`, and nothing can end that wait early: for each
-/// deadlock that it closes, another thread of the deadlock gets the error.
-pub(crate) fn enter_wait_for_all(jobs: Vec<Arc<dyn RawTask>>) -> BlockedGuard {
-    let entered = enter(BlockedThread::current(jobs, WaitsFor::All, None));
-    entered.expect("a wait that nothing can end early gets no error")
+/// This thread is about to wait for all of `jobs`, which are those of a scope; `waker` wakes it.
+///
+/// # Errors
+///
+/// Returns the jobs, and why no worker can reach those of them that are queued.
+pub(crate) fn enter_wait_for_scope(
+    jobs: Vec<Arc<dyn RawTask>>,
+    waker: &Waker,
+) -> Result<BlockedGuard, Unreachable> {
+    enter(BlockedThread::current(jobs, Wait::Scope, waker))
 }
 
-fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Deadlock> {
+/// A deadlock, and the jobs that its thread waits for.
+pub(crate) type Unreachable = (Deadlock, Vec<Arc<dyn RawTask>>);
+
+fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Unreachable> {
     let mut wakers = Vec::new();
     let mut now = None;
     let mut graph = WAIT_GRAPH.lock();
     let deadlock = loop {
-        let found = match own.waits_for {
-            WaitsFor::All => find_cycle(&graph, thread, &own),
-            WaitsFor::Any => Found::StatefulPool,
+        let found = match own.wait {
+            Wait::Join | Wait::Scope => find_cycle(&graph, thread, &own),
+            Wait::Any => Found::StatefulPool,
         };
         let (chosen, deadlock) = match (found, now) {
             (Found::Nothing, _) => break None,
             (Found::Cycle(path), _) => {
-                let can_be_woken =
-                    |thread: &&ThreadId| graph.get(thread).is_some_and(|t| t.waker.is_some());
-                let chosen = match own.waker {
-                    Some(_) => Some(thread),
-                    None => path.threads.iter().find(can_be_woken).copied(),
+                let is_join =
+                    |thread: &&ThreadId| graph.get(thread).is_some_and(BlockedThread::is_join);
+                // In each cycle a thread is in a `join`: the jobs of a scope start after the job that
+                // waits at its end.
+                let chosen = match own.is_join() {
+                    true => Some(thread),
+                    false => path.threads.iter().find(is_join).copied(),
                 };
                 (chosen, Deadlock::Cycle(path.into_cycle()))
             }
@@ -216,7 +232,7 @@ fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Deadl
         }
     };
     let entered = match deadlock {
-        Some(deadlock) => Err(deadlock),
+        Some(deadlock) => Err((deadlock, own.jobs)),
         None => {
             // Under the lock that has found no deadlock, or another thread could close one in between.
             let old = graph.insert(thread, own);
@@ -390,9 +406,9 @@ impl<'a> Search<'a> {
             return true;
         };
         let mut jobs = blocked.jobs.iter();
-        match blocked.waits_for {
-            WaitsFor::All => jobs.all(|job| self.can_end(&**job, stuck)),
-            WaitsFor::Any => jobs.any(|job| self.can_end(&**job, stuck)),
+        match blocked.wait {
+            Wait::Join | Wait::Scope => jobs.all(|job| self.can_end(&**job, stuck)),
+            Wait::Any => jobs.any(|job| self.can_end(&**job, stuck)),
         }
     }
 
@@ -415,8 +431,10 @@ impl<'a> Search<'a> {
     }
 
     /// Chooses the thread that gets the error: one that waits for a queued job if there is one, and the
-    /// thread of this search before the others. But a wait for any of several comes before it: if that
-    /// no longer waits for the job, it leaves the graph.
+    /// thread of this search before the others.
+    ///
+    /// But a wait for any of several comes before the others: if that no longer waits for the job, it
+    /// leaves the graph. The end of a scope comes last, since its jobs are lost.
     fn choose(&self, stuck: &BTreeSet<ThreadId>) -> Option<(ThreadId, Deadlock)> {
         let (own, _) = self.own;
         let threads = || {
@@ -424,16 +442,18 @@ impl<'a> Search<'a> {
             threads.filter_map(|thread| Some((thread, self.get(thread)?)))
         };
         let with_queued_job = |(thread, blocked): (ThreadId, &BlockedThread)| {
-            let mut jobs = blocked.jobs.iter();
-            let queued = jobs.find(|job| job.state(|state| state.is_queued()))?;
+            // Not each queued job of a scope is one that no worker can reach.
+            let is_unreachable = |job: &&Arc<dyn RawTask>| {
+                job.state(|state| state.is_queued()) && !self.can_end(&***job, stuck)
+            };
+            let queued = blocked.jobs.iter().find(is_unreachable)?;
             blocked.waker.as_ref()?;
             Some((thread, blocked.no_worker(&**queued)))
         };
-        let waits_for_any =
-            |(_, blocked): &(ThreadId, &BlockedThread)| blocked.waits_for == WaitsFor::Any;
-        let mut any = threads().filter(waits_for_any);
-        any.find_map(with_queued_job)
-            .or_else(|| threads().find_map(with_queued_job))
+        let in_wait = |wait| threads().filter(move |(_, blocked)| blocked.wait == wait);
+        let mut in_turn = [Wait::Any, Wait::Join, Wait::Scope].into_iter();
+        in_turn
+            .find_map(|wait| in_wait(wait).find_map(with_queued_job))
             .or_else(|| threads().find_map(|(thread, blocked)| Some((thread, blocked.cycle()?))))
     }
 }
@@ -516,7 +536,7 @@ fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
         if next.deadlock.is_some() {
             continue;
         }
-        if next.waits_for == WaitsFor::Any {
+        if next.wait == Wait::Any {
             found = Found::StatefulPool;
             continue;
         }
@@ -535,9 +555,17 @@ impl BlockedGuard {
     /// This thread is awake. Returns why its wait could never have ended, if it must end because of
     /// that.
     pub(crate) fn leave(self) -> Option<Deadlock> {
+        let (deadlock, _) = self.leave_scope()?;
+        Some(deadlock)
+    }
+
+    /// This thread is awake. Returns the jobs that it has waited for, and why no worker can reach those that
+    /// are queued, if that was found.
+    pub(crate) fn leave_scope(self) -> Option<Unreachable> {
         let blocked = self.remove();
         mem::forget(self);
-        blocked.and_then(|mut blocked| blocked.deadlock.take())
+        let BlockedThread { deadlock, jobs, .. } = blocked?;
+        Some((deadlock?, jobs))
     }
 
     fn remove(&self) -> Option<BlockedThread> {

@@ -28,25 +28,28 @@ use std::thread;
 use crate::pool::ThreadPool;
 use crate::scope::Scope;
 use crate::scope::state::ScopeData;
+use crate::stateful::StatefulScope;
 use crate::util::sync::{Arc, Mutex, MutexGuard};
 use crate::util::unwind::drop_catching;
 
 /// Runs `f` with a new scope, then blocks until every job of that scope has ended.
 ///
+/// The scope is that of a pool whose workers own an `S`. It contains one without a state, for any pool.
+///
 /// Returns what `f` returned, or the payload of its panic.
-pub(super) fn with_scope<'env, F, R>(
+pub(super) fn with_scope<'env, S, F, R>(
     pool: &ThreadPool,
     data: &Arc<ScopeData>,
     f: F,
 ) -> thread::Result<R>
 where
-    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+    F: for<'scope> FnOnce(&'scope StatefulScope<'scope, 'env, S>) -> R,
 {
     let pending = Arc::new(PendingJobs {
         count: Mutex::default(),
         data: Arc::clone(data),
     });
-    let scope = Scope {
+    let scope = StatefulScope::new(Scope {
         pool,
         data: Arc::clone(data),
         jobs: ScopeJobs {
@@ -54,7 +57,7 @@ where
             scope: PhantomData,
         },
         env: PhantomData,
-    };
+    });
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // Invariant: no path leads from `f` to the end of this function except through the wait. So
     // `scope` and `pool`, which jobs can borrow for `'scope`, outlive the jobs.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   mod.rs       ThreadPool::scope, Scope, ScopedJoinHandle
-//!    │ │  ▲
-//!    │ │  │ with_scope creates the Scope
+//!    │ │  ▲      (stateful/scope.rs: StatefulPool::scope, StatefulScope)
+//!    │ │  │ with_scope creates the StatefulScope, and the Scope in it
 //!    │ ▼  │
 //!    │ erased.rs   hides the lifetime of a job; counts the jobs; waits for them
 //!    │ │
@@ -36,6 +36,7 @@ use crate::pool::{Acquire, PoolSubmitter, Submission, ThreadPool};
 use crate::scope::erased::{ResultSlot, ScopeJobs, with_scope};
 use crate::scope::state::{DetachOnDrop, Failure, ScopeData};
 pub(crate) use crate::scope::state::{ItemFailures, RefusedJob};
+use crate::stateful::StatefulScope;
 use crate::task::context::{current_worker, may_be_waited_for};
 use crate::task::span::{self, Span};
 use crate::task::state::{Cancel, Origin};
@@ -52,6 +53,9 @@ impl ThreadPool {
     ///
     /// On a worker of this pool, `scope` runs those jobs itself that are still queued when the
     /// closure returns. So scopes can nest, down to a pool of one worker.
+    ///
+    /// A job of another pool can wait here for jobs that no worker can reach, because all workers of
+    /// this pool wait for that other pool. `scope` then cancels the queued ones, and panics for them.
     ///
     /// `scope` blocks its caller. In async code, call it inside a job:
     /// `pool.submit(move || shared.scope(…)).await`.
@@ -88,6 +92,15 @@ impl ThreadPool {
     pub fn scope<'env, F, R>(&self, f: F) -> R
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+    {
+        self.scope_with_state::<(), _, _>(|scope| f(scope.without_state()))
+    }
+
+    /// Runs a closure with a scope whose jobs can use the state `S` of a worker, if the workers own one.
+    #[track_caller]
+    pub(crate) fn scope_with_state<'env, S, F, R>(&self, f: F) -> R
+    where
+        F: for<'scope> FnOnce(&'scope StatefulScope<'scope, 'env, S>) -> R,
     {
         let tracks_jobs = may_be_waited_for() || current_worker().is_some();
         let data = Arc::new(ScopeData::new(tracks_jobs));
@@ -167,7 +180,19 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
-        let origin = Location::caller();
+        self.submit_at(closure, Location::caller())
+    }
+
+    /// Submits a job as [`submit`](Self::submit) does.
+    pub(crate) fn submit_at<F, T>(
+        &'scope self,
+        closure: F,
+        origin: Origin,
+    ) -> ScopedJoinHandle<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
         let number = self.data.next_number();
         let (erased, result) = self.jobs.erase(closure, number, origin);
         let submission = Submission::plain(origin, span::current());
@@ -361,9 +386,9 @@ impl<T> ScopedJoinHandle<'_, T> {
         )
     }
 
-    /// Cancels a job that may be skipped, if it is queued.
+    /// Cancels the job if it is queued. A running one gets no cancel request.
     pub(crate) fn cancel_if_queued(&self) {
-        self.handle.get().cancel_if_queued();
+        self.handle.cancel_if_queued();
     }
 
     /// Runs the job here if it is queued in a pool of which this thread is a worker.

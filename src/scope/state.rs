@@ -27,12 +27,12 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::error::JoinError;
+use crate::error::{Deadlock, JoinError};
 use crate::park::helping::help;
 use crate::park::parker::Parker;
-use crate::park::wait_graph::enter_wait_for_all;
-use crate::task::cell::RawTask;
-use crate::task::context::may_be_waited_for;
+use crate::park::wait_graph::{BlockedGuard, Unreachable, enter_wait_for_scope};
+use crate::task::cell::{RawTask, cancel_if_queued};
+use crate::task::context::{ThreadId, may_be_waited_for};
 use crate::task::join_handle::JoinHandle;
 use crate::task::state::{Cancel, Origin};
 use crate::util::sync::{Arc, Mutex};
@@ -81,19 +81,34 @@ struct ScopeState {
     /// Wakes the end of the scope, which sets it before it sleeps. A thread that adds to `to_help`
     /// or ends the last pending job takes it.
     waiter: Option<Waker>,
+    /// Set while the end of the scope cancels jobs that no worker can reach.
+    giving_up: Option<GivingUp>,
+}
+
+/// The end of a scope, while it cancels jobs that no worker can reach.
+#[derive(Clone, Copy)]
+struct GivingUp {
+    thread: ThreadId,
+    /// The job that is at the end of the scope, if it is a job that is.
+    waiting: Option<Origin>,
 }
 
 /// The number of a job, and of the item in a job that has several. Failures are reported in this
 /// order.
 type FailureKey = (u64, usize);
 
-/// Why a job has no result.
+/// Why a job or an item has no result.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The error has the payload of the panic. The error that the pool's handle returns has a
+    /// Of a panic, the error has the payload. The error that the pool's handle returns has a
     /// [`StandIn`].
-    Panicked(JoinError, Origin),
+    Error(JoinError, Origin),
     NotRun(Origin),
+    /// The end of the scope has cancelled it, because no worker could reach it.
+    Unreachable {
+        waiting: Option<Origin>,
+        origin: Origin,
+    },
 }
 
 /// The payload of a panic whose own payload is in a [`Failure`], and has no text.
@@ -104,31 +119,63 @@ impl Failure {
     #[track_caller]
     pub(super) fn resume(self) -> ! {
         match self {
-            Self::Panicked(error, _) => resume_unwind(error.into_panic()),
+            Self::Error(error, origin) => match error.try_into_panic() {
+                Ok(payload) => resume_unwind(payload),
+                Err(error) => {
+                    let text = failed(origin, &error);
+                    drop_catching("the destructor of an error", error);
+                    panic!("{text}");
+                }
+            },
             Self::NotRun(origin) => panic!("{}", not_run(origin)),
+            Self::Unreachable { waiting, origin } => panic!("{}", unreachable(waiting, origin)),
         }
     }
 
     /// Reports the failure through `tracing`.
     pub(super) fn report(self) {
         match self {
-            Self::Panicked(error, origin) => {
-                let payload = error.into_panic();
-                emit(|| {
-                    let panic = panic_message(&*payload).unwrap_or("(no text)");
-                    tracing::error!(
-                        panic,
-                        job = %origin,
-                        "a scoped job that was not joined panicked (submitted at {origin}): {panic}"
-                    );
-                });
-                drop_payload(payload);
-            }
+            Self::Error(error, origin) => match error.try_into_panic() {
+                Ok(payload) => {
+                    emit(|| {
+                        let panic = panic_message(&*payload).unwrap_or("(no text)");
+                        tracing::error!(
+                            panic,
+                            job = %origin,
+                            "a scoped job that was not joined panicked (submitted at {origin}): {panic}"
+                        );
+                    });
+                    drop_payload(payload);
+                }
+                Err(error) => {
+                    emit(|| tracing::error!(job = %origin, "{}", failed(origin, &error)));
+                    drop_catching("the destructor of an error", error);
+                }
+            },
             Self::NotRun(origin) => emit(|| {
                 tracing::error!(job = %origin, "{}", not_run(origin));
             }),
+            Self::Unreachable { waiting, origin } => emit(|| {
+                tracing::error!(job = %origin, "{}", unreachable(waiting, origin));
+            }),
         }
     }
+}
+
+fn failed(origin: Origin, error: &JoinError) -> String {
+    format!("a scoped job that was not joined failed (submitted at {origin}): {error}")
+}
+
+fn unreachable(waiting: Option<Origin>, origin: Origin) -> String {
+    let waiting = match waiting {
+        Some(waiting) => format!("the job submitted at {waiting}"),
+        None => "a thread".to_owned(),
+    };
+    format!(
+        "deadlock: {waiting} waits at the end of a scope for the scoped job submitted at {origin}, which \
+         was queued while all workers of its pool waited, and did not run. Open the scope outside of \
+         jobs, or allow the pool more workers"
+    )
 }
 
 fn not_run(origin: Origin) -> String {
@@ -199,7 +246,7 @@ impl ScopeData {
             None => Box::new(StandIn),
         };
         let error = JoinError::panicked(payload, origin);
-        self.record((number, 0), Failure::Panicked(error, origin));
+        self.record((number, 0), Failure::Error(error, origin));
         stand_in
     }
 
@@ -208,7 +255,14 @@ impl ScopeData {
         if number & HELPER != 0 {
             return;
         }
-        self.record((number, 0), Failure::NotRun(origin));
+        let giving_up = self.state.lock().giving_up;
+        self.record(
+            (number, 0),
+            match giving_up.filter(|end| end.thread == ThreadId::current()) {
+                Some(GivingUp { waiting, .. }) => Failure::Unreachable { waiting, origin },
+                None => Failure::NotRun(origin),
+            },
+        );
     }
 
     fn record(&self, key: FailureKey, failure: Failure) {
@@ -242,8 +296,8 @@ impl ScopeData {
         }
         drop(state);
         match failure {
-            Some(Failure::Panicked(own, _)) => own,
-            Some(Failure::NotRun(_)) | None => error,
+            Some(Failure::Error(own, _)) => own,
+            Some(Failure::NotRun(_) | Failure::Unreachable { .. }) | None => error,
         }
     }
 
@@ -255,7 +309,8 @@ impl ScopeData {
     /// Runs queued jobs of the scope, or sleeps until there may be something to do.
     ///
     /// The end of the scope calls this in a loop until no job is pending. `is_complete` tells
-    /// whether that is the case. Wake-ups may be spurious.
+    /// whether that is the case. Wake-ups may be spurious. If no worker can reach queued jobs of the scope,
+    /// this cancels them.
     pub(super) fn help_or_sleep(&self, is_complete: impl Fn() -> bool) {
         while let Some(job) = self.next_to_help() {
             help(&job);
@@ -279,11 +334,37 @@ impl ScopeData {
         if is_complete() {
             return;
         }
-        let guard = may_be_waited_for().then(|| enter_wait_for_all(wait_targets));
+        let mut guard = None;
+        if may_be_waited_for() {
+            match enter_wait_for_scope(wait_targets, parker.waker()) {
+                Ok(blocked) => guard = Some(blocked),
+                Err(unreachable) => return self.cancel_unreachable(unreachable),
+            }
+        }
         parker.park_only(None);
         // User code may run next, and no thread may be in the wait graph while it runs that.
-        drop(guard);
+        let unreachable = guard.and_then(BlockedGuard::leave_scope);
         parker.run_deferred();
+        if let Some(unreachable) = unreachable {
+            self.cancel_unreachable(unreachable);
+        }
+    }
+
+    /// Cancels those of these jobs that are still queued: no worker can reach them. They are failures of the
+    /// scope.
+    fn cancel_unreachable(&self, (deadlock, jobs): Unreachable) {
+        let waiting = match deadlock {
+            Deadlock::NoWorker { waiting, .. } => waiting,
+            _ => None,
+        };
+        let thread = ThreadId::current();
+        self.state.lock().giving_up = Some(GivingUp { thread, waiting });
+        for job in jobs {
+            cancel_if_queued(&*job);
+            // It may be the last reference.
+            drop_catching("a destructor", job);
+        }
+        self.state.lock().giving_up = None;
     }
 
     fn next_to_help(&self) -> Option<Arc<dyn RawTask>> {
@@ -412,10 +493,22 @@ impl DetachOnDrop {
     pub(super) fn cancel(&self) -> Cancel {
         let cancel = self.get().try_cancel();
         if cancel == Cancel::DropClosure {
-            let cancelled = self.data.observe((self.number, 0));
-            drop_catching("a panic's payload", cancelled);
+            self.observe_cancel();
         }
         cancel
+    }
+
+    /// Cancels the job if it is queued, and sets no cancel request if it runs. The cancel does not come
+    /// out of the scope.
+    pub(super) fn cancel_if_queued(&self) {
+        if self.get().cancel_if_queued() {
+            self.observe_cancel();
+        }
+    }
+
+    fn observe_cancel(&self) {
+        let cancelled = self.data.observe((self.number, 0));
+        drop_catching("a panic's payload", cancelled);
     }
 
     /// Returns where the panics of the job's items are recorded.
@@ -439,7 +532,7 @@ impl Drop for DetachOnDrop {
     }
 }
 
-/// Where a scoped job with several items records which of them panicked.
+/// Where a scoped job with several items records which of them have no result.
 ///
 /// The errors are here and not among the results, so that they come out of the scope if the results
 /// are dropped or leaked.
@@ -455,12 +548,12 @@ impl ItemFailures {
         Self { data, job }
     }
 
-    /// Records the panic of an item.
+    /// Records the panic of an item, or another reason why it has no result.
     pub(crate) fn record(&self, item: usize, error: JoinError, origin: Origin) {
-        (self.data).record((self.job, item), Failure::Panicked(error, origin));
+        (self.data).record((self.job, item), Failure::Error(error, origin));
     }
 
-    /// Records the panic of an item whose result nothing will take.
+    /// Records the same for an item whose result nothing will take.
     pub(crate) fn record_detached(&self, error: JoinError, origin: Origin) {
         let items = (self.job, 0)..=(self.job, usize::MAX);
         let state = self.data.state.lock();
@@ -472,11 +565,11 @@ impl ItemFailures {
         self.record(item, error, origin);
     }
 
-    /// Takes the error of an item, if it panicked: it does not come out of the scope.
+    /// Takes the error of an item, if it has one: it does not come out of the scope.
     pub(crate) fn take(&self, item: usize) -> Option<JoinError> {
         match self.data.observe((self.job, item))? {
-            Failure::Panicked(error, _) => Some(error),
-            Failure::NotRun(_) => None,
+            Failure::Error(error, _) => Some(error),
+            Failure::NotRun(_) | Failure::Unreachable { .. } => None,
         }
     }
 }
@@ -539,8 +632,8 @@ mod tests {
         let failures: Vec<_> = data.take_failures().collect();
         assert!(
             matches!(&failures[..], [
-                Failure::Panicked(one, _),
-                Failure::Panicked(six, _),
+                Failure::Error(one, _),
+                Failure::Error(six, _),
                 Failure::NotRun(_),
             ] if one.to_string().contains("one") && six.to_string().contains("six")),
             "{failures:?}"

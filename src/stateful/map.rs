@@ -76,11 +76,7 @@ impl<S: 'static> StatefulPool<S> {
     {
         let permits = self.threads.acquire();
         let route = StatefulRoute(permits.submitter());
-        let function = WithState {
-            function,
-            state: PhantomData,
-        };
-        Submitter::new(route, Some(permits), input, function)
+        Submitter::new(route, Some(permits), input, WithState::new(function))
     }
 }
 
@@ -134,9 +130,18 @@ where
 }
 
 /// A function of the user's that gets the state.
-struct WithState<S, F> {
+pub(super) struct WithState<S, F> {
     function: F,
     state: PhantomData<fn(&mut S)>,
+}
+
+impl<S, F> WithState<S, F> {
+    pub(super) fn new(function: F) -> Self {
+        Self {
+            function,
+            state: PhantomData,
+        }
+    }
 }
 
 impl<S, A, U, F> Apply<A, U> for WithState<S, F>
@@ -158,9 +163,11 @@ where
         chunk: MapContext<'_>,
     ) -> Result<DropEach<Result<U, JoinError>>, JoinError> {
         let mut results = DropEach::new(Vec::with_capacity(items.len()));
-        for item in items.take() {
+        for (place, item) in items.take().into_iter().enumerate() {
             results.push(match chunk.is_stopped() {
-                false => catch(chunk.origin, || self.one(item, chunk)).and_then(|outcome| outcome),
+                false => catch(chunk.origin, || self.one(item, chunk))
+                    .and_then(|outcome| outcome)
+                    .map_err(|error| chunk.keep(place, error)),
                 true => {
                     drop_catching("the destructor of an item", item);
                     Err(JoinError::cancelled())
@@ -172,8 +179,10 @@ where
 
     fn each_detached(&self, items: Vec<A>, chunk: MapContext<'_>) {
         for item in items {
-            let outcome = catch(chunk.origin, || self.one(item, chunk));
-            drop_catching("the destructor of a result", outcome);
+            match catch(chunk.origin, || self.one(item, chunk)).and_then(|outcome| outcome) {
+                Ok(result) => drop_catching("the destructor of a result", result),
+                Err(error) => chunk.keep_detached(error),
+            }
         }
     }
 }

@@ -3,12 +3,14 @@
 //! ```text
 //!   StatefulPool ─► ThreadPool ─► worker: makes its state, then runs jobs (pool/worker_state.rs)
 //!        │                                                  ▲
-//!        └─► StatefulJob: a closure that gets the state ────┘
+//!        ├─► StatefulJob: a closure that gets the state ────┤
+//!        └─► StatefulScope ─► Scope: jobs that borrow, too ─┘
 //! ```
 
 mod builder;
 mod job;
 mod map;
+mod scope;
 mod submit;
 
 use std::error::Error;
@@ -18,6 +20,7 @@ use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 
 pub use self::builder::StatefulPoolBuilder;
 use self::job::StatefulJob;
+pub use self::scope::StatefulScope;
 pub use self::submit::{StatefulJobBuilder, StatefulSubmitAsync};
 use crate::error::{ResizeError, SubmitError};
 use crate::pool::{JobOptions, Metrics, Shutdown, Submission, SubmitAsync, ThreadPool, WaitIdle};
@@ -31,9 +34,8 @@ use crate::util::sync::Arc;
 /// to make, and that a job needs for itself. Each worker makes its own, before its first job. So `S`
 /// need not be `Send`: a worker makes, uses and drops its state on its own thread.
 ///
-/// Everything else is as on a [`ThreadPool`]: handles, cancelling, bounded queues, maps, shutdown and
-/// metrics. The differences are below. There is no [`scope`](ThreadPool::scope), whose end could wait
-/// forever in a worker.
+/// Everything else is as on a [`ThreadPool`]: handles, cancelling, bounded queues, maps,
+/// [scopes](Self::scope), shutdown and metrics. The differences are below.
 ///
 /// **Dropping the pool** blocks until the queued jobs have run and the threads have exited, as
 /// dropping a [`ThreadPool`](ThreadPool#what-dropping-it-does) does. The states are dropped then, too.
@@ -78,6 +80,10 @@ use crate::util::sync::Arc;
 /// handle of such a job resolves to that error, too. ([`wait`](crate::wait()) returns the handle in
 /// `not_done`.) A future there that also waits for something else gets the error although that would
 /// have come.
+///
+/// The end of a [`scope`](Self::scope) has no handle that could get the error. If no worker can reach its
+/// queued jobs, and no `join` is part of that deadlock, the scope [cancels them and
+/// panics](Self::scope#in-a-worker-of-the-same-pool).
 ///
 /// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool) whose workers all wait in a
 /// `join` or at the end of a `scope`. A wait with a timeout never ends with that error.

@@ -947,9 +947,9 @@ pub(crate) fn request_cancel<K: RawTask + ?Sized>(task: &K) {
     }
 }
 
-/// Cancels a task if it is queued. A running one gets no cancel request.
-pub(crate) fn cancel_if_queued<K: RawTask + ?Sized>(task: &K) {
-    let _ = cancel_if(task, true);
+/// Cancels a task if it is queued, and returns whether this call has. A running one gets no cancel request.
+pub(crate) fn cancel_if_queued<K: RawTask + ?Sized>(task: &K) -> bool {
+    cancel_if(task, true) == Cancel::DropClosure
 }
 
 fn cancel_if<K: RawTask + ?Sized>(task: &K, only_queued: bool) -> Cancel {

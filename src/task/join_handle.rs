@@ -600,10 +600,12 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Cancels the job if it is queued. A running one gets no cancel request.
-    pub(crate) fn cancel_if_queued(&self) {
-        if let Slot::Pending(task) = &self.slot {
-            cancel_if_queued(&**task);
+    /// Cancels the job if it is queued, and returns whether this call has. A running one gets no cancel
+    /// request.
+    pub(crate) fn cancel_if_queued(&self) -> bool {
+        match &self.slot {
+            Slot::Pending(task) => cancel_if_queued(&**task),
+            Slot::Consumed(_) => false,
         }
     }
 

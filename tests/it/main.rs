@@ -51,6 +51,7 @@ mod shutdown;
 mod spans;
 mod spurious_unparks;
 mod stateful;
+mod stateful_scope;
 #[cfg(feature = "task")]
 mod tasks;
 mod timings;

@@ -59,6 +59,26 @@ impl<'a> MapContext<'a> {
         // Relaxed: see `Submitter::stop`.
         self.stop.load(Ordering::Relaxed)
     }
+
+    /// Keeps the error of an item, in a scope. Returns the error for the results.
+    pub(crate) fn keep(&self, item: usize, error: JoinError) -> JoinError {
+        match self.place.failures() {
+            Some(failures) => {
+                failures.record(item, error, self.origin);
+                // `Results` replaces this error by the recorded one.
+                JoinError::cancelled()
+            }
+            None => error,
+        }
+    }
+
+    /// Keeps the error of an item whose result nothing wants, in a scope.
+    pub(crate) fn keep_detached(&self, error: JoinError) {
+        match self.place.failures() {
+            Some(failures) => failures.record_detached(error, self.origin),
+            None => drop_catching("a panic's payload", error),
+        }
+    }
 }
 
 /// Where a job of a map runs.
@@ -127,15 +147,7 @@ where
             });
             // Invariant: one result for each item taken. The item that panicked has none yet.
             if let Err(error) = run {
-                let item = results.len();
-                results.push(Err(match chunk.place.failures() {
-                    Some(failures) => {
-                        failures.record(item, error, chunk.origin);
-                        // `Results` replaces this error by the recorded one.
-                        JoinError::cancelled()
-                    }
-                    None => error,
-                }));
+                results.push(Err(chunk.keep(results.len(), error)));
             }
         }
         results.extend(items.as_slice().iter().map(|_| Err(JoinError::cancelled())));
@@ -147,10 +159,7 @@ where
         for item in items {
             match catch(chunk.origin, || self(item)) {
                 Ok(result) => drop_catching("the destructor of a result", result),
-                Err(error) => match chunk.place.failures() {
-                    Some(failures) => failures.record_detached(error, chunk.origin),
-                    None => drop_catching::<JoinError>("a panic's payload", error),
-                },
+                Err(error) => chunk.keep_detached(error),
             }
         }
     }

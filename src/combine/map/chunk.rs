@@ -570,6 +570,19 @@ fn run_items<'job, A, F, R, U>(
     let start = Instant::now();
     let failures = place.failures();
     let is_detached = chunk.begin(start, failures);
+    // Returns the error for the results.
+    let keep = |started: usize, error| match failures {
+        Some(failures) => {
+            match is_detached {
+                // A job may run several chunks of the rest.
+                true => failures.record_detached(error, shared.origin),
+                false => failures.record(started - 1, error, shared.origin),
+            }
+            // `Results` replaces this error by the recorded one.
+            JoinError::cancelled()
+        }
+        None => error,
+    };
     let mut look = Look::new();
     let mut started = 0;
     let mut result = None;
@@ -581,7 +594,8 @@ fn run_items<'job, A, F, R, U>(
                     return;
                 };
                 started += 1;
-                result = Some((shared.function.one(item, context)).map_err(Into::into));
+                let outcome = shared.function.one(item, context).map_err(Into::into);
+                result = Some(outcome.map_err(|error| keep(started, error)));
                 if look.is_due() {
                     let (items, elapsed) = look.look(since(start));
                     if look.is_long() {
@@ -598,18 +612,7 @@ fn run_items<'job, A, F, R, U>(
             break;
         };
         // Invariant: one result for each item started. The item that panicked has none yet.
-        result = Some(Err(match failures {
-            Some(failures) => {
-                match is_detached {
-                    // A job may run several chunks of the rest.
-                    true => failures.record_detached(error, shared.origin),
-                    false => failures.record(started - 1, error, shared.origin),
-                }
-                // `Results` replaces this error by the recorded one.
-                JoinError::cancelled()
-            }
-            None => error,
-        }));
+        result = Some(Err(keep(started, error)));
     }
     if !look.is_long() {
         adaptive.pace.record(started, since(start));

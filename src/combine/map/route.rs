@@ -1,6 +1,7 @@
 //! Where the jobs of a map go: to a thread pool, to any other executor, or to a scope.
 
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -171,7 +172,9 @@ impl<T> Handle<'_, T> {
     /// Cancels the job if it is queued. A running one gets no cancel request.
     pub(super) fn cancel_if_queued(&self) {
         match self {
-            Self::Plain(handle) => handle.cancel_if_queued(),
+            Self::Plain(handle) => {
+                handle.cancel_if_queued();
+            }
             Self::Scoped(handle) => handle.cancel_if_queued(),
         }
     }
@@ -201,7 +204,14 @@ impl<T> Future for Handle<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Plain(handle) => Pin::new(handle).poll(context),
-            Self::Scoped(handle) => Pin::new(&mut **handle).poll(context),
+            Self::Scoped(handle) => {
+                let outcome = Pin::new(&mut **handle).poll(context);
+                if matches!(&outcome, Poll::Ready(Err(error)) if error.is_deadlock()) {
+                    // The map yields this error. So it is no failure of the scope that the job does not run.
+                    handle.cancel_if_queued();
+                }
+                outcome
+            }
         }
     }
 }
@@ -330,21 +340,29 @@ impl Route<'static> for NoRoute {
     }
 }
 
-/// Submits scoped jobs to the pool of the scope.
-pub(crate) struct ScopeRoute<'scope, 'env> {
-    pub(super) scope: &'scope Scope<'scope, 'env>,
-    pub(super) pool: PoolSubmitter,
+/// Submits scoped jobs to the pool of the scope. `E` is how an item can fail without a panic.
+pub(crate) struct ScopeRoute<'scope, 'env, E> {
+    scope: &'scope Scope<'scope, 'env>,
+    pool: PoolSubmitter,
+    failure: PhantomData<fn() -> E>,
 }
 
-impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
+impl<'scope, 'env, E> ScopeRoute<'scope, 'env, E> {
+    pub(super) fn new(scope: &'scope Scope<'scope, 'env>, pool: PoolSubmitter) -> Self {
+        Self {
+            scope,
+            pool,
+            failure: PhantomData,
+        }
+    }
+}
+
+impl<'scope, E: Into<JoinError> + 'static> Route<'scope> for ScopeRoute<'scope, '_, E> {
     type OfJobs = Self;
-    type Failure = Infallible;
+    type Failure = E;
 
     fn of_jobs(&self) -> Self {
-        Self {
-            scope: self.scope,
-            pool: self.pool.clone(),
-        }
+        Self::new(self.scope, self.pool.clone())
     }
 
     fn pool(&self) -> Option<&PoolSubmitter> {
@@ -362,7 +380,15 @@ impl<'scope> Route<'scope> for ScopeRoute<'scope, '_> {
         C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'scope,
         T: Send + 'scope,
     {
-        let closure = move |failures: &ItemFailures| infallible(closure(Place::Scope(failures)));
+        // A job of a stateful pool starts with a state. Only a later one of its items can find that the state
+        // was lost and cannot be made again, and that is the result of this item.
+        let closure = move |failures: &ItemFailures| match closure(Place::Scope(failures)) {
+            Ok(result) => result,
+            Err(failure) => {
+                let error: JoinError = failure.into();
+                panic!("{error}");
+            }
+        };
         match (self.scope).submit_acquired(&self.pool, closure, origin, span, kind) {
             Ok(handle) => Ok(Handle::Scoped(Box::new(handle))),
             Err((closed, job)) => Err(Refused {

@@ -85,11 +85,11 @@ impl<'scope, U: Send + 'scope> Submitter<'scope, 'scope, U> {
     pub(crate) fn in_scope<I, F>(scope: &'scope Scope<'scope, '_>, input: I, function: F) -> Self
     where
         I: Iterator<Item: Send + 'scope> + Send + 'scope,
-        F: Fn(I::Item) -> U + Send + Sync + 'scope,
+        F: Apply<I::Item, U, Failure: 'static> + 'scope,
     {
         let permits = scope.acquire();
-        let pool = permits.submitter();
-        Self::new(ScopeRoute { scope, pool }, Some(permits), input, function)
+        let route = ScopeRoute::new(scope, permits.submitter());
+        Self::new(route, Some(permits), input, function)
     }
 }
 
