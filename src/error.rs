@@ -509,8 +509,11 @@ impl JoinError {
     /// through other jobs. `Display` names the jobs of that cycle by the places where they were
     /// submitted. A `join` in an initializer for a job of its own pool returns this error, too.
     ///
-    /// In a [`StatefulPool`](crate::StatefulPool#waits-in-a-worker), so does a wait for a queued job
-    /// that no worker can reach.
+    /// So does a `join` for a queued job that no worker can reach: all workers of its pool wait for each other
+    /// or for queued jobs, perhaps of other pools, and no more can be started. In a
+    /// [`ThreadPool`](crate::ThreadPool#waits-in-a-worker) that takes several pools. In a
+    /// [`StatefulPool`](crate::StatefulPool#waits-in-a-worker), whose waiting workers run no jobs, one is
+    /// enough.
     ///
     /// The error describes the wait: the job that was waited for is not affected.
     ///

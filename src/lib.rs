@@ -214,7 +214,8 @@
 //! [`stack_size`](ThreadPoolBuilder::stack_size).
 //!
 //! If jobs [`join`](JoinHandle::join) each other in a cycle, one join returns an error that
-//! [`is_deadlock`](JoinError::is_deadlock). An [`initializer`](ThreadPoolBuilder::initializer) must
+//! [`is_deadlock`](JoinError::is_deadlock). The same is true of pools whose workers all join jobs that are
+//! queued in each other. An [`initializer`](ThreadPoolBuilder::initializer) must
 //! not wait for a job of its own pool: a `join` without a timeout returns the same error there.
 //!
 //! # Panics

@@ -19,7 +19,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use common::{CountingWaker, Gate, LONG, eventually, poll_with, threads_named, within};
@@ -680,6 +680,40 @@ fn late_jobs_that_no_thread_expires_use_up_no_turn_of_their_priority() {
         }
         busy.join().unwrap();
         lift();
+    });
+}
+
+#[test]
+fn pools_that_wait_for_each_others_refused_threads_are_in_no_deadlock() {
+    let test = "pools_that_wait_for_each_others_refused_threads_are_in_no_deadlock";
+    if !in_child(test, NO_LIMIT + 9) {
+        return;
+    }
+    within(LONG / 2, test, || {
+        start_the_timer();
+        let pools = [(); 2].map(|()| Arc::new(ThreadPool::new(2)));
+        let (both_run, refused) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
+        let jobs = [0, 1].map(|own| {
+            let other = Arc::clone(&pools[1 - own]);
+            let (both_run, refused) = (Arc::clone(&both_run), Arc::clone(&refused));
+            pools[own].submit(move || {
+                both_run.wait();
+                refused.wait();
+                other.submit(|| 7).join()
+            })
+        });
+        both_run.wait();
+        let allow_threads = refuse_threads();
+        refused.wait();
+        let is_refused = |pool: &Arc<ThreadPool>| pool.metrics().spawn_failures > 1;
+        eventually("spawns and retries that fail", || {
+            pools.iter().all(is_refused)
+        });
+        assert!(jobs.iter().all(|job| !job.is_finished()));
+        allow_threads();
+        for job in jobs {
+            assert_eq!(job.join().unwrap().unwrap(), 7);
+        }
     });
 }
 

@@ -189,6 +189,13 @@
 //! it blocks. If they close a cycle, one `join` in the cycle returns an error that
 //! [`is_deadlock`](crate::JoinError::is_deadlock) and that names the jobs.
 //!
+//! A queued job has an edge to every worker of its pool, and needs only one of them. So several pools can
+//! block each other without a cycle of running jobs: all their workers wait for jobs that are queued in
+//! another pool. The last worker that blocks finds the set of threads that can never go on. A worker that
+//! is not known to be blocked, or that may still be started, is enough to rule that out. One `join` in the
+//! set gets the same error. If there is none, the end of a scope cancels the queued jobs that it waits for,
+//! and panics.
+//!
 //! Cycles through other waits are not detected: channels, mutexes, waits for any of several. An
 //! [`initializer`](crate::ThreadPoolBuilder::initializer) must not wait for a job of its own pool;
 //! an untimed `join` there returns the same error.

@@ -11,19 +11,28 @@
 //! cycle one is the last, and sees the others. An entry may be out of date, because what its thread
 //! waited for has just ended: no thread runs that job, so the path ends there.
 //!
-//! # Stateful pools
+//! # Queued jobs
 //!
-//! Waits in the workers of a stateful pool run no jobs. So a queued job of such a pool waits for any
-//! of its workers, which is no single edge. The same is true of a queued job of another pool: a worker
-//! of that pool which is parked in the graph does not wait for it, or would have run it. Threads that can
-//! never go on are searched for ([`Search`]) whenever that may have become true:
+//! A queued job waits for any of its pool's workers, which is no single edge. A worker that is parked in the
+//! graph takes no job out of the queue before its wait ends. So threads that can never go on are searched
+//! for ([`Search`]) whenever that may have become true:
 //!
 //! - A thread is about to park. The last one that does sees the others.
 //! - A pool has lost a worker, the system has refused one, or fewer are allowed ([`recheck`]).
 //!
-//! A deadlock in which no stateful pool has a part is not reported, except for a cycle.
+//! The search errs on one side: what it does not know counts as able to go on.
 //!
-//! A worker that is not in the graph counts as one that will come back to its loop.
+//! - A worker that is not in the graph will come back to its loop. That is true of one that has just been
+//!   notified, that starts, or that is about to exit, which then calls [`recheck`]. It is also true of a
+//!   worker of a plain pool that waits for any of several jobs, and of each wait with a timeout.
+//! - A worker of a plain pool runs a queued job of its own pool itself, if it waits for it. The job may have
+//!   reached the pool just now; then the worker is about to be woken.
+//! - A plain pool has more workers to come while it may start one, now or after the back-off that follows a
+//!   failed spawn, or while it may find by itself that it needs more.
+//! - A queued job of a plain pool ends by itself if it has a deadline.
+//!
+//! A stateful pool is not given that time: its workers cannot run the job that they wait for, so the user
+//! hears of it at once.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -32,10 +41,12 @@ use std::task::Waker;
 use crate::error::Deadlock;
 use crate::pool::PoolInner;
 use crate::task::cell::RawTask;
-use crate::task::context::{StackFrame, ThreadId, address, current_pool_id, running_stack};
+use crate::task::context::{
+    PoolWorker, StackFrame, ThreadId, address, current_pool_worker, running_stack,
+};
 use crate::task::state::Origin;
 use crate::util::id_map::{IdHasher, IdMap};
-use crate::util::sync::{Arc, Instant, Mutex, Ordering, process_wide};
+use crate::util::sync::{Arc, Instant, Mutex, process_wide};
 use crate::util::unwind::wake_all;
 
 /// Where the jobs of a cycle were submitted: each waits for the next one, and the last for the
@@ -48,19 +59,6 @@ process_wide! {
     static WAIT_GRAPH: Mutex<Graph> = Mutex::new(IdMap::with_hasher(IdHasher::new()));
 }
 
-/// Whether this process has ever had a stateful pool. Until then nothing is searched for, except cycles.
-// Not the model checker's: it is set before a job of such a pool exists, and orders nothing else.
-static STATEFUL_POOLS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
-/// A stateful pool is being made.
-pub(crate) fn note_stateful_pool() {
-    STATEFUL_POOLS.store(true, Ordering::Relaxed);
-}
-
-fn has_stateful_pools() -> bool {
-    STATEFUL_POOLS.load(Ordering::Relaxed)
-}
-
 /// A thread that is parked.
 struct BlockedThread {
     /// It waits for all of these, or for any.
@@ -68,8 +66,8 @@ struct BlockedThread {
     wait: Wait,
     /// The jobs that it runs, outermost first: each waits for the next one, and the last for `jobs`.
     stack: Vec<StackFrame>,
-    /// The number of the pool that it is a worker of, and whether that pool is stateful.
-    pool: Option<(u64, bool)>,
+    /// The pool that it is a worker of, if it is one.
+    worker: Option<PoolWorker>,
     /// Gives it the error. `None` once that was done.
     waker: Option<Waker>,
     /// Set by the thread that closed the cycle, or took the last worker, and chose this one to get the
@@ -95,11 +93,22 @@ impl BlockedThread {
             jobs,
             wait,
             stack: running_stack(),
-            pool: current_pool_id(),
+            worker: current_pool_worker(),
             waker: Some(waker.clone()),
             deadlock: None,
         };
         (ThreadId::current(), own)
+    }
+
+    fn is_worker_of(&self, pool: &PoolInner) -> bool {
+        let worker = self.worker.as_ref();
+        worker.is_some_and(|worker| worker.pool == pool.id())
+    }
+
+    /// Returns whether it runs a queued job of `pool` itself, if it waits for it.
+    fn helps(&self, pool: &PoolInner) -> bool {
+        let worker = self.worker.as_ref();
+        worker.is_some_and(|worker| worker.pool == pool.id() && worker.helps)
     }
 
     /// Returns whether the error would end its wait.
@@ -190,7 +199,7 @@ fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Unrea
     let deadlock = loop {
         let found = match own.wait {
             Wait::Join | Wait::Scope => find_cycle(&graph, thread, &own),
-            Wait::Any => Found::StatefulPool,
+            Wait::Any => Found::QueuedJob,
         };
         let (chosen, deadlock) = match (found, now) {
             (Found::Nothing, _) => break None,
@@ -205,14 +214,14 @@ fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Unrea
                 };
                 (chosen, Deadlock::Cycle(path.into_cycle()))
             }
-            (Found::StatefulPool, None) => {
+            (Found::QueuedJob, None) => {
                 // Asking for the time is a system call.
                 drop(graph);
                 now = Some(Instant::now());
                 graph = WAIT_GRAPH.lock();
                 continue;
             }
-            (Found::StatefulPool, Some(now)) => {
+            (Found::QueuedJob, Some(now)) => {
                 let search = Search {
                     graph: &graph,
                     own: (thread, &own),
@@ -255,13 +264,25 @@ fn end_with_error(graph: &mut Graph, thread: ThreadId, deadlock: Deadlock) -> Op
 /// A pool has lost a worker, or could not spawn one: threads that wait for its queued jobs may now wait
 /// without end. If so, one of them gets the error after the other.
 pub(crate) fn recheck() {
-    if !has_stateful_pools() {
+    // A thread that enters the graph from here on looks itself. Asking for the time is a system call.
+    if WAIT_GRAPH.lock().is_empty() {
         return;
     }
     let now = Instant::now();
     let mut wakers = Vec::new();
     let mut graph = WAIT_GRAPH.lock();
-    let threads: Vec<_> = graph.keys().copied().collect();
+    // In each deadlock that this could find, a thread waits for a queued job.
+    let may_be_stuck = |blocked: &BlockedThread| {
+        let mut jobs = blocked.jobs.iter();
+        jobs.any(|job| {
+            matches!(needs(&**job), Needs::WorkerOf(pool) if all_are_parked(pool, &graph, None))
+        })
+    };
+    let threads: Vec<_> = graph
+        .iter()
+        .filter(|(_, blocked)| may_be_stuck(blocked))
+        .map(|(thread, _)| *thread)
+        .collect();
     for thread in threads {
         let Some(own) = graph.get(&thread).filter(|own| own.deadlock.is_none()) else {
             continue;
@@ -314,9 +335,22 @@ fn needs(job: &dyn RawTask) -> Needs<'_> {
     }
 }
 
-/// Searches for threads that can never go on, where queued jobs of stateful pools are among what they
-/// wait for. Such a job needs *any* worker, so a cycle alone is no deadlock: all workers of the pool
-/// must be stuck, and no more may be spawned.
+/// Returns whether all workers of `pool` are parked, with `own` if that is one. If not, a worker will come
+/// back to its loop. One that has just exited may count as a worker, and then calls [`recheck`].
+fn all_are_parked(pool: &PoolInner, graph: &Graph, own: Option<&BlockedThread>) -> bool {
+    let workers = pool.registry().workers();
+    let parked = || {
+        graph
+            .values()
+            .chain(own)
+            .filter(|thread| thread.is_worker_of(pool))
+    };
+    workers <= graph.len() + 1 && workers <= parked().count()
+}
+
+/// Searches for threads that can never go on, where queued jobs are among what they wait for. Such a job
+/// needs *any* worker, so a cycle alone is no deadlock: all workers of the pool must be stuck, and no more
+/// may be spawned.
 struct Search<'a> {
     graph: &'a Graph,
     /// The thread that the search is about, which may not be in the graph yet.
@@ -337,16 +371,7 @@ impl<'a> Search<'a> {
 
     fn is_worker_of(&self, thread: ThreadId, pool: &PoolInner) -> bool {
         let blocked = self.get(thread);
-        blocked
-            .and_then(|blocked| blocked.pool)
-            .is_some_and(|(id, _)| id == pool.id())
-    }
-
-    fn is_stateful(&self, thread: ThreadId) -> bool {
-        let blocked = self.get(thread);
-        blocked
-            .and_then(|blocked| blocked.pool)
-            .is_some_and(|(_, is_stateful)| is_stateful)
+        blocked.is_some_and(|blocked| blocked.is_worker_of(pool))
     }
 
     /// Returns the threads that can never go on, if the thread of this search is one of them.
@@ -361,9 +386,7 @@ impl<'a> Search<'a> {
                 .filter(|thread| self.can_go_on(*thread, &stuck))
                 .collect();
             if can_go_on.is_empty() {
-                // Waits of plain pools for each other are not reported, whether or not the process has
-                // stateful pools.
-                return Some(stuck).filter(|stuck| stuck.iter().any(|t| self.is_stateful(*t)));
+                return Some(stuck);
             }
             for thread in can_go_on {
                 stuck.remove(&thread);
@@ -407,15 +430,23 @@ impl<'a> Search<'a> {
         };
         let mut jobs = blocked.jobs.iter();
         match blocked.wait {
-            Wait::Join | Wait::Scope => jobs.all(|job| self.can_end(&**job, stuck)),
-            Wait::Any => jobs.any(|job| self.can_end(&**job, stuck)),
+            Wait::Join | Wait::Scope => jobs.all(|job| self.can_end(blocked, &**job, stuck)),
+            Wait::Any => jobs.any(|job| self.can_end(blocked, &**job, stuck)),
         }
     }
 
-    fn can_end(&self, job: &dyn RawTask, stuck: &BTreeSet<ThreadId>) -> bool {
+    /// Returns whether `job` may end, for which the thread of `blocked` waits.
+    fn can_end(
+        &self,
+        blocked: &BlockedThread,
+        job: &dyn RawTask,
+        stuck: &BTreeSet<ThreadId>,
+    ) -> bool {
         match needs(job) {
             Needs::Nothing => true,
             Needs::Thread { thread, .. } => !stuck.contains(&thread),
+            Needs::WorkerOf(pool) if blocked.helps(pool) => true,
+            Needs::WorkerOf(pool) if !pool.is_stateful() && job.has_deadline() => true,
             Needs::WorkerOf(pool) => {
                 let workers = stuck
                     .iter()
@@ -444,7 +475,7 @@ impl<'a> Search<'a> {
         let with_queued_job = |(thread, blocked): (ThreadId, &BlockedThread)| {
             // Not each queued job of a scope is one that no worker can reach.
             let is_unreachable = |job: &&Arc<dyn RawTask>| {
-                job.state(|state| state.is_queued()) && !self.can_end(&***job, stuck)
+                job.state(|state| state.is_queued()) && !self.can_end(blocked, &***job, stuck)
             };
             let queued = blocked.jobs.iter().find(is_unreachable)?;
             blocked.waker.as_ref()?;
@@ -500,8 +531,9 @@ fn jobs_from(job: &dyn RawTask, is_running: bool, stack: &[StackFrame]) -> Vec<O
 enum Found {
     Nothing,
     Cycle(Path),
-    /// No cycle. But a queued job is among what is waited for, and there are stateful pools: see [`Search`].
-    StatefulPool,
+    /// No cycle. But a queued job is among what is waited for, and all workers of its pool are parked: see
+    /// [`Search`].
+    QueuedJob,
 }
 
 /// Searches depth first, with a stack of its own: a chain of waits may be long.
@@ -517,9 +549,9 @@ fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
         path.threads.truncate(depth);
         let (thread, is_running) = match needs(job) {
             Needs::Thread { thread, is_running } => (thread, is_running),
-            Needs::WorkerOf(_) => {
-                if has_stateful_pools() {
-                    found = Found::StatefulPool;
+            Needs::WorkerOf(pool) => {
+                if all_are_parked(pool, graph, Some(wait)) {
+                    found = Found::QueuedJob;
                 }
                 continue;
             }
@@ -537,7 +569,7 @@ fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
             continue;
         }
         if next.wait == Wait::Any {
-            found = Found::StatefulPool;
+            found = Found::QueuedJob;
             continue;
         }
         let Err(place) = seen.binary_search(&thread) else {
@@ -577,5 +609,80 @@ impl Drop for BlockedGuard {
     fn drop(&mut self) {
         let blocked = self.remove();
         drop(blocked);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::any::Any;
+    use std::thread;
+
+    use super::*;
+    use crate::task::context::{WorkerPhase, set_current_pool};
+    use crate::task::join_handle::JoinHandle;
+    use crate::{ThreadPool, ThreadPoolBuilder};
+
+    fn stateful() -> ThreadPoolBuilder {
+        let make_state = || Ok(Box::new(()) as Box<dyn Any>);
+        ThreadPool::builder().make_state(Box::new(make_state))
+    }
+
+    /// Makes this thread a worker of `pool`, which is counted already.
+    fn become_worker(pool: &ThreadPool) {
+        let inner = pool.inner();
+        inner.set_phase(WorkerPhase::InLoop);
+        let mailbox = crate::pool::control::Mailbox::new();
+        set_current_pool(Some((inner, mailbox)));
+    }
+
+    /// Drops a pool whose workers exist in its count alone.
+    fn give_up(pool: ThreadPool) {
+        pool.shutdown_now();
+        // A worker does not wait for the others.
+        become_worker(&pool);
+        drop(pool);
+        set_current_pool(None);
+    }
+
+    /// Returns the error that a wait for `job` would get now.
+    fn error(job: &JoinHandle<()>) -> Option<Deadlock> {
+        enter_wait(job.raw(), Waker::noop()).map(drop).err()
+    }
+
+    #[test]
+    fn a_plain_pool_waits_for_the_end_of_a_back_off_and_a_stateful_one_does_not() {
+        for (builder, is_stateful) in [(ThreadPool::builder(), false), (stateful(), true)] {
+            let (own, other) = (ThreadPool::new(1), builder.max_workers(2).build().unwrap());
+            let (own_pool, other_pool) = (own.inner(), other.inner());
+            let registry = other_pool.registry();
+            // This thread is the worker of one pool. That of the other one waits for a job that is queued
+            // here, and the system has refused another one.
+            let _this = own_pool.registry().reserve(|| 9).unwrap();
+            let [_blocked, refused] = [(); 2].map(|()| registry.reserve(|| 9).unwrap());
+            let here = own.submit(|| ());
+            // As many as the pool would have workers for.
+            let [there, _other] = [(); 2].map(|()| other.submit(|| ()));
+            let _ = registry.spawn_failed(&refused);
+            become_worker(&own);
+            let blocked = thread::scope(|threads| {
+                let enter = || {
+                    become_worker(&other);
+                    let entered = enter_wait(here.raw(), Waker::noop());
+                    set_current_pool(None);
+                    entered.expect("the worker of the first pool is awake")
+                };
+                threads.spawn(enter).join().unwrap()
+            });
+            assert_eq!(error(&there).is_some(), is_stateful);
+            let allowed_at = registry.spawn_allowed_at(|| 9).unwrap();
+            thread::sleep(allowed_at.saturating_duration_since(Instant::now()));
+            assert_eq!(error(&there), None, "another worker may be spawned");
+            registry.set_max_workers(1, || ());
+            assert!(error(&there).is_some());
+            drop(blocked);
+            assert_eq!(error(&there), None, "the worker is awake");
+            give_up(own);
+            give_up(other);
+        }
     }
 }

@@ -13,7 +13,6 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use crate::error::{Cause, Closed, JoinError};
-use crate::park::wait_graph::note_stateful_pool;
 use crate::pool::auto_size::AutoSizer;
 use crate::pool::blocked::BlockedWorkers;
 use crate::pool::builder::Config;
@@ -86,9 +85,6 @@ impl PoolInner {
         observer: Option<Observer>,
         queue_timeout: Option<Duration>,
     ) -> Arc<Self> {
-        if config.make_state.is_some() {
-            note_stateful_pool();
-        }
         Arc::new(Self {
             id,
             process: process::id(),

@@ -1,6 +1,5 @@
 //! A job with options: a label, a priority, a deadline.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::panic::Location;
 use std::time::Duration;
@@ -61,20 +60,6 @@ pub enum Priority {
     Normal,
     /// Starts before the others, but leaves them a share.
     High,
-}
-
-/// A higher priority is greater: `Priority::High > Priority::Low`.
-impl Ord for Priority {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // The variants are in the order in which jobs start.
-        (*other as u8).cmp(&(*self as u8))
-    }
-}
-
-impl PartialOrd for Priority {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 /// What a job has besides its closure. Most have the default: nothing.

@@ -166,6 +166,12 @@ use crate::util::unwind::drop_catching;
 /// A worker in a wait with a timeout counts as able to run jobs. So a wait for any of several can
 /// last until the timeout of another worker ends.
 ///
+/// A job can also wait for jobs of another pool. The worker then runs none of them. If the workers of
+/// several pools all wait for jobs that are queued in each other, in a [`join`](JoinHandle::join) or at the
+/// end of a [`scope`](Self::scope), and no more workers can be started, that is a deadlock. One `join` in it
+/// returns an error that [`is_deadlock`](JoinError::is_deadlock). If all of them are at the ends of scopes,
+/// one scope [panics](Self::scope#panics).
+///
 /// [`as_completed`]: crate::as_completed
 /// [`block_on`]: crate::block_on
 /// [`map_unordered`]: Self::map_unordered

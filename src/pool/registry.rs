@@ -196,17 +196,21 @@ impl Registry {
         self.allowed_at(&self.inner.lock(), now, demand)
     }
 
-    /// Returns whether there are more than `stuck` workers, or [`reserve`](Self::reserve) would allow a spawn
-    /// now.
+    /// Returns whether there are more than `stuck` workers, or [`reserve`](Self::reserve) allows a spawn at the
+    /// time `by`, or at any time if that is `None`.
     pub(crate) fn has_more_workers(
         &self,
         stuck: usize,
         now: Instant,
+        by: Option<Instant>,
         demand: impl FnOnce() -> u64,
     ) -> bool {
         let inner = self.inner.lock();
         // Invariant: both are read under the lock. A worker that has exited may just be replaced.
-        stuck < inner.workers || self.allowed_at(&inner, now, demand) == Some(now)
+        stuck < inner.workers
+            || self
+                .allowed_at(&inner, now, demand)
+                .is_some_and(|at| by.is_none_or(|by| at <= by))
     }
 
     fn allowed_at(

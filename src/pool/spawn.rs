@@ -18,6 +18,7 @@ use std::task::{Wake, Waker};
 use crate::error::JoinError;
 use crate::park::parker::{Deferred, Unparker};
 use crate::park::wait_graph::recheck;
+use crate::pool::auto_size::AutoSizer;
 use crate::pool::inner::{PoolInner, refuse_mail};
 use crate::pool::registry::{SpawnFailed, WorkerSlot, WorkerThread};
 use crate::pool::worker::worker_main;
@@ -229,10 +230,19 @@ fn worker_lost(pool: &Arc<PoolInner>) {
 
 impl PoolInner {
     /// Returns whether a worker may take a queued job although `stuck` of them never will: another one, or
-    /// one that may be spawned now.
+    /// one that may be spawned now. A plain pool may also spawn one later.
     pub(crate) fn can_take_job(&self, stuck: usize, now: Instant) -> bool {
+        let allowed = self.registry().max_workers() as u64;
+        let may_grow = |sizer: &AutoSizer| allowed < sizer.max();
+        let by = match self.is_stateful() {
+            true => Some(now),
+            // Lock order: the graph, then the state of the sizer.
+            false if self.auto_sizer().is_some_and(may_grow) => return true,
+            // The system may have threads again before the next retry.
+            false => None,
+        };
         self.registry()
-            .has_more_workers(stuck, now, || self.demand())
+            .has_more_workers(stuck, now, by, || self.demand())
     }
 
     /// A worker of this pool is about to park for as long as it takes. Returns what it must wake
@@ -277,5 +287,25 @@ impl PoolInner {
         let took = Instant::now().saturating_duration_since(start);
         wake_all(wakers);
         self.blocked().end_probe(took, whole_queue);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::ThreadPool;
+
+    #[test]
+    fn a_pool_that_sizes_itself_may_have_more_workers_up_to_its_bound() {
+        let Ok(pool) = ThreadPool::builder().auto_size(1..=5_000).build() else {
+            // The system does not tell the CPU time of a thread.
+            return;
+        };
+        let (pool, _owner) = (pool.inner(), pool);
+        let allowed = pool.registry().max_workers();
+        let can_take_job = || pool.can_take_job(allowed, Instant::now());
+        assert!(allowed < 5_000 && can_take_job());
+        pool.registry().set_max_workers(5_000, || ());
+        assert!(!can_take_job(), "no demand");
     }
 }

@@ -54,8 +54,10 @@ impl ThreadPool {
     /// On a worker of this pool, `scope` runs those jobs itself that are still queued when the
     /// closure returns. So scopes can nest, down to a pool of one worker.
     ///
-    /// A job of another pool can wait here for jobs that no worker can reach, because all workers of
-    /// this pool wait for that other pool. `scope` then cancels the queued ones, and panics for them.
+    /// On a worker of another pool, the end of the scope can be part of a deadlock: all workers of this
+    /// pool wait for that other pool, so that none can reach the jobs that are queued. If no `join` in the
+    /// deadlock can get the error, `scope` cancels the queued jobs, and panics as for any job that did not
+    /// run.
     ///
     /// `scope` blocks its caller. In async code, call it inside a job:
     /// `pool.submit(move || shared.scope(…)).await`.

@@ -85,8 +85,9 @@ use crate::util::sync::Arc;
 /// queued jobs, and no `join` is part of that deadlock, the scope [cancels them and
 /// panics](Self::scope#in-a-worker-of-the-same-pool).
 ///
-/// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool) whose workers all wait in a
-/// `join` or at the end of a `scope`. A wait with a timeout never ends with that error.
+/// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool#waits-in-a-worker) whose
+/// workers all wait in a `join` or at the end of a `scope`. A wait with a timeout never ends with that
+/// error.
 ///
 /// [`as_completed`]: crate::as_completed
 ///

@@ -246,6 +246,8 @@ pub(crate) trait RawTask: Send + Sync {
     fn expiry_error(&self) -> JoinError;
     /// Returns the label of the task.
     fn label(&self) -> Option<&'static str>;
+    /// Returns whether the task expires if it is queued for too long.
+    fn has_deadline(&self) -> bool;
     /// Returns whether the end of the task can be seen without its lock. May be true a moment later
     /// than the state is.
     fn is_resolved(&self) -> bool;
@@ -658,6 +660,10 @@ where
 
     fn label(&self) -> Option<&'static str> {
         self.inner.lock().rare().and_then(|rare| rare.details.label)
+    }
+
+    fn has_deadline(&self) -> bool {
+        self.inner.lock().deadline().is_some()
     }
 
     fn is_resolved(&self) -> bool {

@@ -139,10 +139,23 @@ pub(crate) fn current_pool() -> Option<Arc<PoolInner>> {
     Context::with(|context| context.pool.borrow().clone()).flatten()
 }
 
-/// Returns the number of the pool that this thread is a worker of, and whether that pool is stateful.
-pub(crate) fn current_pool_id() -> Option<(u64, bool)> {
-    let id = |pool: &Arc<PoolInner>| (pool.id(), pool.is_stateful());
-    Context::with(|context| context.pool.borrow().as_ref().map(id)).flatten()
+/// A worker of a pool, for the wait graph.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PoolWorker {
+    /// The number of the pool.
+    pub(crate) pool: u64,
+    /// Whether the worker runs the queued jobs of its pool that it waits for.
+    pub(crate) helps: bool,
+}
+
+/// Returns which worker this thread is, from its start to the end of its loop.
+pub(crate) fn current_pool_worker() -> Option<PoolWorker> {
+    let in_loop = current_worker().is_some_and(|worker| worker.phase == WorkerPhase::InLoop);
+    let worker = |pool: &Arc<PoolInner>| PoolWorker {
+        pool: pool.id(),
+        helps: in_loop && !pool.is_stateful(),
+    };
+    Context::with(|context| context.pool.borrow().as_ref().map(worker)).flatten()
 }
 
 /// Notes that a poll waits for a job of a pool that has more jobs queued.

@@ -167,7 +167,8 @@ impl<T> JoinHandle<T> {
     /// cancelled or refused, if its pool broke, or if no worker thread could be spawned.
     ///
     /// Returns an error that [`is_deadlock`](JoinError::is_deadlock) if the job waits, directly or
-    /// through other jobs, for the job that calls `join`.
+    /// through other jobs, for the job that calls `join`. So it does if the job is queued in another pool
+    /// whose workers all wait like that.
     ///
     /// Returns an error that [`is_cancelled`](JoinError::is_cancelled) at once if the calling
     /// thread is itself cancelling that job. This happens in destructors of captured values.

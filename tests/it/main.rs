@@ -13,6 +13,7 @@ mod bounded;
 mod broadcast;
 mod builder;
 mod cancel;
+mod deadlocks;
 mod debug_fmt;
 mod detached_map;
 #[cfg(feature = "task")]

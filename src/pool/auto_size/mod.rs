@@ -181,6 +181,11 @@ impl AutoSizer {
         self.state.lock().sizer.limit()
     }
 
+    /// Returns the highest number of workers that it may allow.
+    pub(crate) fn max(&self) -> u64 {
+        self.state.lock().seen.max
+    }
+
     pub(crate) fn metrics(&self) -> AutoSize {
         let state = self.state.lock();
         let percent = (100.0 * state.cpu / state.busy.max(1e-9)).round();
