@@ -508,6 +508,23 @@ mod tests {
     }
 
     #[test]
+    fn a_spawn_that_backs_off_is_one_more_worker_once_it_is_allowed() {
+        let registry = Registry::new(2);
+        let [_live, refused] = [(); 2].map(|()| registry.reserve(|| 9).unwrap());
+        let failed = registry.spawn_failed(&refused);
+        let SpawnFailed::RegisterRetry(at) = failed else {
+            panic!("{failed:?}");
+        };
+        let before = at - Duration::from_millis(1);
+        let has_more = |now, by| registry.has_more_workers(1, now, by, || 9);
+        assert!(!has_more(before, Some(before)));
+        assert!(has_more(at, Some(at)));
+        assert!(has_more(before, None), "it may come later");
+        assert!(registry.has_more_workers(0, before, Some(before), || 9));
+        assert!(!registry.has_more_workers(1, at, None, || 1), "no demand");
+    }
+
+    #[test]
     fn one_retry_is_registered_and_put_off_while_the_back_off_lasts() {
         let registry = Registry::new(3);
         let slots = [(); 3].map(|()| registry.reserve(|| 9).unwrap());

@@ -297,3 +297,52 @@ impl Drop for ExitGuard<'_> {
         join_all(exited);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::any::Any;
+    use std::task::Waker;
+    use std::thread;
+
+    use super::*;
+    use crate::ThreadPool;
+    use crate::error::Deadlock;
+    use crate::park::wait_graph::enter_wait;
+
+    /// Without the look at the wait graph, the blocked worker would learn of it only when it wakes up for
+    /// another reason.
+    #[test]
+    fn a_worker_that_exits_ends_a_wait_that_has_counted_on_it() {
+        let make_state = || Ok(Box::new(()) as Box<dyn Any>);
+        let builder = ThreadPool::builder().make_state(Box::new(make_state));
+        let pool = builder.max_workers(2).build().unwrap();
+        let inner = pool.inner();
+        // This thread is the first worker.
+        let [own, other] = [(); 2].map(|()| inner.registry().reserve(|| 2).unwrap());
+        inner.registry().set_max_workers(1, || ());
+        set_current_pool(Some((Arc::clone(&inner), Arc::clone(&own.mailbox))));
+        inner.set_phase(WorkerPhase::InLoop);
+        let queued = pool.submit(|| ());
+        let blocked = enter_wait(queued.raw(), Waker::noop()).expect("there is another worker");
+        thread::scope(|threads| {
+            let exit = || {
+                drop(ExitGuard {
+                    pool: &inner,
+                    slot: other,
+                })
+            };
+            threads.spawn(exit).join().unwrap();
+        });
+        let deadlock = blocked.leave();
+        assert!(
+            matches!(deadlock, Some(Deadlock::NoWorker { .. })),
+            "{deadlock:?}"
+        );
+        // Its successor runs the job.
+        drop(ExitGuard {
+            pool: &inner,
+            slot: own,
+        });
+        queued.join().unwrap();
+    }
+}
