@@ -650,6 +650,23 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_of_a_plain_pool_that_waits_for_a_queued_job_of_its_own_is_about_to_run_it() {
+        for (builder, phase, is_deadlock) in [
+            (ThreadPool::builder(), WorkerPhase::InLoop, false),
+            (ThreadPool::builder(), WorkerPhase::Initializing, true),
+            (stateful(), WorkerPhase::InLoop, true),
+        ] {
+            let pool = builder.max_workers(1).build().unwrap();
+            let _this = pool.inner().registry().reserve(|| 1).unwrap();
+            let queued = pool.submit(|| ());
+            become_worker(&pool);
+            pool.inner().set_phase(phase);
+            assert_eq!(error(&queued).is_some(), is_deadlock);
+            give_up(pool);
+        }
+    }
+
+    #[test]
     fn a_plain_pool_waits_for_the_end_of_a_back_off_and_a_stateful_one_does_not() {
         for (builder, is_stateful) in [(ThreadPool::builder(), false), (stateful(), true)] {
             let (own, other) = (ThreadPool::new(1), builder.max_workers(2).build().unwrap());
