@@ -282,7 +282,7 @@
 //! increase(futurepool_spawn_failures_total[10m]) > 0
 //! ```
 //!
-//! `futurepool_jobs_total` and the histograms need [`timings`](crate::ThreadPoolBuilder::timings).
+//! The histograms, and `futurepool_jobs_total` by label, need [`timings`](crate::ThreadPoolBuilder::timings).
 //!
 //! ## When it is slow
 //!

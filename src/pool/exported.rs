@@ -232,8 +232,19 @@ const COUNTERS: [(&str, &str, Field); 3] = [
     ),
 ];
 
-/// Reports the metrics of a whole pool.
-pub(crate) fn report(pool: &str, metrics: &Metrics) {
+/// The outcomes of jobs, as far as a pool without timings counts them. They exclude each other.
+const OUTCOMES: [(OutcomeKind, Field); 5] = [
+    (OutcomeKind::Returned, |it| it.completed),
+    (OutcomeKind::Panicked, |it| it.panicked),
+    (OutcomeKind::Cancelled, |it| {
+        it.cancelled.saturating_sub(it.expired)
+    }),
+    (OutcomeKind::Expired, |it| it.expired),
+    (OutcomeKind::Failed, |it| it.failed),
+];
+
+/// Reports the metrics of a whole pool. `has_timings`: each job is reported when it ends.
+pub(crate) fn report(pool: &str, metrics: &Metrics, has_timings: bool) {
     catch_panic(RECORDER, || {
         with_recorder(describe_once);
         for (name, _, value) in GAUGES {
@@ -241,6 +252,13 @@ pub(crate) fn report(pool: &str, metrics: &Metrics) {
         }
         for (name, _, value) in COUNTERS {
             counter!(name, "pool" => pool.to_owned()).absolute(value(metrics));
+        }
+        if has_timings {
+            return;
+        }
+        for (kind, value) in OUTCOMES {
+            let key = key(JOBS, pool, None, Some(kind.as_str()));
+            with_recorder(|recorder| register_counter(recorder, &key).absolute(value(metrics)));
         }
     });
 }

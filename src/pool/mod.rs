@@ -870,6 +870,9 @@ impl ThreadPool {
     /// `panicked`, `cancelled`, `expired`, `failed` or `not_run`: see [`JobOutcome`](crate::JobOutcome).
     /// After the first job of a label has run, there is a counter for each outcome, at 0 or more.
     ///
+    /// Without timings this function reports the jobs, too: not by label, without the histograms, and
+    /// with what is `not_run` among the `cancelled`.
+    ///
     /// A worker calls the recorder before the result of its job is visible, so the recorder should be
     /// fast. A panic of the recorder is caught, and goes to `tracing`. Jobs that ended before the
     /// recorder was installed are not reported.
@@ -894,7 +897,8 @@ impl ThreadPool {
     #[doc(alias = "exporter")]
     pub fn report_metrics(&self) {
         let pool = &self.inner.config().thread_name_prefix;
-        exported::report(pool, &self.metrics());
+        let has_timings = (self.inner.observer()).is_some_and(|it| it.timings().is_some());
+        exported::report(pool, &self.metrics(), has_timings);
     }
 }
 

@@ -352,13 +352,37 @@ fn a_stateful_pool_reports_under_its_own_name() {
 }
 
 #[test]
-fn a_pool_without_timings_reports_no_jobs() {
+fn a_pool_without_timings_reports_its_jobs_when_asked_to() {
     child::alone(
-        "metrics_facade::a_pool_without_timings_reports_no_jobs",
+        "metrics_facade::a_pool_without_timings_reports_its_jobs_when_asked_to",
         || {
             let exporter = Exporter::install();
-            ThreadPool::new(1).submit(|| ()).join().unwrap();
+            let pool = ThreadPool::builder().max_workers(1);
+            let pool = pool.thread_name_prefix("plain").build().unwrap();
+            let blocked = block_workers(&pool, 1);
+            let cancelled = pool.job(|| ()).label("a").submit();
+            assert!(cancelled.cancel());
+            let late = pool.job(|| ()).expires_in(Duration::ZERO).submit();
+            assert!(late.join().unwrap_err().is_expired());
+            blocked.release();
+            let failed = pool.submit(|| panic!("no such luck")).join();
+            assert!(failed.unwrap_err().is_panic());
             assert_eq!(exporter.registered.load(Ordering::Relaxed), 0);
+            let outcomes = ["completed", "panicked", "cancelled", "expired", "failed"];
+            let counted = || {
+                outcomes.map(|outcome| {
+                    let labels = format!("pool=\"plain\",label=\"\",outcome=\"{outcome}\"");
+                    exporter.counter(&format!("futurepool_jobs_total{{{labels}}}"))
+                })
+            };
+            // A counter never falls, and reporting it twice counts nothing twice.
+            for _ in 0..2 {
+                pool.report_metrics();
+                assert_eq!(counted(), [1, 1, 1, 1, 0]);
+            }
+            pool.submit(|| ()).join().unwrap();
+            pool.report_metrics();
+            assert_eq!(counted(), [2, 1, 1, 1, 0]);
         },
     );
 }
