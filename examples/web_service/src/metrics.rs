@@ -87,7 +87,12 @@ fn write_pools(pools: &Pools, out: &mut String) -> fmt::Result {
         let routes = metrics.by_label().iter();
         routes.map(move |(route, metrics)| (pool, route, metrics))
     });
-    let name = head(out, "futurepool_jobs_total", "counter", "Jobs that have ended.")?;
+    let name = head(
+        out,
+        "futurepool_jobs_total",
+        "counter",
+        "Jobs that have ended.",
+    )?;
     for (pool, route, metrics) in routes.clone() {
         for (outcome, figure) in OUTCOMES {
             let labels = format!("pool=\"{pool}\",label=\"{route}\",outcome=\"{outcome}\"");
