@@ -350,6 +350,33 @@ fn the_panic_of_an_item_comes_out_of_the_scope_unless_the_map_yields_it() {
 }
 
 #[test]
+fn the_panic_of_an_item_that_a_job_of_the_map_submits_comes_out_of_the_scope() {
+    within(LONG, "a full queue", || {
+        for chunk_size in [None, Some(2)] {
+            let pool = builder(&Arc::default()).max_workers(1).queue_capacity(1);
+            let pool = pool.build().unwrap();
+            let ran = AtomicUsize::new(0);
+            let message = message_of(|| {
+                pool.scope(|scope| {
+                    let item = |state: &mut State, n: usize| {
+                        state.use_it();
+                        ran.fetch_add(1, SeqCst);
+                        assert!(n != 7, "item {n}");
+                    };
+                    let mut map = scope.map(0..10, item);
+                    if let Some(items) = chunk_size {
+                        map = map.chunk_size(items);
+                    }
+                    map.detach();
+                });
+            });
+            assert_eq!(message, "item 7", "{chunk_size:?}");
+            assert_eq!(ran.into_inner(), 10);
+        }
+    });
+}
+
+#[test]
 fn an_item_without_a_state_comes_out_of_the_scope_unless_the_map_yields_it() {
     within(LONG, "a state that cannot be made again", || {
         for (chunk_size, detached) in [
