@@ -170,7 +170,7 @@ use crate::util::unwind::drop_catching;
 /// several pools all wait for jobs that are queued in each other, in a [`join`](JoinHandle::join) or at the
 /// end of a [`scope`](Self::scope), and no more workers can be started, that is a deadlock. One `join` in it
 /// returns an error that [`is_deadlock`](JoinError::is_deadlock). If all of them are at the ends of scopes,
-/// one scope [panics](Self::scope#panics).
+/// one scope [panics](Self::scope).
 ///
 /// [`as_completed`]: crate::as_completed
 /// [`block_on`]: crate::block_on

@@ -83,7 +83,7 @@ use crate::util::sync::Arc;
 ///
 /// The end of a [`scope`](Self::scope) has no handle that could get the error. If no worker can reach its
 /// queued jobs, and no `join` is part of that deadlock, the scope [cancels them and
-/// panics](Self::scope#in-a-worker-of-the-same-pool).
+/// panics](Self::scope).
 ///
 /// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool#waits-in-a-worker) whose
 /// workers all wait in a `join` or at the end of a `scope`. A wait with a timeout never ends with that
