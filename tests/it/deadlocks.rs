@@ -448,7 +448,8 @@ fn play(seed: u64, downwards: bool) -> (usize, usize) {
             while !stop.load(SeqCst) {
                 let pool = &world.pools[changes.below(4)];
                 pool.set_max_workers(1 + changes.below(3)).unwrap();
-                thread::yield_now();
+                // The processors are for the pools.
+                thread::sleep(Duration::from_micros(50));
             }
         });
         let jobs = (0..12).map(|_| {
