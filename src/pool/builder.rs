@@ -459,8 +459,8 @@ impl ThreadPoolBuilder {
     /// starts. `Finished` is delivered before the job's handle resolves, and before its callbacks run.
     /// `Submitted` may be delivered after the other two: sort the events by [time](JobEvent::at).
     ///
-    /// The hook must not submit jobs to the same pool without an end: each of them causes events, too. It
-    /// must not wait for the job of the event, nor for a shutdown of the pool, since the job resolves only
+    /// A hook that submits a job to the same pool for each event never ends, since that job has events, too.
+    /// The hook must not wait for the job of the event, nor for a shutdown of the pool: the job resolves only
     /// after the hook has returned. On a thread that is no worker, that includes dropping the pool.
     ///
     /// # Examples
