@@ -359,7 +359,7 @@ impl<F: Future> AsCompleted<F> {
     /// [`into_pending`](TimedAsCompleted::into_pending) returns them.
     ///
     /// A timeout ends only the wait, never a job. The worker stays busy until the job returns, so a
-    /// call that may block for ever needs a time limit of its own, such as a socket timeout. The
+    /// call that may block forever needs a time limit of its own, such as a socket timeout. The
     /// time that a job spends in the queue counts too.
     ///
     /// A `timeout` too long for the clock means no timeout. Timeouts work in every async runtime

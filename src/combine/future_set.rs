@@ -293,7 +293,7 @@ impl<F: Future> FutureSet<F> {
                 }
             }
             // Lets other tasks run. A future that wakes itself asks for that, and futures that other
-            // threads wake could keep this loop running for ever.
+            // threads wake could keep this loop running forever.
             if polls >= len || woken >= 2 {
                 context.waker().wake_by_ref();
                 return Poll::Pending;

@@ -55,7 +55,7 @@
 //!     let pool = ProcessPool::builder().time_limit(Duration::from_millis(500)).build()?;
 //!     assert_eq!(pool.submit(steps::call(27)).join()?, 111);
 //!
-//!     // 0 never reaches 1. In a thread, this job would run for ever.
+//!     // 0 never reaches 1. In a thread, this job would run forever.
 //!     let error = pool.submit(steps::call(0)).join().unwrap_err();
 //!     assert!(error.is_time_limit());
 //!     Ok(())

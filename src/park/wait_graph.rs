@@ -27,12 +27,10 @@
 //!   worker of a plain pool that waits for any of several jobs, and of each wait with a timeout.
 //! - A worker of a plain pool runs a queued job of its own pool itself, if it waits for it. The job may have
 //!   reached the pool just now; then the worker is about to be woken.
-//! - A plain pool has more workers to come while it may start one, now or after the back-off that follows a
-//!   failed spawn, or while it may find by itself that it needs more.
+//! - A pool has more workers to come while it may start one now, or may find by itself that it needs more.
+//! - A plain pool also has them after the back-off that follows a failed spawn. A stateful pool is not given
+//!   that time: its workers cannot run the job that they wait for, so the user hears of it at once.
 //! - A queued job of a plain pool ends by itself if it has a deadline.
-//!
-//! A stateful pool is not given that time: its workers cannot run the job that they wait for, so the user
-//! hears of it at once.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -461,8 +459,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Chooses the thread that gets the error: one that waits for a queued job if there is one, and the
-    /// thread of this search before the others.
+    /// Chooses the thread that gets the error: in a `join` of a queued job if there is one, else in another
+    /// `join`, and the thread of this search before the others.
     ///
     /// But a wait for any of several comes before the others: if that no longer waits for the job, it
     /// leaves the graph. The end of a scope comes last, since its jobs are lost.
@@ -481,11 +479,14 @@ impl<'a> Search<'a> {
             blocked.waker.as_ref()?;
             Some((thread, blocked.no_worker(&**queued)))
         };
-        let in_wait = |wait| threads().filter(move |(_, blocked)| blocked.wait == wait);
-        let mut in_turn = [Wait::Any, Wait::Join, Wait::Scope].into_iter();
-        in_turn
-            .find_map(|wait| in_wait(wait).find_map(with_queued_job))
+        let for_queued_job = |wait| {
+            let mut in_wait = threads().filter(move |(_, blocked)| blocked.wait == wait);
+            in_wait.find_map(with_queued_job)
+        };
+        for_queued_job(Wait::Any)
+            .or_else(|| for_queued_job(Wait::Join))
             .or_else(|| threads().find_map(|(thread, blocked)| Some((thread, blocked.cycle()?))))
+            .or_else(|| for_queued_job(Wait::Scope))
     }
 }
 
@@ -544,13 +545,20 @@ fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
     let mut seen = Vec::new();
     let mut path = Path::default();
     let mut found = Found::Nothing;
+    // The last pool, and whether all of its workers are parked: most jobs of a scope are in one pool.
+    let mut known = None;
     while let Some((depth, job)) = open.pop() {
         path.jobs.truncate(depth);
         path.threads.truncate(depth);
         let (thread, is_running) = match needs(job) {
             Needs::Thread { thread, is_running } => (thread, is_running),
             Needs::WorkerOf(pool) => {
-                if all_are_parked(pool, graph, Some(wait)) {
+                let all_parked = match known {
+                    Some((id, all_parked)) if id == pool.id() => all_parked,
+                    _ => all_are_parked(pool, graph, Some(wait)),
+                };
+                known = Some((pool.id(), all_parked));
+                if all_parked {
                     found = Found::QueuedJob;
                 }
                 continue;

@@ -418,7 +418,7 @@ mod tests {
             tell.send(has_run.recv_timeout(FAR / 60).is_ok()).unwrap();
         });
         // No expiry thread knows of it, so a worker is the first to find out.
-        let pushed = pool.inner().push(job, Priority::Normal, |_| true);
+        let pushed = pool.inner().push(job, Priority::Normal, |_| true, || ());
         assert!(pushed.is_ok());
         notify_work(&pool.inner());
         is_called.recv_timeout(FAR / 60).unwrap();

@@ -292,12 +292,13 @@ impl PoolInner {
         self.queue.closed()
     }
 
-    /// Adds a job that has its permit.
+    /// Adds a job that has its permit. `added` is called once it is in the queue, before any user code.
     pub(crate) fn push(
         self: &Arc<Self>,
         job: Job,
         priority: Priority,
         accept: impl FnOnce(&Job) -> bool,
+        added: impl FnOnce(),
     ) -> Result<Push, (Job, Closed)> {
         let mut idle_wakers = None;
         let place = self.place(priority);
@@ -314,6 +315,9 @@ impl PoolInner {
             }
             accepted
         });
+        if matches!(push, Ok(Push::Accepted)) {
+            added();
+        }
         if let Some(wakers) = idle_wakers {
             // First, as a waker is user code, and may wait for this job.
             notify_work(self);

@@ -286,7 +286,7 @@ impl<'a, F> JobBuilder<'a, F> {
     /// # Errors
     ///
     /// Errors are returned through the handle. If the deadline passes while the call waits for room, the
-    /// job has expired, and the handle is resolved already.
+    /// job expires at once.
     ///
     /// # Examples
     ///

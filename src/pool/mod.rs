@@ -111,7 +111,7 @@ use crate::util::unwind::drop_catching;
 ///
 /// Jobs that are submitted outside of the pool's workers start in the order of acceptance. So do the
 /// jobs that one worker submits, among themselves. Between the two there is no order: a worker prefers
-/// the jobs that it has submitted itself. No job waits for ever behind later ones, because a
+/// the jobs that it has submitted itself. No job waits forever behind later ones, because a
 /// worker regularly takes the oldest job of each of the others first.
 ///
 /// That is the order among jobs of normal priority. Jobs can have a higher or lower one: see
@@ -170,7 +170,8 @@ use crate::util::unwind::drop_catching;
 /// several pools all wait for jobs that are queued in each other, in a [`join`](JoinHandle::join) or at the
 /// end of a [`scope`](Self::scope), and no more workers can be started, that is a deadlock. One `join` in it
 /// returns an error that [`is_deadlock`](JoinError::is_deadlock). If all of them are at the ends of scopes,
-/// one scope [panics](Self::scope).
+/// one scope [panics](Self::scope). A queued job with a deadline expires instead. A pool with
+/// [`auto_size`](ThreadPoolBuilder::auto_size) reports no deadlock while it allows itself to grow.
 ///
 /// [`as_completed`]: crate::as_completed
 /// [`block_on`]: crate::block_on

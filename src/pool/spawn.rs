@@ -230,19 +230,27 @@ fn worker_lost(pool: &Arc<PoolInner>) {
 
 impl PoolInner {
     /// Returns whether a worker may take a queued job although `stuck` of them never will: another one, or
-    /// one that may be spawned now. A plain pool may also spawn one later.
+    /// one that may be spawned now, or that a pool which sizes itself may add. A plain pool may also spawn one
+    /// after a back-off.
     pub(crate) fn can_take_job(&self, stuck: usize, now: Instant) -> bool {
-        let allowed = self.registry().max_workers() as u64;
-        let may_grow = |sizer: &AutoSizer| allowed < sizer.max();
-        let by = match self.is_stateful() {
-            true => Some(now),
-            // Lock order: the graph, then the state of the sizer.
-            false if self.auto_sizer().is_some_and(may_grow) => return true,
-            // The system may have threads again before the next retry.
-            false => None,
-        };
-        self.registry()
-            .has_more_workers(stuck, now, by, || self.demand())
+        let registry = self.registry();
+        let allowed = registry.max_workers() as u64;
+        // While there are more workers than it allows, it waits until some have exited, and these never will.
+        let may_grow =
+            |sizer: &AutoSizer| registry.workers() as u64 <= allowed && allowed < sizer.max();
+        // Lock order: the graph, then the state of the sizer.
+        if self.auto_sizer().is_some_and(may_grow) {
+            return true;
+        }
+        // After a back-off the system may have threads again.
+        let by = self.is_stateful().then_some(now);
+        let has_more = || registry.has_more_workers(stuck, now, by, || self.demand());
+        has_more() || {
+            // A job that was made for any executor is visible a moment before it is counted. The thread
+            // that adds it holds a lock of the queue until then.
+            let _ = self.has_queued();
+            has_more()
+        }
     }
 
     /// A worker of this pool is about to park for as long as it takes. Returns what it must wake
@@ -292,20 +300,33 @@ impl PoolInner {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::any::Any;
+    use std::mem;
+
     use super::*;
     use crate::ThreadPool;
 
     #[test]
     fn a_pool_that_sizes_itself_may_have_more_workers_up_to_its_bound() {
-        let Ok(pool) = ThreadPool::builder().auto_size(1..=5_000).build() else {
-            // The system does not tell the CPU time of a thread.
-            return;
-        };
-        let (pool, _owner) = (pool.inner(), pool);
-        let allowed = pool.registry().max_workers();
-        let can_take_job = || pool.can_take_job(allowed, Instant::now());
-        assert!(allowed < 5_000 && can_take_job());
-        pool.registry().set_max_workers(5_000, || ());
-        assert!(!can_take_job(), "no demand");
+        let make_state = || Ok(Box::new(()) as Box<dyn Any>);
+        let stateful = ThreadPool::builder().make_state(Box::new(make_state));
+        for builder in [ThreadPool::builder(), stateful] {
+            let Ok(pool) = builder.auto_size(1..=5_000).build() else {
+                // The system does not tell the CPU time of a thread.
+                return;
+            };
+            let (pool, owner) = (pool.inner(), pool);
+            let allowed = pool.registry().max_workers();
+            let can_take_job = || pool.can_take_job(allowed, Instant::now());
+            assert!(allowed < 5_000 && can_take_job());
+            pool.registry().set_max_workers(5_000, || ());
+            assert!(!can_take_job(), "no demand");
+            // While there are too many workers, it does not grow.
+            let _workers = [(); 2].map(|()| pool.registry().reserve(|| 9).unwrap());
+            pool.registry().set_max_workers(1, || ());
+            assert!(!pool.can_take_job(2, Instant::now()));
+            // Dropping it would wait for workers that exist in its count alone.
+            mem::forget(owner);
+        }
     }
 }

@@ -71,7 +71,7 @@ where
     let task = Arc::new(TaskCell::queued(closure, origin, span, order, scheduler));
     let job = Job::new(Arc::clone(&task) as _);
     let queued = match pool.is_plain(order) && options.is_plain() {
-        true => enqueue_plain(pool, job, options.priority),
+        true => enqueue_plain(pool, job, options.priority, || ()),
         false => enqueue_special(pool, job, options, order),
     };
     match queued {
@@ -84,8 +84,15 @@ where
 }
 
 /// The part of [`enqueue`] that does not depend on the types of closure and result.
-fn enqueue_plain(pool: &Arc<PoolInner>, job: Job, priority: Priority) -> Result<(), Closed> {
-    match pool.push(job, priority, |_| true) {
+///
+/// `added`: see [`PoolInner::push`].
+fn enqueue_plain(
+    pool: &Arc<PoolInner>,
+    job: Job,
+    priority: Priority,
+    added: impl FnOnce(),
+) -> Result<(), Closed> {
+    match pool.push(job, priority, |_| true, added) {
         Ok(_) => {
             // After the push, outside the queue's lock: spawning a thread is a system call.
             notify_work(pool);
@@ -109,8 +116,7 @@ fn enqueue_special(
 ) -> Result<(), Closed> {
     let special = Special::new(pool, &job, options, order, Instant::now());
     special.prepare(&job);
-    enqueue_plain(pool, job, options.priority)?;
-    special.set_deadline();
+    enqueue_plain(pool, job, options.priority, || special.set_deadline())?;
     special.tell(pool);
     Ok(())
 }
@@ -131,12 +137,10 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, opti
         }
         job.attach(Arc::new(refs.get()), order)
     };
-    match pool.push(job, options.priority, accept) {
+    let added = || special.iter().for_each(Special::set_deadline);
+    match pool.push(job, options.priority, accept, added) {
         Ok(Push::Accepted) => {
             notify_work(pool);
-            if let Some(special) = &special {
-                special.set_deadline();
-            }
             // A worker may wait for it already. It could not help before, as the job had no pool.
             rewake();
             if let Some(special) = special {

@@ -167,8 +167,8 @@ impl<T> JoinHandle<T> {
     /// cancelled or refused, if its pool broke, or if no worker thread could be spawned.
     ///
     /// Returns an error that [`is_deadlock`](JoinError::is_deadlock) if the job waits, directly or
-    /// through other jobs, for the job that calls `join`. So it does if the job is queued in another pool
-    /// whose workers all wait like that.
+    /// through other jobs, for the job that calls `join`. It returns that error, too, if the job is queued
+    /// in another pool, and all workers of that pool wait for the job that calls `join`.
     ///
     /// Returns an error that [`is_cancelled`](JoinError::is_cancelled) at once if the calling
     /// thread is itself cancelling that job. This happens in destructors of captured values.
@@ -200,7 +200,7 @@ impl<T> JoinHandle<T> {
     /// too long for the clock. A worker that waits here with a timeout runs no job meanwhile.
     ///
     /// A timeout ends only the wait, never the job. The worker stays busy until the job returns, so
-    /// a call that may block for ever needs a time limit of its own, such as a socket timeout. The
+    /// a call that may block forever needs a time limit of its own, such as a socket timeout. The
     /// time that the job spends in the queue counts too, here and in `timeout(d, handle)` of a
     /// runtime.
     ///

@@ -185,7 +185,7 @@ impl<T: Read + Send + 'static> Unblock<T> {
 /// Returns whether the end of the input is returned twice: in a worker under `block_on`.
 ///
 /// `futures::io::copy` polls the reader again, at its end, before each poll of the writer's flush.
-/// If each of these polls submitted a job, the only worker would run these jobs for ever: it runs
+/// If each of these polls submitted a job, the only worker would run these jobs forever: it runs
 /// the flush only in a poll that meets the flush. Any other job of the `Unblock` forgets the end.
 fn repeats_end() -> bool {
     in_block_on() && current_pool().is_some()

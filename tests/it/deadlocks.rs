@@ -151,6 +151,31 @@ fn guarantee_6_of_a_join_and_the_end_of_a_scope_the_join_gets_the_error() {
 }
 
 #[test]
+fn guarantee_6_a_join_of_the_job_that_is_at_the_end_of_a_scope_gets_the_error() {
+    within(LONG, "a scope and a join of its job", || {
+        for _ in 0..20 {
+            let [one, two] = pools::<2>(1);
+            let both_run = Arc::new(Barrier::new(2));
+            let (other, barrier) = (Arc::clone(&two), Arc::clone(&both_run));
+            let (tell, told) = channel();
+            let scopes = one.submit(move || {
+                barrier.wait();
+                let ran = AtomicBool::new(false);
+                let job = || ran.store(true, SeqCst);
+                let message = message_of(|| other.scope(|scope| drop(scope.submit(job))));
+                tell.send((message, ran.into_inner())).unwrap();
+            });
+            let joins = two.submit(move || {
+                both_run.wait();
+                scopes.join()
+            });
+            assert_eq!(deadlocks(&[joins.join().unwrap()]), 1);
+            assert_eq!(told.recv_timeout(LONG).unwrap(), (None, true));
+        }
+    });
+}
+
+#[test]
 fn a_scope_in_a_deadlock_keeps_the_queued_jobs_that_a_worker_can_reach() {
     within(LONG, "a running job and queued ones", || {
         for _ in 0..10 {

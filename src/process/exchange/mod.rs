@@ -576,7 +576,7 @@ fn set_limits(shared: &Shared, worker: &Worker, limit: Option<Duration>) {
 const PIECE: usize = 1 << 20;
 
 /// Writes large messages in pieces, each of which has the time limit for itself. So a worker that
-/// reads nothing keeps no thread for ever, and one that reads is not killed because there is much
+/// reads nothing keeps no thread forever, and one that reads is not killed because there is much
 /// to read.
 struct InPieces<W, F> {
     socket: W,
