@@ -1,13 +1,14 @@
-//! A pool that finds the number of its workers: for jobs that compute, for jobs that wait, for jobs that
-//! do both, and for jobs that compute again.
+//! A pool that finds the number of its workers: for jobs that compute, for jobs that wait, for jobs
+//! that do both, and for jobs that compute again.
 //!
 //! ```text
 //! cargo run --release --example auto_size
 //! cargo run --release --example auto_size -- 60
 //! ```
 //!
-//! The number is how long each kind of job runs, in seconds; by default 5. The lines show each decision
-//! of the pool, and its reason. On a machine that is busy with something else, the pool needs longer.
+//! The number is how long each kind of job runs, in seconds; by default 5. The lines show each
+//! decision of the pool, and its reason. On a machine that is busy with something else, the pool
+//! needs longer.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,7 +46,8 @@ fn wait(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// Keeps the pool busy with jobs of one kind. Returns how many workers the pool allowed itself in the end.
+/// Keeps the pool busy with jobs of one kind. Returns how many workers the pool allowed itself in
+/// the end.
 fn run(pool: &ThreadPool, name: &str, time: Duration, job: fn()) -> u64 {
     println!("{name} ({} workers)", pool.max_workers());
     let start = Instant::now();

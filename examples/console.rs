@@ -4,8 +4,8 @@
 //! cargo run --release --all-features --example console -- --seconds 600 --listen 127.0.0.1:6670
 //! ```
 //!
-//! Then open the printed address in a browser, or run `futurepool-top 127.0.0.1:6670`. Without options
-//! the example runs for a moment and reads its own console.
+//! Then open the printed address in a browser, or run `futurepool-top 127.0.0.1:6670`. Without
+//! options the example runs for a moment and reads its own console.
 
 use std::error::Error;
 use std::io::{Read, Write};

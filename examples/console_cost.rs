@@ -6,9 +6,8 @@
 //!
 //! Rounds with a console and a client that asks as the page does alternate with rounds without. The
 //! figures are the medians of the rounds: wall time a job, and CPU time of the whole process a job,
-//! console included.
-//! The second depends less on what else the machine does. Without options there are too few rounds for
-//! a result.
+//! console included. The second depends less on what else the machine does. Without options there
+//! are too few rounds for a result.
 
 use std::error::Error;
 use std::hint::black_box;

@@ -381,7 +381,8 @@ impl JoinError {
         Self(Kind::Timeout(None))
     }
 
-    /// Adds the place where the job was submitted, if the error has room for it and does not know it.
+    /// Adds the place where the job was submitted, if the error has room for it and does not know
+    /// it.
     pub(crate) fn submitted_at(mut self, origin: Origin) -> Self {
         match &mut self.0 {
             Kind::Cancelled(at) | Kind::Shutdown(at) | Kind::Timeout(at) => {
@@ -430,8 +431,8 @@ impl JoinError {
     /// Returns `true` if the job was cancelled before it started, or killed by a cancel.
     ///
     /// Only executors with worker processes kill running jobs. If the job was killed, or if it is
-    /// unknown whether it had started, [`may_have_run`](Self::may_have_run) returns `true`. A job is
-    /// cancelled by:
+    /// unknown whether it had started, [`may_have_run`](Self::may_have_run) returns `true`. A job
+    /// is cancelled by:
     ///
     /// - its handle,
     /// - [`cancel_queued`](crate::ThreadPool::cancel_queued) or
@@ -483,8 +484,8 @@ impl JoinError {
         matches!(self.0, Kind::Broken(_))
     }
 
-    /// Returns `true` if the pool had no worker and failed to spawn one, or if it failed to start the
-    /// worker process of the job.
+    /// Returns `true` if the pool had no worker and failed to spawn one, or if it failed to start
+    /// the worker process of the job.
     ///
     /// [`source`](Error::source) returns the system's error. The spawn failure does not break the
     /// pool: the next `submit` tries to spawn a worker again.
@@ -509,11 +510,11 @@ impl JoinError {
     /// through other jobs. `Display` names the jobs of that cycle by the places where they were
     /// submitted. A `join` in an initializer for a job of its own pool returns this error, too.
     ///
-    /// So does a `join` for a queued job that no worker can reach: all workers of its pool wait for each other
-    /// or for queued jobs, perhaps of other pools, and no more can be started. In a
+    /// So does a `join` for a queued job that no worker can reach: all workers of its pool wait for
+    /// each other or for queued jobs, perhaps of other pools, and no more can be started. In a
     /// [`ThreadPool`](crate::ThreadPool#waits-in-a-worker) that takes several pools. In a
-    /// [`StatefulPool`](crate::StatefulPool#waits-in-a-worker), whose waiting workers run no jobs, one is
-    /// enough.
+    /// [`StatefulPool`](crate::StatefulPool#waits-in-a-worker), whose waiting workers run no jobs,
+    /// one is enough.
     ///
     /// The error describes the wait: the job that was waited for is not affected.
     ///
@@ -541,8 +542,8 @@ impl JoinError {
 
     /// Returns `true` if the worker process of the job ended before the job did.
     ///
-    /// The job has ended it: by a signal, such as that of an invalid memory access, by an abort or by
-    /// an exit. Or something else has killed it. [`exit_status`](Self::exit_status) and
+    /// The job has ended it: by a signal, such as that of an invalid memory access, by an abort or
+    /// by an exit. Or something else has killed it. [`exit_status`](Self::exit_status) and
     /// [`worker_output`](Self::worker_output) tell more, as does `Display`. The pool lives on.
     #[doc(alias = "BrokenProcessPool")]
     #[doc(alias = "ProcessExpired")]
@@ -702,8 +703,9 @@ impl JoinError {
 
     /// Returns whether the job may have run, wholly or in part.
     ///
-    /// `false` is certain: the job never started, so running it again does nothing twice. The errors of
-    /// a wait, such as [`is_timeout`](Self::is_timeout), return `true`: the job can still run.
+    /// `false` is certain: the job never started, so running it again does nothing twice. The
+    /// errors of a wait, such as [`is_timeout`](Self::is_timeout), return `true`: the job can still
+    /// run.
     #[must_use]
     pub fn may_have_run(&self) -> bool {
         match &self.0 {
@@ -812,8 +814,8 @@ impl JoinError {
     ///
     /// The handle of a job that panicked, was cancelled or was refused by a pool that is shut down
     /// returns an error with the location. So does a wait with a timeout. The errors of a broken
-    /// pool, of a failed thread spawn and of a deadlock have none. Nor has an error that was made by
-    /// one of the public constructors and belongs to no job yet.
+    /// pool, of a failed thread spawn and of a deadlock have none. Nor has an error that was made
+    /// by one of the public constructors and belongs to no job yet.
     ///
     /// # Examples
     ///
@@ -910,7 +912,8 @@ impl JoinError {
         Self::of_task(task, FailureCause::Codec(text.into()), may_have_run)
     }
 
-    /// Creates the error of a job whose worker does not have the task, or has another version of it.
+    /// Creates the error of a job whose worker does not have the task, or has another version of
+    /// it.
     #[must_use]
     pub fn unknown_task(task: &str, text: impl Into<Box<str>>) -> Self {
         Self::of_task(task, FailureCause::UnknownTask(text.into()), false)
@@ -1031,8 +1034,8 @@ impl JoinError {
 }
 
 impl JoinError {
-    /// Creates the error of a job whose deadline passed before it started. `task`: the name of the task
-    /// that it calls, if it calls one.
+    /// Creates the error of a job whose deadline passed before it started. `task`: the name of the
+    /// task that it calls, if it calls one.
     pub(crate) fn expired_job(task: Option<&str>) -> Self {
         Self::failed(Failure {
             task: task.map(Into::into),
@@ -1506,8 +1509,8 @@ impl From<ResizeError> for io::Error {
 
 /// The error returned by [`GlobalPool::init`](crate::GlobalPool::init).
 ///
-/// The `?` operator converts it into an [`io::Error`]. Its kind is [`io::ErrorKind::AlreadyExists`],
-/// or [`io::ErrorKind::InvalidInput`] for an invalid option.
+/// The `?` operator converts it into an [`io::Error`]. Its kind is
+/// [`io::ErrorKind::AlreadyExists`], or [`io::ErrorKind::InvalidInput`] for an invalid option.
 ///
 /// # Examples
 ///
@@ -1588,7 +1591,8 @@ impl From<InitError> for io::Error {
     }
 }
 
-/// The error returned when a wait for several futures, for a shutdown or for an idle pool timed out.
+/// The error returned when a wait for several futures, for a shutdown or for an idle pool timed
+/// out.
 ///
 /// It counts the futures that are unfinished. The error of
 /// [`Shutdown::join_timeout`](crate::Shutdown::join_timeout) counts workers instead, and that of

@@ -275,9 +275,10 @@
 //!
 //! # In production
 //!
-//! A [job](ThreadPool::job) can have a label, a [priority](Priority) and a deadline. A job that has not started
-//! by its deadline resolves at that moment, with an error that [`is_expired`](JoinError::is_expired). A
-//! pool can [measure](ThreadPoolBuilder::timings) how long jobs wait and run:
+//! A [job](ThreadPool::job) can have a label, a [priority](Priority) and a deadline. A job that has
+//! not started by its deadline resolves at that moment, with an error that
+//! [`is_expired`](JoinError::is_expired). A pool can [measure](ThreadPoolBuilder::timings) how long
+//! jobs wait and run:
 //!
 //! ```
 //! use std::time::Duration;
@@ -299,9 +300,10 @@
 //! ```
 //!
 //! - [`StatefulPool`]: each worker owns a connection, a parser or a model.
-//! - [`auto_size`](ThreadPoolBuilder::auto_size), [`set_max_workers`](ThreadPool::set_max_workers) and
-//!   [`broadcast`](ThreadPool::broadcast) concern the workers of a running pool.
-//! - [`on_job`](ThreadPoolBuilder::on_job) calls a function when a job is submitted, starts or ends.
+//! - [`auto_size`](ThreadPoolBuilder::auto_size), [`set_max_workers`](ThreadPool::set_max_workers)
+//!   and [`broadcast`](ThreadPool::broadcast) concern the workers of a running pool.
+//! - [`on_job`](ThreadPoolBuilder::on_job) calls a function when a job is submitted, starts or
+//!   ends.
 //! - The features `metrics` and `console` show the pools to operators.
 //!
 //! See the guides [running it in production](guide::production) and [cookbook](guide::cookbook).
@@ -309,14 +311,15 @@
 //! # Several machines
 //!
 //! The crate `futurepool-cluster` runs the same tasks on workers on any number of machines, over a
-//! NATS server. Its `Cluster` has the methods of a pool and returns the same [`JoinHandle`]. Two kinds
-//! of errors come from there:
+//! NATS server. Its `Cluster` has the methods of a pool and returns the same [`JoinHandle`]. Two
+//! kinds of errors come from there:
 //!
 //! - [`is_lost`](JoinError::is_lost): the worker died while it had the job.
 //!   [`worker`](JoinError::worker) names it.
 //! - [`is_disconnected`](JoinError::is_disconnected): the server was away for too long.
 //!
-//! For each error, [`may_have_run`](JoinError::may_have_run) tells whether the job can have started.
+//! For each error, [`may_have_run`](JoinError::may_have_run) tells whether the job can have
+//! started.
 //!
 //! # Observability
 //!
@@ -324,14 +327,15 @@
 //! - Debuggers and `top -H` show the [names](ThreadPoolBuilder::thread_name_prefix) of threads.
 //! - A job runs in the `tracing` span that was current at its `submit`. The worker leaves the span
 //!   before callbacks run.
-//! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`), changes
-//!   of an [`auto_size`](ThreadPoolBuilder::auto_size) pool (`INFO`), and workers that start and exit
-//!   (`DEBUG`). A pool with [`timings`](ThreadPoolBuilder::timings) reports the end of each job (`TRACE`).
-//!   Programs that use the `log` crate enable the feature `log` of `tracing` to receive them. std's panic hook prints panics to stderr, too: set a hook of
-//!   your own if all output must be JSON.
-//! - Events of the target `futurepool::process` tell why a worker process went. The field `worker` is
-//!   its process id. `DEBUG` events report that it is ready, or for which `reason` the pool ends it.
-//!   A crash and a failed start are `WARN`.
+//! - `tracing` events report panics and broken pools (`ERROR`), failed thread spawns (`WARN`),
+//!   changes of an [`auto_size`](ThreadPoolBuilder::auto_size) pool (`INFO`), and workers that
+//!   start and exit (`DEBUG`). A pool with [`timings`](ThreadPoolBuilder::timings) reports the end
+//!   of each job (`TRACE`). Programs that use the `log` crate enable the feature `log` of `tracing`
+//!   to receive them. std's panic hook prints panics to stderr, too: set a hook of your own if all
+//!   output must be JSON.
+//! - Events of the target `futurepool::process` tell why a worker process went. The field `worker`
+//!   is its process id. `DEBUG` events report that it is ready, or for which `reason` the pool ends
+//!   it. A crash and a failed start are `WARN`.
 //! - If the system refuses to start a thread, the pool goes on with fewer workers and looks merely
 //!   slow. [`Metrics::spawn_failures`] and the `WARN` event tell the difference.
 //! - `cargo run --example timeline` records all jobs of a pool as a trace for Perfetto and as a
@@ -341,14 +345,14 @@
 //!
 //! # Features
 //!
-//! With `default-features = false`, and without `console`, the crate does not depend on tokio. Handles can
-//! still be awaited on tokio.
+//! With `default-features = false`, and without `console`, the crate does not depend on tokio.
+//! Handles can still be awaited on tokio.
 //!
 //! - `tokio` (default): jobs run in the tokio runtime that was current when the pool was built, so
 //!   `tokio::spawn` works in them. `tokio::runtime::Handle` implements [`Executor`].
 //! - `rayon`: `rayon::ThreadPool` implements [`Executor`].
-//! - `task`: the attribute `#[task]`, and `TaskExecutor`, which runs the same task in a thread or in a
-//!   process.
+//! - `task`: the attribute `#[task]`, and `TaskExecutor`, which runs the same task in a thread or
+//!   in a process.
 //! - `process`: `ProcessPool`, on Unix. It includes `task`.
 //! - `metrics`: pools report through the facade of the crate [`metrics`](https://docs.rs/metrics).
 //! - `console`: a live view of every pool of the process, in a browser and in a terminal. It begins

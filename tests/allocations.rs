@@ -237,8 +237,8 @@ fn guarantee_5_a_job_costs_one_allocation_and_leaves_nothing_behind() {
     assert!(awaited < 64 * 1024, "{awaited} bytes of awaited jobs");
     assert!(scoped < 64 * 1024, "{scoped} bytes of scoped jobs");
 
-    // Nor does the pool keep anything of jobs that a worker polled in `block_on`, and that the other
-    // worker has run since.
+    // Nor does the pool keep anything of jobs that a worker polled in `block_on`, and that the
+    // other worker has run since.
     let pair = Arc::new(ThreadPool::new(2));
     let both = Arc::new(Barrier::new(2));
     let started = [(); 2].map(|()| {

@@ -448,7 +448,8 @@ fn cancel_queued_and_cancel_the_job_is_cancelled_once_and_its_permit_free() {
     check(AND_ANOTHER_THREAD, || {
         let (pool, go, first, second) = one_runs_and_one_is_queued();
         let other = beside(&pool, move |pool| pool.cancel_queued());
-        // False if the first job had a spurious wake-up. True at once if the other thread cancels it.
+        // False if the first job had a spurious wake-up. True at once if the other thread cancels
+        // it.
         let cancelled = second.cancel();
         let by_other = other.join().unwrap();
         assert!(by_other <= 1);
@@ -689,7 +690,8 @@ fn any_of_and_a_job_from_outside_both_jobs_run() {
             let pool = Arc::clone(&pool);
             move || block_on(pool.submit(|| 1)).unwrap()
         });
-        // It may come while the only worker is about to block, and nothing in the pool waits for it.
+        // It may come while the only worker is about to block, and nothing in the pool waits for
+        // it.
         let other = beside(&pool, move |pool| pool.submit(|| 2).join().unwrap());
         assert_eq!(outer.join().unwrap(), 1);
         assert_eq!(other.join().unwrap(), 2);

@@ -104,7 +104,8 @@ fn refuse_threads() -> impl FnOnce() {
     move || rlimit::setrlimit(Resource::NPROC, soft, hard).unwrap()
 }
 
-/// Stands for a child whose limit the test sets itself. The user of the child differs for each test.
+/// Stands for a child whose limit the test sets itself. The user of the child differs for each
+/// test.
 const NO_LIMIT: usize = 1_000_000;
 
 /// Returns whether the child can tell how many threads it may start, to the last one. If not, says

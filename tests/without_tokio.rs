@@ -1,5 +1,5 @@
-//! The guarantees, and what differs, without the feature `tokio`: some modules of `tests/it`, which has all
-//! of them and so is built with that feature alone.
+//! The guarantees, and what differs, without the feature `tokio`: some modules of `tests/it`, which
+//! has all of them and so is built with that feature alone.
 
 #![cfg(not(any(feature = "tokio", loom)))]
 

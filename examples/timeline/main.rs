@@ -9,13 +9,13 @@
 //! The trace is in Chrome's format: open it in <https://ui.perfetto.dev> or `chrome://tracing`. The
 //! other file is a picture for a browser.
 //!
-//! The data comes from the pool's [`on_job`](futurepool::ThreadPoolBuilder::on_job), which tells when
-//! a job is submitted, when a worker starts it, and when and how it ends. The label of a job is its
-//! colour.
+//! The data comes from the pool's [`on_job`](futurepool::ThreadPoolBuilder::on_job), which tells
+//! when a job is submitted, when a worker starts it, and when and how it ends. The label of a job
+//! is its colour.
 //!
 //! With `--processes` the jobs run in worker processes. Some of them are killed while they run, and
-//! some crash. The pool's `tracing` events tell when a process is ready, and why it goes. An event that
-//! a job emits in its process comes out in this process, with the number of the other.
+//! some crash. The pool's `tracing` events tell when a process is ready, and why it goes. An event
+//! that a job emits in its process comes out in this process, with the number of the other.
 //!
 //! The example checks itself. The exit status is 1 if the recorded jobs differ from the pool's
 //! metrics, or if two jobs overlap on one worker. Wrong arguments are status 2. It prints panics
@@ -270,8 +270,8 @@ fn check_totals(jobs: &Jobs, metrics: &Metrics) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks that a worker ran one job at a time, except jobs that its waiting job submitted. If it is a
-/// process, checks that it was there while its jobs ran.
+/// Checks that a worker ran one job at a time, except jobs that its waiting job submitted. If it is
+/// a process, checks that it was there while its jobs ran.
 fn check_lane(lane: &Lane<'_>) -> Result<(), Failure> {
     let mut stack = Vec::<&OnLane<'_>>::new();
     for next in &lane.jobs {

@@ -77,9 +77,9 @@ pub(crate) fn picture(jobs: &Jobs, lanes: &[Lane<'_>]) -> String {
     let (grid, height) = (scale.grid(56.0, y), y + 30.0);
     let processes = lanes.iter().map(|lane| lane.processes.len()).sum();
     let head = head(jobs, lanes.len(), processes);
-    // The picture can be inlined into a page: it is as wide as its place, and it has no style sheet,
-    // which would apply to the whole page. The background is white, so that the text is readable on
-    // any page.
+    // The picture can be inlined into a page: it is as wide as its place, and it has no style
+    // sheet, which would apply to the whole page. The background is white, so that the text is
+    // readable on any page.
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"100%\" \
          role=\"img\" aria-label=\"Timeline of a pool\" font-family=\"system-ui,sans-serif\" \

@@ -1,4 +1,5 @@
-//! What happened to each job, from the events of its pool; and to each worker process, from `tracing`.
+//! What happened to each job, from the events of its pool; and to each worker process, from
+//! `tracing`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -119,8 +119,8 @@ impl EncodedCall {
     /// # Errors
     ///
     /// Errors are returned through the handle. If the arguments could not be decoded, the error
-    /// [`is_codec`](JoinError::is_codec) and the task [has not run](JoinError::may_have_run). If the
-    /// output could not be encoded, it `is_codec` and the task has run.
+    /// [`is_codec`](JoinError::is_codec) and the task [has not run](JoinError::may_have_run). If
+    /// the output could not be encoded, it `is_codec` and the task has run.
     #[track_caller]
     pub fn into_job(self) -> (TaskJob, JoinHandle<Payload>) {
         TaskJob::of(self, Location::caller(), span::current())

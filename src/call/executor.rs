@@ -151,8 +151,8 @@ pub trait TaskExecutor: Send + Sync {
     /// results by default.
     ///
     /// `None`, the default, means as many as the executor takes. An executor that blocks while it
-    /// is full returns a smaller number than it can hold: then a map that is awaited does not block its
-    /// thread. The map's [`buffer_size`](Map::buffer_size) overrides the number.
+    /// is full returns a smaller number than it can hold: then a map that is awaited does not block
+    /// its thread. The map's [`buffer_size`](Map::buffer_size) overrides the number.
     #[doc(alias = "parallelism")]
     fn max_in_flight(&self) -> Option<usize> {
         None
@@ -957,7 +957,8 @@ impl TaskJob {
         self.info().signature
     }
 
-    /// Returns whether the source names the task: see [`TaskEntry::is_named`](crate::TaskEntry::is_named).
+    /// Returns whether the source names the task: see
+    /// [`TaskEntry::is_named`](crate::TaskEntry::is_named).
     #[must_use]
     pub fn is_named(&self) -> bool {
         self.info().is_named

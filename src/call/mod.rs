@@ -211,9 +211,9 @@ impl<T: Task> Call<T> {
 
     /// Limits how long the function may run. Then its process is killed.
     ///
-    /// The time starts when the function does, so it includes neither the time in the queue nor the sending
-    /// of the arguments. It includes the sending of the result. An
-    /// executor that cannot stop a function refuses the call, for example a thread pool: see
+    /// The time starts when the function does, so it includes neither the time in the queue nor the
+    /// sending of the arguments. It includes the sending of the result. An executor that cannot
+    /// stop a function refuses the call, for example a thread pool: see
     /// [`is_refused`](crate::JoinError::is_refused). A limit of the pool applies too: the shorter
     /// one counts.
     #[doc(alias = "timeout")]
@@ -242,8 +242,8 @@ impl<T: Task> Call<T> {
     /// Sets a text that names this call, for example in the output of workers.
     ///
     /// If it is a `&'static str`, it is also the label of the job, in
-    /// [`Metrics::by_label`](crate::Metrics::by_label) and in events. Otherwise the job has the name of
-    /// the task there, since texts that differ for each call would be as many labels.
+    /// [`Metrics::by_label`](crate::Metrics::by_label) and in events. Otherwise the job has the
+    /// name of the task there, since texts that differ for each call would be as many labels.
     pub fn label(mut self, label: impl Into<Cow<'static, str>>) -> Self {
         self.info.label = Some(label.into());
         self

@@ -1,18 +1,19 @@
 //! A set of futures that are polled as they are woken: [`FutureSet`].
 //!
-//! It does what `FuturesUnordered` does, but that allocates a node for each future. Here a future that
-//! is ready at its first poll costs no allocation: the next future uses its place and its waker again.
-//! A future that is pending then keeps the place and the waker, which are two allocations. So the set
-//! is faster for jobs that finish before their handles are polled, and as fast for others.
+//! It does what `FuturesUnordered` does, but that allocates a node for each future. Here a future
+//! that is ready at its first poll costs no allocation: the next future uses its place and its
+//! waker again. A future that is pending then keeps the place and the waker, which are two
+//! allocations. So the set is faster for jobs that finish before their handles are polled, and as
+//! fast for others.
 //!
 //! # Why no wake-up is lost
 //!
-//! A waker that is called puts itself on the set's list, unless it is `queued` there already. The set
-//! resets `queued` before it polls. So a call after the reset adds the waker again. A call before the
-//! reset precedes the poll, which sees what the caller did.
+//! A waker that is called puts itself on the set's list, unless it is `queued` there already. The
+//! set resets `queued` before it polls. So a call after the reset adds the waker again. A call
+//! before the reset precedes the poll, which sees what the caller did.
 //!
-//! The set stores its task's waker under the lock of the list, and only while the list is empty. So the
-//! next call finds the task's waker, or the set has seen the list.
+//! The set stores its task's waker under the lock of the list, and only while the list is empty. So
+//! the next call finds the task's waker, or the set has seen the list.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -66,7 +67,8 @@ type Place<F> = Pin<Box<Option<F>>>;
 /// Wakes the set, for one of its futures.
 struct FutureWaker {
     woken: Arc<WokenList>,
-    /// The place of the future in [`FutureSet::polled`], and its number: another future may be there.
+    /// The place of the future in [`FutureSet::polled`], and its number: another future may be
+    /// there.
     index: usize,
     number: u64,
     /// It is on the list, or in the queue. Set by the call that adds it, reset before a poll.
@@ -202,8 +204,8 @@ impl<F> FutureSet<F> {
                 // The waker of a future that is gone stays `queued`: see `retire`.
                 let polled = self.polled.get_mut(waker.index)?;
                 let polled = polled.take_if(|polled| polled.number == waker.number)?;
-                // Ordering: Acquire pairs with the Release of a call that finds the flag set. The poll
-                // sees what that thread did before.
+                // Ordering: Acquire pairs with the Release of a call that finds the flag set. The
+                // poll sees what that thread did before.
                 let acquire = fault_or!(
                     "a_weak_reset_of_a_woken_future": Ordering::Relaxed;
                     Ordering::Acquire
@@ -255,8 +257,8 @@ impl<F> FutureSet<F> {
 
     /// Keeps the waker of a future that is gone for the next one, or ensures that it wakes no task.
     fn retire(&mut self, waker: Arc<FutureWaker>) {
-        // One look: a waker that is kept must not be `queued`. (Without another reference, none can be
-        // made, so it is in no list either.)
+        // One look: a waker that is kept must not be `queued`. (Without another reference, none can
+        // be made, so it is in no list either.)
         if Arc::strong_count(&waker) == 1 {
             self.spare_waker = Some(waker);
         } else {
@@ -292,8 +294,8 @@ impl<F: Future> FutureSet<F> {
                     return Poll::Pending;
                 }
             }
-            // Lets other tasks run. A future that wakes itself asks for that, and futures that other
-            // threads wake could keep this loop running forever.
+            // Lets other tasks run. A future that wakes itself asks for that, and futures that
+            // other threads wake could keep this loop running forever.
             if polls >= len || woken >= 2 {
                 context.waker().wake_by_ref();
                 return Poll::Pending;
@@ -692,8 +694,8 @@ mod model {
     use crate::park::block_on::block_on;
     use crate::util::sync::AtomicUsize;
 
-    /// Wakes one future from two threads, or two from a thread each. A future is ready if it sees what
-    /// its threads did before.
+    /// Wakes one future from two threads, or two from a thread each. A future is ready if it sees
+    /// what its threads did before.
     fn check_two_wakes(futures: usize) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = builder.preemption_bound.or(Some(3));

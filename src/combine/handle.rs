@@ -19,8 +19,8 @@ use crate::util::sealed::{PRIVATE, Private};
 /// [`wait`](crate::wait()), [`first_ok`](crate::first_ok()) and
 /// [`AsCompleted::cancel_all`](crate::AsCompleted::cancel_all) accept these handles.
 ///
-/// Handles of scoped jobs are futures, which [`as_completed`](crate::as_completed()) accepts, but not
-/// among these.
+/// Handles of scoped jobs are futures, which [`as_completed`](crate::as_completed()) accepts, but
+/// not among these.
 ///
 /// This trait is sealed: it cannot be implemented outside this crate, and has no methods that other
 /// crates can call.
@@ -172,8 +172,8 @@ impl<H: WaitHandle<Value = Result<T, E>>, T, E> WaitResultHandle for H {
 
 /// What the combinators do with a [`WaitHandle`].
 ///
-/// These functions are not part of the public trait. Otherwise, code that imports the trait and calls
-/// `cancel` on a `&mut JoinHandle` would get the trait's method instead of the handle's.
+/// These functions are not part of the public trait. Otherwise, code that imports the trait and
+/// calls `cancel` on a `&mut JoinHandle` would get the trait's method instead of the handle's.
 pub(crate) trait Inner: WaitHandle {
     /// Returns `Ready` once the job is finished, and leaves the result in the handle. Until then,
     /// the handle keeps the context's waker.
@@ -236,7 +236,8 @@ fn inspect_result<H: WaitResultHandle + ?Sized>(handle: &H) -> Option<(OutcomeKi
     handle.join_handle(PRIVATE).inspect(is_err)
 }
 
-/// Takes what [`JoinHandle::inspect`] returned: how the job ended, and whether it returned an `Err`.
+/// Takes what [`JoinHandle::inspect`] returned: how the job ended, and whether it returned an
+/// `Err`.
 fn is_failure(ended: Option<(OutcomeKind, bool)>) -> bool {
     match ended {
         Some((OutcomeKind::Returned, is_err)) => is_err,
@@ -251,7 +252,8 @@ fn is_failure(ended: Option<(OutcomeKind, bool)>) -> bool {
     }
 }
 
-/// Takes what [`JoinHandle::inspect`] returned: how the job ended, and whether it returned an `Err`.
+/// Takes what [`JoinHandle::inspect`] returned: how the job ended, and whether it returned an
+/// `Err`.
 fn is_success(ended: Option<(OutcomeKind, bool)>) -> bool {
     matches!(ended, Some((OutcomeKind::Returned, false)))
 }

@@ -67,9 +67,9 @@ pub enum ReturnWhen {
 ///   `&mut` of these.
 /// - A handle in [`Waited::not_done`] can be awaited or joined again. The end of its job no longer
 ///   wakes the task that has waited here.
-/// - **A finished handle stays finished**, so another wait for the same `&mut` handles ends at once.
-///   A loop waits for [`Waited::not_done`], or uses [`as_completed`](crate::as_completed()), which
-///   yields each result once.
+/// - **A finished handle stays finished**, so another wait for the same `&mut` handles ends at
+///   once. A loop waits for [`Waited::not_done`], or uses [`as_completed`](crate::as_completed()),
+///   which yields each result once.
 /// - A wait for no handles ends at once.
 /// - A cancelled job is finished at once. (In Python it can stay unfinished for a while.)
 /// - For jobs that return a `Result`, [`wait_results`] can also end at the first `Err`.
@@ -216,8 +216,8 @@ impl<H: WaitHandle> InOrder<H> {
 
     /// Returns `Ready` once all jobs are finished.
     fn poll_done(&mut self, context: &Context<'_>) -> Poll<()> {
-        // Invariant: the handles before `done` are finished and are not polled again. Of the others,
-        // only the first has this task's waker.
+        // Invariant: the handles before `done` are finished and are not polled again. Of the
+        // others, only the first has this task's waker.
         while let Some(handle) = self.handles.get(self.done) {
             if handle.poll_done(context).is_pending() {
                 self.has_waker = true;

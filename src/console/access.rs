@@ -2,8 +2,8 @@
 //!
 //! A console without a token listens on loopback, and answers only requests that name loopback as
 //! their host: a page of another site cannot have its own name resolve to this machine and read the
-//! console. A console with a token answers requests that carry it: as a bearer token, or as a cookie
-//! that the browser gets for it.
+//! console. A console with a token answers requests that carry it: as a bearer token, or as a
+//! cookie that the browser gets for it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -12,7 +12,8 @@ use hyper::Uri;
 use hyper::header::{self, HeaderMap};
 use subtle::ConstantTimeEq;
 
-/// The name of the cookie. The browser shows cookies to all ports of a host, so it must tell them apart.
+/// The name of the cookie. The browser shows cookies to all ports of a host, so it must tell them
+/// apart.
 const COOKIE: &str = "futurepool-console";
 
 /// What a request may get.
@@ -34,8 +35,8 @@ pub(crate) struct Guard {
 
 struct Secret {
     token: String,
-    /// Not the token itself: other programs of the host see the cookie. It is of use for this console,
-    /// and until it ends.
+    /// Not the token itself: other programs of the host see the cookie. It is of use for this
+    /// console, and until it ends.
     cookie: String,
 }
 

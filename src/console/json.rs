@@ -1,7 +1,8 @@
 //! Just enough JSON to write a snapshot.
 //!
-//! Not `serde_json`: it implements `PartialEq<Value>` for numbers and texts. A crate that depends on this
-//! one, with the feature on, would then have comparisons whose types can no longer be inferred.
+//! Not `serde_json`: it implements `PartialEq<Value>` for numbers and texts. A crate that depends
+//! on this one, with the feature on, would then have comparisons whose types can no longer be
+//! inferred.
 
 use std::fmt::Write as _;
 

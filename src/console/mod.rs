@@ -10,8 +10,8 @@
 //!
 //! The page shows for each pool:
 //!
-//! - its workers, what each runs and since when, and what each did in the last minute, on a timeline
-//!   that can be paused,
+//! - its workers, what each runs and since when, and what each did in the last minute, on a
+//!   timeline that can be paused,
 //! - the depth of the queue and the age of the oldest job in it,
 //! - for a pool with [`auto_size`](crate::ThreadPoolBuilder::auto_size): how many workers it allows
 //!   itself, and why and when it changed that, with a line in the timeline,
@@ -38,9 +38,9 @@
 //! job to memory of its own. That takes some 70 instructions, 4 % of a job that does nothing.
 //!
 //! While a client asks, and for a minute after that, the console reads these numbers five times a
-//! second. Workers then measure some of their jobs: about a hundred each in that time, or all if they
-//! are fewer. That slows down a busy pool by less than 2 %. The example `console_cost` measures it.
-//! The console never blocks a worker: it takes no lock that a job needs.
+//! second. Workers then measure some of their jobs: about a hundred each in that time, or all if
+//! they are fewer. That slows down a busy pool by less than 2 %. The example `console_cost`
+//! measures it. The console never blocks a worker: it takes no lock that a job needs.
 //!
 //! While nothing asks, the console does nothing. Its thread waits for a connection and uses no CPU
 //! time. So the timeline begins with the first request.
@@ -51,13 +51,13 @@
 //! figures come from the jobs that were measured:
 //!
 //! - Run times are those of the closures, of jobs that ended in the last minute.
-//! - "–" means that a figure is unknown: rates until the second look, quantiles until a measured job
-//!   has ended.
+//! - "–" means that a figure is unknown: rates until the second look, quantiles until a measured
+//!   job has ended.
 //! - "≥" means that a job ran, or was queued, before the console began to look.
 //! - The age of the oldest queued job is derived from the counts, with a precision of 0.2 s. If
 //!   jobs do not start in the order of submission, the oldest one may be older.
-//! - A worker that runs many short jobs has a solid block in the timeline. Its height is the share of
-//!   the time in which jobs ran.
+//! - A worker that runs many short jobs has a solid block in the timeline. Its height is the share
+//!   of the time in which jobs ran.
 //!
 //! # Access
 //!
@@ -67,8 +67,8 @@
 //! - Without a token it listens only on loopback addresses. Every user of the machine can then read
 //!   it. Pages of other sites cannot, since it answers only to the names of loopback.
 //! - With a [token](ConsoleBuilder::token) it listens anywhere. A request without the token gets
-//!   only the status 401. The connection is not encrypted, so on a network that you do not trust, use
-//!   a tunnel such as `ssh -L`.
+//!   only the status 401. The connection is not encrypted, so on a network that you do not trust,
+//!   use a tunnel such as `ssh -L`.
 
 mod access;
 mod json;
@@ -104,9 +104,9 @@ static CONSOLES: AtomicUsize = AtomicUsize::new(0);
 ///
 /// # Errors
 ///
-/// Returns an error if the address is not a loopback address, if the port is in use, or if the system
-/// refuses the console a thread or a file descriptor. For other addresses, use [`builder`] and set a
-/// token.
+/// Returns an error if the address is not a loopback address, if the port is in use, or if the
+/// system refuses the console a thread or a file descriptor. For other addresses, use [`builder`]
+/// and set a token.
 ///
 /// # Examples
 ///
@@ -150,9 +150,9 @@ pub struct ConsoleBuilder {
 impl ConsoleBuilder {
     /// Requires a token of each request, at least 16 bytes long.
     ///
-    /// A browser gets in with the address `http://host:port/?token=…`, once. It then has a cookie for
-    /// this console, until one of the two ends. A program sends the header
-    /// `Authorization: Bearer …`.
+    /// A browser gets in with the address `http://host:port/?token=…`, once. It then has a cookie
+    /// for this console, until one of the two ends. A program sends the header `Authorization:
+    /// Bearer …`.
     ///
     /// With a token, the console can listen on addresses that other machines reach.
     #[doc(alias = "password")]
@@ -166,9 +166,9 @@ impl ConsoleBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error if the address is not a loopback address and there is no token, if the token
-    /// is too short, if the port is in use, or if the system refuses the console a thread or a file
-    /// descriptor.
+    /// Returns an error if the address is not a loopback address and there is no token, if the
+    /// token is too short, if the port is in use, or if the system refuses the console a thread or
+    /// a file descriptor.
     pub fn serve(self, address: impl ToSocketAddrs) -> io::Result<Console> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
         let addresses: Vec<_> = address.to_socket_addrs()?.collect();
@@ -251,8 +251,8 @@ impl Console {
 
     /// Ends the console and waits until its thread has exited. A second call does nothing.
     ///
-    /// Open connections are closed. In a child process made by `fork`, which has no copy of the thread,
-    /// this does nothing.
+    /// Open connections are closed. In a child process made by `fork`, which has no copy of the
+    /// thread, this does nothing.
     #[doc(alias = "stop")]
     #[doc(alias = "close")]
     pub fn shutdown(&self) {

@@ -21,7 +21,8 @@ use crate::util::sync::Mutex;
 /// The time between two looks.
 pub(crate) const TICK: Duration = Duration::from_millis(200);
 
-/// How long the sampler goes on after the last request: a page that is loaded again has its timeline.
+/// How long the sampler goes on after the last request: a page that is loaded again has its
+/// timeline.
 pub(crate) const LINGER: Duration = Duration::from_secs(60);
 
 /// How far the timeline goes back, in nanoseconds.
@@ -89,8 +90,8 @@ impl Incidents {
     }
 }
 
-/// Looks at the pools if the last look is old enough. Returns false if the last request is too long ago
-/// for this to go on.
+/// Looks at the pools if the last look is old enough. Returns false if the last request is too long
+/// ago for this to go on.
 pub(crate) fn tick() -> bool {
     let mut sampler = SAMPLER.lock();
     let Some(running) = &mut *sampler else {
@@ -127,8 +128,8 @@ fn stop_timing() {
     }
 }
 
-/// Returns what there is, and what is new since the tick `after` of the epoch `epoch`. Without a tick,
-/// leaves out the timeline.
+/// Returns what there is, and what is new since the tick `after` of the epoch `epoch`. Without a
+/// tick, leaves out the timeline.
 pub(crate) fn snapshot(epoch: u64, after: Option<u64>) -> Snapshot {
     // Both are system calls, so they precede the lock.
     let (program, pid) = (program(), std::process::id());
@@ -267,7 +268,8 @@ impl Sampler {
     fn new() -> Self {
         let now = now();
         Self {
-            // Another program on the same port must have another one. As short as JavaScript's numbers.
+            // Another program on the same port must have another one. As short as JavaScript's
+            // numbers.
             epoch: RandomState::new().hash_one(now) >> 12,
             tick: 0,
             started: now,
@@ -405,7 +407,8 @@ impl History {
     fn stamp_mask(&self) -> u32 {
         #[cfg(all(unix, feature = "process"))]
         if self.kind == Kind::Processes {
-            // Beside a trip to a process a stamp costs nothing, and with it the name of the task is known.
+            // Beside a trip to a process a stamp costs nothing, and with it the name of the task is
+            // known.
             return 0;
         }
         let submitted = self.looks.iter().rev().take(2).map(|look| look.submitted);

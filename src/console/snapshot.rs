@@ -135,7 +135,8 @@ objects! {
         pub(crate) index: usize,
         pub(crate) name: String,
         pub(crate) state: &'static str,
-        /// What it runs. `None` while it runs nothing, and while it changes faster than it can be read.
+        /// What it runs. `None` while it runs nothing, and while it changes faster than it can be
+        /// read.
         pub(crate) what: Option<usize>,
         pub(crate) age: Option<Age>,
         pub(crate) jobs_per_second: f64,

@@ -6,10 +6,10 @@
 //!                          mask: how many of them ◄────────┘
 //! ```
 //!
-//! A lane belongs to the number in a worker's name, and has one writer at a time. All of it is atomics:
-//! a worker takes no lock, allocates nothing for a job, and reads the clock only for the jobs that the
-//! sampler asks for. The sampler reads, and writes nothing but the masks. What it reads while it changes
-//! is recognised and read again.
+//! A lane belongs to the number in a worker's name, and has one writer at a time. All of it is
+//! atomics: a worker takes no lock, allocates nothing for a job, and reads the clock only for the
+//! jobs that the sampler asks for. The sampler reads, and writes nothing but the masks. What it
+//! reads while it changes is recognised and read again.
 
 use std::cell::{OnceCell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
@@ -50,8 +50,8 @@ fn at_nanos(now: Instant) -> u64 {
 pub(crate) struct PoolWatch {
     lanes: Lanes,
     broken: AtomicBool,
-    /// A job gets a stamp if its place in the order of submission has none of these bits. The sampler
-    /// writes it.
+    /// A job gets a stamp if its place in the order of submission has none of these bits. The
+    /// sampler writes it.
     stamp_mask: Mask,
 }
 
@@ -223,8 +223,8 @@ impl Lane {
     pub(crate) fn read(&self) -> (u64, Result<Option<Current>, Changing>) {
         let mut sequence = 0;
         for _ in 0..4 {
-            // Ordering: pairs with the stores of the worker. What is read below is that of this job or
-            // of a later one; the second read tells which.
+            // Ordering: pairs with the stores of the worker. What is read below is that of this job
+            // or of a later one; the second read tells which.
             sequence = self.sequence.load(Ordering::Acquire);
             if sequence % 2 == 0 {
                 return (self.jobs(sequence), Ok(None));
@@ -266,7 +266,8 @@ impl Lane {
     #[inline]
     fn step(&self) {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        // Ordering: pairs with the load in `read`. What the lane says of the job was written before.
+        // Ordering: pairs with the load in `read`. What the lane says of the job was written
+        // before.
         self.sequence.store(sequence + 1, Ordering::Release);
     }
 }
@@ -321,10 +322,11 @@ impl RunningJob {
         place: Place::Elsewhere,
     };
 
-    /// A job starts on this thread. Counts it if the thread is a worker. A job with a stamp is timed.
+    /// A job starts on this thread. Counts it if the thread is a worker. A job with a stamp is
+    /// timed.
     ///
-    /// The caller calls [`closure_ended`](Self::closure_ended) and then [`end`](Self::end), in between
-    /// nothing unwinds.
+    /// The caller calls [`closure_ended`](Self::closure_ended) and then [`end`](Self::end), in
+    /// between nothing unwinds.
     #[inline]
     pub(crate) fn start(origin: Origin, label: Option<&'static str>, has_stamp: bool) -> Self {
         let job = OWN.try_with(|own| match own.lane.get() {
@@ -453,9 +455,9 @@ pub(crate) struct Timed {
     pub(crate) is_bad: bool,
 }
 
-/// The timed jobs of one worker: a ring with one writer and one reader. Neither waits for the other.
-/// While it is full no further job is timed. One that was started before that, or runs inside of
-/// another, may overwrite the oldest.
+/// The timed jobs of one worker: a ring with one writer and one reader. Neither waits for the
+/// other. While it is full no further job is timed. One that was started before that, or runs
+/// inside of another, may overwrite the oldest.
 #[derive(Debug)]
 struct Log {
     /// How many were written.
@@ -499,8 +501,8 @@ impl Log {
     fn push(&self, timed: &Timed) {
         let head = self.head.load(Ordering::Relaxed);
         let entry = &self.entries[head as usize % LOG];
-        // Ordering: after the store of `head` by the push before. A reader that sees one of these sees
-        // that the entry is being overwritten.
+        // Ordering: after the store of `head` by the push before. A reader that sees one of these
+        // sees that the entry is being overwritten.
         entry.started.store(timed.started, Ordering::Release);
         entry.ended.store(timed.ended, Ordering::Release);
         entry.queue_wait.store(timed.queue_wait, Ordering::Release);

@@ -25,9 +25,10 @@
 //! - The caller holds a [`JoinHandle`](crate::JoinHandle).
 //! - The executor holds a [`Job`](crate::Job), which it runs, refuses, or drops.
 //!
-//! A job is *queued*, then *running*, then *finished*. A job that is *cancelled* or *expired* goes from
-//! queued to finished without running. `cancel` and the worker that starts the job both lock the mutex,
-//! and the first one decides whether the job runs. The thread that lets a job expire does the same.
+//! A job is *queued*, then *running*, then *finished*. A job that is *cancelled* or *expired* goes
+//! from queued to finished without running. `cancel` and the worker that starts the job both lock
+//! the mutex, and the first one decides whether the job runs. The thread that lets a job expire
+//! does the same.
 //!
 //! Each transition happens under the mutex and returns what to do next. User code runs after the
 //! unlock: dropping the closure, callbacks, wakers. So no user code ever runs while a lock of this
@@ -42,16 +43,16 @@
 //! head. When the head is empty, a worker swaps it with the tail. So the order is kept, and
 //! submitters and workers rarely contend.
 //!
-//! A job that is submitted in a worker goes to that worker's *lane*, a FIFO with a lock of its own. So
-//! workers that submit jobs rarely contend either. A worker takes its next job from:
+//! A job that is submitted in a worker goes to that worker's *lane*, a FIFO with a lock of its own.
+//! So workers that submit jobs rarely contend either. A worker takes its next job from:
 //!
 //! 1. its own lane,
 //! 2. the head of the queue,
 //! 3. the front of another lane. So a busy worker does not hold up the jobs that it has submitted.
 //!
-//! Of eight jobs that a worker takes, it looks for one at the head first. For another one it looks in a
-//! lane that changes each time. So no job waits forever behind later ones. Jobs never move from one
-//! FIFO to another. The lanes belong to the queue, and outlive their workers.
+//! Of eight jobs that a worker takes, it looks for one at the head first. For another one it looks
+//! in a lane that changes each time. So no job waits forever behind later ones. Jobs never move
+//! from one FIFO to another. The lanes belong to the queue, and outlive their workers.
 //!
 //! A bounded pool also has a semaphore with one permit per queued job:
 //!
@@ -67,20 +68,21 @@
 //!
 //! # Priorities
 //!
-//! The jobs of [high](crate::Priority::High) priority have a FIFO of their own, and so have those of low
-//! priority. The order above is that of normal jobs. High goes first, then normal, then low, unless it is the
-//! *turn* of normal or low. Each of the two has a *debt*, which grows with each start of another priority
-//! while jobs of its own wait. When the debt reaches a limit, it is its turn. So over any 16 starts by
-//! workers, normal gets at least 4 and low at least 1.
+//! The jobs of [high](crate::Priority::High) priority have a FIFO of their own, and so have those
+//! of low priority. The order above is that of normal jobs. High goes first, then normal, then low,
+//! unless it is the *turn* of normal or low. Each of the two has a *debt*, which grows with each
+//! start of another priority while jobs of its own wait. When the debt reaches a limit, it is its
+//! turn. So over any 16 starts by workers, normal gets at least 4 and low at least 1.
 //!
 //! # Deadlines
 //!
-//! A queued job with a [deadline](crate::JobBuilder::deadline) is also in a list of the process, in the
-//! order of deadlines. A job that starts, or ends in another way, leaves the list.
+//! A queued job with a [deadline](crate::JobBuilder::deadline) is also in a list of the process, in
+//! the order of deadlines. A job that starts, or ends in another way, leaves the list.
 //!
-//! The thread of the process's timer wakes up at the earliest deadline. It runs no user code: an *expiry
-//! thread* drops the closure, runs the callbacks and wakes the waiter. If all expiry threads are busy with
-//! slow user code, another one is started, up to 32. So slow user code of one job delays no other deadline.
+//! The thread of the process's timer wakes up at the earliest deadline. It runs no user code: an
+//! *expiry thread* drops the closure, runs the callbacks and wakes the waiter. If all expiry
+//! threads are busy with slow user code, another one is started, up to 32. So slow user code of one
+//! job delays no other deadline.
 //!
 //! # Workers: search, park, notify
 //!
@@ -91,14 +93,14 @@
 //!
 //! A submitter that has queued a job takes three steps:
 //!
-//! 1. If there are more unfinished jobs than workers, and fewer workers than `max_workers`, it starts a
-//!    thread.
-//! 2. If no worker searches and one is parked, it notifies the worker parked last. That worker counts
-//!    as searching from then on, so the next hundred submits wake no other worker.
+//! 1. If there are more unfinished jobs than workers, and fewer workers than `max_workers`, it
+//!    starts a thread.
+//! 2. If no worker searches and one is parked, it notifies the worker parked last. That worker
+//!    counts as searching from then on, so the next hundred submits wake no other worker.
 //! 3. If every worker is blocked in a wait, it wakes one, which checks whether it must help.
 //!
-//! A worker that finds a job while searching stops searching. If there are more jobs, it notifies the
-//! next worker. Workers wake up one after the other for as long as there is work.
+//! A worker that finds a job while searching stops searching. If there are more jobs, it notifies
+//! the next worker. Workers wake up one after the other for as long as there is work.
 //!
 //! No wake-up is lost, because each side writes before it reads, with a sequentially consistent
 //! fence between:
@@ -114,16 +116,18 @@
 //!
 //! # Resizes, broadcasts, states
 //!
-//! [`set_max_workers`](crate::ThreadPool::set_max_workers) and [`broadcast`](crate::ThreadPool::broadcast)
-//! address workers instead of the queue. Each of them changes a *version*. A worker compares it with the
-//! version that it has seen last, after each job and before it parks. Then a surplus worker exits. A worker
-//! that has broadcast jobs in its *mailbox* runs them before it looks at the queue.
+//! [`set_max_workers`](crate::ThreadPool::set_max_workers) and
+//! [`broadcast`](crate::ThreadPool::broadcast) address workers instead of the queue. Each of them
+//! changes a *version*. A worker compares it with the version that it has seen last, after each job
+//! and before it parks. Then a surplus worker exits. A worker that has broadcast jobs in its
+//! *mailbox* runs them before it looks at the queue.
 //!
-//! A pool with [`auto_size`](crate::ThreadPoolBuilder::auto_size) calls the same resize itself. While it
-//! has jobs, the timer reads their CPU time and wall time twice a second.
+//! A pool with [`auto_size`](crate::ThreadPoolBuilder::auto_size) calls the same resize itself.
+//! While it has jobs, the timer reads their CPU time and wall time twice a second.
 //!
-//! A worker of a [`StatefulPool`](crate::StatefulPool) makes its state on its own thread, before its first
-//! job, and lends it to each job. The state never leaves that thread, so it need not be `Send`.
+//! A worker of a [`StatefulPool`](crate::StatefulPool) makes its state on its own thread, before
+//! its first job, and lends it to each job. The state never leaves that thread, so it need not be
+//! `Send`.
 //!
 //! # Run, outcome, waiter
 //!
@@ -136,8 +140,9 @@
 //! 5. The outcome is visible: the job is finished.
 //! 6. The waiter is woken.
 //!
-//! A flag in the task, outside its mutex, says that the outcome is visible. It is set after the unlock.
-//! Waiters that spin read it, so they do not contend for the mutex with the worker that ends the job:
+//! A flag in the task, outside its mutex, says that the outcome is visible. It is set after the
+//! unlock. Waiters that spin read it, so they do not contend for the mutex with the worker that
+//! ends the job:
 //!
 //! - `join` spins before it parks, for up to 60 µs while that succeeds.
 //! - A poll of a handle spins for less than a microsecond before it registers a waker, under the
@@ -157,8 +162,8 @@
 //! 5. `cancel` returns `true`.
 //!
 //! Between phases 1 and 3 the job is neither running nor finished nor cancelled. Every other way of
-//! not running has the same phases: an expiry, a refusal, a shutdown, a broken pool, a failed thread
-//! spawn.
+//! not running has the same phases: an expiry, a refusal, a shutdown, a broken pool, a failed
+//! thread spawn.
 //!
 //! `cancel` of a running job returns `false` and sets a request, which the job reads with
 //! [`cancel_requested`](crate::cancel_requested).
@@ -189,12 +194,12 @@
 //! it blocks. If they close a cycle, one `join` in the cycle returns an error that
 //! [`is_deadlock`](crate::JoinError::is_deadlock) and that names the jobs.
 //!
-//! A queued job has an edge to every worker of its pool, and needs only one of them. So several pools can
-//! block each other without a cycle of running jobs: all their workers wait for jobs that are queued in
-//! another pool. The last worker that blocks finds the set of threads that can never go on. A worker that
-//! is not known to be blocked, or that may still be started, is enough to rule that out. One `join` in the
-//! set gets the same error. If there is none, the end of a scope cancels the queued jobs that it waits for,
-//! and panics.
+//! A queued job has an edge to every worker of its pool, and needs only one of them. So several
+//! pools can block each other without a cycle of running jobs: all their workers wait for jobs that
+//! are queued in another pool. The last worker that blocks finds the set of threads that can never
+//! go on. A worker that is not known to be blocked, or that may still be started, is enough to rule
+//! that out. One `join` in the set gets the same error. If there is none, the end of a scope
+//! cancels the queued jobs that it waits for, and panics.
 //!
 //! Cycles through other waits are not detected: channels, mutexes, waits for any of several. An
 //! [`initializer`](crate::ThreadPoolBuilder::initializer) must not wait for a job of its own pool;
@@ -215,6 +220,5 @@
 //! serves all timeouts of the process. If that thread cannot be had either, workers, submitters and
 //! blocked threads retry.
 //!
-//! A spawn failure without a worker, a failed initializer and a panic in a job all end as outcomes of
-//! handles.
-//! `docs/reliability.md` describes how each of them is tested.
+//! A spawn failure without a worker, a failed initializer and a panic in a job all end as outcomes
+//! of handles. `docs/reliability.md` describes how each of them is tested.

@@ -256,8 +256,8 @@
 //! | `spawn_failures` | any increase | the system starts no more threads or processes: `pids.max`, `ulimit -u`, or memory | raise the limit; the pool carries on with fewer workers |
 //! | a broken pool | the [health check](#start) fails | the initializer failed: every job fails | the error has the cause; end the process, and let its supervisor start it again |
 //!
-//! - `queue_wait` has only jobs that started. With deadlines its quantiles stay low, however many jobs
-//!   expire. So alert on `expired`, too.
+//! - `queue_wait` has only jobs that started. With deadlines its quantiles stay low, however many
+//!   jobs expire. So alert on `expired`, too.
 //! - The length of the queue is not on the list. 100 queued jobs are 10 ms of work for one pool,
 //!   and an hour for another. The wait tells them apart.
 //! - The use of the processors is not on the list, either. A pool that keeps them busy is well
@@ -282,7 +282,8 @@
 //! increase(futurepool_spawn_failures_total[10m]) > 0
 //! ```
 //!
-//! The histograms, and `futurepool_jobs_total` by label, need [`timings`](crate::ThreadPoolBuilder::timings).
+//! The histograms, and `futurepool_jobs_total` by label, need
+//! [`timings`](crate::ThreadPoolBuilder::timings).
 //!
 //! ## When it is slow
 //!

@@ -20,7 +20,8 @@ use crate::util::sync::{Arc, Instant};
 /// inside a runtime and inside another `block_on`.
 ///
 /// **In async code, `block_on` blocks the executor's thread: use `.await` there.** While it blocks,
-/// no other task of that thread runs. If the future waits for such a task, `block_on` never returns.
+/// no other task of that thread runs. If the future waits for such a task, `block_on` never
+/// returns.
 ///
 /// With feature `tokio`, the future is polled outside of the cooperative budget of a surrounding
 /// tokio task. So tokio's channels and locks do not stall it. Two things still cannot work under a
@@ -35,9 +36,9 @@ use crate::util::sync::{Arc, Instant};
 /// `tokio::task::block_in_place`.
 ///
 /// In a worker of a pool the future may wait for queued jobs of that pool. `block_on` then runs the
-/// oldest of them itself, but only while no worker of the pool can. ([`join`] runs its job at once.) A
-/// job that was [broadcast](crate::ThreadPool::broadcast) to this very worker runs at once, too. A
-/// worker of a [`StatefulPool`](crate::StatefulPool#waits-in-a-worker) runs none.
+/// oldest of them itself, but only while no worker of the pool can. ([`join`] runs its job at
+/// once.) A job that was [broadcast](crate::ThreadPool::broadcast) to this very worker runs at
+/// once, too. A worker of a [`StatefulPool`](crate::StatefulPool#waits-in-a-worker) runs none.
 ///
 /// [`join`]: crate::JoinHandle::join
 ///
@@ -67,8 +68,8 @@ pub(crate) fn block_on_until<F: Future>(
     future: Pin<&mut F>,
     deadline: Option<Instant>,
 ) -> Option<F::Output> {
-    // A tokio task has a budget. Once it is used up, tokio's futures return `Pending` until the task
-    // yields, which a task that blocks here never does: so they are polled without a budget.
+    // A tokio task has a budget. Once it is used up, tokio's futures return `Pending` until the
+    // task yields, which a task that blocks here never does: so they are polled without a budget.
     #[cfg(feature = "tokio")]
     let future = tokio::task::unconstrained(future);
     let mut future = pin!(future);
@@ -95,8 +96,8 @@ pub(crate) fn block_on_until<F: Future>(
         if elapsed {
             return None;
         }
-        // A probe wakes futures that are blocked on, so the first poll is no answer to one. (A handle
-        // may have been probed in a wait before this one.)
+        // A probe wakes futures that are blocked on, so the first poll is no answer to one. (A
+        // handle may have been probed in a wait before this one.)
         offers.run(!is_first_poll);
         is_first_poll = false;
         if deadline.is_none() {
@@ -116,8 +117,8 @@ pub(crate) fn block_on_until<F: Future>(
     }
 }
 
-/// Parks this worker of a stateful pool, which waits for jobs of its pool. Returns an error if no worker
-/// can reach them.
+/// Parks this worker of a stateful pool, which waits for jobs of its pool. Returns an error if no
+/// worker can reach them.
 fn park_among(parker: &Parker, awaited: Vec<Arc<dyn RawTask>>) -> Option<Deadlock> {
     let deadlock = match enter_wait_for_any(awaited.clone(), parker.waker()) {
         Ok(guard) => {

@@ -3,14 +3,15 @@
 //! A worker that waits for **one** known job of its pool, or for all of a set, runs a queued one of
 //! them at once: [`help`].
 //!
-//! A worker in `block_on` waits for any of several, and only its future knows for which. Each handle
-//! that such a poll finds queued in the worker's own pool becomes a *candidate* of that pool
+//! A worker in `block_on` waits for any of several, and only its future knows for which. Each
+//! handle that such a poll finds queued in the worker's own pool becomes a *candidate* of that pool
 //! ([`offer`]). When all workers are blocked, the pool *probes*: it wakes the future that waits for
-//! the oldest candidate (`pool/blocked.rs`). The worker polls, the poll meets the job that the probe
-//! has marked, and right after it `block_on` runs that job ([`help_if_probed`]).
+//! the oldest candidate (`pool/blocked.rs`). The worker polls, the poll meets the job that the
+//! probe has marked, and right after it `block_on` runs that job ([`help_if_probed`]).
 //!
-//! A broadcast job can run on one worker only. If that worker's own `block_on` has polled its handle, it
-//! runs the job right after the poll: no probe is needed, as no other worker will take the job.
+//! A broadcast job can run on one worker only. If that worker's own `block_on` has polled its
+//! handle, it runs the job right after the poll: no probe is needed, as no other worker will take
+//! the job.
 //!
 //! Invariant: `block_on` runs a job only if its last poll has polled the job's handle. A job
 //! that runs on the stack of a thread which does not wait for it could take the locks that this
@@ -18,10 +19,10 @@
 //!
 //! # Workers of stateful pools
 //!
-//! They run no jobs while they wait. A job of its own pool that such a worker polls in `block_on` becomes
-//! *awaited* ([`note_awaited`]). While the worker parks, the wait graph knows the awaited jobs. If no
-//! worker can reach those that are queued, the `block_on` [rejects](reject) them: it wakes their futures,
-//! and its next poll finds them unreachable.
+//! They run no jobs while they wait. A job of its own pool that such a worker polls in `block_on`
+//! becomes *awaited* ([`note_awaited`]). While the worker parks, the wait graph knows the awaited
+//! jobs. If no worker can reach those that are queued, the `block_on` [rejects](reject) them: it
+//! wakes their futures, and its next poll finds them unreachable.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -58,15 +59,15 @@ pub(crate) fn help_if_probed(task: Arc<dyn RawTask>) {
 pub(crate) struct BlockOnFrame {
     frame: Cell<Frame>,
     offers: RefCell<Offers>,
-    /// The jobs of its own stateful pool that this worker's current job has polled in `block_on`. Some may
-    /// have ended since, or lost their handles.
+    /// The jobs of its own stateful pool that this worker's current job has polled in `block_on`.
+    /// Some may have ended since, or lost their handles.
     awaited: RefCell<Awaited>,
     /// Set for one poll, if no worker can reach such jobs.
     unreachable: RefCell<Option<Box<Deadlock>>>,
 }
 
-/// The wait graph has no more awaited jobs of a thread. One would do, since all are queued in one pool,
-/// as long as it does not start.
+/// The wait graph has no more awaited jobs of a thread. One would do, since all are queued in one
+/// pool, as long as it does not start.
 const MAX_AWAITED: usize = 16;
 
 struct Awaited {
@@ -255,10 +256,10 @@ pub(crate) fn offer(task: &Arc<dyn RawTask>, polled: Polled) {
     drop(replaced);
 }
 
-/// A `block_on` without a timeout is about to park. A set of handles may have been polled elsewhere, and
-/// then moved into this worker: nothing polls its handles here before they are woken. So the futures
-/// that wait for jobs of this worker's mailbox are woken once. One that this thread waits for is
-/// polled, and offers its job.
+/// A `block_on` without a timeout is about to park. A set of handles may have been polled
+/// elsewhere, and then moved into this worker: nothing polls its handles here before they are
+/// woken. So the futures that wait for jobs of this worker's mailbox are woken once. One that this
+/// thread waits for is polled, and offers its job.
 ///
 /// `seen`: what the same wait has looked at before.
 pub(crate) fn wake_own_mail(seen: &mut u64) {
@@ -267,8 +268,8 @@ pub(crate) fn wake_own_mail(seen: &mut u64) {
     }
 }
 
-/// A `block_on` without a timeout, in a worker of a stateful pool, has polled the handle of a job of
-/// that pool, which is not finished.
+/// A `block_on` without a timeout, in a worker of a stateful pool, has polled the handle of a job
+/// of that pool, which is not finished.
 pub(crate) fn note_awaited(task: &Arc<dyn RawTask>, polled: Polled) {
     // Others are in the list already.
     if !polled.will_wake || polled.is_first || polled.is_probed {
@@ -277,8 +278,8 @@ pub(crate) fn note_awaited(task: &Arc<dyn RawTask>, polled: Polled) {
     }
 }
 
-/// Takes some of the awaited jobs that have not ended, and whose handles still exist. The caller [puts
-/// them back](put_back), or [rejects](reject) them.
+/// Takes some of the awaited jobs that have not ended, and whose handles still exist. The caller
+/// [puts them back](put_back), or [rejects](reject) them.
 pub(crate) fn take_awaited() -> Vec<Arc<dyn RawTask>> {
     let (mut awaited, mut spent) = (Vec::new(), Vec::new());
     Context::with(|context| {
@@ -314,8 +315,8 @@ pub(crate) fn put_back(awaited: Vec<Arc<dyn RawTask>>) {
     drop_catching("a destructor", awaited);
 }
 
-/// No worker can reach those of these jobs that are queued: the next poll must meet them. If it does not,
-/// the thread does not wait for them.
+/// No worker can reach those of these jobs that are queued: the next poll must meet them. If it
+/// does not, the thread does not wait for them.
 pub(crate) fn reject(awaited: Vec<Arc<dyn RawTask>>) {
     let is_queued = |task: &Arc<dyn RawTask>| task.state(|state| state.is_queued());
     let (awaited, running): (Vec<_>, Vec<_>) = awaited.into_iter().partition(is_queued);
@@ -326,7 +327,8 @@ pub(crate) fn reject(awaited: Vec<Arc<dyn RawTask>>) {
     drop_catching("a destructor", awaited);
 }
 
-/// Returns why no worker can reach the awaited jobs, if the current poll must end the waits for them.
+/// Returns why no worker can reach the awaited jobs, if the current poll must end the waits for
+/// them.
 pub(crate) fn unreachable() -> Option<Deadlock> {
     Context::with(|context| context.block_on.unreachable.borrow().as_deref().cloned()).flatten()
 }

@@ -2,9 +2,9 @@
 //! the last of them is about to park.
 //!
 //! An edge leads from a job to the thread that runs it, and from a thread to the jobs that it waits
-//! for. An edge also leads from a queued job that only one worker may run to that worker's thread: the
-//! job waits for all jobs that the thread runs. Blocking would deadlock if a path leads back to the
-//! thread that is about to block: everything on the path waits, and nothing else can end it.
+//! for. An edge also leads from a queued job that only one worker may run to that worker's thread:
+//! the job waits for all jobs that the thread runs. Blocking would deadlock if a path leads back to
+//! the thread that is about to block: everything on the path waits, and nothing else can end it.
 //!
 //! A thread is in the graph only while it is parked, and runs no user code then: so it is there at
 //! most once. All changes and searches are made under one lock. So of the threads that close a
@@ -13,23 +13,26 @@
 //!
 //! # Queued jobs
 //!
-//! A queued job waits for any of its pool's workers, which is no single edge. A worker that is parked in the
-//! graph takes no job out of the queue before its wait ends. So threads that can never go on are searched
-//! for ([`Search`]) whenever that may have become true:
+//! A queued job waits for any of its pool's workers, which is no single edge. A worker that is
+//! parked in the graph takes no job out of the queue before its wait ends. So threads that can
+//! never go on are searched for ([`Search`]) whenever that may have become true:
 //!
 //! - A thread is about to park. The last one that does sees the others.
 //! - A pool has lost a worker, the system has refused one, or fewer are allowed ([`recheck`]).
 //!
 //! The search errs on one side: what it does not know counts as able to go on.
 //!
-//! - A worker that is not in the graph will come back to its loop. That is true of one that has just been
-//!   notified, that starts, or that is about to exit, which then calls [`recheck`]. It is also true of a
-//!   worker of a plain pool that waits for any of several jobs, and of each wait with a timeout.
-//! - A worker of a plain pool runs a queued job of its own pool itself, if it waits for it. The job may have
-//!   reached the pool just now; then the worker is about to be woken.
-//! - A pool has more workers to come while it may start one now, or may find by itself that it needs more.
-//! - A plain pool also has them after the back-off that follows a failed spawn. A stateful pool is not given
-//!   that time: its workers cannot run the job that they wait for, so the user hears of it at once.
+//! - A worker that is not in the graph will come back to its loop. That is true of one that has
+//!   just been notified, that starts, or that is about to exit, which then calls [`recheck`]. It is
+//!   also true of a worker of a plain pool that waits for any of several jobs, and of each wait
+//!   with a timeout.
+//! - A worker of a plain pool runs a queued job of its own pool itself, if it waits for it. The job
+//!   may have reached the pool just now; then the worker is about to be woken.
+//! - A pool has more workers to come while it may start one now, or may find by itself that it
+//!   needs more.
+//! - A plain pool also has them after the back-off that follows a failed spawn. A stateful pool is
+//!   not given that time: its workers cannot run the job that they wait for, so the user hears of
+//!   it at once.
 //! - A queued job of a plain pool ends by itself if it has a deadline.
 
 use std::collections::BTreeSet;
@@ -62,14 +65,15 @@ struct BlockedThread {
     /// It waits for all of these, or for any.
     jobs: Vec<Arc<dyn RawTask>>,
     wait: Wait,
-    /// The jobs that it runs, outermost first: each waits for the next one, and the last for `jobs`.
+    /// The jobs that it runs, outermost first: each waits for the next one, and the last for
+    /// `jobs`.
     stack: Vec<StackFrame>,
     /// The pool that it is a worker of, if it is one.
     worker: Option<PoolWorker>,
     /// Gives it the error. `None` once that was done.
     waker: Option<Waker>,
-    /// Set by the thread that closed the cycle, or took the last worker, and chose this one to get the
-    /// error.
+    /// Set by the thread that closed the cycle, or took the last worker, and chose this one to get
+    /// the error.
     deadlock: Option<Deadlock>,
 }
 
@@ -77,10 +81,11 @@ struct BlockedThread {
 enum Wait {
     /// For one job, until the thread gets the error.
     Join,
-    /// For any of several jobs. The thread may wait for other things, too, which the graph does not know.
+    /// For any of several jobs. The thread may wait for other things, too, which the graph does not
+    /// know.
     Any,
-    /// For all jobs of a scope. With the error the thread cancels those that are queued, and waits for the
-    /// others.
+    /// For all jobs of a scope. With the error the thread cancels those that are queued, and waits
+    /// for the others.
     Scope,
 }
 
@@ -114,8 +119,8 @@ impl BlockedThread {
         self.wait == Wait::Join && self.waker.is_some()
     }
 
-    /// Returns the error of a `join` that is part of a cycle in which other threads wait for any of several
-    /// jobs.
+    /// Returns the error of a `join` that is part of a cycle in which other threads wait for any of
+    /// several jobs.
     fn cycle(&self) -> Option<Deadlock> {
         let [job] = &self.jobs[..] else {
             return None;
@@ -204,8 +209,8 @@ fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Unrea
             (Found::Cycle(path), _) => {
                 let is_join =
                     |thread: &&ThreadId| graph.get(thread).is_some_and(BlockedThread::is_join);
-                // In each cycle a thread is in a `join`: the jobs of a scope start after the job that
-                // waits at its end.
+                // In each cycle a thread is in a `join`: the jobs of a scope start after the job
+                // that waits at its end.
                 let chosen = match own.is_join() {
                     true => Some(thread),
                     false => path.threads.iter().find(is_join).copied(),
@@ -241,7 +246,8 @@ fn enter((thread, own): (ThreadId, BlockedThread)) -> Result<BlockedGuard, Unrea
     let entered = match deadlock {
         Some(deadlock) => Err((deadlock, own.jobs)),
         None => {
-            // Under the lock that has found no deadlock, or another thread could close one in between.
+            // Under the lock that has found no deadlock, or another thread could close one in
+            // between.
             let old = graph.insert(thread, own);
             debug_assert!(old.is_none(), "a thread is parked in one wait only");
             Ok(BlockedGuard { thread })
@@ -259,10 +265,11 @@ fn end_with_error(graph: &mut Graph, thread: ThreadId, deadlock: Deadlock) -> Op
     blocked.waker.take()
 }
 
-/// A pool has lost a worker, or could not spawn one: threads that wait for its queued jobs may now wait
-/// without end. If so, one of them gets the error after the other.
+/// A pool has lost a worker, or could not spawn one: threads that wait for its queued jobs may now
+/// wait without end. If so, one of them gets the error after the other.
 pub(crate) fn recheck() {
-    // A thread that enters the graph from here on looks itself. Asking for the time is a system call.
+    // A thread that enters the graph from here on looks itself. Asking for the time is a system
+    // call.
     if WAIT_GRAPH.lock().is_empty() {
         return;
     }
@@ -302,7 +309,8 @@ pub(crate) fn recheck() {
 /// What a job that is waited for needs in order to end, as far as the graph can tell.
 enum Needs<'a> {
     Nothing,
-    /// The thread must go on. `is_running`: it runs or cancels the job, which otherwise is queued for it.
+    /// The thread must go on. `is_running`: it runs or cancels the job, which otherwise is queued
+    /// for it.
     Thread {
         thread: ThreadId,
         is_running: bool,
@@ -333,8 +341,9 @@ fn needs(job: &dyn RawTask) -> Needs<'_> {
     }
 }
 
-/// Returns whether all workers of `pool` are parked, with `own` if that is one. If not, a worker will come
-/// back to its loop. One that has just exited may count as a worker, and then calls [`recheck`].
+/// Returns whether all workers of `pool` are parked, with `own` if that is one. If not, a worker
+/// will come back to its loop. One that has just exited may count as a worker, and then calls
+/// [`recheck`].
 fn all_are_parked(pool: &PoolInner, graph: &Graph, own: Option<&BlockedThread>) -> bool {
     let workers = pool.registry().workers();
     let parked = || {
@@ -346,9 +355,9 @@ fn all_are_parked(pool: &PoolInner, graph: &Graph, own: Option<&BlockedThread>) 
     workers <= graph.len() + 1 && workers <= parked().count()
 }
 
-/// Searches for threads that can never go on, where queued jobs are among what they wait for. Such a job
-/// needs *any* worker, so a cycle alone is no deadlock: all workers of the pool must be stuck, and no more
-/// may be spawned.
+/// Searches for threads that can never go on, where queued jobs are among what they wait for. Such
+/// a job needs *any* worker, so a cycle alone is no deadlock: all workers of the pool must be
+/// stuck, and no more may be spawned.
 struct Search<'a> {
     graph: &'a Graph,
     /// The thread that the search is about, which may not be in the graph yet.
@@ -452,18 +461,18 @@ impl<'a> Search<'a> {
                 // Those that are not stuck come back to their loop, or are replaced.
                 // Lock order: the graph, then a registry.
                 pool.can_take_job(workers.count(), self.now)
-                    // Invariant: it is still queued, and so was queued all the time. Otherwise a worker
-                    // may have run it and exited in between.
+                    // Invariant: it is still queued, and so was queued all the time. Otherwise a
+                    // worker may have run it and exited in between.
                     || !job.state(|state| state.is_queued())
             }
         }
     }
 
-    /// Chooses the thread that gets the error: in a `join` of a queued job if there is one, else in another
-    /// `join`, and the thread of this search before the others.
+    /// Chooses the thread that gets the error: in a `join` of a queued job if there is one, else in
+    /// another `join`, and the thread of this search before the others.
     ///
-    /// But a wait for any of several comes before the others: if that no longer waits for the job, it
-    /// leaves the graph. The end of a scope comes last, since its jobs are lost.
+    /// But a wait for any of several comes before the others: if that no longer waits for the job,
+    /// it leaves the graph. The end of a scope comes last, since its jobs are lost.
     fn choose(&self, stuck: &BTreeSet<ThreadId>) -> Option<(ThreadId, Deadlock)> {
         let (own, _) = self.own;
         let threads = || {
@@ -508,8 +517,8 @@ impl Path {
     }
 }
 
-/// Returns `job` and the jobs above it on the stack of its thread. A job that is not running is below
-/// all of them.
+/// Returns `job` and the jobs above it on the stack of its thread. A job that is not running is
+/// below all of them.
 fn jobs_from(job: &dyn RawTask, is_running: bool, stack: &[StackFrame]) -> Vec<Origin> {
     if !is_running {
         let origin = job.state(|state| state.origin());
@@ -532,8 +541,8 @@ fn jobs_from(job: &dyn RawTask, is_running: bool, stack: &[StackFrame]) -> Vec<O
 enum Found {
     Nothing,
     Cycle(Path),
-    /// No cycle. But a queued job is among what is waited for, and all workers of its pool are parked: see
-    /// [`Search`].
+    /// No cycle. But a queued job is among what is waited for, and all workers of its pool are
+    /// parked: see [`Search`].
     QueuedJob,
 }
 
@@ -545,7 +554,8 @@ fn find_cycle(graph: &Graph, own: ThreadId, wait: &BlockedThread) -> Found {
     let mut seen = Vec::new();
     let mut path = Path::default();
     let mut found = Found::Nothing;
-    // The last pool, and whether all of its workers are parked: most jobs of a scope are in one pool.
+    // The last pool, and whether all of its workers are parked: most jobs of a scope are in one
+    // pool.
     let mut known = None;
     while let Some((depth, job)) = open.pop() {
         path.jobs.truncate(depth);
@@ -599,8 +609,8 @@ impl BlockedGuard {
         Some(deadlock)
     }
 
-    /// This thread is awake. Returns the jobs that it has waited for, and why no worker can reach those that
-    /// are queued, if that was found.
+    /// This thread is awake. Returns the jobs that it has waited for, and why no worker can reach
+    /// those that are queued, if that was found.
     pub(crate) fn leave_scope(self) -> Option<Unreachable> {
         let blocked = self.remove();
         mem::forget(self);
@@ -680,8 +690,8 @@ mod tests {
             let (own, other) = (ThreadPool::new(1), builder.max_workers(2).build().unwrap());
             let (own_pool, other_pool) = (own.inner(), other.inner());
             let registry = other_pool.registry();
-            // This thread is the worker of one pool. That of the other one waits for a job that is queued
-            // here, and the system has refused another one.
+            // This thread is the worker of one pool. That of the other one waits for a job that is
+            // queued here, and the system has refused another one.
             let _this = own_pool.registry().reserve(|| 9).unwrap();
             let [_blocked, refused] = [(); 2].map(|()| registry.reserve(|| 9).unwrap());
             let here = own.submit(|| ());

@@ -4,28 +4,29 @@
 //! in it and no more may be spawned, no thread is left to run what is queued. A blocked worker may
 //! wait for one of the queued jobs, but only its future knows which one.
 //!
-//! So each queued job whose handle a worker's `block_on` polls becomes a *candidate*. The last worker
-//! to block *probes*: it wakes the future that waits for the oldest candidate. If the future is in a
-//! blocked worker, the worker polls it, finds the job, and runs it
-//! ([`helping`](crate::park::helping)). A probe is answered once, so one worker runs one job. A handle
-//! may have left the worker since; then nothing answers. After a moment the next two candidates are
-//! probed, then four, and so on.
+//! So each queued job whose handle a worker's `block_on` polls becomes a *candidate*. The last
+//! worker to block *probes*: it wakes the future that waits for the oldest candidate. If the future
+//! is in a blocked worker, the worker polls it, finds the job, and runs it
+//! ([`helping`](crate::park::helping)). A probe is answered once, so one worker runs one job. A
+//! handle may have left the worker since; then nothing answers. After a moment the next two
+//! candidates are probed, then four, and so on.
 //!
 //! A set of futures may have been polled elsewhere and then moved into a worker: nothing polls its
 //! handles there before they are woken, so they are no candidates. So without candidates the queue
 //! itself is probed, from its oldest job on, after the same moment and with the same doubling.
 //!
-//! In a stateful pool a waiting worker runs no job, and there are no candidates. The probes of the queue
-//! only make a worker poll what was polled elsewhere. Then the wait graph knows that the worker waits.
+//! In a stateful pool a waiting worker runs no job, and there are no candidates. The probes of the
+//! queue only make a worker poll what was polled elsewhere. Then the wait graph knows that the
+//! worker waits.
 //!
 //! # Why no job is left behind
 //!
-//! The pool becomes stalled in three ways: a worker blocks, a job is submitted while all are blocked, or
-//! the number of workers that can run jobs drops (a failed spawn, or an exit with jobs in the queue).
-//! After each of these the list is checked. The entry in the list and the check are separated by a
-//! fence from the submitter's write to the queue and its read of the count. So the last of several
-//! workers that block at once sees all the others, and either it sees a new job or the submitter sees
-//! all workers blocked and unparks one, which checks again.
+//! The pool becomes stalled in three ways: a worker blocks, a job is submitted while all are
+//! blocked, or the number of workers that can run jobs drops (a failed spawn, or an exit with jobs
+//! in the queue). After each of these the list is checked. The entry in the list and the check are
+//! separated by a fence from the submitter's write to the queue and its read of the count. So the
+//! last of several workers that block at once sees all the others, and either it sees a new job or
+//! the submitter sees all workers blocked and unparks one, which checks again.
 //!
 //! While all workers are blocked and jobs are queued, one worker parks only until the next probe is
 //! due. A probe that nothing answers is repeated less and less often: what is queued then waits for
@@ -131,7 +132,8 @@ impl BlockedWorkers {
         let position = position_of(&list, unparker);
         if let Some(worker) = position.and_then(|position| list.get_mut(position)) {
             worker.timed = true;
-            // Ordering: as for `count`. A submitter that still sees 0 only unparks a worker too many.
+            // Ordering: as for `count`. A submitter that still sees 0 only unparks a worker too
+            // many.
             self.timed.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -144,7 +146,8 @@ impl BlockedWorkers {
             return false;
         };
         let worker = list.swap_remove(position);
-        // Ordering: none is needed here: a submitter that sees the old count unparks a worker too many.
+        // Ordering: none is needed here: a submitter that sees the old count unparks a worker too
+        // many.
         self.count.store(list.len(), Ordering::SeqCst);
         if worker.timed {
             self.timed.fetch_sub(1, Ordering::SeqCst);
@@ -206,8 +209,8 @@ impl BlockedWorkers {
         // Each may be the last reference, whose drop runs user code.
         drop(spent);
         if is_first {
-            // Not for each poll, and not at once after a probe: a future that only looks, or that gives
-            // its handle away and takes it back, must not keep its worker busy.
+            // Not for each poll, and not at once after a probe: a future that only looks, or that
+            // gives its handle away and takes it back, must not keep its worker busy.
             let now = Instant::now();
             let mut probe = self.probe.lock();
             let at = probe.last_at.map_or(now, |last_at| last_at + MIN_PAUSE);
@@ -217,12 +220,12 @@ impl BlockedWorkers {
         }
     }
 
-    /// Drops what is left of the candidates if no job is queued: each has started or was cancelled, and a
-    /// `Weak` keeps the memory of its task.
+    /// Drops what is left of the candidates if no job is queued: each has started or was cancelled,
+    /// and a `Weak` keeps the memory of its task.
     pub(crate) fn forget_candidates(&self, queue_is_empty: impl FnOnce() -> bool) {
         let mut candidates = self.candidates.lock();
-        // A job is queued before it becomes a candidate, under this lock. (One that was made for any
-        // executor may come first, but its waiter is woken again once it is queued.)
+        // A job is queued before it becomes a candidate, under this lock. (One that was made for
+        // any executor may come first, but its waiter is woken again once it is queued.)
         if candidates.tasks.is_empty() || !queue_is_empty() {
             return;
         }
@@ -266,8 +269,8 @@ impl BlockedWorkers {
             Some(next_at) => next_at,
             None => now + STALL_DELAY,
         };
-        // Invariant: a due time is stored, and never put off. Otherwise a worker that is woken again and
-        // again would never probe.
+        // Invariant: a due time is stored, and never put off. Otherwise a worker that is woken
+        // again and again would never probe.
         let due = if has_candidates && (progressed || probe.next_at.is_none()) {
             now
         } else {
@@ -325,8 +328,9 @@ impl BlockedWorkers {
 
     /// A worker takes a job from the queue, so not all are blocked.
     pub(crate) fn cancel_probe(&self) {
-        // Ordering: none is needed, and nearly always there is nothing to reset. If the load misses a
-        // probe, a blocked worker may run a job that it waits for although another worker is free.
+        // Ordering: none is needed, and nearly always there is nothing to reset. If the load misses
+        // a probe, a blocked worker may run a job that it waits for although another worker is
+        // free.
         if self.open.load(Ordering::Relaxed) {
             self.open.store(false, Ordering::SeqCst);
         }

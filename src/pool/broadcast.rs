@@ -1,5 +1,5 @@
-//! One job for each worker, in its mailbox: see [`ThreadPool::broadcast`](crate::ThreadPool::broadcast)
-//! and `control.rs`.
+//! One job for each worker, in its mailbox: see
+//! [`ThreadPool::broadcast`](crate::ThreadPool::broadcast) and `control.rs`.
 
 use crate::error::{Closed, JoinError};
 use crate::pool::control::Mailbox;
@@ -37,8 +37,8 @@ impl Scheduler for MailScheduler {
     fn on_dequeue(&self, _runner: Runner) {
         // A tombstone in a mailbox is not one of the queue.
         self.pool.on_dequeue(Runner::Executor);
-        // Ordering: the job counts as demand before the queue is read. A submitter writes the queue, and
-        // then reads the demand: see `control.rs`.
+        // Ordering: the job counts as demand before the queue is read. A submitter writes the
+        // queue, and then reads the demand: see `control.rs`.
         fence(Ordering::SeqCst);
         let pool = self.pool.pool();
         if fault_or!("a_broadcast_job_keeps_the_queue_waiting": false; pool.has_queued_hint()) {
@@ -77,8 +77,8 @@ enum Attempt<T> {
     Closed(usize),
 }
 
-/// Puts a job into the mailbox of each worker. `job` makes them. It is called under a lock, and so runs
-/// no user code.
+/// Puts a job into the mailbox of each worker. `job` makes them. It is called under a lock, and so
+/// runs no user code.
 pub(crate) fn broadcast<C, T>(
     pool: &Arc<PoolInner>,
     refs: &PoolRefs,
@@ -97,8 +97,8 @@ where
         let at = Instant::now();
         let attempt = pool.registry().with_members(|members| {
             let len = members.len();
-            // Ordering: a pool that closes after this drains the mailboxes, or lets their jobs run. For
-            // both it takes the registry's lock.
+            // Ordering: a pool that closes after this drains the mailboxes, or lets their jobs run.
+            // For both it takes the registry's lock.
             if pool.is_closed_hint() {
                 return Attempt::Closed(len);
             }
@@ -155,7 +155,8 @@ where
     };
     if !handles.is_empty() {
         pool.idle().wake(usize::MAX);
-        // All of them first: the observer and the wakers are user code, which must not delay a deadline.
+        // All of them first: the observer and the wakers are user code, which must not delay a
+        // deadline.
         specials.iter().for_each(Special::set_deadline);
         // After the workers: a waker may wait for these jobs.
         wake_all(idle_wakers);

@@ -119,44 +119,46 @@ impl ThreadPoolBuilder {
     /// Lets the pool find the maximum number of workers by itself, within `bounds`.
     ///
     /// Jobs that compute need as many workers as there are processors. Jobs that wait for a disk, a
-    /// server or a lock need more. The pool measures the CPU time and the wall time of its jobs, and aims
-    /// at `processors × (1 + waiting / computing)` workers. So it need not be told what its jobs do.
+    /// server or a lock need more. The pool measures the CPU time and the wall time of its jobs,
+    /// and aims at `processors × (1 + waiting / computing)` workers. So it need not be told what
+    /// its jobs do.
     ///
     /// # How the pool decides
     ///
-    /// - It starts with the number of processors, or with the bound that is nearest to it. It never goes
-    ///   below that number, since no job can do more than compute.
-    /// - While all workers are busy, jobs are queued and processors are free, it tries more workers. If
-    ///   the jobs then use hardly more CPU time, it takes the growth back: the processors are busy with
-    ///   something else, or all jobs wait for the same thing.
+    /// - It starts with the number of processors, or with the bound that is nearest to it. It never
+    ///   goes below that number, since no job can do more than compute.
+    /// - While all workers are busy, jobs are queued and processors are free, it tries more
+    ///   workers. If the jobs then use hardly more CPU time, it takes the growth back: the
+    ///   processors are busy with something else, or all jobs wait for the same thing.
     /// - While the jobs use all processors, it tries fewer workers, as few as do the same work.
     /// - Otherwise it keeps the number until the load changes. It settles within a minute of load.
     ///
     /// The pool decides only while it has jobs. An idle pool uses no CPU time.
     ///
-    /// Workers still start on demand: the number is a maximum, which [`ThreadPool::max_workers`] returns.
-    /// [`ThreadPool::set_max_workers`] returns an error. The latest decision and its reason are in
-    /// [`Metrics::auto_size`](crate::Metrics::auto_size). A `tracing` event reports each change.
+    /// Workers still start on demand: the number is a maximum, which [`ThreadPool::max_workers`]
+    /// returns. [`ThreadPool::set_max_workers`] returns an error. The latest decision and its
+    /// reason are in [`Metrics::auto_size`](crate::Metrics::auto_size). A `tracing` event reports
+    /// each change.
     ///
     /// # When to use it
     ///
     /// It suits a queue of many jobs that are alike, or whose mix changes within minutes instead of
-    /// seconds. It does not know how many connections a server accepts, or how much memory a job needs:
-    /// jobs that hardly compute get as many workers as the upper bound allows. If the right number is
-    /// known, [`max_workers`](Self::max_workers) is better. Jobs that wait for each other by other means
-    /// than the waits of this crate can need more workers than the pool gives them.
+    /// seconds. It does not know how many connections a server accepts, or how much memory a job
+    /// needs: jobs that hardly compute get as many workers as the upper bound allows. If the right
+    /// number is known, [`max_workers`](Self::max_workers) is better. Jobs that wait for each other
+    /// by other means than the waits of this crate can need more workers than the pool gives them.
     ///
-    /// CPU time that a job spends in threads or processes of its own is not counted. The CPU time of a
-    /// job that runs for many seconds is known only when it ends. Until then the pool estimates it from
-    /// the CPU time of the whole process.
+    /// CPU time that a job spends in threads or processes of its own is not counted. The CPU time
+    /// of a job that runs for many seconds is known only when it ends. Until then the pool
+    /// estimates it from the CPU time of the whole process.
     ///
     /// The last call of `auto_size` and [`max_workers`](Self::max_workers) counts.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) returns an error if `bounds` is empty or begins with 0, and on systems that
-    /// do not tell the CPU time of a thread. Linux, Android, macOS, iOS, FreeBSD, DragonFly BSD and
-    /// OpenBSD tell it. Windows is not supported.
+    /// [`build`](Self::build) returns an error if `bounds` is empty or begins with 0, and on
+    /// systems that do not tell the CPU time of a thread. Linux, Android, macOS, iOS, FreeBSD,
+    /// DragonFly BSD and OpenBSD tell it. Windows is not supported.
     ///
     /// # Examples
     ///
@@ -202,14 +204,14 @@ impl ThreadPoolBuilder {
 
     /// Names each worker thread `name(n)`, instead of by the [prefix](Self::thread_name_prefix).
     ///
-    /// The numbers are those that the prefix would get: below the maximum number of workers, and each
-    /// used by one worker at a time. The pool calls `name` on the thread that spawns the worker, for
-    /// example in `submit`. After the system has refused a thread, and with
-    /// [`auto_size`](Self::auto_size), that can be the crate's timer thread, where a slow function delays
-    /// the timeouts of the process.
+    /// The numbers are those that the prefix would get: below the maximum number of workers, and
+    /// each used by one worker at a time. The pool calls `name` on the thread that spawns the
+    /// worker, for example in `submit`. After the system has refused a thread, and with
+    /// [`auto_size`](Self::auto_size), that can be the crate's timer thread, where a slow function
+    /// delays the timeouts of the process.
     ///
-    /// If `name` panics, or returns a name with a NUL character, that worker gets its default name and
-    /// a `tracing` event reports it. `tracing` events name the pool by its prefix in any case.
+    /// If `name` panics, or returns a name with a NUL character, that worker gets its default name
+    /// and a `tracing` event reports it. `tracing` events name the pool by its prefix in any case.
     ///
     /// # Examples
     ///
@@ -324,12 +326,12 @@ impl ThreadPoolBuilder {
     /// Runs `hook` on each worker that exits, after its last job.
     ///
     /// It undoes what the [initializer](Self::initializer) did. It does not run on a worker whose
-    /// initializer failed or panicked. Thread-locals are dropped after it. A panic in it is reported
-    /// through `tracing` and affects nothing else.
+    /// initializer failed or panicked. Thread-locals are dropped after it. A panic in it is
+    /// reported through `tracing` and affects nothing else.
     ///
     /// The worker no longer counts when the hook runs. Dropping the pool, or
-    /// [joining](crate::Shutdown::join) its shutdown, waits for the hook. Awaiting the shutdown does
-    /// not. In the hook, a wait for the pool's own shutdown returns at once.
+    /// [joining](crate::Shutdown::join) its shutdown, waits for the hook. Awaiting the shutdown
+    /// does not. In the hook, a wait for the pool's own shutdown returns at once.
     ///
     /// # Examples
     ///
@@ -370,17 +372,18 @@ impl ThreadPoolBuilder {
 
     /// Limits how long a job can wait for its start. By default there is no limit.
     ///
-    /// A job that has not started by then [expires](crate::JobBuilder::deadline). That holds for all jobs
-    /// of the pool, those of maps and scopes included, unless they have an earlier deadline.
+    /// A job that has not started by then [expires](crate::JobBuilder::deadline). That holds for
+    /// all jobs of the pool, those of maps and scopes included, unless they have an earlier
+    /// deadline.
     ///
-    /// The time counts from the call that submits the job, and includes the wait for room in a bounded
-    /// queue. For a job of a map it counts from the moment when that job is queued. A timeout too long
-    /// for the clock sets no limit.
+    /// The time counts from the call that submits the job, and includes the wait for room in a
+    /// bounded queue. For a job of a map it counts from the moment when that job is queued. A
+    /// timeout too long for the clock sets no limit.
     ///
-    /// Each job of such a pool costs one more heap allocation. A [`scope`](ThreadPool::scope) panics if one
-    /// of its jobs has expired, and a map yields that error, as for any job that did not run. If a job of a
-    /// detached map expires, the items that the map has not queued by then do not run. A `tracing` event
-    /// tells how many these are.
+    /// Each job of such a pool costs one more heap allocation. A [`scope`](ThreadPool::scope)
+    /// panics if one of its jobs has expired, and a map yields that error, as for any job that did
+    /// not run. If a job of a detached map expires, the items that the map has not queued by then
+    /// do not run. A `tracing` event tells how many these are.
     ///
     /// # Examples
     ///
@@ -413,14 +416,14 @@ impl ThreadPoolBuilder {
     /// Sets whether the pool measures how long jobs wait and run. By default it does not.
     ///
     /// The measurements are in [`Metrics`](crate::Metrics): for all jobs in
-    /// [`queue_wait`](crate::Metrics::queue_wait) and [`run_time`](crate::Metrics::run_time), and by
-    /// [label](crate::JobBuilder::label) in [`by_label`](crate::Metrics::by_label). A label takes a few
-    /// kilobytes for each thread that runs its jobs.
+    /// [`queue_wait`](crate::Metrics::queue_wait) and [`run_time`](crate::Metrics::run_time), and
+    /// by [label](crate::JobBuilder::label) in [`by_label`](crate::Metrics::by_label). A label
+    /// takes a few kilobytes for each thread that runs its jobs.
     ///
-    /// At the end of each job the pool also emits a `tracing` event of the level `TRACE` and the target
-    /// `futurepool::job`. Its fields are `pool`, `label`, `worker`, `queue_wait`, `run_time` and
-    /// `outcome`. With the feature `metrics` the pool reports each job through the facade of the crate
-    /// `metrics`, too: see `ThreadPool::report_metrics`.
+    /// At the end of each job the pool also emits a `tracing` event of the level `TRACE` and the
+    /// target `futurepool::job`. Its fields are `pool`, `label`, `worker`, `queue_wait`, `run_time`
+    /// and `outcome`. With the feature `metrics` the pool reports each job through the facade of
+    /// the crate `metrics`, too: see `ThreadPool::report_metrics`.
     ///
     /// Measuring a job takes three reads of the clock, and no memory. A label takes one allocation.
     ///
@@ -448,20 +451,22 @@ impl ThreadPoolBuilder {
 
     /// Calls `hook` with each [event](JobEvent) of a job: submitted, started, finished.
     ///
-    /// The pool calls the hook on the thread that submits, runs, cancels or expires the job, with no lock
-    /// held. The hook delays that thread, which can be one of an async runtime. A panic in it is reported
-    /// through `tracing` and affects nothing else.
+    /// The pool calls the hook on the thread that submits, runs, cancels or expires the job, with
+    /// no lock held. The hook delays that thread, which can be one of an async runtime. A panic in
+    /// it is reported through `tracing` and affects nothing else.
     ///
-    /// An event does not name its pool: for several pools, make a hook for each. A refused submission
-    /// causes no event.
+    /// An event does not name its pool: for several pools, make a hook for each. A refused
+    /// submission causes no event.
     ///
     /// Each accepted job has one `Submitted` and one `Finished`, and in between one `Started` if it
-    /// starts. `Finished` is delivered before the job's handle resolves, and before its callbacks run.
-    /// `Submitted` may be delivered after the other two: sort the events by [time](JobEvent::at).
+    /// starts. `Finished` is delivered before the job's handle resolves, and before its callbacks
+    /// run. `Submitted` may be delivered after the other two: sort the events by
+    /// [time](JobEvent::at).
     ///
-    /// A hook that submits a job to the same pool for each event never ends, since that job has events, too.
-    /// The hook must not wait for the job of the event, nor for a shutdown of the pool: the job resolves only
-    /// after the hook has returned. On a thread that is no worker, that includes dropping the pool.
+    /// A hook that submits a job to the same pool for each event never ends, since that job has
+    /// events, too. The hook must not wait for the job of the event, nor for a shutdown of the
+    /// pool: the job resolves only after the hook has returned. On a thread that is no worker, that
+    /// includes dropping the pool.
     ///
     /// # Examples
     ///
@@ -523,8 +528,8 @@ impl ThreadPoolBuilder {
 
     /// Runs jobs outside of any tokio runtime.
     ///
-    /// By default jobs run inside the runtime that is current at [`build`](Self::build). For a pool in
-    /// a `static` that is the runtime of its first caller, which may end long before the pool.
+    /// By default jobs run inside the runtime that is current at [`build`](Self::build). For a pool
+    /// in a `static` that is the runtime of its first caller, which may end long before the pool.
     ///
     /// Without feature `tokio` this is always so, and the method changes nothing. With it, the last
     /// call of `tokio_handle` and `no_tokio` counts.
@@ -716,8 +721,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Returns the name of the worker with this number. A name that the user's function fails to give
-    /// is the default one.
+    /// Returns the name of the worker with this number. A name that the user's function fails to
+    /// give is the default one.
     pub(crate) fn thread_name(&self, number: usize) -> String {
         let prefix = &self.thread_name_prefix;
         let default = || format!("{prefix}-{number}");
@@ -745,8 +750,8 @@ impl Config {
         default()
     }
 
-    /// Returns whether workers that search spin only for a moment. A job of a worker process takes longer
-    /// than a spin, and the process may need the processor of the thread that spins.
+    /// Returns whether workers that search spin only for a moment. A job of a worker process takes
+    /// longer than a spin, and the process may need the processor of the thread that spins.
     pub(crate) fn spins_shortly(&self) -> bool {
         #[cfg(feature = "process")]
         let shortly = self.hooks.is_some();
@@ -790,7 +795,8 @@ fn catch_as_error<T>(
 
 impl Drop for Config {
     fn drop(&mut self) {
-        // The pool is dropped by whatever holds it last, maybe a handle. A panic must not come out there.
+        // The pool is dropped by whatever holds it last, maybe a handle. A panic must not come out
+        // there.
         drop_catching("the destructor of an initializer", self.initializer.take());
         drop_catching("the destructor of an exit hook", self.on_exit.take());
         let make_state = self.make_state.take();

@@ -1,34 +1,35 @@
-//! What a worker is told besides the jobs in the queue: that there are too many workers, or that its
-//! mailbox has jobs, which only this worker may run.
+//! What a worker is told besides the jobs in the queue: that there are too many workers, or that
+//! its mailbox has jobs, which only this worker may run.
 //!
-//! A change of either kind writes the *version*, which each worker compares with the one that it has
-//! seen last: once for each job, and before it parks. So a pool that never resizes nor broadcasts
-//! reads one word a job, which nothing writes.
+//! A change of either kind writes the *version*, which each worker compares with the one that it
+//! has seen last: once for each job, and before it parks. So a pool that never resizes nor
+//! broadcasts reads one word a job, which nothing writes.
 //!
 //! # Why no change is overlooked
 //!
-//! The writer changes the maximum or fills mailboxes, then the version, all under the registry's lock.
-//! After that it takes slots of parked workers out of their list, and unparks these workers.
+//! The writer changes the maximum or fills mailboxes, then the version, all under the registry's
+//! lock. After that it takes slots of parked workers out of their list, and unparks these workers.
 //!
-//! - A worker that is parked at that moment is among them. (Of surplus workers only as many are woken as
-//!   must exit. If others exit first, those that were woken stay.)
-//! - A worker that parks later adds its slot under the same lock as the writer removes slots. So its
-//!   last check, which follows, sees the new version.
+//! - A worker that is parked at that moment is among them. (Of surplus workers only as many are
+//!   woken as must exit. If others exit first, those that were woken stay.)
+//! - A worker that parks later adds its slot under the same lock as the writer removes slots. So
+//!   its last check, which follows, sees the new version.
 //! - A worker that runs a job compares the versions when the job has ended.
 //!
-//! A worker that sees a new version reads it *before* it looks at what has changed. It remembers the
-//! version only if it found nothing to do. So what is written during the look is looked at again.
+//! A worker that sees a new version reads it *before* it looks at what has changed. It remembers
+//! the version only if it found nothing to do. So what is written during the look is looked at
+//! again.
 //!
 //! # What happens to a job in a mailbox
 //!
-//! A worker is a *member* of the pool from the moment in which it is counted until it decides to exit.
-//! Both are decided under the registry's lock, and mailboxes of members are filled under it. A worker
-//! whose `keep_alive` has elapsed, or whose pool has closed, does not exit while its mailbox has a job. A
-//! surplus worker exits in any case; it cancels what is in its mailbox.
+//! A worker is a *member* of the pool from the moment in which it is counted until it decides to
+//! exit. Both are decided under the registry's lock, and mailboxes of members are filled under it.
+//! A worker whose `keep_alive` has elapsed, or whose pool has closed, does not exit while its
+//! mailbox has a job. A surplus worker exits in any case; it cancels what is in its mailbox.
 //!
-//! A job in a mailbox does not count as demand for workers, since one more worker could not run it. From
-//! its start on it occupies its worker. A submitter may have left a job to that worker meanwhile. So a
-//! job that starts counts first, and then the queue is checked: see `broadcast.rs`.
+//! A job in a mailbox does not count as demand for workers, since one more worker could not run it.
+//! From its start on it occupies its worker. A submitter may have left a job to that worker
+//! meanwhile. So a job that starts counts first, and then the queue is checked: see `broadcast.rs`.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -108,7 +109,8 @@ impl Mailbox {
         self.mail.lock().jobs.is_empty()
     }
 
-    /// Adds a job at the end. The caller holds the registry's lock, and drops `spent` outside locks.
+    /// Adds a job at the end. The caller holds the registry's lock, and drops `spent` outside
+    /// locks.
     pub(crate) fn push(&self, job: Job, spent: &mut Vec<Job>) {
         let mut mail = self.mail.lock();
         mail.jobs.push_back(job);
@@ -125,8 +127,8 @@ impl Mailbox {
         }
     }
 
-    /// Takes the wakers of the futures that wait for these jobs, if jobs have come since the last call:
-    /// see [`wake_own_mail`](crate::park::helping::wake_own_mail).
+    /// Takes the wakers of the futures that wait for these jobs, if jobs have come since the last
+    /// call: see [`wake_own_mail`](crate::park::helping::wake_own_mail).
     pub(crate) fn take_wakers(&self, seen: &mut u64) -> Vec<Waker> {
         let mail = self.mail.lock();
         if mem::replace(seen, mail.pushed) == mail.pushed {
@@ -215,7 +217,8 @@ impl PoolInner {
         }
     }
 
-    /// Takes all jobs out of the mailboxes. From here on they cannot start; the caller refuses them.
+    /// Takes all jobs out of the mailboxes. From here on they cannot start; the caller refuses
+    /// them.
     pub(crate) fn mark_mail(&self, error: &JoinError) -> Vec<Arc<dyn RawTask>> {
         // Ordering: if the pool was closed before, no job comes into a mailbox after this.
         let jobs: Vec<_> = self.registry().with_members(|members| {
@@ -229,8 +232,8 @@ impl PoolInner {
             .collect()
     }
 
-    /// Sets the maximum of workers, which is at least 1. Surplus workers exit after their job, idle ones
-    /// at once. Spawns workers for what is queued, if more are allowed now.
+    /// Sets the maximum of workers, which is at least 1. Surplus workers exit after their job, idle
+    /// ones at once. Spawns workers for what is queued, if more are allowed now.
     pub(crate) fn resize(self: &Arc<Self>, max_workers: usize) {
         let surplus = self
             .registry()
@@ -238,8 +241,8 @@ impl PoolInner {
         if surplus > 0 {
             self.idle().wake(surplus);
         }
-        // Ordering: the maximum is written before the demand is read. A submitter writes the queue, and
-        // then reads the maximum.
+        // Ordering: the maximum is written before the demand is read. A submitter writes the queue,
+        // and then reads the maximum.
         fence(fault_or!("a_weak_fence_after_a_resize": Ordering::AcqRel; Ordering::SeqCst));
         spawn_for_demand(self);
         // A worker that has just begun to wait may have counted on one more.

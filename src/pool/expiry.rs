@@ -7,10 +7,11 @@
 //!                         └─► an expiry thread: destructors, callbacks, wakers
 //! ```
 //!
-//! The timer wakes up at the earliest deadline, and runs no user code: an *expiry thread* takes the jobs
-//! that are due, and refuses them. The destructors and callbacks of these jobs are user code and may take
-//! their time. So while jobs are due, the timer [looks](supervise) again after each [`LOOK`]. If no job was
-//! taken in between, all expiry threads are busy with slow user code, and another one takes over.
+//! The timer wakes up at the earliest deadline, and runs no user code: an *expiry thread* takes the
+//! jobs that are due, and refuses them. The destructors and callbacks of these jobs are user code
+//! and may take their time. So while jobs are due, the timer [looks](supervise) again after each
+//! [`LOOK`]. If no job was taken in between, all expiry threads are busy with slow user code, and
+//! another one takes over.
 //!
 //! If the system refuses the timer or an expiry thread, a job expires when a worker reaches it.
 
@@ -24,8 +25,8 @@ use crate::util::sync::{Arc, Condvar, Instant, Mutex, process_wide, thread, wait
 use crate::util::timer;
 use crate::util::unwind::emit;
 
-/// How long an expiry thread waits for another job before it exits. Also the longest time that the timer
-/// has a registration, so a far deadline of a job that has started soon keeps nothing there.
+/// How long an expiry thread waits for another job before it exits. Also the longest time that the
+/// timer has a registration, so a far deadline of a job that has started soon keeps nothing there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How long user code can delay the other jobs that are due.
@@ -70,8 +71,8 @@ struct State {
     retry_at: Option<Instant>,
 }
 
-/// The deadline of a queued job. Dropped when the job starts, is cancelled or is refused. Then nothing of
-/// the job is left here.
+/// The deadline of a queued job. Dropped when the job starts, is cancelled or is refused. Then
+/// nothing of the job is left here.
 #[derive(Debug)]
 pub(crate) struct ExpiryGuard {
     key: (Instant, u64),
@@ -121,7 +122,8 @@ impl Wake for Supervisor {
 fn supervise() {
     let now = Instant::now();
     let mut state = EXPIRY.state.lock();
-    // A registration that was replaced by an earlier one arrives later, and finds the next one here.
+    // A registration that was replaced by an earlier one arrives later, and finds the next one
+    // here.
     if state.timer_at.is_some_and(|at| at <= now) {
         state.timer_at = None;
     }

@@ -1,5 +1,5 @@
-//! What a pool reports through the facade of the crate `metrics`, to the recorder that the program has
-//! installed. The names are in the documentation of [`ThreadPool::report_metrics`].
+//! What a pool reports through the facade of the crate `metrics`, to the recorder that the program
+//! has installed. The names are in the documentation of [`ThreadPool::report_metrics`].
 //!
 //! The recorder is user code, so no lock is held while it is called, and its panics are caught.
 //!
@@ -62,8 +62,8 @@ impl ExportedLabel {
     pub(crate) fn not_run(&self, pool: &str, label: Option<&str>, kind: OutcomeKind) {
         catch_panic(RECORDER, || {
             let (jobs, key) = self.jobs(pool, label, kind);
-            // The thread may have a recorder of its own: see `metrics::with_local_recorder`. That must
-            // not be kept for the pool.
+            // The thread may have a recorder of its own: see `metrics::with_local_recorder`. That
+            // must not be kept for the pool.
             jobs.with(key, register_counter, false, |jobs| jobs.increment(1));
         });
     }

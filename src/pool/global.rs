@@ -125,8 +125,8 @@ impl GlobalPool {
     ///
     /// # Errors
     ///
-    /// Returns a [`SubmitError`] with the closure if the queue is full, or if the pool is broken. That
-    /// cannot happen unless [`init`](Self::init) set a capacity or an initializer.
+    /// Returns a [`SubmitError`] with the closure if the queue is full, or if the pool is broken.
+    /// That cannot happen unless [`init`](Self::init) set a capacity or an initializer.
     ///
     /// # Examples
     ///
@@ -186,8 +186,8 @@ impl GlobalPool {
         self.pool.max_workers()
     }
 
-    /// Runs a closure whose jobs may borrow local variables, and blocks until all of these jobs have
-    /// ended: see [`ThreadPool::scope`].
+    /// Runs a closure whose jobs may borrow local variables, and blocks until all of these jobs
+    /// have ended: see [`ThreadPool::scope`].
     ///
     /// # Panics
     ///

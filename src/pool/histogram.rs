@@ -1,9 +1,9 @@
 //! Durations by size, in buckets that are fine enough for 5 % of error: [`Histogram`] to read, and
 //! [`AtomicHistogram`] to write.
 //!
-//! The buckets are log-linear. Each power of two is divided into [`PARTS`] buckets of the same width,
-//! so the width of a bucket is at most 1 / [`PARTS`] of what is in it. A value is taken for the middle
-//! of its bucket: that is wrong by half of the width at most, some 3 %.
+//! The buckets are log-linear. Each power of two is divided into [`PARTS`] buckets of the same
+//! width, so the width of a bucket is at most 1 / [`PARTS`] of what is in it. A value is taken for
+//! the middle of its bucket: that is wrong by half of the width at most, some 3 %.
 
 use std::array;
 use std::fmt;
@@ -65,7 +65,8 @@ fn duration(nanoseconds: u128) -> Duration {
 #[doc(alias = "latency")]
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// How many values are in each bucket. The last bucket is not empty, so equal contents are equal.
+    /// How many values are in each bucket. The last bucket is not empty, so equal contents are
+    /// equal.
     buckets: Vec<u64>,
     sum: Duration,
     max: Duration,
@@ -100,11 +101,11 @@ impl Histogram {
         duration(mean.unwrap_or(0)).min(self.max)
     }
 
-    /// Returns the duration that the share `q` of all durations does not exceed: `0.5` for the median,
-    /// `0.99` for the 99th percentile. Zero if nothing was recorded.
+    /// Returns the duration that the share `q` of all durations does not exceed: `0.5` for the
+    /// median, `0.99` for the 99th percentile. Zero if nothing was recorded.
     ///
-    /// The result differs from the exact duration by 5 % at most. `q` is limited to `0.0..=1.0`, and
-    /// `quantile(1.0)` is [`max`](Self::max).
+    /// The result differs from the exact duration by 5 % at most. `q` is limited to `0.0..=1.0`,
+    /// and `quantile(1.0)` is [`max`](Self::max).
     ///
     /// # Examples
     ///
@@ -137,9 +138,9 @@ impl Histogram {
     /// Returns how many durations are `limit` or shorter, for exporters that count by fixed limits.
     ///
     /// The counts are cumulative, as the buckets of Prometheus: the bucket `+Inf` is
-    /// [`count`](Self::count). A duration that differs from `limit` by less than 7 % may be on the wrong
-    /// side. The [cookbook](crate::guide::cookbook#export-metrics-to-prometheus) has a whole page for
-    /// Prometheus.
+    /// [`count`](Self::count). A duration that differs from `limit` by less than 7 % may be on the
+    /// wrong side. The [cookbook](crate::guide::cookbook#export-metrics-to-prometheus) has a whole
+    /// page for Prometheus.
     ///
     /// # Examples
     ///
@@ -225,7 +226,8 @@ impl AtomicHistogram {
         let bucket = bucket(nanoseconds);
         let block = self.blocks[bucket / BLOCK]
             .get_or_init(|| Box::new(array::from_fn(|_| AtomicU64::default())));
-        // Ordering: last, so that a reader that counts the value finds it in the sum and the maximum.
+        // Ordering: last, so that a reader that counts the value finds it in the sum and the
+        // maximum.
         block[bucket % BLOCK].fetch_add(1, Ordering::Release);
     }
 

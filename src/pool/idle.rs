@@ -1,5 +1,5 @@
-//! Which worker searches for a job and which ones are parked. Of the two subtle protocols this is the
-//! first; the other one is in `blocked.rs`.
+//! Which worker searches for a job and which ones are parked. Of the two subtle protocols this is
+//! the first; the other one is in `blocked.rs`.
 //!
 //! # The states of a worker without a job
 //!
@@ -14,26 +14,27 @@
 //! # The rules
 //!
 //! 1. A submitter that has added a job *notifies*: if no worker is searching and one is parked, it
-//!    takes the slot that was parked last, sets `searching` on behalf of its worker, and unparks it.
+//!    takes the slot that was parked last, sets `searching` on behalf of its worker, and unparks
+//!    it.
 //! 2. A worker that stops searching because it found a job resets `searching`. If there still is a
-//!    job in the queue after that, the worker notifies, as if it had added that job. So workers wake
-//!    up one after the other while there is work.
-//! 3. A worker that parks adds its slot, resets `searching` if it was searching, and **then** checks
-//!    the queue once more. If there is a job, it removes its slot and is searching, as if it had been
-//!    notified, unless another worker searches at that point.
-//! 4. A worker that ends a job and sees an empty queue starts searching *before* the job's result is
-//!    visible. So a thread that submits a job because of that result finds a worker searching, and
-//!    wakes none. (Not if the worker must run a user's waker next: it may take its time, and a worker
-//!    that counts as searching must really check the queue. Nor if the job came right after another
-//!    one: then more are likely, and the search would cost more than it saves. No wake-up depends on
-//!    this rule.)
+//!    job in the queue after that, the worker notifies, as if it had added that job. So workers
+//!    wake up one after the other while there is work.
+//! 3. A worker that parks adds its slot, resets `searching` if it was searching, and **then**
+//!    checks the queue once more. If there is a job, it removes its slot and is searching, as if it
+//!    had been notified, unless another worker searches at that point.
+//! 4. A worker that ends a job and sees an empty queue starts searching *before* the job's result
+//!    is visible. So a thread that submits a job because of that result finds a worker searching,
+//!    and wakes none. (Not if the worker must run a user's waker next: it may take its time, and a
+//!    worker that counts as searching must really check the queue. Nor if the job came right after
+//!    another one: then more are likely, and the search would cost more than it saves. No wake-up
+//!    depends on this rule.)
 //!
 //! # Why no wake-up is lost
 //!
 //! A notifier writes the queue, then reads `searching` and `parked`. A worker that parks writes
-//! `parked` and `searching`, then reads the queue; a worker that stops searching writes `searching`,
-//! then reads the queue. Each of them has a sequentially consistent fence between its write and its
-//! reads, so two of them cannot both miss the other's write:
+//! `parked` and `searching`, then reads the queue; a worker that stops searching writes
+//! `searching`, then reads the queue. Each of them has a sequentially consistent fence between its
+//! write and its reads, so two of them cannot both miss the other's write:
 //!
 //! - The notifier misses nothing: it sees a parked worker and none that searches, and notifies.
 //! - Or it sees a worker that searches. That worker resets `searching` later, reads the queue after
@@ -41,15 +42,15 @@
 //! - Or it sees no worker parked. Then each worker that parks does so later, reads the queue after
 //!   that (rule 3), and sees the job.
 //!
-//! "The queue" is one of several FIFOs, and its reader looks at one after the other. Jobs move from the
-//! tail to the head and nowhere else, and those that do are seen in one of the two: see `queue.rs`. So a
-//! job that was written before is seen wherever it is.
+//! "The queue" is one of several FIFOs, and its reader looks at one after the other. Jobs move from
+//! the tail to the head and nowhere else, and those that do are seen in one of the two: see
+//! `queue.rs`. So a job that was written before is seen wherever it is.
 //!
 //! That is one job. Any number of notifiers may have seen the same worker searching and left their
 //! jobs to it. It takes one job and notifies the next worker for the rest, which does the same:
-//! whenever `searching` is reset and a job is seen after that, a worker is notified or searches from
-//! then on. This is why rule 3 says *and is searching*: a worker that removed its slot, took a job
-//! and notified none would leave the others behind.
+//! whenever `searching` is reset and a job is seen after that, a worker is notified or searches
+//! from then on. This is why rule 3 says *and is searching*: a worker that removed its slot, took a
+//! job and notified none would leave the others behind.
 //!
 //! Two notifiers that see the same parked worker settle it under the lock of `sleepers`. The second
 //! sees `searching` set by the first and leaves it at that; the worker on its way does the rest
@@ -62,10 +63,10 @@
 //! # Workers that are woken for another reason
 //!
 //! A change of the number of workers, or a broadcast, wakes workers without making them search
-//! ([`Idle::wake`]; `control.rs` argues why none sleeps through it). Such a worker is on its way: it
-//! checks the queue before it parks, or it exits. A notifier that finds no slot may have left its job to
-//! this worker. If the worker must run another job first, that job counts as demand before the queue is
-//! checked. If it exits, `ExitGuard` checks the queue.
+//! ([`Idle::wake`]; `control.rs` argues why none sleeps through it). Such a worker is on its way:
+//! it checks the queue before it parks, or it exits. A notifier that finds no slot may have left
+//! its job to this worker. If the worker must run another job first, that job counts as demand
+//! before the queue is checked. If it exits, `ExitGuard` checks the queue.
 
 use std::mem;
 
@@ -86,8 +87,8 @@ pub(crate) struct Idle {
 
 #[derive(Debug, Default)]
 struct Sleepers {
-    /// The worker parked last is notified first: its caches are warm, and those parked longest reach
-    /// their `keep_alive`.
+    /// The worker parked last is notified first: its caches are warm, and those parked longest
+    /// reach their `keep_alive`.
     slots: Vec<Arc<SleepSlot>>,
     /// The pool accepts no more jobs: no worker parks any longer.
     closed: bool,
@@ -134,8 +135,8 @@ impl Idle {
     }
 
     fn set_searching(&self) -> bool {
-        // Invariant: a failed compare-exchange does not store. So while `searching` is set, only its
-        // owner writes it.
+        // Invariant: a failed compare-exchange does not store. So while `searching` is set, only
+        // its owner writes it.
         let (set, seen) = (Ordering::SeqCst, Ordering::SeqCst);
         self.searching
             .compare_exchange(false, true, set, seen)
@@ -176,8 +177,8 @@ impl Idle {
     }
 
     /// Rule 3: parks until this worker is notified, or `until` has passed. `searching`: it was the
-    /// one that searches, and no longer is. `is_empty` checks the queue, and what `control.rs` has for
-    /// this worker.
+    /// one that searches, and no longer is. `is_empty` checks the queue, and what `control.rs` has
+    /// for this worker.
     pub(crate) fn park(
         &self,
         slot: &Arc<SleepSlot>,
@@ -201,7 +202,8 @@ impl Idle {
         self.parked.fetch_add(1, Ordering::SeqCst);
         drop(sleepers);
         if searching {
-            // Ordering: as for `parked`. The order of the two does not matter to a notifier: see above.
+            // Ordering: as for `parked`. The order of the two does not matter to a notifier: see
+            // above.
             self.searching.store(false, Ordering::SeqCst);
         }
         // Ordering: the slot and the flag are written before the queue is read.
@@ -250,8 +252,8 @@ impl Idle {
         true
     }
 
-    /// Wakes up to `n` workers, those first that have been parked longest. None of them becomes the one
-    /// that searches: each looks for what `control.rs` has for it, and then checks the queue.
+    /// Wakes up to `n` workers, those first that have been parked longest. None of them becomes the
+    /// one that searches: each looks for what `control.rs` has for it, and then checks the queue.
     pub(crate) fn wake(&self, n: usize) {
         let mut sleepers = self.sleepers.lock();
         let n = n.min(sleepers.slots.len());

@@ -247,8 +247,8 @@ impl PoolInner {
         self.read_counters().queued
     }
 
-    /// Returns the metrics without those that need a lock: the queued jobs of a bounded pool are counted
-    /// as those of any other.
+    /// Returns the metrics without those that need a lock: the queued jobs of a bounded pool are
+    /// counted as those of any other.
     #[cfg(feature = "console")]
     pub(crate) fn metrics_without_lock(&self) -> Metrics {
         self.counters
@@ -292,7 +292,8 @@ impl PoolInner {
         self.queue.closed()
     }
 
-    /// Adds a job that has its permit. `added` is called once it is in the queue, before any user code.
+    /// Adds a job that has its permit. `added` is called once it is in the queue, before any user
+    /// code.
     pub(crate) fn push(
         self: &Arc<Self>,
         job: Job,
@@ -343,8 +344,8 @@ impl PoolInner {
     fn place(&self, priority: Priority) -> Place {
         match priority {
             Priority::High => Place::HIGH,
-            // Also in its initializer, and when it exits: so its jobs are in order from the first to
-            // the last. Lanes are for any thread, and the other workers look at all of them.
+            // Also in its initializer, and when it exits: so its jobs are in order from the first
+            // to the last. Lanes are for any thread, and the other workers look at all of them.
             Priority::Normal => self
                 .current_worker()
                 .map_or(Place::OUTSIDE, |_| Place::lane(current_shard())),
@@ -390,18 +391,19 @@ impl PoolInner {
 
     /// Accepts no more jobs.
     pub(crate) fn shut_down(&self) {
-        // Ordering: before the queue is closed. A submitter that is refused finds the pool shut down.
+        // Ordering: before the queue is closed. A submitter that is refused finds the pool shut
+        // down.
         self.shut_down.store(true, Ordering::Release);
         self.close(Closed::Shutdown);
     }
 
-    /// Accepts no more jobs, asks the running ones to end, and cancels the queued ones. Returns how many
-    /// those were.
+    /// Accepts no more jobs, asks the running ones to end, and cancels the queued ones. Returns how
+    /// many those were.
     pub(crate) fn stop(&self) -> usize {
         self.shut_down.store(true, Ordering::Release);
         self.close_and_refuse(Closed::Shutdown, &JoinError::cancelled(), || {
-            // Ordering: a job that sees the request sees what the caller did before. It may end at once, and
-            // its worker finds no job that was queued.
+            // Ordering: a job that sees the request sees what the caller did before. It may end at
+            // once, and its worker finds no job that was queued.
             self.stopping.store(true, Ordering::Release);
         })
     }
@@ -427,17 +429,17 @@ impl PoolInner {
         drop_catching("the destructor of an error", (error, cause));
     }
 
-    /// Accepts no more jobs, and resolves the queued ones with `error`. Calls `on_marked` once these can no
-    /// longer start. Returns how many there were.
+    /// Accepts no more jobs, and resolves the queued ones with `error`. Calls `on_marked` once
+    /// these can no longer start. Returns how many there were.
     fn close_and_refuse(
         &self,
         reason: Closed,
         error: &JoinError,
         on_marked: impl FnOnce(),
     ) -> usize {
-        // The queue first, so that no job is added behind those that are drained. Then the jobs, before
-        // any user code runs: a waker may take its time, and no worker may start a job meanwhile.
-        // (`close` closes it once more, which changes nothing.)
+        // The queue first, so that no job is added behind those that are drained. Then the jobs,
+        // before any user code runs: a waker may take its time, and no worker may start a job
+        // meanwhile. (`close` closes it once more, which changes nothing.)
         let _frame = CancellingFrame::enter();
         self.queue.close(reason.clone());
         let marked = self.mark_queued(error);
@@ -457,15 +459,15 @@ impl PoolInner {
         marked.len()
     }
 
-    /// A worker exits: takes all jobs out of its mailbox, into which no job comes any longer. The caller
-    /// [refuses](refuse_mail) them.
+    /// A worker exits: takes all jobs out of its mailbox, into which no job comes any longer. The
+    /// caller [refuses](refuse_mail) them.
     pub(crate) fn take_mail(&self, slot: &WorkerSlot) -> VecDeque<Job> {
         self.registry.remove_member(slot.worker);
         slot.mailbox.drain()
     }
 
-    /// Takes all jobs out of the queue, and out of the mailboxes. From here on they cannot start; the
-    /// caller [refuses](refuse_marked) them.
+    /// Takes all jobs out of the queue, and out of the mailboxes. From here on they cannot start;
+    /// the caller [refuses](refuse_marked) them.
     fn mark_queued(&self, error: &JoinError) -> Vec<Arc<dyn RawTask>> {
         // Broadcast jobs come first, since they are ahead of the queue.
         let mut marked = self.mark_mail(error);
@@ -480,15 +482,16 @@ impl PoolInner {
         marked
     }
 
-    /// Calls `f` on a worker that has ended a job, or does not run the job that it took. Meanwhile nothing
-    /// may count on this worker.
+    /// Calls `f` on a worker that has ended a job, or does not run the job that it took. Meanwhile
+    /// nothing may count on this worker.
     pub(crate) fn while_unavailable(self: &Arc<Self>, f: impl FnOnce()) {
         let unavailable = &self.counters.current().unavailable;
         unavailable.increment();
         if Context::with(|context| context.searching.take()).unwrap_or(false) {
             self.idle.stop_searching();
         }
-        // A job that came since the last one was counted as ended may have been left to this worker.
+        // A job that came since the last one was counted as ended may have been left to this
+        // worker.
         fence(Ordering::SeqCst);
         if self.has_queued_hint() {
             notify_work(self);
@@ -513,13 +516,13 @@ pub(crate) fn refuse_mail(jobs: VecDeque<Job>, error: &JoinError) {
     refuse_marked(&marked, error);
 }
 
-/// A job's reference to its pool. A job clones the outer `Arc`, whose count shares its cache line with
-/// nothing else; the inner one is the pool itself.
+/// A job's reference to its pool. A job clones the outer `Arc`, whose count shares its cache line
+/// with nothing else; the inner one is the pool itself.
 #[derive(Clone)]
 pub(crate) struct PoolRef(Arc<CachePadded<Arc<PoolInner>>>);
 
-/// The references that jobs clone. Each thread uses one of a few. Otherwise all threads that submit at
-/// the same time would write the same reference count.
+/// The references that jobs clone. Each thread uses one of a few. Otherwise all threads that submit
+/// at the same time would write the same reference count.
 pub(crate) struct PoolRefs([PoolRef; SHARDS]);
 
 impl PoolRefs {
@@ -543,8 +546,8 @@ impl Scheduler for PoolRef {
     fn on_start(&self, runner: Runner) {
         let shard = self.0.counters.current();
         shard.started.increment();
-        // A job inside a job that waits for it: together they occupy one worker. This job's own frame is
-        // not there yet.
+        // A job inside a job that waits for it: together they occupy one worker. This job's own
+        // frame is not there yet.
         if runner == Runner::Waiter && running_jobs() > 0 {
             shard.inlined.increment();
         }
@@ -582,8 +585,8 @@ impl Scheduler for PoolRef {
                 shard.killed.increment_end();
             }
         }
-        // A thread that sees the result and submits the next job finds this worker searching: rule 4
-        // of `idle.rs`.
+        // A thread that sees the result and submits the next job finds this worker searching: rule
+        // 4 of `idle.rs`.
         if runner == Runner::Executor && !wakes {
             Context::with(|context| {
                 // In this order: while jobs come without a pause, the worker must not read what the

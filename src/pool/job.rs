@@ -16,14 +16,14 @@ use crate::util::sync::{Instant, from_std};
 
 /// The priority of a job: see [`JobBuilder::priority`].
 ///
-/// A worker takes the job of the highest priority first. A lower priority still has a share, so it never
-/// starves:
+/// A worker takes the job of the highest priority first. A lower priority still has a share, so it
+/// never starves:
 ///
 /// - Over any 16 starts by workers, [`Normal`](Self::Normal) gets at least 4 while jobs of it wait.
 /// - Over any 16 starts by workers, [`Low`](Self::Low) gets at least 1 while jobs of it wait.
 ///
-/// A start is the moment when a worker takes the job out of the queue. A job that runs in a worker that
-/// waits for it runs at once, whatever its priority, and does not count.
+/// A start is the moment when a worker takes the job out of the queue. A job that runs in a worker
+/// that waits for it runs at once, whatever its priority, and does not count.
 ///
 /// A higher priority is greater than a lower one.
 ///
@@ -81,15 +81,15 @@ impl JobOptions {
         deadline: None,
     };
 
-    /// Returns whether the job needs nothing that a plain one does not. A name alone is never used, and
-    /// the queue is told the priority in any case.
+    /// Returns whether the job needs nothing that a plain one does not. A name alone is never used,
+    /// and the queue is told the priority in any case.
     pub(crate) fn is_plain(&self) -> bool {
         self.label.is_none() && self.deadline.is_none()
     }
 
     /// Returns the options of a job that is submitted to `pool` now: it has the pool's
-    /// [timeout](crate::ThreadPoolBuilder::queue_timeout), too. If the pool observes its jobs, a call
-    /// without a label has the name of its task.
+    /// [timeout](crate::ThreadPoolBuilder::queue_timeout), too. If the pool observes its jobs, a
+    /// call without a label has the name of its task.
     pub(crate) fn submitted_now(&self, pool: &PoolInner) -> Self {
         self.submitted_at(pool, Instant::now)
     }
@@ -146,8 +146,8 @@ impl Submission<'_> {
 ///
 /// **Dropping it submits nothing.** The closure is dropped.
 ///
-/// A label, a priority and a deadline cost nothing for the jobs that have none of them. A label or a deadline
-/// costs its job one more heap allocation.
+/// A label, a priority and a deadline cost nothing for the jobs that have none of them. A label or
+/// a deadline costs its job one more heap allocation.
 ///
 /// # Examples
 ///
@@ -189,8 +189,8 @@ impl<'a, F> JobBuilder<'a, F> {
 
     /// Sets a name for the kind of job, for metrics and events.
     ///
-    /// Many jobs should share a label: [metrics](crate::Metrics::by_label) keep figures for each of them.
-    /// The default is none.
+    /// Many jobs should share a label: [metrics](crate::Metrics::by_label) keep figures for each of
+    /// them. The default is none.
     #[doc(alias = "name")]
     #[doc(alias = "tag")]
     pub fn label(mut self, label: &'static str) -> Self {
@@ -200,14 +200,16 @@ impl<'a, F> JobBuilder<'a, F> {
 
     /// Sets the priority of the job. The default is [`Priority::Normal`].
     ///
-    /// Higher priorities start first, and the lower ones keep a share of the starts: see [`Priority`].
+    /// Higher priorities start first, and the lower ones keep a share of the starts: see
+    /// [`Priority`].
     ///
-    /// Jobs of high priority start in the order of acceptance, whatever thread submits them. So do jobs
-    /// of low priority. For jobs of normal priority see
+    /// Jobs of high priority start in the order of acceptance, whatever thread submits them. So do
+    /// jobs of low priority. For jobs of normal priority see
     /// [`ThreadPool`](ThreadPool#in-which-order-jobs-start).
     ///
-    /// The priority decides which *queued* job starts. On a full bounded pool, submitters get room first
-    /// come, first served, whatever the priority of their jobs. A running job is never interrupted.
+    /// The priority decides which *queued* job starts. On a full bounded pool, submitters get room
+    /// first come, first served, whatever the priority of their jobs. A running job is never
+    /// interrupted.
     #[doc(alias = "nice")]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.options.priority = priority;
@@ -216,20 +218,20 @@ impl<'a, F> JobBuilder<'a, F> {
 
     /// Sets the latest time at which the job can start. The default is none.
     ///
-    /// A job that has not started by then *expires* at that moment. It never runs, its closure is dropped,
-    /// and its place in a bounded queue becomes free. Its handle resolves with an error that
-    /// [`is_expired`](crate::JoinError::is_expired). The job counts in
+    /// A job that has not started by then *expires* at that moment. It never runs, its closure is
+    /// dropped, and its place in a bounded queue becomes free. Its handle resolves with an error
+    /// that [`is_expired`](crate::JoinError::is_expired). The job counts in
     /// [`expired`](crate::Metrics::expired) and in [`cancelled`](crate::Metrics::cancelled).
     ///
     /// A job that has started is not affected: it runs to its end.
     ///
-    /// If several limits are set, the earliest counts: this one, [`expires_in`](Self::expires_in), and the
-    /// pool's [`queue_timeout`](crate::ThreadPoolBuilder::queue_timeout).
+    /// If several limits are set, the earliest counts: this one, [`expires_in`](Self::expires_in),
+    /// and the pool's [`queue_timeout`](crate::ThreadPoolBuilder::queue_timeout).
     ///
     /// Destructors, callbacks and wakers of expired jobs run on threads of their own, called
-    /// `futurepool-expiry`. Slow ones delay no other job while fewer than 32 of them run at the same time.
-    /// If the system refuses these threads, a job expires when a worker reaches it. A job whose deadline
-    /// has passed before it is queued expires on the thread that submits it.
+    /// `futurepool-expiry`. Slow ones delay no other job while fewer than 32 of them run at the
+    /// same time. If the system refuses these threads, a job expires when a worker reaches it. A
+    /// job whose deadline has passed before it is queued expires on the thread that submits it.
     ///
     /// # Examples
     ///
@@ -254,11 +256,11 @@ impl<'a, F> JobBuilder<'a, F> {
         self
     }
 
-    /// Sets how long the job can wait for its start, from the call that submits it. By default there is no
-    /// limit.
+    /// Sets how long the job can wait for its start, from the call that submits it. By default
+    /// there is no limit.
     ///
-    /// The time includes the wait for room in a bounded queue. The job then [expires](Self::deadline). A
-    /// timeout too long for the clock sets no limit.
+    /// The time includes the wait for room in a bounded queue. The job then
+    /// [expires](Self::deadline). A timeout too long for the clock sets no limit.
     #[doc(alias = "timeout")]
     #[doc(alias = "ttl")]
     pub fn expires_in(mut self, timeout: Duration) -> Self {
@@ -278,15 +280,15 @@ impl<'a, F> JobBuilder<'a, F> {
 
     /// Queues the job and returns its handle: see [`ThreadPool::submit`].
     ///
-    /// On a full bounded pool it **blocks the calling thread** until the queue has room, but not beyond the
-    /// deadline of the job.
+    /// On a full bounded pool it **blocks the calling thread** until the queue has room, but not
+    /// beyond the deadline of the job.
     ///
     /// Dropping the handle detaches the job, which still runs.
     ///
     /// # Errors
     ///
-    /// Errors are returned through the handle. If the deadline passes while the call waits for room, the
-    /// job expires at once.
+    /// Errors are returned through the handle. If the deadline passes while the call waits for
+    /// room, the job expires at once.
     ///
     /// # Examples
     ///
@@ -311,9 +313,9 @@ impl<'a, F> JobBuilder<'a, F> {
     ///
     /// # Errors
     ///
-    /// Returns a [`SubmitError`] with the closure if the queue is full, if the pool is shut down or broken,
-    /// or if the deadline of the job [has passed](SubmitError::is_expired). Each of them counts in
-    /// [`rejected`](crate::Metrics::rejected).
+    /// Returns a [`SubmitError`] with the closure if the queue is full, if the pool is shut down or
+    /// broken, or if the deadline of the job [has passed](SubmitError::is_expired). Each of them
+    /// counts in [`rejected`](crate::Metrics::rejected).
     #[doc(alias = "offer")]
     #[track_caller]
     pub fn try_submit<T>(self) -> Result<JoinHandle<T>, SubmitError<F>>
@@ -331,13 +333,14 @@ impl<'a, F> JobBuilder<'a, F> {
     ///
     /// # Errors
     ///
-    /// Returns a [`SubmitError`] with the closure if the pool is shut down or broken, or becomes so while
-    /// the future waits. The same happens if the deadline of the job
-    /// [has passed](SubmitError::is_expired) before there is room.
+    /// Returns a [`SubmitError`] with the closure if the pool is shut down or broken, or becomes so
+    /// while the future waits. The same happens if the deadline of the job [has
+    /// passed](SubmitError::is_expired) before there is room.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future before it is ready submits nothing. Its turn passes to the next submitter.
+    /// Dropping the future before it is ready submits nothing. Its turn passes to the next
+    /// submitter.
     ///
     /// # Panics
     ///

@@ -3,8 +3,8 @@
 use std::ptr;
 use std::sync::OnceLock;
 
-/// The values, found by the text of their labels. Labels are added, and never removed: so readers and
-/// writers need no lock. There may be any number of them.
+/// The values, found by the text of their labels. Labels are added, and never removed: so readers
+/// and writers need no lock. There may be any number of them.
 ///
 /// It is a tree that is searched by the bits of the label's hash, two bits at each node. Nodes move
 /// neither in the tree nor in memory.
@@ -93,8 +93,8 @@ impl<T: Default> Node<T> {
     }
 }
 
-/// Returns a number of which the high bits differ most, since they are used first. Labels are written
-/// by programmers, so nothing needs to hold against labels that are chosen to collide.
+/// Returns a number of which the high bits differ most, since they are used first. Labels are
+/// written by programmers, so nothing needs to hold against labels that are chosen to collide.
 fn hash(label: &str) -> u64 {
     // An odd number near 2⁶⁴ divided by the golden ratio.
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -40,26 +40,27 @@ pub struct Metrics {
     pub completed: u64,
     /// Jobs that panicked.
     pub panicked: u64,
-    /// Accepted jobs that never ran for any reason: a cancellation, a deadline, a broken pool or a spawn
-    /// failure. Running jobs that a cancel has killed count, too: see `ProcessPool`.
+    /// Accepted jobs that never ran for any reason: a cancellation, a deadline, a broken pool or a
+    /// spawn failure. Running jobs that a cancel has killed count, too: see `ProcessPool`.
     pub cancelled: u64,
-    /// Accepted jobs that did not start before their deadline, also if that passed while `submit` waited
-    /// for room. They count in `cancelled`, too.
+    /// Accepted jobs that did not start before their deadline, also if that passed while `submit`
+    /// waited for room. They count in `cancelled`, too.
     pub expired: u64,
     /// Jobs of worker processes that have no result for any other reason: a crash, a limit, or
     /// arguments that could not be encoded. Always 0 for a pool of threads.
     pub failed: u64,
-    /// Submissions that were refused because the pool was full, shut down or broken. A `try_submit` or
-    /// `submit_async` that fails because the deadline of the job has passed counts here, too, and not in
-    /// `expired`.
+    /// Submissions that were refused because the pool was full, shut down or broken. A `try_submit`
+    /// or `submit_async` that fails because the deadline of the job has passed counts here, too,
+    /// and not in `expired`.
     pub rejected: u64,
-    /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker process.
+    /// Failed attempts to spawn a worker thread. For a `ProcessPool`, the jobs that got no worker
+    /// process.
     pub spawn_failures: u64,
     /// How long the jobs waited, from the moment when they were accepted until they started. Empty
     /// unless the pool has [`timings`](crate::ThreadPoolBuilder::timings).
     ///
-    /// Jobs that never started are not in it. If most jobs expire, look at `expired`: this histogram
-    /// then has only the few that started in time.
+    /// Jobs that never started are not in it. If most jobs expire, look at `expired`: this
+    /// histogram then has only the few that started in time.
     pub queue_wait: Histogram,
     /// How long the closures of the jobs ran, panics included. Empty unless the pool has
     /// [`timings`](crate::ThreadPoolBuilder::timings).
@@ -73,8 +74,8 @@ impl Metrics {
     /// label are not among them.
     ///
     /// A label is there from its first job on, even if that job is still queued. Before that,
-    /// indexing with it panics, and [`get`](BTreeMap::get) returns `None`. The map is empty unless the
-    /// pool has [`timings`](crate::ThreadPoolBuilder::timings).
+    /// indexing with it panics, and [`get`](BTreeMap::get) returns `None`. The map is empty unless
+    /// the pool has [`timings`](crate::ThreadPoolBuilder::timings).
     ///
     /// # Examples
     ///
@@ -94,8 +95,8 @@ impl Metrics {
         &self.by_label
     }
 
-    /// Returns what the pool has decided about the number of its workers. `None` unless the pool was
-    /// built with [`auto_size`](crate::ThreadPoolBuilder::auto_size).
+    /// Returns what the pool has decided about the number of its workers. `None` unless the pool
+    /// was built with [`auto_size`](crate::ThreadPoolBuilder::auto_size).
     #[must_use]
     pub fn auto_size(&self) -> Option<&AutoSize> {
         self.auto_size.as_ref()
@@ -104,8 +105,8 @@ impl Metrics {
 
 /// The metrics of the jobs with the same label: see [`Metrics::by_label`].
 ///
-/// The fields mean what those of [`Metrics`] mean. Refused submissions are counted only for the whole
-/// pool, in [`Metrics::rejected`].
+/// The fields mean what those of [`Metrics`] mean. Refused submissions are counted only for the
+/// whole pool, in [`Metrics::rejected`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LabelMetrics {
@@ -131,8 +132,8 @@ pub struct LabelMetrics {
 /// (A model needs the same shards in every run.)
 pub(crate) const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 
-/// How many sides the queue has besides head and tail: the lanes, and one for each priority other than
-/// the normal one.
+/// How many sides the queue has besides head and tail: the lanes, and one for each priority other
+/// than the normal one.
 pub(crate) const PLACES: usize = SHARDS + 2;
 
 /// What a pool counts.
@@ -140,7 +141,8 @@ pub(crate) const PLACES: usize = SHARDS + 2;
 pub(crate) struct Counters {
     shards: [CachePadded<Shard>; SHARDS],
     submitted_outside: CachePadded<SubmittedOutside>,
-    /// One for each other side of the queue, written under its lock before the job is visible there.
+    /// One for each other side of the queue, written under its lock before the job is visible
+    /// there.
     submitted_elsewhere: [CachePadded<Counter>; PLACES],
     submitted_by_broadcast: Counter,
     /// Broadcast jobs that have neither started nor been cancelled: see [`Counters::demand`].
@@ -153,8 +155,8 @@ pub(crate) struct Counters {
 struct SubmittedOutside {
     /// Written before the job is visible in the queue, under the lock of the queue's tail.
     jobs: Counter,
-    /// Whether a job was ever added to another side, or a broadcast was made. Written before that is
-    /// counted.
+    /// Whether a job was ever added to another side, or a broadcast was made. Written before that
+    /// is counted.
     others_used: AtomicBool,
 }
 
@@ -188,7 +190,8 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn increment(&self) {
-        // Ordering: with the Acquire of `get`, a thread that sees this sees what was counted before.
+        // Ordering: with the Acquire of `get`, a thread that sees this sees what was counted
+        // before.
         self.0.fetch_add(1, Ordering::Release);
     }
 
@@ -218,8 +221,8 @@ impl Counters {
         &self.shards[current_shard()]
     }
 
-    /// Counts a job that goes to the queue's tail, or to the side with this number. The caller holds the
-    /// lock of that, so no two threads count at once, and no read-modify-write is needed.
+    /// Counts a job that goes to the queue's tail, or to the side with this number. The caller
+    /// holds the lock of that, so no two threads count at once, and no read-modify-write is needed.
     pub(crate) fn submitted(&self, side: Option<usize>) {
         let outside = &self.submitted_outside;
         let counter = match side {
@@ -299,8 +302,8 @@ impl Counters {
     }
 
     /// Returns how many workers would have something to do, if there were enough of them: for the
-    /// queued jobs, for the running jobs that are not inlined, and for the wakers. A job in a mailbox
-    /// counts from its start on, since only the worker that there is can run it.
+    /// queued jobs, for the running jobs that are not inlined, and for the wakers. A job in a
+    /// mailbox counts from its start on, since only the worker that there is can run it.
     pub(crate) fn demand(&self) -> u64 {
         // Ordering: the jobs that ended are read first, and those submitted last. So a job that is
         // counted as ended or inlined was counted as submitted, none is counted as both, and the
@@ -319,8 +322,8 @@ impl Counters {
     }
 
     /// Reads all counters. The caller knows the other figures: the workers, those of them that have
-    /// not reached their loop, and the queued jobs, if they are counted. What this knows nothing of is
-    /// left empty.
+    /// not reached their loop, and the queued jobs, if they are counted. What this knows nothing of
+    /// is left empty.
     ///
     /// A job may start or end between two of these reads. What is read late is then too large, so
     /// what can be bounded is.
@@ -359,8 +362,8 @@ impl Counters {
 
     /// Returns how many jobs have ended, and how many were submitted.
     pub(crate) fn ended_and_submitted(&self) -> (u64, u64) {
-        // Ordering: after `increment_end`, or after the registration of a waiter. The jobs that ended
-        // are read first, so a job that is counted as ended is counted as submitted.
+        // Ordering: after `increment_end`, or after the registration of a waiter. The jobs that
+        // ended are read first, so a job that is counted as ended is counted as submitted.
         let read = |counter: &Counter| counter.0.load(Ordering::SeqCst);
         let ended_here = |shard: &CachePadded<Shard>| {
             read(&shard.completed)

@@ -14,21 +14,21 @@
 //!      └─► builder, global, metrics
 //! ```
 //!
-//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, control, idle
-//! waiters. None of them knows another one. `submit`, `broadcast`, `spawn`, `worker` and `shutdown` work on
-//! a `PoolInner`.
+//! [`PoolInner`] holds the parts: queue, semaphore, idle, blocked, registry, counters, control,
+//! idle waiters. None of them knows another one. `submit`, `broadcast`, `spawn`, `worker` and
+//! `shutdown` work on a `PoolInner`.
 //!
 //! # The way of a job
 //!
-//! 1. `ThreadPool::submit` acquires a permit, if the queue is bounded. `enqueue` in `submit.rs` makes the
-//!    task and pushes it to the queue.
+//! 1. `ThreadPool::submit` acquires a permit, if the queue is bounded. `enqueue` in `submit.rs`
+//!    makes the task and pushes it to the queue.
 //! 2. `notify_work` in `spawn.rs` ensures that a worker takes it.
 //! 3. `next_job` in `worker.rs` pops it, and the worker's loop runs it.
-//! 4. `TaskCell::run` in `task/cell.rs` calls the closure. `TaskCell::resolve` makes the outcome visible,
-//!    and wakes what waits for the handle.
+//! 4. `TaskCell::run` in `task/cell.rs` calls the closure. `TaskCell::resolve` makes the outcome
+//!    visible, and wakes what waits for the handle.
 //!
-//! A job that will not run ends in `task/cell.rs`, too: by `cancel`, by `refuse`, or by `expire`, which
-//! `expiry.rs` calls at the job's deadline.
+//! A job that will not run ends in `task/cell.rs`, too: by `cancel`, by `refuse`, or by `expire`,
+//! which `expiry.rs` calls at the job's deadline.
 
 mod auto_size;
 pub(crate) mod blocked;
@@ -109,9 +109,9 @@ use crate::util::unwind::drop_catching;
 ///
 /// # In which order jobs start
 ///
-/// Jobs that are submitted outside of the pool's workers start in the order of acceptance. So do the
-/// jobs that one worker submits, among themselves. Between the two there is no order: a worker prefers
-/// the jobs that it has submitted itself. No job waits forever behind later ones, because a
+/// Jobs that are submitted outside of the pool's workers start in the order of acceptance. So do
+/// the jobs that one worker submits, among themselves. Between the two there is no order: a worker
+/// prefers the jobs that it has submitted itself. No job waits forever behind later ones, because a
 /// worker regularly takes the oldest job of each of the others first.
 ///
 /// That is the order among jobs of normal priority. Jobs can have a higher or lower one: see
@@ -133,9 +133,10 @@ use crate::util::unwind::drop_catching;
 /// In async code, a drop with unfinished jobs blocks the executor's thread. Call
 /// `pool.shutdown().await` first, and the drop returns immediately.
 ///
-/// The drop does not wait either after a [`Shutdown::join_timeout`] that returned an error: the caller
-/// has decided not to wait. Running jobs go on until the process exits. The latest `join_timeout` to
-/// return counts. An `Ok`, a completed [`join`](Shutdown::join) or a completed `.await` resets that.
+/// The drop does not wait either after a [`Shutdown::join_timeout`] that returned an error: the
+/// caller has decided not to wait. Running jobs go on until the process exits. The latest
+/// `join_timeout` to return counts. An `Ok`, a completed [`join`](Shutdown::join) or a completed
+/// `.await` resets that.
 ///
 /// ```
 /// use std::time::Duration;
@@ -160,17 +161,18 @@ use crate::util::unwind::drop_catching;
 ///   for the first, and [`block_on`] of any future, a single handle included.
 /// - **A wait with a timeout** runs no job.
 ///
-/// A waiting worker never runs an unrelated job. While every worker is blocked, it may wake futures that
-/// wait for queued jobs.
+/// A waiting worker never runs an unrelated job. While every worker is blocked, it may wake futures
+/// that wait for queued jobs.
 ///
 /// A worker in a wait with a timeout counts as able to run jobs. So a wait for any of several can
 /// last until the timeout of another worker ends.
 ///
-/// A job can also wait for jobs of another pool. The worker then runs none of them. If the workers of
-/// several pools all wait for jobs that are queued in each other, in a [`join`](JoinHandle::join) or at the
-/// end of a [`scope`](Self::scope), and no more workers can be started, that is a deadlock. One `join` in it
-/// returns an error that [`is_deadlock`](JoinError::is_deadlock). If all of them are at the ends of scopes,
-/// one scope [panics](Self::scope). A queued job with a deadline expires instead. A pool with
+/// A job can also wait for jobs of another pool. The worker then runs none of them. If the workers
+/// of several pools all wait for jobs that are queued in each other, in a
+/// [`join`](JoinHandle::join) or at the end of a [`scope`](Self::scope), and no more workers can be
+/// started, that is a deadlock. One `join` in it returns an error that
+/// [`is_deadlock`](JoinError::is_deadlock). If all of them are at the ends of scopes, one scope
+/// [panics](Self::scope). A queued job with a deadline expires instead. A pool with
 /// [`auto_size`](ThreadPoolBuilder::auto_size) reports no deadlock while it allows itself to grow.
 ///
 /// [`as_completed`]: crate::as_completed
@@ -246,8 +248,8 @@ impl ThreadPool {
     /// In one of the pool's own workers, `submit` never blocks. If the queue is full, it exceeds
     /// the capacity by this job.
     ///
-    /// Jobs start in the order of acceptance, but those that workers submit are apart from the others:
-    /// see [`ThreadPool`](Self#in-which-order-jobs-start).
+    /// Jobs start in the order of acceptance, but those that workers submit are apart from the
+    /// others: see [`ThreadPool`](Self#in-which-order-jobs-start).
     ///
     /// Dropping the handle detaches the job, which still runs.
     ///
@@ -312,8 +314,9 @@ impl ThreadPool {
         })
     }
 
-    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does. At the deadline it waits no
-    /// longer: the job then exceeds the capacity until it expires, which is when it is queued.
+    /// Acquires a permit of a bounded queue, as [`submit`](Self::submit) does. At the deadline it
+    /// waits no longer: the job then exceeds the capacity until it expires, which is when it is
+    /// queued.
     pub(crate) fn acquire_permit(&self, options: &JobOptions) {
         let Some(semaphore) = self.inner.semaphore() else {
             return;
@@ -323,8 +326,8 @@ impl ThreadPool {
         }
     }
 
-    /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does. Refuses a job
-    /// whose deadline has passed.
+    /// Acquires a permit of a bounded queue, as [`try_submit`](Self::try_submit) does. Refuses a
+    /// job whose deadline has passed.
     pub(crate) fn try_acquire_permit(
         &self,
         options: &JobOptions,
@@ -511,32 +514,32 @@ impl ThreadPool {
 
     /// Runs `f` once on each worker that there is, and returns the handles of these jobs.
     ///
-    /// The handles are in the order in which the workers were started. Workers that are starting run `f`
-    /// after their [initializer](ThreadPoolBuilder::initializer). On a pool without workers the vector is
-    /// empty: workers start on demand, or by [`prestart`](Self::prestart). Use it to clear a cache in each
-    /// thread, or to flush what each thread has gathered.
+    /// The handles are in the order in which the workers were started. Workers that are starting
+    /// run `f` after their [initializer](ThreadPoolBuilder::initializer). On a pool without workers
+    /// the vector is empty: workers start on demand, or by [`prestart`](Self::prestart). Use it to
+    /// clear a cache in each thread, or to flush what each thread has gathered.
     ///
-    /// Each job runs on its own worker, ahead of the queue: an idle worker runs it at once, another one
-    /// after its current job. A worker that waits inside of a job does not run it meanwhile, with one
-    /// exception. If the worker waits for this very job, the worker runs it at once, because no other
-    /// thread can. A worker that exits first cancels its job. An idle worker does not exit because of
-    /// [`keep_alive`](ThreadPoolBuilder::keep_alive) before it has run its job.
+    /// Each job runs on its own worker, ahead of the queue: an idle worker runs it at once, another
+    /// one after its current job. A worker that waits inside of a job does not run it meanwhile,
+    /// with one exception. If the worker waits for this very job, the worker runs it at once,
+    /// because no other thread can. A worker that exits first cancels its job. An idle worker does
+    /// not exit because of [`keep_alive`](ThreadPoolBuilder::keep_alive) before it has run its job.
     ///
-    /// In every other respect these are jobs as those of [`submit`](Self::submit). They count in the
-    /// [`metrics`](Self::metrics), and [`cancel_queued`](Self::cancel_queued) and
-    /// [`shutdown_now`](Self::shutdown_now) cancel them. A
-    /// [queue timeout](ThreadPoolBuilder::queue_timeout) of the pool applies to them. `broadcast` never
+    /// In every other respect these are jobs as those of [`submit`](Self::submit). They count in
+    /// the [`metrics`](Self::metrics), and [`cancel_queued`](Self::cancel_queued) and
+    /// [`shutdown_now`](Self::shutdown_now) cancel them. A [queue
+    /// timeout](ThreadPoolBuilder::queue_timeout) of the pool applies to them. `broadcast` never
     /// blocks: it exceeds a [queue capacity](ThreadPoolBuilder::queue_capacity) if necessary.
     ///
     /// Dropping a handle detaches its job, which still runs.
     ///
     /// # Errors
     ///
-    /// Errors are returned through the handles. On a pool that is shut down or broken, there is a handle
-    /// for each worker that has not exited, and it is already resolved with that error.
+    /// Errors are returned through the handles. On a pool that is shut down or broken, there is a
+    /// handle for each worker that has not exited, and it is already resolved with that error.
     ///
-    /// If two jobs [join](JoinHandle::join) broadcast jobs of each other's workers, one join returns an
-    /// error that [`is_deadlock`](JoinError::is_deadlock).
+    /// If two jobs [join](JoinHandle::join) broadcast jobs of each other's workers, one join
+    /// returns an error that [`is_deadlock`](JoinError::is_deadlock).
     ///
     /// # Examples
     ///
@@ -684,15 +687,16 @@ impl ThreadPool {
 
     /// Waits until no accepted job is unresolved. The pool stays open.
     ///
-    /// The returned [`WaitIdle`] is awaited or [joined](WaitIdle::join). It resolves if at some moment
-    /// since this call no accepted job was unresolved. Jobs that are submitted after that moment do not
-    /// undo it. Submitters that wait for room do not count, and neither do wakers that still run.
+    /// The returned [`WaitIdle`] is awaited or [joined](WaitIdle::join). It resolves if at some
+    /// moment since this call no accepted job was unresolved. Jobs that are submitted after that
+    /// moment do not undo it. Submitters that wait for room do not count, and neither do wakers
+    /// that still run.
     ///
-    /// Every job that was accepted before is then finished, as its handle shows. Any number of threads
-    /// and tasks can wait at the same time.
+    /// Every job that was accepted before is then finished, as its handle shows. Any number of
+    /// threads and tasks can wait at the same time.
     ///
-    /// In one of the pool's own workers the wait ends at once, because a job cannot wait for its own
-    /// end. A wait for an idle pool runs no jobs.
+    /// In one of the pool's own workers the wait ends at once, because a job cannot wait for its
+    /// own end. A wait for an idle pool runs no jobs.
     ///
     /// # Cancel safety
     ///
@@ -723,13 +727,13 @@ impl ThreadPool {
     /// Starts as many workers as are missing now to `workers`, up to the maximum.
     ///
     /// By default workers start on demand, so the first jobs wait for the start of a thread and for
-    /// the [initializer](ThreadPoolBuilder::initializer). `prestart` does not wait for the workers to
-    /// be ready. Workers that it starts exit after [`keep_alive`](ThreadPoolBuilder::keep_alive), as
-    /// others do.
+    /// the [initializer](ThreadPoolBuilder::initializer). `prestart` does not wait for the workers
+    /// to be ready. Workers that it starts exit after
+    /// [`keep_alive`](ThreadPoolBuilder::keep_alive), as others do.
     ///
     /// A thread that the system refuses to start counts in
-    /// [`spawn_failures`](Metrics::spawn_failures). The call then starts no more. On a pool that is shut
-    /// down or broken the call does nothing.
+    /// [`spawn_failures`](Metrics::spawn_failures). The call then starts no more. On a pool that is
+    /// shut down or broken the call does nothing.
     ///
     /// # Examples
     ///
@@ -766,19 +770,19 @@ impl ThreadPool {
     /// Sets the maximum number of workers, while the pool runs.
     ///
     /// [`max_workers`](Self::max_workers) returns the new value at once. If there are more workers
-    /// than that, the surplus exits: idle workers at once, the others after the job that they run. They
-    /// run the [exit hook](ThreadPoolBuilder::on_exit) and the destructors of their thread-locals, as
-    /// every worker that exits. If a higher maximum allows more workers than there are, the workers that
-    /// the queued jobs need start before the call returns.
+    /// than that, the surplus exits: idle workers at once, the others after the job that they run.
+    /// They run the [exit hook](ThreadPoolBuilder::on_exit) and the destructors of their
+    /// thread-locals, as every worker that exits. If a higher maximum allows more workers than
+    /// there are, the workers that the queued jobs need start before the call returns.
     ///
-    /// A worker that waits inside of a job exits after that job. It runs the queued jobs that it waits
-    /// for, as before: see [Waits in a worker](Self#waits-in-a-worker). So a lower maximum does not
-    /// stop jobs that wait for each other with the waits of this crate. Jobs that wait for each other by
-    /// other means, such as channels, need a worker each.
+    /// A worker that waits inside of a job exits after that job. It runs the queued jobs that it
+    /// waits for, as before: see [Waits in a worker](Self#waits-in-a-worker). So a lower maximum
+    /// does not stop jobs that wait for each other with the waits of this crate. Jobs that wait for
+    /// each other by other means, such as channels, need a worker each.
     ///
     /// If several threads set the maximum at the same time, the last one counts. After a
-    /// [`shutdown`](Self::shutdown) the call has the same effect on the jobs that are still queued. On a
-    /// pool that is broken, or whose workers have exited, it changes nothing but the value.
+    /// [`shutdown`](Self::shutdown) the call has the same effect on the jobs that are still queued.
+    /// On a pool that is broken, or whose workers have exited, it changes nothing but the value.
     ///
     /// # Errors
     ///
@@ -844,8 +848,8 @@ impl ThreadPool {
     }
 
     /// Reports the workers and the queue of the pool through the facade of the crate
-    /// [`metrics`](https://docs.rs/metrics), to the recorder that the program has installed (feature
-    /// `metrics`).
+    /// [`metrics`](https://docs.rs/metrics), to the recorder that the program has installed
+    /// (feature `metrics`).
     ///
     /// Call it now and then, for example each time when the exporter is asked. A pool with
     /// [`timings`](ThreadPoolBuilder::timings) reports its jobs by itself, at the end of each.
@@ -865,18 +869,18 @@ impl ThreadPool {
     /// | `futurepool_spawn_failures_total` | counter | `pool` | [`Metrics::spawn_failures`] |
     ///
     /// The first three are reported without a call, and the others by this function. `pool` is the
-    /// [prefix](ThreadPoolBuilder::thread_name_prefix) of the thread names, so give each pool its own.
-    /// For a `ProcessPool` it is the `name`.
-    /// `label` is the label of the job, and empty for a job without one. `outcome` is `completed`,
-    /// `panicked`, `cancelled`, `expired`, `failed` or `not_run`: see [`JobOutcome`](crate::JobOutcome).
-    /// After the first job of a label has run, there is a counter for each outcome, at 0 or more.
+    /// [prefix](ThreadPoolBuilder::thread_name_prefix) of the thread names, so give each pool its
+    /// own. For a `ProcessPool` it is the `name`. `label` is the label of the job, and empty for a
+    /// job without one. `outcome` is `completed`, `panicked`, `cancelled`, `expired`, `failed` or
+    /// `not_run`: see [`JobOutcome`](crate::JobOutcome). After the first job of a label has run,
+    /// there is a counter for each outcome, at 0 or more.
     ///
-    /// Without timings this function reports the jobs, too: not by label, without the histograms, and
-    /// with what is `not_run` among the `cancelled`.
+    /// Without timings this function reports the jobs, too: not by label, without the histograms,
+    /// and with what is `not_run` among the `cancelled`.
     ///
-    /// A worker calls the recorder before the result of its job is visible, so the recorder should be
-    /// fast. A panic of the recorder is caught, and goes to `tracing`. Jobs that ended before the
-    /// recorder was installed are not reported.
+    /// A worker calls the recorder before the result of its job is visible, so the recorder should
+    /// be fast. A panic of the recorder is caught, and goes to `tracing`. Jobs that ended before
+    /// the recorder was installed are not reported.
     ///
     /// Some exporters turn histograms into quantiles, which cannot be added up. For
     /// `metrics-exporter-prometheus`, set buckets to prevent that.
@@ -903,7 +907,8 @@ impl ThreadPool {
     }
 }
 
-// Its state is changed under locks, which no panic of foreign code leaves half-way through a change.
+// Its state is changed under locks, which no panic of foreign code leaves half-way through a
+// change.
 impl UnwindSafe for ThreadPool {}
 impl RefUnwindSafe for ThreadPool {}
 
@@ -919,7 +924,8 @@ impl Default for ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         if self.inner.is_forked() {
-            // The child has no copies of the threads, and one of them may have held any lock at the fork.
+            // The child has no copies of the threads, and one of them may have held any lock at the
+            // fork.
             return;
         }
         let shutdown = self.shutdown();

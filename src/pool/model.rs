@@ -157,7 +157,8 @@ fn a_job_in_a_lane_and_a_worker_about_to_park_it_runs() {
     check_lane(1);
 }
 
-/// Two jobs that are neither from a worker nor of normal priority, and each needs a worker of its own.
+/// Two jobs that are neither from a worker nor of normal priority, and each needs a worker of its
+/// own.
 fn check_priorities(parked: usize) {
     builder(Some(1)).check(move || {
         let (pool, refs, workers) = pool_of_two();

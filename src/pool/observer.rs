@@ -1,7 +1,8 @@
 //! What a pool records and tells of its jobs, if it is asked to.
 //!
-//! A job is observed if it has a [`Stamp`], which it gets before it is queued. The calls here come from
-//! its submitter, from the thread that runs it, and from the thread that ends it. No lock is held.
+//! A job is observed if it has a [`Stamp`], which it gets before it is queued. The calls here come
+//! from its submitter, from the thread that runs it, and from the thread that ends it. No lock is
+//! held.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;

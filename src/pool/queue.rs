@@ -1,9 +1,9 @@
-//! The queue of a pool: a FIFO of jobs with two locks, a FIFO for the jobs of each worker, and one for
-//! each priority other than the normal one.
+//! The queue of a pool: a FIFO of jobs with two locks, a FIFO for the jobs of each worker, and one
+//! for each priority other than the normal one.
 //!
-//! Submitters outside of the workers lock the tail, workers the head. When the head is empty, it takes
-//! over all jobs of the tail in one exchange. So submitters and workers seldom meet, and jobs keep
-//! their order.
+//! Submitters outside of the workers lock the tail, workers the head. When the head is empty, it
+//! takes over all jobs of the tail in one exchange. So submitters and workers seldom meet, and jobs
+//! keep their order.
 //!
 //! A job that is submitted in a worker goes to that worker's *lane*, which has a lock of its own.
 //! Workers that submit jobs for themselves seldom meet either. Lanes belong to the queue: a lane
@@ -11,21 +11,21 @@
 //!
 //! # Which job is next
 //!
-//! A worker takes the first job of its own lane, else of the head, else of another lane. So the jobs
-//! of a busy worker do not wait for it.
+//! A worker takes the first job of its own lane, else of the head, else of another lane. So the
+//! jobs of a busy worker do not wait for it.
 //!
-//! A worker's own lane may never become empty. So once in [`TURNS`] times the worker looks at the head
-//! first, and once at one of the lanes, each lane in turn. A job at the head starts after at most
-//! `TURNS` starts of any worker that is free, a job at the front of a lane after at most `TURNS *
-//! LANES`.
+//! A worker's own lane may never become empty. So once in [`TURNS`] times the worker looks at the
+//! head first, and once at one of the lanes, each lane in turn. A job at the head starts after at
+//! most `TURNS` starts of any worker that is free, a job at the front of a lane after at most
+//! `TURNS * LANES`.
 //!
 //! No job moves from one FIFO to another. Until a worker submits a job, no lane is looked at.
 //!
 //! # Priorities
 //!
 //! All jobs of high priority are in one FIFO, whatever thread submits them, and all jobs of low
-//! priority in another one. So each of the two starts in the order of acceptance. The other FIFOs have
-//! the jobs of normal priority, and the rules above are about these.
+//! priority in another one. So each of the two starts in the order of acceptance. The other FIFOs
+//! have the jobs of normal priority, and the rules above are about these.
 //!
 //! High goes first, then Normal, then Low, unless it is the *turn* of Normal or Low. Each of these
 //! two has a *debt*:
@@ -35,29 +35,29 @@
 //!   [`LOW_PERIOD`].
 //! - At `P` it is its turn. If it is the turn of both, Normal goes first.
 //!
-//! So the first three jobs of high priority go before all others. If there is no end of them, Normal
-//! gets a start in 3, Low a start in 7, and High the rest.
+//! So the first three jobs of high priority go before all others. If there is no end of them,
+//! Normal gets a start in 3, Low a start in 7, and High the rest.
 //!
-//! **What is promised**: over any 16 starts by workers Normal gets at least 4 and Low at least 1, while
-//! they wait. Let one of them have `n` of 16 starts. They add `16 - n` to its debt, and take off at most
-//! `(P - 1) * n`. So the debt grows by `16 - P * n` at least. It is never less than 0, nor more than
-//! `P + e` (see below), so `16 - P * n <= P + e`, and `n >= (16 - P - e) / P`:
+//! **What is promised**: over any 16 starts by workers Normal gets at least 4 and Low at least 1,
+//! while they wait. Let one of them have `n` of 16 starts. They add `16 - n` to its debt, and take
+//! off at most `(P - 1) * n`. So the debt grows by `16 - P * n` at least. It is never less than 0,
+//! nor more than `P + e` (see below), so `16 - P * n <= P + e`, and `n >= (16 - P - e) / P`:
 //!
 //! - Normal is never kept from its turn: `e = 0`, and `n >= 13 / 3`, which makes 5.
-//! - Low has to wait if it is the turn of Normal, too. After that start the debt of Normal is 1, so Low
-//!   is next: `e = 1`, and `n >= 8 / 7`, which makes 2.
+//! - Low has to wait if it is the turn of Normal, too. After that start the debt of Normal is 1, so
+//!   Low is next: `e = 1`, and `n >= 8 / 7`, which makes 2.
 //!
 //! That is one start more than promised. A worker can be delayed after it has taken a job out, and
 //! start it later than others that were taken out after it.
 //!
 //! The argument needs that a start is chosen and counted in one step. So a worker holds the lock of
-//! the turns until its job is out. What it finds may be a tombstone, or a job whose deadline has passed:
-//! that uses up no turn, the worker comes back for the next job. What a worker runs because it waits for
-//! it does not count, nor does a broadcast job, which is in no queue. A job that is cancelled or expires
-//! after it was taken out, and before it starts, has used up a turn.
+//! the turns until its job is out. What it finds may be a tombstone, or a job whose deadline has
+//! passed: that uses up no turn, the worker comes back for the next job. What a worker runs because
+//! it waits for it does not count, nor does a broadcast job, which is in no queue. A job that is
+//! cancelled or expires after it was taken out, and before it starts, has used up a turn.
 //!
-//! Until a job of another priority is submitted, no worker reads the turns. What workers are taking out
-//! at that moment does not count.
+//! Until a job of another priority is submitted, no worker reads the turns. What workers are taking
+//! out at that moment does not count.
 //!
 //! # Tombstones, and the end
 //!
@@ -107,8 +107,8 @@ const SIDES: usize = 2 + OTHERS;
 /// The bits of the lanes in [`Flags::used`].
 const LANE_BITS: usize = (1 << LANES) - 1;
 
-/// Once in this many times a worker looks at the head first, and once at a lane that need not be its
-/// own.
+/// Once in this many times a worker looks at the head first, and once at a lane that need not be
+/// its own.
 const TURNS: usize = 8;
 
 /// Normal gets at least one start in this many, if it waits.
@@ -127,8 +127,8 @@ pub(crate) struct Queue {
     others: [CachePadded<Side>; OTHERS],
     /// Seldom written, and read for each job.
     flags: CachePadded<Flags>,
-    /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped, or
-    /// compacted away, before it is counted.
+    /// How many of the jobs are tombstones. For a moment less than zero, if a tombstone is popped,
+    /// or compacted away, before it is counted.
     tombstones: AtomicIsize,
 }
 
@@ -149,8 +149,8 @@ struct Jobs {
 
 #[derive(Debug, Default)]
 struct Flags {
-    /// One bit for each side other than head and tail that has ever held a job. Set under the lock of
-    /// that side.
+    /// One bit for each side other than head and tail that has ever held a job. Set under the lock
+    /// of that side.
     used: AtomicUsize,
     /// Whether the sides are closed. Written under all locks, read without.
     closed: AtomicBool,
@@ -280,8 +280,8 @@ impl Queue {
     /// Adds a job at the end of the side that `place` names. The job comes back if the queue is
     /// closed.
     ///
-    /// `accept` is called just before, under the lock, to count the job. It may decline a job that was
-    /// made for any executor and cancelled before it got here.
+    /// `accept` is called just before, under the lock, to count the job. It may decline a job that
+    /// was made for any executor and cancelled before it got here.
     pub(crate) fn push(
         &self,
         job: Job,
@@ -430,8 +430,8 @@ impl Queue {
     }
 
     fn is_head_and_tail_empty_hint(&self) -> bool {
-        // Ordering: jobs that move from the tail to the head are counted at the head before the tail
-        // ceases to count them. The tail is read first, so they are seen in one of the two.
+        // Ordering: jobs that move from the tail to the head are counted at the head before the
+        // tail ceases to count them. The tail is read first, so they are seen in one of the two.
         self.tail.is_empty_hint() && self.head.is_empty_hint()
     }
 
@@ -476,8 +476,8 @@ impl Queue {
 
     /// Returns whether no job will ever come out again.
     pub(crate) fn is_closed_and_empty(&self) -> bool {
-        // Ordering: a worker that reads the old value parks, and sees there that the pool is closed:
-        // see `idle.rs`. All locks are taken only if the flag is set.
+        // Ordering: a worker that reads the old value parks, and sees there that the pool is
+        // closed: see `idle.rs`. All locks are taken only if the flag is set.
         self.flags.closed.load(Ordering::Acquire) && self.is_empty()
     }
 
@@ -947,8 +947,8 @@ mod tests {
         );
     }
 
-    /// Asserts that in each 16 starts 5 are of normal and 2 of low priority, if those waited. A start:
-    /// the priority, and which of them waited before.
+    /// Asserts that in each 16 starts 5 are of normal and 2 of low priority, if those waited. A
+    /// start: the priority, and which of them waited before.
     fn assert_starts(starts: &[(u32, [bool; 3])]) {
         for window in starts.windows(16) {
             for (priority, least) in [(1, 5), (2, 2)] {

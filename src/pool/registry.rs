@@ -1,7 +1,7 @@
 //! The threads of a pool: how many there are, their names, and its termination.
 //!
-//! A worker is counted from [`Registry::reserve`] to [`Registry::exited`]. It is a *member* until it
-//! decides to exit, which may be a little earlier: see `control.rs`.
+//! A worker is counted from [`Registry::reserve`] to [`Registry::exited`]. It is a *member* until
+//! it decides to exit, which may be a little earlier: see `control.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -85,8 +85,8 @@ enum Joined {
 #[derive(Debug)]
 pub(crate) struct WorkerThread {
     pub(crate) thread: JoinHandle<()>,
-    /// Set when its thread-locals are dropped: joining it then takes no time. (Their destructors are
-    /// user code, and may wait for each other.)
+    /// Set when its thread-locals are dropped: joining it then takes no time. (Their destructors
+    /// are user code, and may wait for each other.)
     pub(crate) tls_dropped: Arc<AtomicBool>,
 }
 
@@ -123,12 +123,13 @@ impl Registry {
     }
 
     pub(crate) fn max_workers(&self) -> usize {
-        // Ordering: a submitter has passed a fence since it wrote the queue: see `PoolInner::resize`.
+        // Ordering: a submitter has passed a fence since it wrote the queue: see
+        // `PoolInner::resize`.
         self.max_workers.load(Ordering::SeqCst)
     }
 
-    /// Sets the maximum. Returns how many workers must exit. `on_surplus` is called under the lock if
-    /// there are any.
+    /// Sets the maximum. Returns how many workers must exit. `on_surplus` is called under the lock
+    /// if there are any.
     pub(crate) fn set_max_workers(&self, max_workers: usize, on_surplus: impl FnOnce()) -> usize {
         let inner = self.inner.lock();
         self.max_workers.store(max_workers, Ordering::SeqCst);
@@ -139,7 +140,8 @@ impl Registry {
         surplus
     }
 
-    /// Returns whether the worker must exit because there are too many. It is no longer a member then.
+    /// Returns whether the worker must exit because there are too many. It is no longer a member
+    /// then.
     pub(crate) fn leave_if_surplus(&self, worker: u64) -> bool {
         // Without the lock, as there are at least as many workers as members.
         if self.workers() <= self.max_workers() {
@@ -164,8 +166,8 @@ impl Registry {
         true
     }
 
-    /// Calls `f` with the mailboxes of all members, in the order in which the workers were started. No
-    /// user code may run in `f`.
+    /// Calls `f` with the mailboxes of all members, in the order in which the workers were started.
+    /// No user code may run in `f`.
     pub(crate) fn with_members<R>(&self, f: impl FnOnce(&BTreeMap<u64, Arc<Mailbox>>) -> R) -> R {
         f(&self.inner.lock().members)
     }
@@ -196,8 +198,8 @@ impl Registry {
         self.allowed_at(&self.inner.lock(), now, demand)
     }
 
-    /// Returns whether there are more than `stuck` workers, or [`reserve`](Self::reserve) allows a spawn at the
-    /// time `by`, or at any time if that is `None`.
+    /// Returns whether there are more than `stuck` workers, or [`reserve`](Self::reserve) allows a
+    /// spawn at the time `by`, or at any time if that is `None`.
     pub(crate) fn has_more_workers(
         &self,
         stuck: usize,
@@ -235,7 +237,8 @@ impl Registry {
         if self.allowed_at(&inner, now, demand) != Some(now) {
             return None;
         }
-        // Counted before the thread exists: `max_workers` bounds threads that are being spawned, too.
+        // Counted before the thread exists: `max_workers` bounds threads that are being spawned,
+        // too.
         let workers = inner.workers;
         self.set_workers(&mut inner, workers + 1);
         self.starting.fetch_add(1, Ordering::Release);
@@ -293,8 +296,8 @@ impl Registry {
         }
     }
 
-    /// The time of the registered retry has come. Returns when to retry instead, if another spawn has
-    /// failed since the registration.
+    /// The time of the registered retry has come. Returns when to retry instead, if another spawn
+    /// has failed since the registration.
     pub(crate) fn retry_is_due(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -317,8 +320,8 @@ impl Registry {
         self.inner.lock().members.remove(&worker);
     }
 
-    /// A worker leaves its loop, and is no longer a member. Returns threads that left before it and whose
-    /// thread-locals are dropped: the caller joins them, outside the lock.
+    /// A worker leaves its loop, and is no longer a member. Returns threads that left before it and
+    /// whose thread-locals are dropped: the caller joins them, outside the lock.
     #[must_use]
     pub(crate) fn exited(&self, slot: &WorkerSlot) -> Vec<WorkerThread> {
         let mut inner = self.inner.lock();

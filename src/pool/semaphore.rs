@@ -33,8 +33,8 @@ struct State {
     closed: bool,
 }
 
-/// A submitter's position in the queue for permits. Its owner either [polls](Semaphore::poll_acquire)
-/// until it has a permit, or [cancels](Semaphore::cancel).
+/// A submitter's position in the queue for permits. Its owner either
+/// [polls](Semaphore::poll_acquire) until it has a permit, or [cancels](Semaphore::cancel).
 #[derive(Debug)]
 pub(crate) struct Ticket(u64);
 

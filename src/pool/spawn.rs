@@ -3,11 +3,12 @@
 //!
 //! # When the system refuses a thread
 //!
-//! Without any worker the queued jobs are refused. Otherwise the pool carries on with the workers that
-//! it has, and backs off: for 100 ms no spawn is tried. A job that is submitted meanwhile may need a
-//! worker of its own, and no later event may come. So each failure registers a *retry* with the timer,
-//! which spawns workers until there are enough for the demand, or until the next failure. If the system
-//! refuses the timer thread, too, the threads that come by retry: see `util/timer.rs`.
+//! Without any worker the queued jobs are refused. Otherwise the pool carries on with the workers
+//! that it has, and backs off: for 100 ms no spawn is tried. A job that is submitted meanwhile may
+//! need a worker of its own, and no later event may come. So each failure registers a *retry* with
+//! the timer, which spawns workers until there are enough for the demand, or until the next
+//! failure. If the system refuses the timer thread, too, the threads that come by retry: see
+//! `util/timer.rs`.
 
 use std::error::Error;
 use std::fmt;
@@ -50,8 +51,8 @@ pub(crate) fn spawn_for_demand(pool: &Arc<PoolInner>) {
     while spawn_worker(pool) {}
 }
 
-/// Spawns a worker if one more is allowed and has something to do. It runs the initializer, then checks
-/// the queue before it parks, so it needs no notification. Returns whether it spawned one.
+/// Spawns a worker if one more is allowed and has something to do. It runs the initializer, then
+/// checks the queue before it parks, so it needs no notification. Returns whether it spawned one.
 fn spawn_worker(pool: &Arc<PoolInner>) -> bool {
     spawn_worker_for(pool, || pool.demand())
 }
@@ -122,9 +123,9 @@ fn spawn_thread(
     let tls_dropped = Arc::new(AtomicBool::new(false));
     let flag = TlsDropFlag(Arc::clone(&tls_dropped));
     let main = move || {
-        // The context is the first thread-local of this thread with a destructor, and so the last one
-        // that is dropped where std drops them in reverse order. Elsewhere a worker that exits may
-        // wait a little longer for the threads that it joins.
+        // The context is the first thread-local of this thread with a destructor, and so the last
+        // one that is dropped where std drops them in reverse order. Elsewhere a worker that exits
+        // may wait a little longer for the threads that it joins.
         Context::with(|context| context.tls_drop_flag.set(Some(flag)));
         worker_main(&pool, for_worker);
     };
@@ -208,9 +209,9 @@ fn check_stall(pool: &Arc<PoolInner>) -> Option<Deferred> {
     if let Some(at) = spawn_at.filter(|at| *at <= Instant::now()) {
         return Some(Deferred::SpawnWorker(at));
     }
-    // While a failed spawn backs off no worker can be added, so a blocked one may have to help.
-    // A worker of a stateful pool does not. But if its `block_on` waits for a queued job that was polled
-    // elsewhere, the wait graph knows that only after another poll, which the probe causes.
+    // While a failed spawn backs off no worker can be added, so a blocked one may have to help. A
+    // worker of a stateful pool does not. But if its `block_on` waits for a queued job that was
+    // polled elsewhere, the wait graph knows that only after another poll, which the probe causes.
     let is_probed = fault_or!("a_stall_is_not_probed": false; pool.has_queued_hint());
     let probe_at = is_probed.then(|| pool.blocked().probe_due(pool.counters().started()));
     match (spawn_at, probe_at) {
@@ -229,13 +230,14 @@ fn worker_lost(pool: &Arc<PoolInner>) {
 }
 
 impl PoolInner {
-    /// Returns whether a worker may take a queued job although `stuck` of them never will: another one, or
-    /// one that may be spawned now, or that a pool which sizes itself may add. A plain pool may also spawn one
-    /// after a back-off.
+    /// Returns whether a worker may take a queued job although `stuck` of them never will: another
+    /// one, or one that may be spawned now, or that a pool which sizes itself may add. A plain pool
+    /// may also spawn one after a back-off.
     pub(crate) fn can_take_job(&self, stuck: usize, now: Instant) -> bool {
         let registry = self.registry();
         let allowed = registry.max_workers() as u64;
-        // While there are more workers than it allows, it waits until some have exited, and these never will.
+        // While there are more workers than it allows, it waits until some have exited, and these
+        // never will.
         let may_grow =
             |sizer: &AutoSizer| registry.workers() as u64 <= allowed && allowed < sizer.max();
         // Lock order: the graph, then the state of the sizer.
@@ -246,8 +248,8 @@ impl PoolInner {
         let by = self.is_stateful().then_some(now);
         let has_more = || registry.has_more_workers(stuck, now, by, || self.demand());
         has_more() || {
-            // A job that was made for any executor is visible a moment before it is counted. The thread
-            // that adds it holds a lock of the queue until then.
+            // A job that was made for any executor is visible a moment before it is counted. The
+            // thread that adds it holds a lock of the queue until then.
             let _ = self.has_queued();
             has_more()
         }
@@ -269,7 +271,8 @@ impl PoolInner {
         self.blocked().leave(unparker, self.registry().workers())
     }
 
-    /// Does what is due. This may run user code, so the worker is not in the list of blocked workers.
+    /// Does what is due. This may run user code, so the worker is not in the list of blocked
+    /// workers.
     pub(crate) fn run_deferred(self: &Arc<Self>, deferred: Deferred) {
         match deferred {
             Deferred::SpawnWorker(_) => {

@@ -130,8 +130,8 @@ pub(crate) fn enqueue_job(pool: &Arc<PoolInner>, refs: &PoolRefs, job: Job, opti
         false => Some(Special::new(pool, &job, options, order, Instant::now())),
     };
     let accept = |job: &Job| {
-        // Before the job has a pool. If it is cancelled in between, it is not accepted, and nothing tells
-        // of it.
+        // Before the job has a pool. If it is cancelled in between, it is not accepted, and nothing
+        // tells of it.
         if let Some(special) = &special {
             special.prepare(job);
         }
@@ -204,7 +204,8 @@ impl Special {
         job.prepare(self.details.clone(), self.stamp);
     }
 
-    /// Ensures that the job, which is in the queue or was there, expires at its deadline. No lock is held.
+    /// Ensures that the job, which is in the queue or was there, expires at its deadline. No lock
+    /// is held.
     pub(super) fn set_deadline(&self) {
         if let Some(deadline) = self.details.deadline {
             expiry::expire_at(&self.task, deadline);
@@ -265,7 +266,8 @@ impl Acquire {
             if !in_block_on() || self.submitter.pool.current_worker().is_none() {
                 return Poll::Pending;
             }
-            // Permits are released when workers start jobs. If all of them waited here, none would be.
+            // Permits are released when workers start jobs. If all of them waited here, none would
+            // be.
             self.cancel();
             self.submitter.force_acquire();
         }
@@ -325,8 +327,8 @@ impl AcquireInTime {
         &self.options
     }
 
-    /// Acquires a permit, as [`Acquire::poll`] does. At the deadline it returns the error of the job, which
-    /// counts as rejected.
+    /// Acquires a permit, as [`Acquire::poll`] does. At the deadline it returns the error of the
+    /// job, which counts as rejected.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
         if self.options.is_late() {
             return Poll::Ready(Err(self.expire()));

@@ -1,5 +1,5 @@
-//! What a pool measures of its jobs: for each label the number of jobs by their end, and how long they
-//! waited and ran. Only a pool with [`timings`](crate::ThreadPoolBuilder::timings) has it.
+//! What a pool measures of its jobs: for each label the number of jobs by their end, and how long
+//! they waited and ran. Only a pool with [`timings`](crate::ThreadPoolBuilder::timings) has it.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -75,8 +75,8 @@ impl Timings {
         timings.exported.not_run(&self.pool, label, kind);
     }
 
-    /// A job has run on this worker. Its outcome is about to be visible. No lock may be held: this may
-    /// run user code.
+    /// A job has run on this worker. Its outcome is about to be visible. No lock may be held: this
+    /// may run user code.
     pub(crate) fn finished(
         &self,
         label: Option<&'static str>,
@@ -99,8 +99,8 @@ impl Timings {
         label.map_or(&self.unlabelled, |label| self.labels.get(label))
     }
 
-    /// Emits an event for the end of a job. `ran`: the worker, and how long the closure ran. No lock
-    /// may be held: this may run user code.
+    /// Emits an event for the end of a job. `ran`: the worker, and how long the closure ran. No
+    /// lock may be held: this may run user code.
     pub(crate) fn tell(
         &self,
         label: Option<&'static str>,

@@ -73,8 +73,8 @@ pub(crate) fn worker_main(pool: &Arc<PoolInner>, slot: WorkerSlot) {
         // Not in its loop: destructors of refused jobs must not run other jobs on this thread.
         Err(cause) => pool.mark_broken(Arc::new(cause)),
     }
-    // Before the hook and the event, which are user code: while that runs, nothing may count on this
-    // worker.
+    // Before the hook and the event, which are user code: while that runs, nothing may count on
+    // this worker.
     drop(guard);
     if let Some(on_exit) = on_exit {
         catch_panic("the exit hook of a worker", on_exit);
@@ -137,11 +137,11 @@ enum Next {
     Exit,
 }
 
-/// Returns the next job, waiting for it if need be. Returns `Exit` if there will be none, if none came
-/// for `keep_alive`, or if there are too many workers.
+/// Returns the next job, waiting for it if need be. Returns `Exit` if there will be none, if none
+/// came for `keep_alive`, or if there are too many workers.
 ///
-/// `after_pause`: whether the worker had to wait for the job. It is in the worker's [`Context`], too, as
-/// is whether the worker searches: the end of a job reads the one and sets the other.
+/// `after_pause`: whether the worker had to wait for the job. It is in the worker's [`Context`],
+/// too, as is whether the worker searches: the end of a job reads the one and sets the other.
 fn next_job(
     pool: &Arc<PoolInner>,
     slot: &Arc<SleepSlot>,
@@ -182,8 +182,8 @@ fn next_job(
             return Next::Queued(job);
         }
         paused = true;
-        // `pop` found nothing, but a job may be on its way into the queue: only a closed queue, checked
-        // under all locks, stays empty.
+        // `pop` found nothing, but a job may be on its way into the queue: only a closed queue,
+        // checked under all locks, stays empty.
         if timed_out || pool.is_closed_and_empty() {
             if searching {
                 pool.idle().stop_searching();
@@ -217,8 +217,8 @@ fn next_job(
             WakeReason::Notified => {
                 searching = fault_or!("a_notified_worker_does_not_search": false; true);
             }
-            // Rule 3 of `idle.rs`: as if it was notified, unless another worker searches, which then
-            // sees the job.
+            // Rule 3 of `idle.rs`: as if it was notified, unless another worker searches, which
+            // then sees the job.
             WakeReason::Retry => {
                 let idle = pool.idle();
                 searching = fault_or!(
@@ -267,8 +267,8 @@ impl Drop for ExitGuard<'_> {
         let mail = pool.take_mail(slot);
         if !mail.is_empty() || pool.is_stateful() {
             // This runs user code on a worker that counts, since there must be no more states than
-            // workers are allowed. In its loop, as far as joins can tell: no other worker may come for
-            // the jobs that they wait for.
+            // workers are allowed. In its loop, as far as joins can tell: no other worker may come
+            // for the jobs that they wait for.
             pool.while_unavailable(|| {
                 refuse_mail(mail, &JoinError::cancelled());
                 drop_state();
@@ -281,8 +281,8 @@ impl Drop for ExitGuard<'_> {
         pool.watch().detach(slot.name_index);
         let _early = fault_or!("an_exiting_worker_checks_too_early": pool.has_queued(); true);
         let exited = pool.registry().exited(slot);
-        // Ordering: the worker is no longer counted before the queue is read: see `idle.rs`. A job may
-        // have come while it still was.
+        // Ordering: the worker is no longer counted before the queue is read: see `idle.rs`. A job
+        // may have come while it still was.
         fence(Ordering::SeqCst);
         let has_queued = fault_or!(
             "an_exiting_worker_checks_too_early": _early,
@@ -309,8 +309,8 @@ mod tests {
     use crate::error::Deadlock;
     use crate::park::wait_graph::enter_wait;
 
-    /// Without the look at the wait graph, the blocked worker would learn of it only when it wakes up for
-    /// another reason.
+    /// Without the look at the wait graph, the blocked worker would learn of it only when it wakes
+    /// up for another reason.
     #[test]
     fn a_worker_that_exits_ends_a_wait_that_has_counted_on_it() {
         let make_state = || Ok(Box::new(()) as Box<dyn Any>);

@@ -10,10 +10,11 @@
 //! The state is in the [`Context`] of its thread, except while a job has it. It is never sent to
 //! another thread, so it need not be `Send`.
 //!
-//! Invariant: there are no more states than workers are allowed. So a worker that exits counts until its
-//! state is dropped.
+//! Invariant: there are no more states than workers are allowed. So a worker that exits counts
+//! until its state is dropped.
 //!
-//! Invariant: at most one job of a worker borrows the state, because waits in such a worker run no jobs.
+//! Invariant: at most one job of a worker borrows the state, because waits in such a worker run no
+//! jobs.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -104,11 +105,12 @@ impl PoolInner {
         made
     }
 
-    /// Takes the next job out of the queue, as [`pop`](Self::pop) does. If a panic has cost the state of
-    /// this worker, it takes none before another state is made, and makes that only if a job is queued.
+    /// Takes the next job out of the queue, as [`pop`](Self::pop) does. If a panic has cost the
+    /// state of this worker, it takes none before another state is made, and makes that only if a
+    /// job is queued.
     ///
-    /// `searching`: whether this worker searches. It does not while it makes a state. Returns whether it
-    /// still does.
+    /// `searching`: whether this worker searches. It does not while it makes a state. Returns
+    /// whether it still does.
     #[inline(never)]
     pub(crate) fn pop_with_state(
         self: &Arc<Self>,

@@ -278,9 +278,10 @@ impl ProcessPoolBuilder {
 
     /// Limits how long a job can wait for its start. By default there is no limit.
     ///
-    /// See [`ThreadPoolBuilder::queue_timeout`](crate::ThreadPoolBuilder::queue_timeout). A call's own
-    /// [deadline](Call::deadline) can only be earlier. A job has started when it leaves the queue for a
-    /// worker process. In a map of calls the limit is for each job, which can have many calls.
+    /// See [`ThreadPoolBuilder::queue_timeout`](crate::ThreadPoolBuilder::queue_timeout). A call's
+    /// own [deadline](Call::deadline) can only be earlier. A job has started when it leaves the
+    /// queue for a worker process. In a map of calls the limit is for each job, which can have many
+    /// calls.
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = Some(timeout);
         self
@@ -288,10 +289,10 @@ impl ProcessPoolBuilder {
 
     /// Sets whether the pool measures how long jobs wait and run. By default it does not.
     ///
-    /// See [`ThreadPoolBuilder::timings`](crate::ThreadPoolBuilder::timings). The label of a job is the
-    /// [label](Call::label) of the call if that is a `&'static str`, and otherwise the name of the task.
-    /// The run time includes the way to the worker process and back, and the start of that process if
-    /// there is none. A map of calls counts by jobs, and a job can have many calls.
+    /// See [`ThreadPoolBuilder::timings`](crate::ThreadPoolBuilder::timings). The label of a job is
+    /// the [label](Call::label) of the call if that is a `&'static str`, and otherwise the name of
+    /// the task. The run time includes the way to the worker process and back, and the start of
+    /// that process if there is none. A map of calls counts by jobs, and a job can have many calls.
     pub fn timings(mut self, timings: bool) -> Self {
         self.timings = timings;
         self

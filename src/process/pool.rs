@@ -223,8 +223,8 @@ impl ProcessPool {
     /// # Errors
     ///
     /// Returns a [`SubmitError`] with the call if the pool is shut down or broken, or becomes so
-    /// while the future waits. The same happens if the [deadline](Call::deadline) of the call has passed
-    /// before there is room.
+    /// while the future waits. The same happens if the [deadline](Call::deadline) of the call has
+    /// passed before there is room.
     ///
     /// # Cancel safety
     ///

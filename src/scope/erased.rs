@@ -34,7 +34,8 @@ use crate::util::unwind::drop_catching;
 
 /// Runs `f` with a new scope, then blocks until every job of that scope has ended.
 ///
-/// The scope is that of a pool whose workers own an `S`. It contains one without a state, for any pool.
+/// The scope is that of a pool whose workers own an `S`. It contains one without a state, for any
+/// pool.
 ///
 /// Returns what `f` returned, or the payload of its panic.
 pub(super) fn with_scope<'env, S, F, R>(

@@ -54,10 +54,10 @@ impl ThreadPool {
     /// On a worker of this pool, `scope` runs those jobs itself that are still queued when the
     /// closure returns. So scopes can nest, down to a pool of one worker.
     ///
-    /// On a worker of another pool, the end of the scope can be part of a deadlock: all workers of this
-    /// pool wait for that other pool, so that none can reach the jobs that are queued. If no `join` in the
-    /// deadlock can get the error, `scope` cancels the queued jobs, and panics as for any job that did not
-    /// run.
+    /// On a worker of another pool, the end of the scope can be part of a deadlock: all workers of
+    /// this pool wait for that other pool, so that none can reach the jobs that are queued. If no
+    /// `join` in the deadlock can get the error, `scope` cancels the queued jobs, and panics as for
+    /// any job that did not run.
     ///
     /// `scope` blocks its caller. In async code, call it inside a job:
     /// `pool.submit(move || shared.scope(…)).await`.
@@ -98,7 +98,8 @@ impl ThreadPool {
         self.scope_with_state::<(), _, _>(|scope| f(scope.without_state()))
     }
 
-    /// Runs a closure with a scope whose jobs can use the state `S` of a worker, if the workers own one.
+    /// Runs a closure with a scope whose jobs can use the state `S` of a worker, if the workers own
+    /// one.
     #[track_caller]
     pub(crate) fn scope_with_state<'env, S, F, R>(&self, f: F) -> R
     where
@@ -204,8 +205,8 @@ impl<'scope> Scope<'scope, '_> {
         ScopedJoinHandle { result, handle }
     }
 
-    /// Calls `f` on each item in jobs that may borrow from outside the scope, and yields the results
-    /// in input order: see [`ThreadPool::map`].
+    /// Calls `f` on each item in jobs that may borrow from outside the scope, and yields the
+    /// results in input order: see [`ThreadPool::map`].
     ///
     /// Items, function and results need to live as long as the scope only. The map must not leave
     /// the scope. It is **lazy**: a map that is never started runs nothing, and that is no failure.
@@ -244,8 +245,8 @@ impl<'scope> Scope<'scope, '_> {
         Map::new(Submitter::in_scope(self, items.into_iter(), f))
     }
 
-    /// Calls `f` on each item in jobs that may borrow from outside the scope, and yields the results
-    /// in completion order: see [`map`](Self::map) and [`ThreadPool::map_unordered`].
+    /// Calls `f` on each item in jobs that may borrow from outside the scope, and yields the
+    /// results in completion order: see [`map`](Self::map) and [`ThreadPool::map_unordered`].
     ///
     /// # Examples
     ///

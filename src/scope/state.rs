@@ -309,8 +309,8 @@ impl ScopeData {
     /// Runs queued jobs of the scope, or sleeps until there may be something to do.
     ///
     /// The end of the scope calls this in a loop until no job is pending. `is_complete` tells
-    /// whether that is the case. Wake-ups may be spurious. If no worker can reach queued jobs of the scope,
-    /// this cancels them.
+    /// whether that is the case. Wake-ups may be spurious. If no worker can reach queued jobs of
+    /// the scope, this cancels them.
     pub(super) fn help_or_sleep(&self, is_complete: impl Fn() -> bool) {
         while let Some(job) = self.next_to_help() {
             help(&job);
@@ -350,8 +350,8 @@ impl ScopeData {
         }
     }
 
-    /// Cancels those of these jobs that are still queued: no worker can reach them. They are failures of the
-    /// scope.
+    /// Cancels those of these jobs that are still queued: no worker can reach them. They are
+    /// failures of the scope.
     fn cancel_unreachable(&self, (deadlock, jobs): Unreachable) {
         let waiting = match deadlock {
             Deadlock::NoWorker { waiting, .. } => waiting,
@@ -498,8 +498,8 @@ impl DetachOnDrop {
         cancel
     }
 
-    /// Cancels the job if it is queued, and sets no cancel request if it runs. The cancel does not come
-    /// out of the scope.
+    /// Cancels the job if it is queued, and sets no cancel request if it runs. The cancel does not
+    /// come out of the scope.
     pub(super) fn cancel_if_queued(&self) {
         if self.get().cancel_if_queued() {
             self.observe_cancel();
@@ -558,8 +558,8 @@ impl ItemFailures {
         let items = (self.job, 0)..=(self.job, usize::MAX);
         let state = self.data.state.lock();
         let last = state.failures.range(items).next_back();
-        // Invariant: the job runs on one thread, so no other item is added meanwhile. Item 0 is left
-        // to the panic of the job itself.
+        // Invariant: the job runs on one thread, so no other item is added meanwhile. Item 0 is
+        // left to the panic of the job itself.
         let item = last.map_or(1, |(&(_, item), _)| item + 1);
         drop(state);
         self.record(item, error, origin);

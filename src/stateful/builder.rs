@@ -61,7 +61,8 @@ impl<S: 'static> StatefulPoolBuilder<S> {
     /// Sets the maximum number of workers, and so of states: see
     /// [`ThreadPoolBuilder::max_workers`].
     ///
-    /// The default is that of a thread pool, up to 32. For connections, set what the other side accepts.
+    /// The default is that of a thread pool, up to 32. For connections, set what the other side
+    /// accepts.
     #[doc(alias = "max_size")]
     #[doc(alias = "num_threads")]
     pub fn max_workers(self, workers: usize) -> Self {
@@ -102,7 +103,8 @@ impl<S: 'static> StatefulPoolBuilder<S> {
 
     /// Runs `initializer` once on each worker, before the worker makes its state.
     ///
-    /// It does not run again when a lost state is made anew. See [`ThreadPoolBuilder::initializer`].
+    /// It does not run again when a lost state is made anew. See
+    /// [`ThreadPoolBuilder::initializer`].
     pub fn initializer<I, R>(self, initializer: I) -> Self
     where
         I: Fn() -> R + Send + Sync + 'static,
@@ -130,7 +132,8 @@ impl<S: 'static> StatefulPoolBuilder<S> {
         self.with(|threads| threads.queue_timeout(timeout))
     }
 
-    /// Sets whether the pool measures how long jobs wait and run: see [`ThreadPoolBuilder::timings`].
+    /// Sets whether the pool measures how long jobs wait and run: see
+    /// [`ThreadPoolBuilder::timings`].
     pub fn timings(self, timings: bool) -> Self {
         self.with(|threads| threads.timings(timings))
     }

@@ -20,8 +20,8 @@ impl<S: 'static> StatefulPool<S> {
     /// The map is lazy, and has the options of [`ThreadPool::map`](crate::ThreadPool::map). Give it
     /// [`chunk_size(1)`](Map::chunk_size) if each item must be a job of its own.
     ///
-    /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues with
-    /// a new state.
+    /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues
+    /// with a new state.
     ///
     /// # Examples
     ///
@@ -51,7 +51,8 @@ impl<S: 'static> StatefulPool<S> {
         Map::new(self.submitter(items.into_iter(), f))
     }
 
-    /// Calls `f` on each item, with the state of a worker, and yields the results in completion order.
+    /// Calls `f` on each item, with the state of a worker, and yields the results in completion
+    /// order.
     ///
     /// A result does not tell which item it belongs to: return the item from `f` if that matters.
     /// In every other way this method behaves like [`map`](Self::map).

@@ -30,64 +30,65 @@ use crate::util::sync::Arc;
 
 /// A pool of threads that each own a state `S`, which every job gets as `&mut S`.
 ///
-/// The state is a database connection, a parser, a model, a scratch buffer: something that is costly
-/// to make, and that a job needs for itself. Each worker makes its own, before its first job. So `S`
-/// need not be `Send`: a worker makes, uses and drops its state on its own thread.
+/// The state is a database connection, a parser, a model, a scratch buffer: something that is
+/// costly to make, and that a job needs for itself. Each worker makes its own, before its first
+/// job. So `S` need not be `Send`: a worker makes, uses and drops its state on its own thread.
 ///
 /// Everything else is as on a [`ThreadPool`]: handles, cancelling, bounded queues, maps,
 /// [scopes](Self::scope), shutdown and metrics. The differences are below.
 ///
 /// **Dropping the pool** blocks until the queued jobs have run and the threads have exited, as
-/// dropping a [`ThreadPool`](ThreadPool#what-dropping-it-does) does. The states are dropped then, too.
+/// dropping a [`ThreadPool`](ThreadPool#what-dropping-it-does) does. The states are dropped then,
+/// too.
 ///
 /// # The life of a state
 ///
-/// 1. A worker starts on demand. It runs the [initializer](StatefulPoolBuilder::initializer) if there
-///    is one, and then makes its state.
-/// 2. A job gets the state for as long as it runs. The next job of that worker finds what the last one
-///    has left there.
+/// 1. A worker starts on demand. It runs the [initializer](StatefulPoolBuilder::initializer) if
+///    there is one, and then makes its state.
+/// 2. A job gets the state for as long as it runs. The next job of that worker finds what the last
+///    one has left there.
 /// 3. A job that **panics** costs the state, which may be half changed. The worker drops the state
 ///    before the panic becomes visible, and makes another one before its next job.
-/// 4. The worker drops the state on its thread after the worker's last job: at the end of the pool, or
-///    when an idle worker exits ([`keep_alive`](StatefulPoolBuilder::keep_alive)). Then
+/// 4. The worker drops the state on its thread after the worker's last job: at the end of the pool,
+///    or when an idle worker exits ([`keep_alive`](StatefulPoolBuilder::keep_alive)). Then
 ///    [`on_exit`](StatefulPoolBuilder::on_exit) runs.
 ///
 /// Making a state that fails or panics **breaks the pool** with that cause, as an
 /// [initializer](StatefulPoolBuilder::initializer) does. The same holds when a lost state is made
-/// again. A connection that may fail while the program runs is better repaired by the jobs: let `S` be
-/// an `Option`, or a type that connects again.
+/// again. A connection that may fail while the program runs is better repaired by the jobs: let `S`
+/// be an `Option`, or a type that connects again.
 ///
 /// A panic in the destructor of a state is reported through `tracing` and affects nothing else.
 ///
-/// A worker counts until it has dropped its state. So there are never more states than workers are allowed,
-/// and a [shutdown](Self::shutdown) is complete only when all states are dropped. While a destructor
-/// blocks, the pool starts another worker for a queued job if the maximum allows one. After
-/// [`set_max_workers`](Self::set_max_workers) with a lower maximum, the surplus states are dropped as their
-/// workers exit.
+/// A worker counts until it has dropped its state. So there are never more states than workers are
+/// allowed, and a [shutdown](Self::shutdown) is complete only when all states are dropped. While a
+/// destructor blocks, the pool starts another worker for a queued job if the maximum allows one.
+/// After [`set_max_workers`](Self::set_max_workers) with a lower maximum, the surplus states are
+/// dropped as their workers exit.
 ///
 /// # Waits in a worker
 ///
-/// A worker that waits in a job runs no other job, because the waiting job has the state. So waits that a
-/// [`ThreadPool`](ThreadPool#waits-in-a-worker) allows can be impossible here. With one worker, a job
-/// cannot wait for a job that it submits to its own pool.
+/// A worker that waits in a job runs no other job, because the waiting job has the state. So waits
+/// that a [`ThreadPool`](ThreadPool#waits-in-a-worker) allows can be impossible here. With one
+/// worker, a job cannot wait for a job that it submits to its own pool.
 ///
 /// A [`join`](JoinHandle::join) for a queued job that no worker can reach returns an error that
-/// [`is_deadlock`](crate::JoinError::is_deadlock): all workers of the pool wait for each other or for
-/// queued jobs, and no more can be started. Of several workers that wait like this, one gets the error
-/// and can go on, and then the others can.
+/// [`is_deadlock`](crate::JoinError::is_deadlock): all workers of the pool wait for each other or
+/// for queued jobs, and no more can be started. Of several workers that wait like this, one gets
+/// the error and can go on, and then the others can.
 ///
-/// In [`block_on`](crate::block_on), and so in [`wait`](crate::wait()), [`as_completed`] and maps, the
-/// handle of such a job resolves to that error, too. ([`wait`](crate::wait()) returns the handle in
-/// `not_done`.) A future there that also waits for something else gets the error although that would
-/// have come.
+/// In [`block_on`](crate::block_on), and so in [`wait`](crate::wait()), [`as_completed`] and maps,
+/// the handle of such a job resolves to that error, too. ([`wait`](crate::wait()) returns the
+/// handle in `not_done`.) A future there that also waits for something else gets the error although
+/// that would have come.
 ///
-/// The end of a [`scope`](Self::scope) has no handle that could get the error. If no worker can reach its
-/// queued jobs, and no `join` is part of that deadlock, the scope [cancels them and
+/// The end of a [`scope`](Self::scope) has no handle that could get the error. If no worker can
+/// reach its queued jobs, and no `join` is part of that deadlock, the scope [cancels them and
 /// panics](Self::scope).
 ///
-/// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool#waits-in-a-worker) whose
-/// workers all wait in a `join` or at the end of a `scope`. A wait with a timeout never ends with that
-/// error.
+/// The waits can lead through the queue of a [`ThreadPool`](crate::ThreadPool#waits-in-a-worker)
+/// whose workers all wait in a `join` or at the end of a `scope`. A wait with a timeout never ends
+/// with that error.
 ///
 /// [`as_completed`]: crate::as_completed
 ///
@@ -208,11 +209,11 @@ impl<S: 'static> StatefulPool<S> {
 
     /// Queues a job, which gets the state of its worker, and returns the job's handle.
     ///
-    /// Waits for room in a bounded queue as [`ThreadPool::submit`] does. Dropping the handle detaches
-    /// the job, which still runs.
+    /// Waits for room in a bounded queue as [`ThreadPool::submit`] does. Dropping the handle
+    /// detaches the job, which still runs.
     ///
-    /// A result cannot borrow from the state: return an owned value. A closure that is in a variable
-    /// needs the type of its parameter: `|connection: &mut Connection| …`.
+    /// A result cannot borrow from the state: return an owned value. A closure that is in a
+    /// variable needs the type of its parameter: `|connection: &mut Connection| …`.
     ///
     /// # Errors
     ///
@@ -307,9 +308,9 @@ impl<S: 'static> StatefulPool<S> {
 
     /// Runs `f` once on each worker that there is, with the worker's state, ahead of the queue.
     ///
-    /// Returns a handle for each worker: see [`ThreadPool::broadcast`]. It suits what each state needs
-    /// once, such as a reload of settings. A job that waits for the handle of its own worker gets
-    /// an error that [`is_deadlock`](crate::JoinError::is_deadlock), because it has the state.
+    /// Returns a handle for each worker: see [`ThreadPool::broadcast`]. It suits what each state
+    /// needs once, such as a reload of settings. A job that waits for the handle of its own worker
+    /// gets an error that [`is_deadlock`](crate::JoinError::is_deadlock), because it has the state.
     ///
     /// # Examples
     ///

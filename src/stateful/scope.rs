@@ -11,27 +11,28 @@ use crate::pool::worker_state::with_state;
 use crate::scope::{Scope, ScopedJoinHandle};
 
 impl<S: 'static> StatefulPool<S> {
-    /// Runs a closure whose jobs may borrow local variables and get the state of a worker, and blocks
-    /// until all of these jobs have ended.
+    /// Runs a closure whose jobs may borrow local variables and get the state of a worker, and
+    /// blocks until all of these jobs have ended.
     ///
-    /// The closure receives a [`StatefulScope`] and submits jobs with [`StatefulScope::submit`]. In every
-    /// other way this method behaves like [`ThreadPool::scope`](crate::ThreadPool::scope), except in a
-    /// worker.
+    /// The closure receives a [`StatefulScope`] and submits jobs with [`StatefulScope::submit`]. In
+    /// every other way this method behaves like [`ThreadPool::scope`](crate::ThreadPool::scope),
+    /// except in a worker.
     ///
     /// # In a worker of the same pool
     ///
-    /// Such a worker runs no job while it waits at the end of the scope. Other workers run the jobs. If no
-    /// worker can reach those that are queued, the wait would never end: all workers of the pool wait for
-    /// each other or for queued jobs, and no more can be started. Then `scope` cancels the queued jobs, waits
-    /// for the running ones, and panics with a message that says so.
+    /// Such a worker runs no job while it waits at the end of the scope. Other workers run the
+    /// jobs. If no worker can reach those that are queued, the wait would never end: all workers of
+    /// the pool wait for each other or for queued jobs, and no more can be started. Then `scope`
+    /// cancels the queued jobs, waits for the running ones, and panics with a message that says so.
     ///
-    /// If another worker waits for a queued job in a [`join`](ScopedJoinHandle::join), that `join` returns an
-    /// error that [`is_deadlock`](crate::JoinError::is_deadlock) instead, and no job is cancelled.
+    /// If another worker waits for a queued job in a [`join`](ScopedJoinHandle::join), that `join`
+    /// returns an error that [`is_deadlock`](crate::JoinError::is_deadlock) instead, and no job is
+    /// cancelled.
     ///
     /// # Panics
     ///
-    /// As [`ThreadPool::scope`](crate::ThreadPool::scope) does: if the closure panics, or if a job panicked
-    /// or did not run and its outcome was not taken.
+    /// As [`ThreadPool::scope`](crate::ThreadPool::scope) does: if the closure panics, or if a job
+    /// panicked or did not run and its outcome was not taken.
     ///
     /// # Examples
     ///
@@ -67,9 +68,9 @@ impl<S: 'static> StatefulPool<S> {
 /// Submits jobs that may borrow local variables, and that get the state of a worker. Created by
 /// [`StatefulPool::scope`].
 ///
-/// `'scope` is the lifetime of the scope: it ends inside [`StatefulPool::scope`], after the last job.
-/// `'env` is the lifetime of what the jobs borrow from outside: it is at least as long as the call. `S` is
-/// the state.
+/// `'scope` is the lifetime of the scope: it ends inside [`StatefulPool::scope`], after the last
+/// job. `'env` is the lifetime of what the jobs borrow from outside: it is at least as long as the
+/// call. `S` is the state.
 pub struct StatefulScope<'scope, 'env: 'scope, S> {
     scope: Scope<'scope, 'env>,
     state: PhantomData<fn(&mut S)>,
@@ -93,8 +94,8 @@ impl<'scope, S: 'static> StatefulScope<'scope, '_, S> {
     /// Submits a job that may borrow from outside the scope, and gets the state of its worker: see
     /// [`StatefulPool::submit`].
     ///
-    /// Dropping the handle detaches the job. The scope still waits for the job. A result may borrow from
-    /// outside the scope, but not from the state.
+    /// Dropping the handle detaches the job. The scope still waits for the job. A result may borrow
+    /// from outside the scope, but not from the state.
     ///
     /// # Examples
     ///
@@ -118,11 +119,11 @@ impl<'scope, S: 'static> StatefulScope<'scope, '_, S> {
         self.scope.submit_at(job, Location::caller())
     }
 
-    /// Calls `f` on each item, with the state of a worker, in jobs that may borrow from outside the scope.
-    /// Yields the results in input order.
+    /// Calls `f` on each item, with the state of a worker, in jobs that may borrow from outside the
+    /// scope. Yields the results in input order.
     ///
-    /// See [`StatefulPool::map`] for the state, and [`Scope::map`] for the lifetimes and for what makes the
-    /// scope panic.
+    /// See [`StatefulPool::map`] for the state, and [`Scope::map`] for the lifetimes and for what
+    /// makes the scope panic.
     ///
     /// # Examples
     ///
@@ -153,8 +154,8 @@ impl<'scope, S: 'static> StatefulScope<'scope, '_, S> {
         Map::new(Submitter::in_scope(&self.scope, items, function))
     }
 
-    /// Calls `f` on each item, with the state of a worker, in jobs that may borrow from outside the scope.
-    /// Yields the results in completion order.
+    /// Calls `f` on each item, with the state of a worker, in jobs that may borrow from outside the
+    /// scope. Yields the results in completion order.
     ///
     /// In every other way this method behaves like [`map`](Self::map).
     #[doc(alias = "imap_unordered")]

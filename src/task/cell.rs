@@ -26,9 +26,9 @@ use crate::util::unwind::{
 /// A task. `S` is how it reaches the pool that it is queued in.
 pub(crate) struct TaskCell<F, T, S> {
     scheduler: S,
-    /// Whether the outcome is visible. Set by the thread that ends the task, after it has released the
-    /// lock. So a thread that spins until the end neither takes that lock, nor finds it taken then.
-    /// Only a hint: what is true of the task is in its state.
+    /// Whether the outcome is visible. Set by the thread that ends the task, after it has released
+    /// the lock. So a thread that spins until the end neither takes that lock, nor finds it taken
+    /// then. Only a hint: what is true of the task is in its state.
     ///
     /// It also holds the stamp of a job that is observed.
     resolved: Resolved,
@@ -43,8 +43,8 @@ struct Inner<F, T> {
 }
 
 enum Payload<F, T> {
-    /// While the state is `Queued`, and while it is `Cancelling` until the cancelling thread takes the
-    /// closure out.
+    /// While the state is `Queued`, and while it is `Cancelling` until the cancelling thread takes
+    /// the closure out.
     Closure(F),
     /// While the state is `Finished`.
     Outcome(Result<T, JoinError>),
@@ -53,9 +53,10 @@ enum Payload<F, T> {
 
 pub(crate) type Callback<T> = Box<dyn FnOnce(Result<&T, &JoinError>) + Send>;
 
-/// Callbacks run on one thread at a time. Of a job that ran they run in [`TaskCell::resolve`], before the
-/// outcome is visible. Of a job that never ran they run in [`RawTask::run_callbacks`], after that. One
-/// that is added later runs in [`TaskCell::lend_to_callbacks`], with those that are added meanwhile.
+/// Callbacks run on one thread at a time. Of a job that ran they run in [`TaskCell::resolve`],
+/// before the outcome is visible. Of a job that never ran they run in [`RawTask::run_callbacks`],
+/// after that. One that is added later runs in [`TaskCell::lend_to_callbacks`], with those that are
+/// added meanwhile.
 struct Extras<T> {
     /// Not run yet, in the order added.
     callbacks: Vec<Callback<T>>,
@@ -64,8 +65,8 @@ struct Extras<T> {
     rare: Rare,
 }
 
-/// What a job has that is not a plain one. It does not depend on the job's types, and what is done with it
-/// is not part of the code of each job.
+/// What a job has that is not a plain one. It does not depend on the job's types, and what is done
+/// with it is not part of the code of each job.
 #[derive(Default)]
 struct Rare {
     /// The span that was current at `submit`. Only while the task is queued.
@@ -111,7 +112,8 @@ impl<T> Default for Extras<T> {
 }
 
 /// The pool of a task, which counts what happens to the task, and knows its own workers. By default
-/// everything is passed on to an [inner](Self::inner) scheduler, and without that nothing is counted.
+/// everything is passed on to an [inner](Self::inner) scheduler, and without that nothing is
+/// counted.
 pub(crate) trait Scheduler: Send + Sync + 'static {
     /// Returns the scheduler that the default methods pass on to.
     fn inner(&self) -> Option<&dyn Scheduler> {
@@ -125,8 +127,8 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_dequeue(&self, runner: Runner) {
         self.inner().inspect(|inner| inner.on_dequeue(runner));
     }
-    /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next. Called
-    /// under the task's lock: counts, and may make the worker the one that searches.
+    /// The outcome is about to be visible. `wakes`: this thread will run a user's waker next.
+    /// Called under the task's lock: counts, and may make the worker the one that searches.
     fn on_finish(&self, runner: Runner, kind: OutcomeKind, wakes: bool) {
         self.inner()
             .inspect(|inner| inner.on_finish(runner, kind, wakes));
@@ -157,16 +159,16 @@ pub(crate) trait Scheduler: Send + Sync + 'static {
     fn on_cancel(&self, cancel: Cancel) -> Cancel {
         cancel
     }
-    /// A cancel request was set, of a task whose executor must not stop it. Calls of a chunk that have not
-    /// begun need not run. No lock is held.
+    /// A cancel request was set, of a task whose executor must not stop it. Calls of a chunk that
+    /// have not begun need not run. No lock is held.
     fn on_request(&self) {}
-    /// The outcome is visible, of a task that `runner` has run or that did not run. Wakes what waits
-    /// for an idle pool, so no lock may be held.
+    /// The outcome is visible, of a task that `runner` has run or that did not run. Wakes what
+    /// waits for an idle pool, so no lock may be held.
     fn on_published(&self, runner: Option<Runner>) {
         self.inner().inspect(|inner| inner.on_published(runner));
     }
-    /// Calls `f` on a worker that has taken the task out of the queue and does not run it. `f` runs user
-    /// code, so meanwhile nothing may count on this worker.
+    /// Calls `f` on a worker that has taken the task out of the queue and does not run it. `f` runs
+    /// user code, so meanwhile nothing may count on this worker.
     fn while_unavailable(&self, f: &mut dyn FnMut()) {
         match self.inner() {
             Some(inner) => inner.while_unavailable(f),
@@ -236,11 +238,11 @@ pub(crate) trait RawTask: Send + Sync {
     fn with_state(&self, f: &mut dyn FnMut(&mut State));
     /// Gives a queued task what only some jobs have. Returns false if it is no longer queued.
     fn prepare(&self, details: Details, stamp: Stamp) -> bool;
-    /// Sets what ends the deadline of a task, made by `guard` under the task's lock. Does nothing if the
-    /// task is no longer queued.
+    /// Sets what ends the deadline of a task, made by `guard` under the task's lock. Does nothing
+    /// if the task is no longer queued.
     fn set_expiry(&self, guard: &mut dyn FnMut() -> ExpiryGuard);
-    /// Returns whether the task is queued, and its deadline has not passed at `now`. Without `now`, only
-    /// whether it is queued.
+    /// Returns whether the task is queued, and its deadline has not passed at `now`. Without `now`,
+    /// only whether it is queued.
     fn can_start(&self, now: Option<Instant>) -> bool;
     /// Returns the error of the task, should it expire.
     fn expiry_error(&self) -> JoinError;
@@ -394,12 +396,12 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             }
         }
         if !inner.state.has_join_interest() {
-            // The destructor of the outcome is user code. It runs before the job counts as finished, so
-            // that a quiet pool holds nothing of the user's.
+            // The destructor of the outcome is user code. It runs before the job counts as
+            // finished, so that a quiet pool holds nothing of the user's.
             drop(inner);
             drop_catching("the destructor of a job's result", outcome);
-            // Invariant: counted under the lock under which the end becomes visible. So a thread that
-            // finds the pool idle sees each of its jobs as finished, by any reference.
+            // Invariant: counted under the lock under which the end becomes visible. So a thread
+            // that finds the pool idle sees each of its jobs as finished, by any reference.
             let mut inner = self.inner.lock();
             self.scheduler.on_finish(runner, kind, false);
             // The handle is gone, so no callback and no waker can arrive.
@@ -409,11 +411,11 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
             self.scheduler.on_published(Some(runner));
             return;
         }
-        // From here on the lock is held until the outcome is visible: the handle could be dropped, or
-        // another waker registered, in between.
+        // From here on the lock is held until the outcome is visible: the handle could be dropped,
+        // or another waker registered, in between.
         let wakes = inner.state.wakes_user_code();
-        // Invariant: a job is counted as ended before its outcome is visible. From then on its worker
-        // counts as idle, unless it must run a user's waker, or waits for the job itself.
+        // Invariant: a job is counted as ended before its outcome is visible. From then on its
+        // worker counts as idle, unless it must run a user's waker, or waits for the job itself.
         self.scheduler.on_finish(runner, kind, wakes);
         inner.payload = Payload::Outcome(outcome);
         let waker = inner.state.finish(kind);
@@ -424,7 +426,8 @@ impl<F, T, S: Scheduler> TaskCell<F, T, S> {
                 fault_or!("the_end_wakes_nobody": drop(waker); wake(waker));
             }
         };
-        // A waker of this crate comes first. One of the user takes its time, as may those of an idle pool.
+        // A waker of this crate comes first. One of the user takes its time, as may those of an
+        // idle pool.
         if wakes {
             self.scheduler.on_published(Some(runner));
             wake_waiter(waker);
@@ -756,8 +759,8 @@ where
         let kind = OutcomeKind::of_error(&error);
         let mut inner = self.inner.lock();
         let error = error.submitted_at(inner.state.origin());
-        // Callbacks stay in the task, marked, so that `add_callback` can still add to them. Without any, one
-        // that is added from here on runs on the thread that adds it.
+        // Callbacks stay in the task, marked, so that `add_callback` can still add to them. Without
+        // any, one that is added from here on runs on the thread that adds it.
         let spent = match &mut inner.extras {
             Some(extras) if !extras.callbacks.is_empty() => {
                 extras.draining = true;
@@ -789,8 +792,8 @@ where
                 return;
             };
             let callbacks = mem::take(&mut extras.callbacks);
-            // Invariant: the mark is removed under the lock that found no more callbacks. So one that is
-            // added later sees a task without a mark, and runs on the thread that adds it.
+            // Invariant: the mark is removed under the lock that found no more callbacks. So one
+            // that is added later sees a task without a mark, and runs on the thread that adds it.
             if callbacks.is_empty() {
                 inner.extras = None;
                 return;
@@ -886,16 +889,16 @@ where
         }
         let refused = mark_refused(self, &error);
         if refused {
-            // Destructors, callbacks and wakers take their time, and this worker no longer counts as one
-            // that has a job.
+            // Destructors, callbacks and wakers take their time, and this worker no longer counts
+            // as one that has a job.
             self.scheduler
                 .while_unavailable(&mut || finish_refusal(self, &error, JobPlace::TakenOut));
         }
         refused
     }
 
-    /// Tells the pool's observer that the task will not run: its closure is dropped, and its error is not
-    /// visible yet.
+    /// Tells the pool's observer that the task will not run: its closure is dropped, and its error
+    /// is not visible yet.
     #[inline]
     fn observe_not_run(&self) {
         let stamp = self.resolved.stamp();
@@ -942,8 +945,8 @@ pub(crate) fn cancel<K: RawTask + ?Sized>(task: &K) -> Cancel {
     cancel_if(task, false)
 }
 
-/// Cancels a queued task for its handle. A running one gets a cancel request, and is not stopped by any
-/// executor.
+/// Cancels a queued task for its handle. A running one gets a cancel request, and is not stopped by
+/// any executor.
 pub(crate) fn request_cancel<K: RawTask + ?Sized>(task: &K) {
     match task.begin_cancel(false) {
         Cancel::Requested => task.scheduler().on_request(),
@@ -953,7 +956,8 @@ pub(crate) fn request_cancel<K: RawTask + ?Sized>(task: &K) {
     }
 }
 
-/// Cancels a task if it is queued, and returns whether this call has. A running one gets no cancel request.
+/// Cancels a task if it is queued, and returns whether this call has. A running one gets no cancel
+/// request.
 pub(crate) fn cancel_if_queued<K: RawTask + ?Sized>(task: &K) -> bool {
     cancel_if(task, true) == Cancel::DropClosure
 }

@@ -1,6 +1,6 @@
 //! What the crate knows of the thread that calls it: which worker it is, which jobs it runs, what
-//! it waits in. All of it is in one thread-local, [`Context`], and a small one without a destructor,
-//! [`Identity`].
+//! it waits in. All of it is in one thread-local, [`Context`], and a small one without a
+//! destructor, [`Identity`].
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -43,8 +43,8 @@ pub(crate) struct Context {
     pub(crate) after_pause: Cell<bool>,
     /// What this worker of a stateful pool owns, unless a job has it: see `pool/worker_state.rs`.
     pub(crate) state: Cell<Option<Box<dyn Any>>>,
-    /// Set by a worker as the first thing it does. Dropped with this context, which is then the last
-    /// thread-local of the thread to be dropped, where std drops them in reverse order.
+    /// Set by a worker as the first thing it does. Dropped with this context, which is then the
+    /// last thread-local of the thread to be dropped, where std drops them in reverse order.
     pub(crate) tls_drop_flag: Cell<Option<TlsDropFlag>>,
 }
 

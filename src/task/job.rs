@@ -75,14 +75,15 @@ impl Job {
         }
     }
 
-    /// Runs the job. Returns false if it was cancelled before, or run by a worker that waits for it.
+    /// Runs the job. Returns false if it was cancelled before, or run by a worker that waits for
+    /// it.
     pub(crate) fn run_if_queued(mut self) -> bool {
         let task = self.task.take();
         task.is_some_and(|task| task.run(Runner::Executor))
     }
 
-    /// Attaches a job that was made for any executor to the pool that has accepted it. Returns false
-    /// if it is no longer queued.
+    /// Attaches a job that was made for any executor to the pool that has accepted it. Returns
+    /// false if it is no longer queued.
     pub(crate) fn attach(&self, scheduler: Arc<dyn Scheduler>, order: u32) -> bool {
         let Some(task) = &self.task else {
             return false;
@@ -97,8 +98,8 @@ impl Job {
         })
     }
 
-    /// Gives the job what only some jobs have, before it is visible in a queue. Returns false if it is no
-    /// longer queued.
+    /// Gives the job what only some jobs have, before it is visible in a queue. Returns false if it
+    /// is no longer queued.
     pub(crate) fn prepare(&self, details: Details, stamp: Stamp) -> bool {
         (self.task.as_ref()).is_some_and(|task| task.prepare(details, stamp))
     }

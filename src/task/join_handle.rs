@@ -78,8 +78,9 @@ const TAKEN: &str = "the result of this job was already taken from its handle";
 /// - The pool's queue holds at most one job.
 /// - Spinning has succeeded lately. Otherwise only one poll in nine spins.
 ///
-/// After some 64 such successes in a row a poll returns `Pending` and wakes its task at once, so that
-/// other tasks of the thread can run. A result that is there before the poll is returned in any case.
+/// After some 64 such successes in a row a poll returns `Pending` and wakes its task at once, so
+/// that other tasks of the thread can run. A result that is there before the poll is returned in
+/// any case.
 ///
 /// # Cancel safety
 ///
@@ -167,8 +168,8 @@ impl<T> JoinHandle<T> {
     /// cancelled or refused, if its pool broke, or if no worker thread could be spawned.
     ///
     /// Returns an error that [`is_deadlock`](JoinError::is_deadlock) if the job waits, directly or
-    /// through other jobs, for the job that calls `join`. It returns that error, too, if the job is queued
-    /// in another pool, and all workers of that pool wait for the job that calls `join`.
+    /// through other jobs, for the job that calls `join`. It returns that error, too, if the job is
+    /// queued in another pool, and all workers of that pool wait for the job that calls `join`.
     ///
     /// Returns an error that [`is_cancelled`](JoinError::is_cancelled) at once if the calling
     /// thread is itself cancelling that job. This happens in destructors of captured values.
@@ -257,7 +258,8 @@ impl<T> JoinHandle<T> {
     #[doc(alias = "now_or_never")]
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
         match self.stage() {
-            // A job that this thread is cancelling is not finished, even though a join would return.
+            // A job that this thread is cancelling is not finished, even though a join would
+            // return.
             Stage::Consumed(_) | Stage::Cancelling(_) => None,
             _ => self.take(),
         }
@@ -295,8 +297,9 @@ impl<T> JoinHandle<T> {
             }
         }
         let parker = Parker::new();
-        // If the job has finished since the last look, `register` says so and `take` finds the outcome: no
-        // callback can borrow it while this handle is borrowed mutably. So the loop never repeats.
+        // If the job has finished since the last look, `register` says so and `take` finds the
+        // outcome: no callback can borrow it while this handle is borrowed mutably. So the loop
+        // never repeats.
         let replaced = loop {
             let waker = Some(parker.waker().clone());
             let register = state_of(&**self.task(), |state| state.register(waker, Waiter::Join));
@@ -335,7 +338,8 @@ impl<T> JoinHandle<T> {
                     Err(deadlock) => return Some(Err(JoinError::deadlock(deadlock))),
                 }
             }
-            // No user code may run while this thread is in the graph, so what is deferred comes after.
+            // No user code may run while this thread is in the graph, so what is deferred comes
+            // after.
             let notified = parker.park_only(deadline);
             let deadlock = guard.and_then(BlockedGuard::leave);
             parker.run_deferred();
@@ -374,8 +378,8 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Runs the job, if this thread is a worker of the pool that it is queued in. Returns whether it
-    /// did.
+    /// Runs the job, if this thread is a worker of the pool that it is queued in. Returns whether
+    /// it did.
     pub(crate) fn help(&self) -> bool {
         match &self.slot {
             // The role is checked first, to save a clone of the task for all other threads.
@@ -433,8 +437,8 @@ impl<T> JoinHandle<T> {
         let task = self.task();
         let may_pay = || {
             let scheduler = task.scheduler();
-            // A worker may have to run the job itself. And a handle that is polled again with the same
-            // waker was not polled for its own sake.
+            // A worker may have to run the job itself. And a handle that is polled again with the
+            // same waker was not polled for its own sake.
             !scheduler.has_backlog()
                 && scheduler.role() == Role::Outside
                 && !state_of(&**task, |state| state.will_wake(waker))
@@ -536,9 +540,9 @@ impl<T> JoinHandle<T> {
     /// - *Running*: `cancel` returns `false` and does not stop the job. It sets the cancel request,
     ///   which the job reads with [`cancel_requested`](crate::cancel_requested). Executors that can
     ///   stop a running job, such as a [`Promise`](crate::Promise) with a hook, return `true`.
-    /// - *Running* in a worker process (`ProcessPool`): `cancel` kills the process and returns `true`. The
-    ///   handle resolves with an error that [`is_cancelled`](JoinError::is_cancelled) as soon as the
-    ///   process has ended. `cancel` does not wait for that.
+    /// - *Running* in a worker process (`ProcessPool`): `cancel` kills the process and returns
+    ///   `true`. The handle resolves with an error that [`is_cancelled`](JoinError::is_cancelled)
+    ///   as soon as the process has ended. `cancel` does not wait for that.
     /// - *Finished*: `cancel` returns `false` and changes nothing.
     ///
     /// # Examples
@@ -601,8 +605,8 @@ impl<T> JoinHandle<T> {
         }
     }
 
-    /// Cancels the job if it is queued, and returns whether this call has. A running one gets no cancel
-    /// request.
+    /// Cancels the job if it is queued, and returns whether this call has. A running one gets no
+    /// cancel request.
     pub(crate) fn cancel_if_queued(&self) -> bool {
         match &self.slot {
             Slot::Pending(task) => cancel_if_queued(&**task),

@@ -23,10 +23,10 @@
 //! # Lock order
 //!
 //! A thread that holds a lock may take only locks further down. No user code, waker, destructor of
-//! user data or system call runs under any of them. There are three exceptions. The kill and the reaping of
-//! a worker process exclude each other by a lock. In a worker process a lock keeps the messages to the pool
-//! apart while they are written. And the console reads clocks and the memory of processes under the lock of
-//! its sampler, which only threads of consoles take.
+//! user data or system call runs under any of them. There are three exceptions. The kill and the
+//! reaping of a worker process exclude each other by a lock. In a worker process a lock keeps the
+//! messages to the pool apart while they are written. And the console reads clocks and the memory
+//! of processes under the lock of its sampler, which only threads of consoles take.
 //!
 //! | lock | in | what it guards |
 //! |---|---|---|

@@ -1,7 +1,8 @@
 //! When a job was accepted, for the jobs of a pool that is observed.
 //!
-//! The stamp shares one word with the flag that tells whether the task is resolved. So a job that has a
-//! stamp is no larger than one that has none, and a job without one pays for a test of that word.
+//! The stamp shares one word with the flag that tells whether the task is resolved. So a job that
+//! has a stamp is no larger than one that has none, and a job without one pays for a test of that
+//! word.
 
 use std::sync::OnceLock;
 // Not the model checker's: a stamp is written before any other thread sees the task.
@@ -18,8 +19,8 @@ const RESOLVED: u64 = 1;
 const SHIFT: u32 = 8;
 const MASK: u64 = u64::MAX >> SHIFT;
 
-/// A time in nanoseconds since a time before the first stamp of the process, modulo 2⁵⁶. That is more
-/// than two years.
+/// A time in nanoseconds since a time before the first stamp of the process, modulo 2⁵⁶. That is
+/// more than two years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
@@ -39,8 +40,9 @@ impl Stamp {
 
     /// Returns how long before `now` this was.
     pub(crate) fn elapsed(self, now: Instant) -> Duration {
-        // The difference wraps around as the stamps do. A clock that seems to go backwards between two
-        // processors, and the rounding in `at`, make it less than zero, which is read as more than a year.
+        // The difference wraps around as the stamps do. A clock that seems to go backwards between
+        // two processors, and the rounding in `at`, make it less than zero, which is read as more
+        // than a year.
         let elapsed = nanos(now).wrapping_sub(self.0) & MASK;
         Duration::from_nanos(if elapsed > MASK / 2 { 0 } else { elapsed })
     }
@@ -78,8 +80,9 @@ impl Resolved {
     /// Sets the flag. Called once, or again by a thread that knows that it is set.
     #[inline]
     pub(crate) fn set(&self) {
-        // Ordering: a thread that sees the flag finds the outcome. No read-modify-write is needed: the
-        // stamp is written while the task is queued, under its lock, and the caller had that lock after it.
+        // Ordering: a thread that sees the flag finds the outcome. No read-modify-write is needed:
+        // the stamp is written while the task is queued, under its lock, and the caller had that
+        // lock after it.
         #[cfg(not(loom))]
         self.word.store(
             self.word.load(Ordering::Relaxed) | RESOLVED,

@@ -10,8 +10,8 @@
 //!       cancel, refuse              finish            InCallback
 //! ```
 //!
-//! Without a handle, `finish` leads to Consumed. So does `reclaim`, when a closed pool gives a closure
-//! back to the submitter.
+//! Without a handle, `finish` leads to Consumed. So does `reclaim`, when a closed pool gives a
+//! closure back to the submitter.
 
 use std::mem;
 use std::panic::Location;
@@ -73,8 +73,8 @@ pub(crate) enum OutcomeKind {
     Cancelled,
     /// It did not start before its deadline.
     Expired,
-    /// It did not run, for another reason than these: the pool was shut down or broken, or no thread could
-    /// be started.
+    /// It did not run, for another reason than these: the pool was shut down or broken, or no
+    /// thread could be started.
     NotRun,
     /// It has no result, for a reason that only tasks have: see [`FailureCause`].
     ///
@@ -313,7 +313,8 @@ impl State {
                 Cancel::DropClosure
             }
             Stage::Running { .. } => {
-                // The job reads this with `cancel_requested`; only a closure that looks at it stops.
+                // The job reads this with `cancel_requested`; only a closure that looks at it
+                // stops.
                 self.stage = Stage::Running {
                     cancel_requested: true,
                 };
@@ -398,8 +399,8 @@ impl State {
 
     /// Registers `waker` in place of the last one, or returns it if the task is finished.
     pub(crate) fn register(&mut self, waker: Option<Waker>, waiter: Waiter) -> Register {
-        // Invariant: a waker is stored only while the task is unfinished, under the lock that ends it. So
-        // the end either finds the waker, or comes first and is seen here.
+        // Invariant: a waker is stored only while the task is unfinished, under the lock that ends
+        // it. So the end either finds the waker, or comes first and is seen here.
         if fault_or!("register_ignores_the_stage": false; !self.is_unfinished()) {
             return Register::Finished(waker);
         }
@@ -464,8 +465,8 @@ impl State {
         (has_outcome, self.waker.take())
     }
 
-    /// Takes the waker of a future that waits for the queued task, for a probe: the future then polls,
-    /// and so registers, again.
+    /// Takes the waker of a future that waits for the queued task, for a probe: the future then
+    /// polls, and so registers, again.
     pub(crate) fn take_future_waker(&mut self) -> Option<Waker> {
         let Stage::Queued(mark) = &mut self.stage else {
             return None;
@@ -474,8 +475,8 @@ impl State {
             return None;
         }
         let waker = self.waker.take()?;
-        // Only for a future that a worker has polled. Another one may reach a worker in its own time: its
-        // poll there is no answer, but makes the task a candidate.
+        // Only for a future that a worker has polled. Another one may reach a worker in its own
+        // time: its poll there is no answer, but makes the task a candidate.
         if *mark == Mark::Candidate {
             *mark = Mark::Probed;
         }

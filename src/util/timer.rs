@@ -6,11 +6,11 @@
 //! park with a timeout.
 //!
 //! A pool that the system refused a thread registers a [retry](retry_at). If the system refuses the
-//! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue. So do
-//! the deadlines of waits that must not end early ([`Deadline::at`]).
-//! Every thread that comes by then [runs those that are due](run_due_retries) and tries to spawn the
-//! timer thread for the others. These are a submitter, a worker that takes a job, and a thread that
-//! waits in [`Parker`](crate::park::parker::Parker).
+//! timer thread, too, deadlines elapse at once, and retries are *unserved*: they stay in the queue.
+//! So do the deadlines of waits that must not end early ([`Deadline::at`]). Every thread that comes
+//! by then [runs those that are due](run_due_retries) and tries to spawn the timer thread for the
+//! others. These are a submitter, a worker that takes a job, and a thread that waits in
+//! [`Parker`](crate::park::parker::Parker).
 //!
 //! A child process made by `fork` has no timer thread. The timer makes no promise there.
 
@@ -29,8 +29,8 @@ use crate::util::unwind::{drop_waker, emit, wake_all};
 /// How long the timer thread waits for another registration before it exits.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How long a refused timer thread is not tried again by a thread that comes by. A retry that fails has
-/// tried it just before.
+/// How long a refused timer thread is not tried again by a thread that comes by. A retry that fails
+/// has tried it just before.
 const SPAWN_BACKOFF: Duration = Duration::from_millis(10);
 
 /// The point in time at which a wait ends. Dropping it removes its waker from the timer.
@@ -55,8 +55,8 @@ impl Deadline {
         }
     }
 
-    /// Returns the deadline of a wait that must not end early. If the timer thread cannot be spawned, it
-    /// elapses when a thread [comes by](run_due_retries).
+    /// Returns the deadline of a wait that must not end early. If the timer thread cannot be
+    /// spawned, it elapses when a thread [comes by](run_due_retries).
     pub(crate) fn at(instant: Instant) -> Self {
         Self {
             instant: Some(instant),
@@ -76,8 +76,8 @@ impl Deadline {
 
     /// Returns `Ready` once the deadline has elapsed; otherwise registers the waker.
     ///
-    /// For a deadline made by [`after`](Self::after), also returns `Ready` if the timer thread cannot be
-    /// spawned: a wait that ends early is better than one that never ends.
+    /// For a deadline made by [`after`](Self::after), also returns `Ready` if the timer thread
+    /// cannot be spawned: a wait that ends early is better than one that never ends.
     pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         let Some(instant) = self.instant else {
             return Poll::Pending;
@@ -125,8 +125,8 @@ pub(crate) fn has_unserved_retries() -> bool {
     HAS_UNSERVED_RETRIES.load(Ordering::Relaxed)
 }
 
-/// Runs the unserved retries that are due. If there are any, it then tries to spawn the timer thread for
-/// the others. It spawns threads and emits events, so no lock may be held.
+/// Runs the unserved retries that are due. If there are any, it then tries to spawn the timer
+/// thread for the others. It spawns threads and emits events, so no lock may be held.
 pub(crate) fn run_due_retries() {
     if has_unserved_retries() {
         TIMER.run_due_retries();
@@ -159,7 +159,8 @@ struct Entry {
 enum EntryKind {
     /// Of a wait that may end early. It is woken at once if no thread serves the queue.
     Deadline,
-    /// A pool's, or of a wait that must not end early. It stays in the queue if no thread serves it.
+    /// A pool's, or of a wait that must not end early. It stays in the queue if no thread serves
+    /// it.
     Retry,
 }
 
@@ -194,8 +195,8 @@ impl Timer {
         }
     }
 
-    /// Ensures that the waker of `entry` is called at `deadline`, in place of the waker that has the
-    /// same id. Returns `false` if the timer thread cannot be spawned.
+    /// Ensures that the waker of `entry` is called at `deadline`, in place of the waker that has
+    /// the same id. Returns `false` if the timer thread cannot be spawned.
     fn register(
         &'static self,
         deadline: Instant,
@@ -267,8 +268,8 @@ impl Timer {
         }
         queue.set_has_thread(false);
         drop(queue);
-        // Before the timer thread, which could take the only thread that the system has. A retry that
-        // fails registers the next one, which tries to spawn the timer thread.
+        // Before the timer thread, which could take the only thread that the system has. A retry
+        // that fails registers the next one, which tries to spawn the timer thread.
         wake_all(due);
         let mut queue = self.queue.lock();
         let may_spawn = !queue.entries.is_empty() && queue.next_spawn.is_none_or(|at| at <= now);

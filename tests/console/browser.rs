@@ -193,8 +193,8 @@ fn a_token_in_the_address_opens_the_page_and_is_gone_from_it() {
     );
 }
 
-/// Each answer updates the page: nothing piles up in it. `alone`, as other tests look for sections with the
-/// same name.
+/// Each answer updates the page: nothing piles up in it. `alone`, as other tests look for sections
+/// with the same name.
 #[test]
 fn no_part_of_the_page_is_there_twice_although_two_pools_have_the_same_name() {
     alone(

@@ -8,7 +8,8 @@ use futurepool::ThreadPool;
 use crate::client::{served, snapshot};
 use crate::common::child::alone;
 
-/// Without a request, the console's thread does not even wake up. `alone`, as other tests ask consoles.
+/// Without a request, the console's thread does not even wake up. `alone`, as other tests ask
+/// consoles.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_console_that_nothing_asks_uses_no_cpu_time() {
@@ -43,8 +44,8 @@ fn a_console_that_nothing_asks_uses_no_cpu_time() {
     });
 }
 
-/// A worker that holds still cannot stop the console, and a console in the middle of an answer cannot
-/// stop a worker.
+/// A worker that holds still cannot stop the console, and a console in the middle of an answer
+/// cannot stop a worker.
 #[test]
 fn jobs_run_while_clients_do_not_read_their_answers() {
     use std::io::Write;

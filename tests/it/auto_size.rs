@@ -1,5 +1,5 @@
-//! Pools that find the number of their workers. The decisions themselves are tested without threads, in
-//! `src/pool/auto_size/simulation.rs`.
+//! Pools that find the number of their workers. The decisions themselves are tested without
+//! threads, in `src/pool/auto_size/simulation.rs`.
 
 use std::hint::black_box;
 use std::ops::RangeInclusive;

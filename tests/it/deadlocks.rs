@@ -1,5 +1,5 @@
-//! Waits of pools for jobs that are queued in each other: the last wait that closes a deadlock is found,
-//! and a wait that can end is never taken for one.
+//! Waits of pools for jobs that are queued in each other: the last wait that closes a deadlock is
+//! found, and a wait that can end is never taken for one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -26,7 +26,8 @@ fn deadlocks<T>(outcomes: &[Result<T, JoinError>]) -> usize {
         .count()
 }
 
-/// In each of `pools`, all workers run a job, and each of these joins one that is queued in the next pool.
+/// In each of `pools`, all workers run a job, and each of these joins one that is queued in the
+/// next pool.
 fn ring(pools: &[Pool], workers: usize) -> Vec<Result<usize, JoinError>> {
     let all_run = Arc::new(Barrier::new(pools.len() * workers));
     let jobs = (0..pools.len() * workers).map(|n| {

@@ -504,7 +504,8 @@ both!(
         let jobs = executor.take();
         assert_eq!(jobs.len(), 2);
         drop(executor);
-        // The first job goes on until nothing is left that it can take; the other has an item of its own.
+        // The first job goes on until nothing is left that it can take; the other has an item of
+        // its own.
         jobs.into_iter().for_each(Job::run);
         ran.assert_each_once("held");
     }

@@ -18,7 +18,8 @@ use crate::common::{
 /// Where time is the subject: the deadline of a job that will not start.
 const SOON: Duration = Duration::from_millis(20);
 
-/// The same for a job with which a test does something before that, even on a slow and busy machine.
+/// The same for a job with which a test does something before that, even on a slow and busy
+/// machine.
 const LATER: Duration = Duration::from_secs(1);
 
 #[track_caller]

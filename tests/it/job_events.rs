@@ -32,7 +32,8 @@ impl Log {
         self.0.lock().unwrap().clone()
     }
 
-    /// Returns the events of each job, in the order of their times, once `jobs` jobs have all of theirs.
+    /// Returns the events of each job, in the order of their times, once `jobs` jobs have all of
+    /// theirs.
     #[track_caller]
     fn by_job(&self, jobs: usize) -> Vec<Vec<JobEvent>> {
         let count = |test: fn(&JobEvent) -> bool| self.events().iter().filter(|e| test(e)).count();

@@ -1,5 +1,5 @@
-//! What pools report through the facade of the crate `metrics`. Each test installs a recorder, so it
-//! needs a process of its own.
+//! What pools report through the facade of the crate `metrics`. Each test installs a recorder, so
+//! it needs a process of its own.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

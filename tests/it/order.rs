@@ -1,5 +1,5 @@
-//! Which job starts next: jobs from outside in the order of acceptance, those of each worker too, and
-//! none waits for ever behind later ones.
+//! Which job starts next: jobs from outside in the order of acceptance, those of each worker too,
+//! and none waits for ever behind later ones.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};

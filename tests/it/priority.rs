@@ -172,7 +172,8 @@ fn several_workers_share_the_turns() {
             join_all(handles.into_iter().flatten());
             let starts = starts.take();
             let from_last = (0..starts.len()).rev();
-            // A worker that is delayed long enough says last of all that a job of high priority runs.
+            // A worker that is delayed long enough says last of all that a job of high priority
+            // runs.
             let mut last_high = from_last.filter(|&n| starts[n].0 == High);
             let all_wait = last_high.nth(workers).unwrap();
             for window in starts[..all_wait].windows(WINDOW).step_by(7) {
@@ -272,8 +273,8 @@ fn a_job_that_runs_in_the_worker_that_waits_for_it_uses_up_no_turn() {
         blocked.release();
         helps.join().unwrap();
         join_all(handles);
-        // The job that helps is the first of three starts before that of Normal, and the first of seven
-        // before that of Low.
+        // The job that helps is the first of three starts before that of Normal, and the first of
+        // seven before that of Low.
         let starts = starts.take();
         let of = |own| starts.iter().position(|(priority, _)| *priority == own);
         assert_eq!((of(Normal), of(Low)), (Some(2), Some(6)));

@@ -1,6 +1,6 @@
-//! Jobs with random options (priorities, deadlines, labels) among broadcasts, resizes, cancels and waits,
-//! from several threads and from the jobs themselves. Each job runs once or is reported as not run, and
-//! afterwards all counts add up.
+//! Jobs with random options (priorities, deadlines, labels) among broadcasts, resizes, cancels and
+//! waits, from several threads and from the jobs themselves. Each job runs once or is reported as
+//! not run, and afterwards all counts add up.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};

@@ -210,8 +210,9 @@ fn a_task_that_awaits_one_short_job_after_the_other_starves_no_other_task() {
     });
 }
 
-// How often a poll that has seen the end of its job gives way is tested with a job that ends right in
-// the poll, beside `JoinHandle`. From outside, such a poll cannot be told from one of a job that had ended.
+// How often a poll that has seen the end of its job gives way is tested with a job that ends right
+// in the poll, beside `JoinHandle`. From outside, such a poll cannot be told from one of a job that
+// had ended.
 #[test]
 fn a_poll_that_races_with_the_end_of_its_job_returns_the_result_or_wakes_the_task() {
     within(LONG, "polls", || {
@@ -238,8 +239,8 @@ fn a_poll_that_races_with_the_end_of_its_job_returns_the_result_or_wakes_the_tas
 #[test]
 fn a_poll_of_a_running_job_returns_in_microseconds() {
     within(LONG, "polls", || {
-        // Each round has a new thread, whose budget for spinning is full. From the ninth poll on, the
-        // task counts as the only one of the thread.
+        // Each round has a new thread, whose budget for spinning is full. From the ninth poll on,
+        // the task counts as the only one of the thread.
         let slowest_poll = || {
             let (_, waker) = CountingWaker::new();
             let polls = (0..10).map(|_| {

@@ -1,4 +1,5 @@
-//! `StatefulPool`: whose state a job gets, when it is made and dropped, and which waits in a worker end.
+//! `StatefulPool`: whose state a job gets, when it is made and dropped, and which waits in a worker
+//! end.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -818,7 +819,8 @@ fn the_items_behind_a_state_that_cannot_be_made_again_get_the_cause() {
                 map = map.chunk_size(items);
             }
             let results: Vec<_> = map.into_iter().collect();
-            // A map that finds the pool broken ends with one error for the items it has not submitted.
+            // A map that finds the pool broken ends with one error for the items it has not
+            // submitted.
             assert!((202..=300).contains(&results.len()), "{}", results.len());
             for (n, result) in results.into_iter().enumerate() {
                 match n {
@@ -888,8 +890,8 @@ fn a_job_whose_join_was_a_deadlock_runs_later() {
     assert_eq!(receive.recv_timeout(LONG).unwrap(), "runs");
 }
 
-/// Each of `workers` jobs waits until all run, then for a job that it submits. Returns how many waits
-/// were deadlocks.
+/// Each of `workers` jobs waits until all run, then for a job that it submits. Returns how many
+/// waits were deadlocks.
 fn all_wait(
     workers: usize,
     join: impl Fn(JoinHandle<(usize, u32)>) -> Result<(usize, u32), JoinError> + Send + Sync + 'static,

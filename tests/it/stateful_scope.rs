@@ -632,7 +632,8 @@ fn a_scope_waits_for_a_worker_that_comes_back() {
 
 #[test]
 fn a_larger_maximum_ends_the_wait_at_the_end_of_a_scope() {
-    // The second worker waits for something else until the end, so only a third one can run the job.
+    // The second worker waits for something else until the end, so only a third one can run the
+    // job.
     let ran = in_a_job("a resize", 2, |pool| {
         let gate = hold(pool);
         let (ran, own) = (AtomicBool::new(false), Arc::clone(pool));
@@ -699,7 +700,8 @@ fn no_scope_panics_while_workers_exit_and_start() {
 
 // Scopes and other pools.
 
-/// A job of each pool waits for one that is queued in the other pool: the first at the end of a scope.
+/// A job of each pool waits for one that is queued in the other pool: the first at the end of a
+/// scope.
 #[test]
 fn a_join_elsewhere_gets_the_error_of_a_scope_in_a_stateful_worker() {
     for _ in 0..20 {

@@ -47,7 +47,8 @@ impl Starts {
     }
 }
 
-/// Submits many jobs. All of them fail because of the start, and the last ones because the pool is broken.
+/// Submits many jobs. All of them fail because of the start, and the last ones because the pool is
+/// broken.
 #[track_caller]
 fn fail(pool: &ProcessPool) -> Vec<JoinError> {
     let jobs: Vec<_> = (0..50).map(|_| pool.submit(nothing::call())).collect();
@@ -341,7 +342,8 @@ fn promise_18_an_initializer_runs_once_in_each_worker_before_its_first_job() {
 
 // ---- Fork bombs ---------------------------------------------------------------------------------
 
-/// A program that builds a pool, whose program it is, and never calls `init`. As a test it does nothing.
+/// A program that builds a pool, whose program it is, and never calls `init`. As a test it does
+/// nothing.
 #[test]
 fn bomb() {
     if is_worker("start::bomb") {
@@ -411,7 +413,8 @@ fn promise_18_invalid_options_are_named() {
     assert!(Path::new("/proc/self/exe").exists());
 }
 
-/// The system's lack of descriptors passes, so the pool must survive any number of starts that it prevents.
+/// The system's lack of descriptors passes, so the pool must survive any number of starts that it
+/// prevents.
 #[test]
 fn promise_18_a_lack_of_descriptors_passes() {
     child::alone("start::promise_18_a_lack_of_descriptors_passes", || {

@@ -1,5 +1,5 @@
-//! How long jobs of worker processes waited and ran, by task and by label; and what the pool tells of
-//! them.
+//! How long jobs of worker processes waited and ran, by task and by label; and what the pool tells
+//! of them.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;

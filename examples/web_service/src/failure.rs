@@ -18,9 +18,11 @@ pub enum Failure {
     Expired,
     /// The service is shutting down: the job was cancelled or rejected.
     Stopping,
-    /// The job's process was killed, because it exceeded the memory limit. The message goes to the log.
+    /// The job's process was killed, because it exceeded the memory limit. The message goes to the
+    /// log.
     TooLarge(String),
-    /// The job's process was killed, because it exceeded the time limit. The message goes to the log.
+    /// The job's process was killed, because it exceeded the time limit. The message goes to the
+    /// log.
     TooSlow(String),
     /// The job's process crashed. The message goes to the log.
     Crashed(String),

@@ -69,8 +69,8 @@ pub struct App {
 pub struct Options {
     pub workers: NonZero<usize>,
     pub connections: NonZero<usize>,
-    /// How many jobs each pool queues. Urgent jobs have as much room again. A full queue takes `queue ×
-    /// job time ÷ workers` to empty: choose no more than clients will wait.
+    /// How many jobs each pool queues. Urgent jobs have as much room again. A full queue takes
+    /// `queue × job time ÷ workers` to empty: choose no more than clients will wait.
     pub queue: NonZero<usize>,
     /// A job that has not started after this time never runs. A client can ask for less, with the
     /// header [`TIMEOUT_HEADER`].
@@ -129,8 +129,8 @@ impl App {
 
 /// Returns the queue capacity of a pool with room for urgent jobs.
 ///
-/// Other jobs have `queue` permits, and one for each worker. If urgent jobs have all workers, the others
-/// have all their permits in the queue. There are `queue` places left then.
+/// Other jobs have `queue` permits, and one for each worker. If urgent jobs have all workers, the
+/// others have all their permits in the queue. There are `queue` places left then.
 fn with_urgent(queue: usize, workers: usize) -> usize {
     queue.saturating_mul(2).saturating_add(workers)
 }

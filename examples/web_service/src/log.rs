@@ -7,8 +7,8 @@ use std::io::{self, Write};
 ///
 /// `eprintln!` would panic, and a full disk is no reason to lose the requests in flight.
 ///
-/// Further lines are indented, and other control characters are escaped. So what a decoder prints cannot
-/// look like a line of the service, and cannot control the operator's terminal.
+/// Further lines are indented, and other control characters are escaped. So what a decoder prints
+/// cannot look like a line of the service, and cannot control the operator's terminal.
 pub fn log(line: impl Display) {
     let mut lines = String::new();
     for character in line.to_string().chars() {

@@ -156,7 +156,8 @@ impl Command {
         };
         let stopped = serve(listener, &app, next_signal(), limit).await;
         log(&stopped);
-        // Does not return: dropping a pool waits for its jobs, and one in a thread may never finish.
+        // Does not return: dropping a pool waits for its jobs, and one in a thread may never
+        // finish.
         process::exit(i32::from(!stopped.is_clean()))
     }
 }

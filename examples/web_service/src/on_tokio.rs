@@ -14,7 +14,8 @@ use tokio::time::timeout_at;
 use crate::{Failure, Urgency, database};
 
 thread_local! {
-    /// The connection of this blocking thread. SQLite connections cannot be used by several threads.
+    /// The connection of this blocking thread. SQLite connections cannot be used by several
+    /// threads.
     static CONNECTION: RefCell<Option<Connection>> = const { RefCell::new(None) };
 }
 

@@ -1,5 +1,5 @@
-//! Runs a handler's blocking work on another thread or in another process, and returns the result to
-//! the handler.
+//! Runs a handler's blocking work on another thread or in another process, and returns the result
+//! to the handler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,11 +36,11 @@ pub struct Pools {
 
 /// The room in a pool for jobs that are not urgent.
 ///
-/// A priority decides what starts next, but takes no room in the queue. Without a limit of their own,
-/// queued thumbnails would fill it, and urgent jobs would be rejected.
+/// A priority decides what starts next, but takes no room in the queue. Without a limit of their
+/// own, queued thumbnails would fill it, and urgent jobs would be rejected.
 ///
-/// A permit belongs to the job, not to its request. A job that runs in a thread goes on after its client
-/// has left, and keeps its permit.
+/// A permit belongs to the job, not to its request. A job that runs in a thread goes on after its
+/// client has left, and keeps its permit.
 #[derive(Debug)]
 pub struct Room {
     permits: Arc<Semaphore>,
@@ -83,9 +83,9 @@ fn guarded<T: Send + 'static>(
 impl Workers {
     /// Queues a job at once, and returns a future of its result.
     ///
-    /// The result is [`Failure::Busy`] if the queue is full, and [`Failure::Expired`] if the job has
-    /// not started by its deadline. The job never runs if the future is dropped while the job is
-    /// queued: hyper drops a handler when its client disconnects.
+    /// The result is [`Failure::Busy`] if the queue is full, and [`Failure::Expired`] if the job
+    /// has not started by its deadline. The job never runs if the future is dropped while the job
+    /// is queued: hyper drops a handler when its client disconnects.
     //
     // An `async fn` cannot be `track_caller`. The error of a panic names the submitting line, which
     // should be in the handler.
@@ -119,7 +119,8 @@ impl Workers {
         }
     }
 
-    /// Queues a query at once, and returns a future of its result, as [`compute`](Self::compute) does.
+    /// Queues a query at once, and returns a future of its result, as [`compute`](Self::compute)
+    /// does.
     #[track_caller]
     pub fn query<F, T>(
         &self,
@@ -147,7 +148,8 @@ impl Workers {
         }
     }
 
-    /// Queues a call at once, and returns a future of its result, as [`compute`](Self::compute) does.
+    /// Queues a call at once, and returns a future of its result, as [`compute`](Self::compute)
+    /// does.
     ///
     /// If the future is dropped while the job runs, the job is killed with its process.
     #[track_caller]
@@ -193,7 +195,8 @@ impl Pools {
         [("cpu", cpu), ("db", self.db.metrics()), ("images", images)]
     }
 
-    /// Rejects further jobs, and waits until all accepted ones are done and the processes have ended.
+    /// Rejects further jobs, and waits until all accepted ones are done and the processes have
+    /// ended.
     pub async fn shutdown(&self) {
         join!(
             self.cpu.shutdown(),
@@ -202,8 +205,8 @@ impl Pools {
         );
     }
 
-    /// Rejects further jobs, cancels queued ones, kills those that run in processes and asks those in
-    /// threads to stop, without waiting.
+    /// Rejects further jobs, cancels queued ones, kills those that run in processes and asks those
+    /// in threads to stop, without waiting.
     pub fn cancel_all(&self) {
         drop(self.cpu.shutdown_now());
         drop(self.db.shutdown_now());

@@ -18,8 +18,8 @@ pub(crate) trait Apply<A, U>: Send + Sync {
     /// Applies it to one item. A panic is one of the item.
     fn one(&self, item: A, chunk: MapContext<'_>) -> Result<U, Self::Failure>;
 
-    /// Applies it to the items of a chunk, one after the other, and returns one result for each. A failure
-    /// of an item costs that item alone. Does not unwind.
+    /// Applies it to the items of a chunk, one after the other, and returns one result for each. A
+    /// failure of an item costs that item alone. Does not unwind.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Chunks of a map that chooses the chunk size itself.
 //!
-//! Such a chunk must not hold back its items if one of them takes long. So its job starts the items one
-//! by one, out of a [`SharedChunk`], and any other thread can take those that have not started:
+//! Such a chunk must not hold back its items if one of them takes long. So its job starts the items
+//! one by one, out of a [`SharedChunk`], and any other thread can take those that have not started:
 //!
 //! ```text
 //!                          ┌─ SharedChunk ───────────────────┐
@@ -16,10 +16,11 @@
 //! - A *helper* is a job that starts once a worker is free. It takes the back half of a chunk. So
 //!   it also rescues the items behind one that blocks.
 //!
-//! Invariant: while a running chunk has items that have not started, a job of the map or a helper is
-//! queued, or a thread is about to submit a helper. The pool may be closed, or the queue cancelled; then
-//! the chunk's own job runs the items. Each job that starts when no other is queued looks for such
-//! chunks ([`ensure_helper`]), and a chunk is registered before its job counts as started.
+//! Invariant: while a running chunk has items that have not started, a job of the map or a helper
+//! is queued, or a thread is about to submit a helper. The pool may be closed, or the queue
+//! cancelled; then the chunk's own job runs the items. Each job that starts when no other is queued
+//! looks for such chunks ([`ensure_helper`]), and a chunk is registered before its job counts as
+//! started.
 
 use std::collections::VecDeque;
 use std::hint::spin_loop;
@@ -42,7 +43,8 @@ use crate::util::unwind::{DropEach, drop_catching, drop_waker, wake};
 /// A chunk that takes longer may burst.
 const LONG: Duration = Duration::from_micros(400);
 
-/// Only items that take longer get jobs of their own in a burst. For others the jobs would cost more.
+/// Only items that take longer get jobs of their own in a burst. For others the jobs would cost
+/// more.
 const WORTH_A_JOB: Duration = Duration::from_micros(25);
 
 /// Items that take less together are not split off, unless their chunk has run for [`SPLIT_AFTER`].
@@ -214,8 +216,8 @@ pub(super) struct Available<'job, U> {
 
 /// The map's view of a [`SharedChunk`], which hides the type of the items.
 pub(super) trait ChunkView<'job, U>: Send + Sync {
-    /// Takes what is available. Otherwise returns `None`, and the chunk keeps `waker`. The results of a
-    /// chunk that is neither finished nor eager are not available.
+    /// Takes what is available. Otherwise returns `None`, and the chunk keeps `waker`. The results
+    /// of a chunk that is neither finished nor eager are not available.
     fn take(&self, waker: &Waker) -> Option<Available<'job, U>>;
     /// Takes everything: the job has ended.
     fn take_all(&self) -> Available<'job, U>;
@@ -359,8 +361,8 @@ impl<'job, A, U> SharedChunk<'job, A, U> {
         mem::take(&mut self.state.lock().items)
     }
 
-    /// Leaves batches that were split off, and puts the other items back. The batches come back if no map
-    /// wants their results.
+    /// Leaves batches that were split off, and puts the other items back. The batches come back if
+    /// no map wants their results.
     fn put_back(&self, items: VecDeque<A>, batches: Vec<Batch<'job, U>>) -> Vec<Batch<'job, U>> {
         let mut state = self.state.lock();
         // Only the chunk's own job bursts it, and helpers find no items meanwhile.
@@ -644,8 +646,8 @@ impl Look {
         self.left == 0
     }
 
-    /// Looks at the clock. Returns how many items have passed since the last look, and how long they
-    /// took.
+    /// Looks at the clock. Returns how many items have passed since the last look, and how long
+    /// they took.
     #[inline(never)]
     fn look(&mut self, now: Duration) -> (usize, Duration) {
         let (items, elapsed) = (self.step as usize, now.saturating_sub(self.last));
@@ -681,7 +683,8 @@ fn burst<'job, A, F, R, U>(
     }
     let mut items = chunk.take_items();
     let mut batches = Vec::new();
-    // Invariant: the batches come after the items that are left, so the last item is submitted first.
+    // Invariant: the batches come after the items that are left, so the last item is submitted
+    // first.
     while !items.is_empty() && route.try_acquire() {
         let single = items.split_off(items.len() - 1);
         match submit_chunk(single, shared, route) {
@@ -742,7 +745,8 @@ where
     }
 }
 
-/// Submits a helper, if a running chunk has items that have not started, and no job of the map is queued.
+/// Submits a helper, if a running chunk has items that have not started, and no job of the map is
+/// queued.
 pub(super) fn ensure_helper<'job, A, F, R, U>(shared: &Arc<Shared<'job, A, F, R, U>>)
 where
     A: Send + 'job,
@@ -757,8 +761,8 @@ where
     if adaptive.queued.load(Ordering::Acquire) > 0 || !adaptive.has_waiting_items() {
         return;
     }
-    // Ordering: a helper that starts at the same time clears the flag first, then looks for chunks. If
-    // the flag is still set here, the helper sees the chunk that this thread has registered.
+    // Ordering: a helper that starts at the same time clears the flag first, then looks for chunks.
+    // If the flag is still set here, the helper sees the chunk that this thread has registered.
     if adaptive.helper.swap(true, Ordering::AcqRel) {
         return;
     }
@@ -782,8 +786,8 @@ where
     }
 }
 
-/// Cancels the helper that is queued, if there is nothing to help with. It would keep a permit and the
-/// map's function until a worker reaches it.
+/// Cancels the helper that is queued, if there is nothing to help with. It would keep a permit and
+/// the map's function until a worker reaches it.
 fn cancel_idle_helper<'job, A, F, R, U>(
     shared: &Arc<Shared<'job, A, F, R, U>>,
     adaptive: &Adaptive<'job, A, R, U>,

@@ -10,14 +10,15 @@
 //!
 //! - [`AnyMap`] has the options, and knows what its drop must do.
 //! - [`MapState`] submits, then yields results until the end or the deadline.
-//! - [`Submitter`] takes items from the input and submits them in batches. `Source` hides the types of
-//!   items, function and route, so that only little code is compiled for each call of `map`.
+//! - [`Submitter`] takes items from the input and submits them in batches. `Source` hides the types
+//!   of items, function and route, so that only little code is compiled for each call of `map`.
 //! - [`Pace`](pace::Pace) chooses the size of the batches from what the items take, unless the user
-//!   does. The items of such a batch are in a [`SharedChunk`](chunk::SharedChunk), so that no item waits
-//!   for another one of its batch.
-//! - [`Apply`](apply::Apply) is what the map does with its items: it calls a function, or runs tasks in a
-//!   worker process.
-//! - `calls` maps calls of tasks: on a thread pool like any function, on foreign executors one by one.
+//!   does. The items of such a batch are in a [`SharedChunk`](chunk::SharedChunk), so that no item
+//!   waits for another one of its batch.
+//! - [`Apply`](apply::Apply) is what the map does with its items: it calls a function, or runs
+//!   tasks in a worker process.
+//! - `calls` maps calls of tasks: on a thread pool like any function, on foreign executors one by
+//!   one.
 //! - [`InFlight`] holds the submitted batches: a `VecDeque` yields them in input order, a
 //!   [`FuturesUnordered`] in completion order. [`Map`] and [`MapUnordered`] differ only in this.
 
@@ -79,23 +80,24 @@ impl ThreadPool {
     /// # Items and jobs
     ///
     /// The first 128 items of a map are one job each. From then on the map measures what the items
-    /// take. It puts items that take microseconds together, so that a job takes some 200 µs. An item
-    /// that takes longer is a job of its own.
+    /// take. It puts items that take microseconds together, so that a job takes some 200 µs. An
+    /// item that takes longer is a job of its own.
     ///
     /// An item that takes long among tiny ones holds back no other. The items behind it move to
     /// further jobs, which start as soon as a worker is free. The results before it are yielded.
     ///
-    /// So [`metrics`](Self::metrics) count jobs, not items. How many jobs a long input takes differs
-    /// from run to run. [`chunk_size`](Map::chunk_size) sets the number of items per job instead:
-    /// `chunk_size(1)` makes each item a job of its own.
+    /// So [`metrics`](Self::metrics) count jobs, not items. How many jobs a long input takes
+    /// differs from run to run. [`chunk_size`](Map::chunk_size) sets the number of items per job
+    /// instead: `chunk_size(1)` makes each item a job of its own.
     ///
-    /// Only items that the input promises by its `size_hint` are put together. An input that may wait
-    /// for its next item, such as a channel, makes no such promise. Each of its items is a job.
+    /// Only items that the input promises by its `size_hint` are put together. An input that may
+    /// wait for its next item, such as a channel, makes no such promise. Each of its items is a
+    /// job.
     ///
     /// **Two kinds of maps need `chunk_size(1)`.** Otherwise they can wait forever:
     ///
-    /// - The input promises items, and takes something for each that `f` gives back, such as a buffer.
-    ///   An item then waits for others that are not submitted yet.
+    /// - The input promises items, and takes something for each that `f` gives back, such as a
+    ///   buffer. An item then waits for others that are not submitted yet.
     /// - Items wait for later ones, and the pool is shut down meanwhile. The pool then accepts no
     ///   further jobs for the items behind one that waits.
     ///
@@ -103,12 +105,12 @@ impl ThreadPool {
     ///
     /// If `f` panics on an item, the result of that item is an `Err`, and the iteration continues.
     /// If `f` returns a `Result` itself, iterate with `item??`, or gather with
-    /// `map.join()?.into_iter().collect::<Result<Vec<_>, _>>()?`. `f` is a closure, not a future: an
-    /// `async` block that it returns is never run.
+    /// `map.join()?.into_iter().collect::<Result<Vec<_>, _>>()?`. `f` is a closure, not a future:
+    /// an `async` block that it returns is never run.
     ///
     /// The input may borrow, but the items are moved into jobs, so they cannot. For borrowed items
-    /// use [`Scope::map`](crate::Scope::map). The map does not borrow the pool: if the pool is gone,
-    /// it ends with an error that [`is_shutdown`](JoinError::is_shutdown).
+    /// use [`Scope::map`](crate::Scope::map). The map does not borrow the pool: if the pool is
+    /// gone, it ends with an error that [`is_shutdown`](JoinError::is_shutdown).
     ///
     /// # Examples
     ///
@@ -213,8 +215,8 @@ impl GlobalPool {
     }
 }
 
-/// Defines a map type, its blocking iterator and its future. The two map types have the same methods
-/// and differ in `$in_flight`, and in what a blocked worker runs (`$helping`).
+/// Defines a map type, its blocking iterator and its future. The two map types have the same
+/// methods and differ in `$in_flight`, and in what a blocked worker runs (`$helping`).
 macro_rules! map_type {
     (
         $(#[$doc:meta])*
@@ -261,13 +263,13 @@ macro_rules! map_type {
 
             /// Puts `items` items into each job.
             ///
-            /// By default, the map finds a size by itself, and items that take long are jobs of their
-            /// own: see [`ThreadPool::map`](crate::ThreadPool::map). With this option
-            /// all jobs have `items` items, and a job runs its items one after the other. So an item
+            /// By default, the map finds a size by itself, and items that take long are jobs of
+            /// their own: see [`ThreadPool::map`](crate::ThreadPool::map). With this option all
+            /// jobs have `items` items, and a job runs its items one after the other. So an item
             /// that takes long holds back the others of its chunk, and their results.
             ///
-            /// A chunk is never larger than the [buffer](Self::buffer_size). An item that panics does
-            /// not affect the other items of its chunk.
+            /// A chunk is never larger than the [buffer](Self::buffer_size). An item that panics
+            /// does not affect the other items of its chunk.
             ///
             /// # Panics
             ///
@@ -291,12 +293,13 @@ macro_rules! map_type {
 
             /// Sets a timeout for the whole map, counted from its start.
             ///
-            /// A map starts at [`start`](Self::start), at `into_iter`, or when it is first asked for
-            /// a result. (Python counts from the call of `map`.) When the timeout elapses, the map:
+            /// A map starts at [`start`](Self::start), at `into_iter`, or when it is first asked
+            /// for a result. (Python counts from the call of `map`.) When the timeout elapses, the
+            /// map:
             ///
             /// 1. yields the results that are complete and next in order,
-            /// 2. cancels the queued jobs and requests the cancellation of the running ones, which a
-            ///    pool of worker processes kills,
+            /// 2. cancels the queued jobs and requests the cancellation of the running ones, which
+            ///    a pool of worker processes kills,
             /// 3. yields one error for which [`is_timeout`](JoinError::is_timeout) returns true,
             /// 4. ends.
             ///
@@ -338,8 +341,8 @@ macro_rules! map_type {
             /// not start a map over an input that waits or never ends, such as a channel, unless
             /// results are requested on every path, a `?` included.
             ///
-            /// This method itself never blocks. Items that a full pool has no room for are submitted when
-            /// results are requested. Options can no longer be set afterwards.
+            /// This method itself never blocks. Items that a full pool has no room for are
+            /// submitted when results are requested. Options can no longer be set afterwards.
             ///
             /// # Examples
             ///
@@ -364,24 +367,26 @@ macro_rules! map_type {
             /// - All items are taken from the input now. A panic of the input is reported through
             ///   `tracing`, and the items taken before it are processed.
             /// - An input that has no end, because the lower bound of its `size_hint` is
-            ///   `usize::MAX`, is an exception. Only the items that were submitted or taken ahead are
-            ///   processed. Any other input must end, or this method does not return.
+            ///   `usize::MAX`, is an exception. Only the items that were submitted or taken ahead
+            ///   are processed. Any other input must end, or this method does not return.
             /// - Items that a full pool has no room for, or that do not fit the
             ///   [buffer](Self::buffer_size), are submitted by the map's own jobs as those end. The
             ///   buffer still limits the jobs in flight. A bounded pool exceeds its capacity by one
             ///   job if no other job of this map is in flight.
-            /// - If the pool is shut down meanwhile, the jobs process the remaining items themselves.
+            /// - If the pool is shut down meanwhile, the jobs process the remaining items
+            ///   themselves.
             ///
-            /// **A pool in a `static` is never dropped, the process-wide pool included.** At the end
-            /// of `main`, items that it has not processed are lost. Wait for them with
+            /// **A pool in a `static` is never dropped, the process-wide pool included.** At the
+            /// end of `main`, items that it has not processed are lost. Wait for them with
             /// [`wait_idle`](crate::ThreadPool::wait_idle).
             ///
             /// Apart from that, items are lost in these cases only:
             ///
-            /// - [`shutdown_now`](crate::ThreadPool::shutdown_now) cancels the remaining items, and so
-            ///   does a pool that breaks. On a pool of worker processes it also kills the running ones.
-            /// - [`cancel_queued`](crate::ThreadPool::cancel_queued), or another reason why a
-            ///   job of the map never runs, cancels all remaining items of the map together with that
+            /// - [`shutdown_now`](crate::ThreadPool::shutdown_now) cancels the remaining items, and
+            ///   so does a pool that breaks. On a pool of worker processes it also kills the
+            ///   running ones.
+            /// - [`cancel_queued`](crate::ThreadPool::cancel_queued), or another reason why a job
+            ///   of the map never runs, cancels all remaining items of the map together with that
             ///   job.
             /// - A pool that was already shut down before the call accepts no more items.
             ///
@@ -414,13 +419,13 @@ macro_rules! map_type {
             ///
             /// # Errors
             ///
-            /// Returns the first error that the map yields, for example because an item panicked. An
-            /// `Err` that `f` returns is a result like any other, and ends nothing: collect the
+            /// Returns the first error that the map yields, for example because an item panicked.
+            /// An `Err` that `f` returns is a result like any other, and ends nothing: collect the
             /// vector into a `Result`, or iterate with `item??` to stop at the first one.
             ///
-            /// After an error the map ends: queued jobs are cancelled, the cancellation of running ones is
-            /// requested, and the other results are dropped. To get the other results too, iterate
-            /// the map.
+            /// After an error the map ends: queued jobs are cancelled, the cancellation of running
+            /// ones is requested, and the other results are dropped. To get the other results too,
+            /// iterate the map.
             ///
             /// # Examples
             ///
@@ -616,9 +621,9 @@ map_type! {
     ///
     /// On a full bounded pool, a stream waits for room like
     /// [`submit_async`](crate::ThreadPool::submit_async), and the blocking forms like
-    /// [`submit`](crate::ThreadPool::submit). A [timeout](Self::timeout) ends that wait too. A stream
-    /// that was polled and is not ready keeps its turn until it is polled again or dropped, so other
-    /// submitters wait behind it.
+    /// [`submit`](crate::ThreadPool::submit). A [timeout](Self::timeout) ends that wait too. A
+    /// stream that was polled and is not ready keeps its turn until it is polled again or dropped,
+    /// so other submitters wait behind it.
     ///
     /// Each job runs in the `tracing` span that was current when the map was created.
     ///
@@ -891,7 +896,8 @@ impl<U> Drop for AnyMap<'_, U> {
     }
 }
 
-/// A [`MapState`] whose `'job` is hidden: a map's type names its output, and what the input borrows.
+/// A [`MapState`] whose `'job` is hidden: a map's type names its output, and what the input
+/// borrows.
 trait Drive<U> {
     /// Sets the options, and starts the clock. Called once, before the methods that submit.
     fn begin(&mut self, options: &Options);
@@ -901,8 +907,8 @@ trait Drive<U> {
     fn wait_next(&mut self) -> Option<Result<U, JoinError>>;
     /// Polls for the next result, and for the deadline.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<U, JoinError>>>;
-    /// Hands over the results that are ready, unless the next step has to submit first. Also returns
-    /// how many of them can be yielded before a step has to submit.
+    /// Hands over the results that are ready, unless the next step has to submit first. Also
+    /// returns how many of them can be yielded before a step has to submit.
     fn take_ready(&mut self) -> Option<(Results<U>, usize)>;
     /// Takes back results that were handed over and not yielded.
     fn give_back(&mut self, ready: Results<U>);
@@ -917,10 +923,11 @@ trait Drive<U> {
     fn size_hint(&self) -> (usize, Option<usize>);
 }
 
-/// A map that has waited this long for a result asks the running chunks for the results that they have.
+/// A map that has waited this long for a result asks the running chunks for the results that they
+/// have.
 ///
-/// Until then it waits for the end of a chunk, because a wake-up for each result would cost more than
-/// the items.
+/// Until then it waits for the end of a chunk, because a wake-up for each result would cost more
+/// than the items.
 const STALL: Duration = Duration::from_millis(1);
 
 /// Whether the wait of a task is a stall.
@@ -978,8 +985,8 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
     ) -> Poll<Option<Result<U, JoinError>>> {
         let result = self.poll_batches(context, help);
         if result.is_ready() {
-            // While the caller handles the result, nothing polls the map. A permit that was granted to it
-            // would keep all other submitters waiting.
+            // While the caller handles the result, nothing polls the map. A permit that was granted
+            // to it would keep all other submitters waiting.
             self.submitter.stop_waiting();
         }
         result
@@ -995,8 +1002,8 @@ impl<'a, 'job, U, P: InFlight<'job, U>> MapState<'a, 'job, U, P> {
         }
         let has_work = self.submitter.has_source() || self.has_chunks;
         if has_work && self.deadline.as_ref().is_some_and(Deadline::is_elapsed) {
-            // Complete results are still yielded, those of running chunks included, but nothing more is
-            // submitted.
+            // Complete results are still yielded, those of running chunks included, but nothing
+            // more is submitted.
             self.in_flight.make_eager();
             if self.submitter.has_source() {
                 self.submitter.drop_source();

@@ -205,8 +205,8 @@ impl<A, R> Tracker<A, R> {
         }
     }
 
-    /// Drops the rest, because a job was cancelled, has expired or could not run. Returns how many items
-    /// that were.
+    /// Drops the rest, because a job was cancelled, has expired or could not run. Returns how many
+    /// items that were.
     fn drop_rest(&self) -> usize {
         let rest = self.progress.lock().rest.take().unwrap_or_default();
         let items = rest.len();
@@ -317,7 +317,8 @@ impl Submission {
 
     /// The ticket was accepted. Returns whether it was dropped unrun since.
     fn accepted(&self) -> WasDropped {
-        // Relaxed: the state publishes nothing, and each of the two swaps sees the other or is seen.
+        // Relaxed: the state publishes nothing, and each of the two swaps sees the other or is
+        // seen.
         WasDropped(self.0.swap(ACCEPTED, Ordering::Relaxed) == DROPPED)
     }
 
@@ -336,8 +337,8 @@ impl Submission {
     }
 }
 
-/// A job of a map, or a ticket. A [`Tracker`] counts it, if there is one. Dropping it unrun counts it
-/// out, and drops the rest. A helper is not counted, and is no reason to drop the rest.
+/// A job of a map, or a ticket. A [`Tracker`] counts it, if there is one. Dropping it unrun counts
+/// it out, and drops the rest. A helper is not counted, and is no reason to drop the rest.
 pub(super) struct MapJob<'job, A, F, R, U> {
     /// `None` once it runs.
     shared: Option<Arc<Shared<'job, A, F, R, U>>>,
@@ -451,8 +452,8 @@ pub(super) enum Chunk<'job, A, U> {
 
 /// Submits a job with several items, which has its permit.
 ///
-/// All such jobs go through this function. Each further type of job, or place that submits one, would
-/// add much code to every program that calls `map`.
+/// All such jobs go through this function. Each further type of job, or place that submits one,
+/// would add much code to every program that calls `map`.
 #[inline(never)]
 pub(super) fn submit_chunk_job<'job, A, F, R, U>(
     shared: &Shared<'job, A, F, R, U>,
@@ -520,7 +521,8 @@ impl<A, F, R, U> Drop for MapJob<'_, A, F, R, U> {
             progress.in_flight -= 1;
             progress.tickets -= usize::from(self.is_ticket);
             drop(progress);
-            // A ticket that was never accepted is no reason to lose the rest: its submitter decides.
+            // A ticket that was never accepted is no reason to lose the rest: its submitter
+            // decides.
             if self.submission.as_ref().is_none_or(|job| job.dropped()) {
                 let (items, origin) = (tracker.drop_rest(), shared.origin);
                 if items > 0 {

@@ -55,8 +55,8 @@ pub(crate) trait Route<'job>: Send + Sync {
         self.pool().map_or(Availability::Open, availability_of)
     }
 
-    /// Returns whether the map can choose the chunk size: running jobs then submit helpers, and hand
-    /// items over to them.
+    /// Returns whether the map can choose the chunk size: running jobs then submit helpers, and
+    /// hand items over to them.
     fn is_adaptive(&self) -> bool {
         self.pool().is_some()
     }
@@ -207,7 +207,8 @@ impl<T> Future for Handle<'_, T> {
             Self::Scoped(handle) => {
                 let outcome = Pin::new(&mut **handle).poll(context);
                 if matches!(&outcome, Poll::Ready(Err(error)) if error.is_deadlock()) {
-                    // The map yields this error. So it is no failure of the scope that the job does not run.
+                    // The map yields this error. So it is no failure of the scope that the job does
+                    // not run.
                     handle.cancel_if_queued();
                 }
                 outcome
@@ -380,8 +381,8 @@ impl<'scope, E: Into<JoinError> + 'static> Route<'scope> for ScopeRoute<'scope, 
         C: FnOnce(Place<'_>) -> Result<T, Self::Failure> + Send + 'scope,
         T: Send + 'scope,
     {
-        // A job of a stateful pool starts with a state. Only a later one of its items can find that the state
-        // was lost and cannot be made again, and that is the result of this item.
+        // A job of a stateful pool starts with a state. Only a later one of its items can find that
+        // the state was lost and cannot be made again, and that is the result of this item.
         let closure = move |failures: &ItemFailures| match closure(Place::Scope(failures)) {
             Ok(result) => result,
             Err(failure) => {

@@ -37,8 +37,8 @@ pub(crate) struct Submitter<'a, 'job, U> {
     source: Option<Box<dyn Source<'job, U> + Send + 'a>>,
     /// The limit on items that were taken and not yielded. `None` means no limit.
     buffer_size: Option<usize>,
-    /// How many items a batch has. The last batch may have fewer. Never larger than the buffer. `None`
-    /// if the source chooses it for each batch.
+    /// How many items a batch has. The last batch may have fewer. Never larger than the buffer.
+    /// `None` if the source chooses it for each batch.
     chunk_size: Option<usize>,
     /// Counts the items that were submitted and not yielded. Increased here by each submitted
     /// batch, decreased by [`results_yielded`](Self::results_yielded).
@@ -315,8 +315,8 @@ impl<'job, U> Submitter<'_, 'job, U> {
     }
 }
 
-/// The input, the function and the executor of a map, with their types erased. The jobs may borrow for
-/// `'job`.
+/// The input, the function and the executor of a map, with their types erased. The jobs may borrow
+/// for `'job`.
 pub(super) trait Source<'job, U> {
     /// Prepares for the first submission.
     fn begin(&mut self, buffer_size: Option<usize>, chunk_size: Option<usize>);
@@ -386,8 +386,8 @@ where
         if self.shared.adaptive.is_none() {
             return self.shared.chunk_size;
         }
-        // An input that does not promise an item may wait for one, and must not keep others from running
-        // meanwhile.
+        // An input that does not promise an item may wait for one, and must not keep others from
+        // running meanwhile.
         let promised = self.promised.saturating_add(self.staged.len());
         self.shared.chunk_size().min(promised.max(1))
     }
@@ -757,7 +757,8 @@ impl<'job, U> SharedBatch<'job, U> {
             Some(handle) => {
                 let mut outcome = Pin::new(&mut *handle).poll(context);
                 if matches!(&outcome, Poll::Ready(Err(error)) if error.is_deadlock()) {
-                    // No worker can reach the job. It would run with nothing that takes its results.
+                    // No worker can reach the job. It would run with nothing that takes its
+                    // results.
                     handle.cancel_if_queued();
                     if self.chunk.unrun() == 0 {
                         outcome = Pin::new(handle).poll(context);

@@ -1,5 +1,5 @@
-//! The CPU time of a thread and of this process, and how long a thread waited for a processor, where the
-//! system tells them.
+//! The CPU time of a thread and of this process, and how long a thread waited for a processor,
+//! where the system tells them.
 
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ impl Scheduling {
         None
     }
 
-    /// Returns how much CPU time the thread has used, and how long it waited for a processor; `None` if
-    /// it has exited.
+    /// Returns how much CPU time the thread has used, and how long it waited for a processor;
+    /// `None` if it has exited.
     #[cfg(target_os = "linux")]
     pub(super) fn read(&self) -> Option<(Duration, Duration)> {
         parse(&std::fs::read_to_string(&self.path).ok()?)
@@ -39,8 +39,8 @@ impl Scheduling {
     }
 }
 
-/// The first two numbers are nanoseconds. The third one tells how often the thread got a processor. A
-/// kernel without this account says that it never did.
+/// The first two numbers are nanoseconds. The third one tells how often the thread got a processor.
+/// A kernel without this account says that it never did.
 #[cfg(target_os = "linux")]
 fn parse(schedstat: &str) -> Option<(Duration, Duration)> {
     let mut numbers = schedstat

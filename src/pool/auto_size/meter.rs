@@ -2,18 +2,20 @@
 //!
 //! Each worker writes into its [`Gauge`] when it starts and when it ends a job.
 //!
-//! On Linux any thread can read the CPU time of a worker, and how long the worker waited for a processor.
-//! So the tick reads both. That includes what a worker does between two jobs, which is little.
+//! On Linux any thread can read the CPU time of a worker, and how long the worker waited for a
+//! processor. So the tick reads both. That includes what a worker does between two jobs, which is
+//! little.
 //!
-//! Elsewhere the CPU clock of a thread can be read by that thread alone. So each worker reads it at the
-//! end of a job, and writes into its gauge what the job has used. (Of jobs that take less than a
-//! millisecond it adds up several, since reading the clock is a system call.) A job that runs is seen,
-//! too: its wall time is known. Its CPU time is estimated:
+//! Elsewhere the CPU clock of a thread can be read by that thread alone. So each worker reads it at
+//! the end of a job, and writes into its gauge what the job has used. (Of jobs that take less than
+//! a millisecond it adds up several, since reading the clock is a system call.) A job that runs is
+//! seen, too: its wall time is known. Its CPU time is estimated:
 //!
 //! - A job that has not run for long is like those that have ended lately.
-//! - The jobs that have run for long used what the process used, minus what is known of the other jobs of
-//!   the pool, but no more than their wall time. Other threads of the process make that too large. Then
-//!   the pool takes its jobs for such that compute, and has fewer workers than it could.
+//! - The jobs that have run for long used what the process used, minus what is known of the other
+//!   jobs of the pool, but no more than their wall time. Other threads of the process make that too
+//!   large. Then the pool takes its jobs for such that compute, and has fewer workers than it
+//!   could.
 
 use std::time::Duration;
 
@@ -42,8 +44,8 @@ struct Readings {
     wall: Duration,
     cpu: Duration,
     ended: u64,
-    /// From when on the time of the running job, or of several short ones, is not in `wall`. `None` if
-    /// the worker is idle.
+    /// From when on the time of the running job, or of several short ones, is not in `wall`. `None`
+    /// if the worker is idle.
     since: Option<Instant>,
     /// How much of the time after `since` was in the last sample.
     sampled: Duration,
@@ -64,7 +66,8 @@ pub(super) struct Part {
     pub(super) ended: u64,
     /// How long the running job has run.
     pub(super) running: Option<Duration>,
-    /// What the scheduler tells: CPU time, and the wait for a processor. It makes an estimate needless.
+    /// What the scheduler tells: CPU time, and the wait for a processor. It makes an estimate
+    /// needless.
     pub(super) told: Option<(Duration, Duration)>,
 }
 

@@ -7,10 +7,10 @@
 //!   timer ─► tick ────────────┘
 //! ```
 //!
-//! The timer calls [`tick`] twice a second while the pool has jobs. A tick that finds none is the last
-//! one, until a worker starts a job. A worker may start a job at that moment and not see that it was
-//! the last one. Then the next job that starts makes up for that; a pool with a single job needs no
-//! decision.
+//! The timer calls [`tick`] twice a second while the pool has jobs. A tick that finds none is the
+//! last one, until a worker starts a job. A worker may start a job at that moment and not see that
+//! it was the last one. Then the next job that starts makes up for that; a pool with a single job
+//! needs no decision.
 
 mod clock;
 mod meter;
@@ -73,8 +73,9 @@ pub struct AutoSize {
     pub since: std::time::Instant,
     /// How often `limit` has changed.
     pub changes: u64,
-    /// How much of the jobs' wall time was CPU time lately, in percent. It is 0 if the jobs only wait,
-    /// and if no job has run. On Linux the time in which they waited for a processor is left out.
+    /// How much of the jobs' wall time was CPU time lately, in percent. It is 0 if the jobs only
+    /// wait, and if no job has run. On Linux the time in which they waited for a processor is left
+    /// out.
     pub cpu_percent: u64,
 }
 
@@ -124,11 +125,11 @@ pub(crate) struct AutoSizer {
 struct State {
     sizer: Sizer,
     meter: Meter,
-    /// The time and the CPU time of the process at the last tick. `None` if that was the last one before
-    /// a pause.
+    /// The time and the CPU time of the process at the last tick. `None` if that was the last one
+    /// before a pause.
     last: Option<(Instant, Duration)>,
-    /// For the metrics: CPU time and wall time of the last samples, in seconds. They decay. Without the
-    /// wait for a processor, if that is known.
+    /// For the metrics: CPU time and wall time of the last samples, in seconds. They decay. Without
+    /// the wait for a processor, if that is known.
     cpu: f64,
     busy: f64,
     seen: AutoSize,

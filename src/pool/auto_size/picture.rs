@@ -1,5 +1,5 @@
-//! The picture `docs/auto-size.svg`: what the controller does with several loads, beside what the formula
-//! alone does.
+//! The picture `docs/auto-size.svg`: what the controller does with several loads, beside what the
+//! formula alone does.
 
 use std::fmt::Write;
 use std::path::Path;

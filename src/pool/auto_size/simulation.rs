@@ -1,9 +1,9 @@
-//! A machine without threads: processors, workers, jobs that compute and wait, and another process. Time
-//! is a number, chance comes from a seed, and an hour takes a second.
+//! A machine without threads: processors, workers, jobs that compute and wait, and another process.
+//! Time is a number, chance comes from a seed, and an hour takes a second.
 //!
-//! All threads that can run share the processors equally. That is what a fair scheduler does if time
-//! slices are short. So the work that each of them has done is the same function of time, and a
-//! computation ends when that function reaches a known value.
+//! All threads that can run share the processors equally. That is what a fair scheduler does if
+//! time slices are short. So the work that each of them has done is the same function of time, and
+//! a computation ends when that function reaches a known value.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -134,8 +134,8 @@ pub(super) struct Machine {
     busy: usize,
     /// The work that each running thread would have done since the start.
     work: f64,
-    /// Ends of computations in terms of `work`, and of waits in terms of `time`, each with the number of
-    /// parts that the job has left.
+    /// Ends of computations in terms of `work`, and of waits in terms of `time`, each with the
+    /// number of parts that the job has left.
     computing: BinaryHeap<Reverse<(Time, u32)>>,
     waiting: BinaryHeap<Reverse<(Time, u32)>>,
     /// Since the last sample.
@@ -345,8 +345,8 @@ const SIZES: [usize; 5] = [1, 2, 4, 8, 64];
 /// Bounds that bind nothing.
 const MAX: usize = 4096;
 
-/// Jobs of this machine. On a large one they are longer, as the time of the simulation is that of their
-/// number.
+/// Jobs of this machine. On a large one they are longer, as the time of the simulation is that of
+/// their number.
 fn seconds(random: &mut Random, processors: usize) -> f64 {
     let scale = if processors > 8 { 1.0 } else { 0.1 };
     scale * (0.3 + random.uniform())
@@ -400,9 +400,9 @@ fn jobs_that_hardly_compute_get_the_maximum_within_a_minute() {
     }
 }
 
-/// After the first two minutes of steady load, the limit must not go back and forth: at most two trials
-/// within ten minutes are taken back, and eight in the hour. Nearly always the limit is what it should
-/// be.
+/// After the first two minutes of steady load, the limit must not go back and forth: at most two
+/// trials within ten minutes are taken back, and eight in the hour. Nearly always the limit is what
+/// it should be.
 fn assert_steady(seed: u64, processors: usize, load: Load) {
     const SETTLED: f64 = 120.0;
     let mut run = Run::new(processors, 1, 256, seed, load);

@@ -2,52 +2,54 @@
 //!
 //! # The formula and its trap
 //!
-//! Jobs that compute need as many workers as there are processors. Jobs that wait leave their processor
-//! to others, so `workers = processors × (1 + waiting / computing)`. With `share` for the part of the
-//! jobs' wall time that is CPU time, that is `processors / share`.
+//! Jobs that compute need as many workers as there are processors. Jobs that wait leave their
+//! processor to others, so `workers = processors × (1 + waiting / computing)`. With `share` for the
+//! part of the jobs' wall time that is CPU time, that is `processors / share`.
 //!
-//! The trap: if there are more workers than processors, or other processes want them, too, the wall time
-//! of a job that computes includes its wait for a processor. Then the share is small although the jobs
-//! never wait, and the formula asks for more workers. These make the share even smaller. For jobs that
-//! compute, any number of workers from `processors` on satisfies the formula, and beside another process
-//! none does: it runs away.
+//! The trap: if there are more workers than processors, or other processes want them, too, the wall
+//! time of a job that computes includes its wait for a processor. Then the share is small although
+//! the jobs never wait, and the formula asks for more workers. These make the share even smaller.
+//! For jobs that compute, any number of workers from `processors` on satisfies the formula, and
+//! beside another process none does: it runs away.
 //!
-//! CPU time and wall time of one moment cannot tell the two waits apart. Two sizes can. While jobs wait,
-//! twice as many workers use twice as much CPU time. While the processors are what is scarce, they use
-//! hardly more, and the same is true of a lock or a server that all jobs wait for.
+//! CPU time and wall time of one moment cannot tell the two waits apart. Two sizes can. While jobs
+//! wait, twice as many workers use twice as much CPU time. While the processors are what is scarce,
+//! they use hardly more, and the same is true of a lock or a server that all jobs wait for.
 //!
 //! # If the system tells how long threads waited for a processor
 //!
 //! Linux does. Then that wait is subtracted from the wall time, and the formula is right again. The
-//! controller adds up what the jobs did in a *window* of samples, until the figures are certain enough. It
-//! goes towards the formula's result, by a factor of four at most, until it is near. Then it has
-//! *settled*: it keeps the limit until two windows in a row clearly ask for another one.
+//! controller adds up what the jobs did in a *window* of samples, until the figures are certain
+//! enough. It goes towards the formula's result, by a factor of four at most, until it is near.
+//! Then it has *settled*: it keeps the limit until two windows in a row clearly ask for another
+//! one.
 //!
-//! The formula is also wrong if all jobs wait for the same lock. So a growth that has clearly brought no
-//! CPU time is taken back, and is tried again later: see 3 below.
+//! The formula is also wrong if all jobs wait for the same lock. So a growth that has clearly
+//! brought no CPU time is taken back, and is tried again later: see 3 below.
 //!
 //! # If it does not
 //!
 //! The controller decides after each window:
 //!
-//! 1. The processors are not busy: it grows towards the formula's result, by a factor of four at most.
-//!    That is a *trial*. The next window tells whether it paid: if the CPU time did not grow nearly as
-//!    the number of workers did, the growth is taken back.
-//! 2. The processors are busy, and there are more workers than processors: it shrinks, which is a trial,
-//!    too. If less work was done, the shrinking is taken back. If the work hardly changed, it goes on.
-//! 3. Otherwise it has settled, and keeps the limit until the load changes: until the CPU time or the
-//!    number of jobs that end differs clearly from what it was, in two windows in a row. A growth that
-//!    did not pay is tried again after ten minutes, then after twenty, and so on up to 80. The more
-//!    trials were taken back, the more it takes to try again.
+//! 1. The processors are not busy: it grows towards the formula's result, by a factor of four at
+//!    most. That is a *trial*. The next window tells whether it paid: if the CPU time did not grow
+//!    nearly as the number of workers did, the growth is taken back.
+//! 2. The processors are busy, and there are more workers than processors: it shrinks, which is a
+//!    trial, too. If less work was done, the shrinking is taken back. If the work hardly changed,
+//!    it goes on.
+//! 3. Otherwise it has settled, and keeps the limit until the load changes: until the CPU time or
+//!    the number of jobs that end differs clearly from what it was, in two windows in a row. A
+//!    growth that did not pay is tried again after ten minutes, then after twenty, and so on up to 80.
+//!    The more trials were taken back, the more it takes to try again.
 //!
-//! If jobs hardly use any CPU time, they cannot be what keeps the processors busy. So that growth needs no
-//! proof, which the little CPU time could not give.
+//! If jobs hardly use any CPU time, they cannot be what keeps the processors busy. So that growth
+//! needs no proof, which the little CPU time could not give.
 //!
 //! # In both cases
 //!
-//! Only samples count in which all workers were busy while jobs were queued, or in which the processors
-//! were busy: otherwise the limit is not what limits the pool. The limit never drops below the number of
-//! processors, within the bounds: no share is larger than 1.
+//! Only samples count in which all workers were busy while jobs were queued, or in which the
+//! processors were busy: otherwise the limit is not what limits the pool. The limit never drops
+//! below the number of processors, within the bounds: no share is larger than 1.
 
 use std::time::Duration;
 
@@ -64,9 +66,9 @@ const SETTLED_LOW: f64 = 0.7;
 const SETTLED_HIGH: f64 = 0.97;
 const CLEARLY_MORE: f64 = 1.08;
 
-/// A change of size pays if the work changes by at least this power of the change. It is 1 for jobs that
-/// wait and 0 for scarce processors. Beside another process that has a thread for each processor it is
-/// 0.42, if the system gives each thread its fair share and the pool doubles.
+/// A change of size pays if the work changes by at least this power of the change. It is 1 for jobs
+/// that wait and 0 for scarce processors. Beside another process that has a thread for each
+/// processor it is 0.42, if the system gives each thread its fair share and the pool doubles.
 const PAYS: f64 = 0.6;
 /// Below this power the work hardly depends on the size.
 const FLAT: f64 = 0.35;
@@ -81,15 +83,15 @@ const SHRINKING: f64 = 0.75;
 /// After a shrinking that hardly mattered.
 const FAST_SHRINKING: f64 = 0.5;
 
-/// Where the wait for a processor is known: nearer to the formula's result than this factor, the limit is
-/// good enough, and a settled pool keeps it up to the other factor.
+/// Where the wait for a processor is known: nearer to the formula's result than this factor, the
+/// limit is good enough, and a settled pool keeps it up to the other factor.
 const NEAR: f64 = 1.2;
 const SETTLED_NEAR: f64 = 1.4;
 /// Workers that spend this part of their time in that wait are too many.
 const CROWDED: f64 = 0.5;
 
-/// The number of samples of a window that is certain, of one that ends though it is not, and of one that
-/// decides a trial though it is not.
+/// The number of samples of a window that is certain, of one that ends though it is not, and of one
+/// that decides a trial though it is not.
 const MIN_SAMPLES: u32 = 6;
 const ENOUGH_SAMPLES: u32 = 16;
 const MAX_SAMPLES: u32 = 40;
@@ -101,16 +103,16 @@ const CHECK_SAMPLES: u32 = 8;
 const KNOWN_SAMPLES: u32 = 4;
 /// The number of samples that show what the load is like.
 const REFERENCE_SAMPLES: u32 = 60;
-/// The load has changed if the CPU time changes by this factor, or the number of jobs that end by the
-/// other one. Fewer ends than the last number say nothing.
+/// The load has changed if the CPU time changes by this factor, or the number of jobs that end by
+/// the other one. Fewer ends than the last number say nothing.
 const CPU_CHANGE: f64 = 1.4;
 const ENDED_CHANGE: f64 = 1.6;
 const MIN_ENDED: f64 = 10.0;
 
 /// Without a sample that counts for so many seconds, what is in the window is too old.
 const STALE: f64 = 60.0;
-/// After how many seconds of load a growth is tried again: at first, if it was not certain that it did
-/// not pay; at first, if it was; and at most.
+/// After how many seconds of load a growth is tried again: at first, if it was not certain that it
+/// did not pay; at first, if it was; and at most.
 const EARLY_RETRY: f64 = 60.0;
 const FIRST_RETRY: f64 = 600.0;
 const LAST_RETRY: f64 = 4800.0;
@@ -161,15 +163,15 @@ pub(crate) struct Sizer {
     unused: f64,
     /// Whether the latest change was a growth.
     grew: Option<bool>,
-    /// How many changes in a row had another direction than the one before. The more they are, the more
-    /// it takes for the next change.
+    /// How many changes in a row had another direction than the one before. The more they are, the
+    /// more it takes for the next change.
     turns: u32,
     /// After how many seconds of load a useless growth is tried again.
     retry_after: f64,
     /// The growth towards the formula's result that the next window judges.
     growth: Option<Trial>,
-    /// What the next window shows unless the load changes, after a trial was taken back or before one is
-    /// repeated.
+    /// What the next window shows unless the load changes, after a trial was taken back or before
+    /// one is repeated.
     expected: Option<Measured>,
 }
 
@@ -325,7 +327,8 @@ impl Sizer {
         if may_shrink && load >= HIGH {
             return self.try_size(self.smaller(size), now, Reason::Saturated);
         }
-        // More workers would do no more, or it is not known whether these are needed for the new load.
+        // More workers would do no more, or it is not known whether these are needed for the new
+        // load.
         let in_doubt = self.look || (self.more == Outlook::Useless && load < LOW);
         if may_shrink && in_doubt && now.cpu >= NO_CPU * now.busy {
             return self.try_size(self.smaller(size), now, Reason::Surplus);
@@ -651,8 +654,8 @@ impl Window {
         let n = f64::from(self.samples);
         let cpu = self.cpu / n;
         let variance = (self.cpu_squares - n * cpu * cpu).max(0.0) / (n - 1.0).max(1.0);
-        // Samples that follow each other are alike if jobs are longer than an interval. Then they say
-        // less than as many independent ones.
+        // Samples that follow each other are alike if jobs are longer than an interval. Then they
+        // say less than as many independent ones.
         let alike = if variance <= 1e-12 {
             0.0
         } else {
@@ -676,8 +679,8 @@ impl Window {
 }
 
 impl Measured {
-    /// The relative standard error of the difference, if this is the load of `other`, which is known
-    /// better.
+    /// The relative standard error of the difference, if this is the load of `other`, which is
+    /// known better.
     fn error_beside(&self, other: &Self) -> f64 {
         let spread = other.cpu_spread * (1.0 + 3.0 / other.samples);
         spread * (1.0 / self.samples + 1.0 / other.samples).sqrt()

@@ -19,7 +19,8 @@ pub(crate) mod thread {
     pub(crate) use ::loom::thread::JoinHandle;
     pub(crate) use std::thread::{available_parallelism, panicking};
 
-    /// A thread that can be unparked. (loom's own `unpark` also wakes a thread that waits for a lock.)
+    /// A thread that can be unparked. (loom's own `unpark` also wakes a thread that waits for a
+    /// lock.)
     #[derive(Debug, Clone)]
     pub(crate) struct Thread(Arc<Parker>);
 

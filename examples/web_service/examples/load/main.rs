@@ -401,7 +401,8 @@ fn random(number: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
-/// Sends one request after the other from each of some clients. Returns the good answers per second.
+/// Sends one request after the other from each of some clients. Returns the good answers per
+/// second.
 async fn saturate(server: SocketAddr, visits: &Visits, length: Duration) -> Result<f64> {
     let (next, good) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let begin = Instant::now();

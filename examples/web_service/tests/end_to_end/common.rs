@@ -185,7 +185,8 @@ impl OccupiedWorker {
         result.expect("no panic").expect("it was accepted");
     }
 
-    /// Drops the future of the result, as if the client had left. The job runs until the sender is dropped.
+    /// Drops the future of the result, as if the client had left. The job runs until the sender is
+    /// dropped.
     pub(crate) async fn abandon(self) -> mpsc::Sender<()> {
         self.job.abort();
         let result = within(PATIENCE, self.job).await;

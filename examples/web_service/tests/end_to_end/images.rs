@@ -1,4 +1,5 @@
-//! Tests that what an image does to its decoder harms no other request, and that no process is left.
+//! Tests that what an image does to its decoder harms no other request, and that no process is
+//! left.
 
 use std::fs;
 use std::io::Write;
@@ -43,7 +44,8 @@ fn running(server: &Server) -> Vec<u32> {
     running.map(|worker| worker.pid).collect()
 }
 
-/// Returns whether a process exists and is not a zombie. The init process may be slow to reap orphans.
+/// Returns whether a process exists and is not a zombie. The init process may be slow to reap
+/// orphans.
 fn is_alive(pid: u32) -> bool {
     let exists = Pid::from_raw(pid as i32).is_some_and(|pid| test_kill_process(pid).is_ok());
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
