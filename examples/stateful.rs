@@ -1,5 +1,6 @@
 //! Gives each worker a state of its own: here a parser with its scratch buffers, which need no
-//! lock. Run with: `cargo run --example stateful`
+//! lock.
+//! Run with: `cargo run --example stateful`
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

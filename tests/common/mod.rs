@@ -291,6 +291,16 @@ pub(crate) fn panic_location(f: impl FnOnce()) -> (String, u32) {
     told.recv().expect("the hook ran")
 }
 
+/// Returns the message of a panic of `f`.
+#[track_caller]
+pub(crate) fn message_of(f: impl FnOnce()) -> String {
+    let payload = panic::catch_unwind(panic::AssertUnwindSafe(f)).expect_err("it panics");
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => (*payload.downcast::<&str>().expect("a text")).to_owned(),
+    }
+}
+
 /// Returns a context whose waker does nothing.
 pub(crate) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())

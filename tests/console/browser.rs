@@ -14,6 +14,20 @@ use crate::client::served;
 use crate::common::child::alone;
 use crate::webdriver::Browser;
 
+/// Asserts that the page is not wider than the window, and takes pictures: of this name, as wide as
+/// this, and dark or light.
+fn draw_in_widths(browser: &Browser, pictures: &[(&str, u32, bool)]) {
+    for &(name, width, dark) in pictures {
+        browser.look(width, 900, dark);
+        let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
+        assert!(
+            overflow.as_i64().unwrap() <= 0,
+            "{name} is {overflow} too wide"
+        );
+        browser.screenshot(name, width, dark);
+    }
+}
+
 /// Runs labelled jobs in a pool of three workers until it is dropped.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -130,20 +144,15 @@ fn the_page_shows_lanes_problems_and_a_timeline_that_can_be_paused() {
     let harm = browser.run("return [window.pwned, document.images.length]");
     assert_eq!(harm, json!([null, 0]));
 
-    for (name, width, dark) in [
-        ("panic-light", 1200, false),
-        ("panic-dark", 1200, true),
-        ("panic-narrow", 375, false),
-        ("panic-narrow-dark", 320, true),
-    ] {
-        browser.look(width, 900, dark);
-        let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
-        assert!(
-            overflow.as_i64().unwrap() <= 0,
-            "{name} is {overflow} too wide"
-        );
-        browser.screenshot(name, width, dark);
-    }
+    draw_in_widths(
+        &browser,
+        &[
+            ("panic-light", 1200, false),
+            ("panic-dark", 1200, true),
+            ("panic-narrow", 375, false),
+            ("panic-narrow-dark", 320, true),
+        ],
+    );
     // Dark is dark.
     browser.look(1200, 900, true);
     let back = browser.run("return getComputedStyle(document.body).backgroundColor");
@@ -327,19 +336,14 @@ fn the_page_shows_why_a_pool_has_its_size_and_when_it_changed() {
         }
         return line.length > 20 && line[line.length - 1] < line[0] - 8; })()",
     );
-    for (name, width, dark) in [
-        ("sizes-light", 1200, false),
-        ("sizes-dark", 1200, true),
-        ("sizes-narrow", 320, false),
-    ] {
-        browser.look(width, 900, dark);
-        let overflow = browser.run("return document.documentElement.scrollWidth - innerWidth");
-        assert!(
-            overflow.as_i64().unwrap() <= 0,
-            "{name} is {overflow} too wide"
-        );
-        browser.screenshot(name, width, dark);
-    }
+    draw_in_widths(
+        &browser,
+        &[
+            ("sizes-light", 1200, false),
+            ("sizes-dark", 1200, true),
+            ("sizes-narrow", 320, false),
+        ],
+    );
     gate.open();
     for job in jobs {
         job.join().unwrap();

@@ -138,6 +138,7 @@ fn a_worker_that_waits_in_a_job_does_not_run_it_meanwhile() {
         });
         told.recv_timeout(LONG).unwrap();
         let handles = pool.broadcast(|| ());
+        // Time to run the job while the worker waits, and once it is awake.
         thread::sleep(Duration::from_millis(20));
         promise.complete(()).unwrap();
         thread::sleep(Duration::from_millis(20));
@@ -244,6 +245,7 @@ fn no_other_worker_runs_it_while_it_waits() {
             ids.len()
         });
         told.recv_timeout(LONG).unwrap();
+        // Time to run the other worker's job.
         thread::sleep(Duration::from_millis(20));
         assert!(!job.is_finished());
         busy.release();

@@ -9,21 +9,12 @@ use std::thread;
 
 use crate::common::event_log::EventLog;
 use crate::common::{
-    CountingWaker, Gate, LONG, ThreadState, block_workers, child, eventually, poll_once, poll_with,
-    within,
+    CountingWaker, Gate, LONG, ThreadState, block_workers, child, eventually, message_of,
+    poll_once, poll_with, within,
 };
 use futurepool::{ScopedJoinHandle, ThreadPool, block_on, cancel_requested};
 use futures::StreamExt;
 use tracing::Level;
-
-/// Returns the message of a panic.
-fn message_of(run: impl FnOnce()) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => (*payload.downcast::<&str>().expect("a text")).to_owned(),
-    }
-}
 
 /// Counts its drops.
 struct Counted<'a>(&'a AtomicUsize);

@@ -7,20 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Gate, LONG, block_workers, bounded_pool, eventually, noop_context, within};
+use crate::common::{
+    Gate, LONG, block_workers, bounded_pool, eventually, message_of, noop_context, within,
+};
 use crate::map::both;
 use futurepool::{ThreadPool, block_on};
 use futures::StreamExt;
-
-/// Returns the payload of a panic, if it is text.
-#[track_caller]
-fn message_of(run: impl FnOnce()) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => (*payload.downcast::<&str>().expect("a text")).to_owned(),
-    }
-}
 
 both!(items_functions_and_results_borrow, |map| {
     for pool in [ThreadPool::new(2), bounded_pool(1, 1)] {

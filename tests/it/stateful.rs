@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use crate::common::{Gate, LONG, eventually, within};
+use crate::common::{Gate, LONG, ThreadState, eventually, within};
 use futurepool::{
     AsCompleted, JoinError, JoinHandle, Priority, ReturnWhen, StatefulPool, StatefulPoolBuilder,
     ThreadPool, as_completed, block_on, first_ok, promise, wait,
@@ -1082,11 +1082,17 @@ fn a_deadlock_through_the_queue_of_a_thread_pool_is_found() {
         for stateful_first in [true, false] {
             let stateful = Arc::new(Log::default().pool(1));
             let threads = Arc::new(ThreadPool::new(1));
-            let both = Arc::new(Barrier::new(2));
+            let (both, first_waits) = (Arc::new(Barrier::new(2)), Arc::default());
             let wait_in_turn = move |first: bool| {
+                let first_waits: &Mutex<Option<ThreadState>> = &first_waits;
                 both.wait();
-                if !first {
-                    thread::sleep(Duration::from_millis(20));
+                if first {
+                    *first_waits.lock().unwrap() = Some(ThreadState::of_this_thread());
+                } else {
+                    eventually("the first one waits", || {
+                        let first = first_waits.lock().unwrap();
+                        first.as_ref().is_some_and(ThreadState::sleeps)
+                    });
                 }
             };
             let (wait, inner) = (wait_in_turn.clone(), Arc::clone(&threads));
@@ -1214,6 +1220,7 @@ fn a_worker_in_a_future_of_something_else_is_no_deadlock() {
             queued.join()
         });
         joining.recv().unwrap();
+        // Time for a wrong verdict.
         thread::sleep(Duration::from_millis(50));
         assert!(!inside.is_finished());
         resolve.complete(7).unwrap();

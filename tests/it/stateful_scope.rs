@@ -8,19 +8,9 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Gate, LONG, ThreadState, eventually, within};
+use crate::common::{Gate, LONG, ThreadState, eventually, message_of, within};
 use futurepool::{StatefulPool, StatefulPoolBuilder, StatefulScope, ThreadPool, block_on};
 use futures::StreamExt;
-
-/// Returns the message of a panic.
-#[track_caller]
-fn message_of(run: impl FnOnce()) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(run)).expect_err("it panics");
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => (*payload.downcast::<&str>().expect("a text")).to_owned(),
-    }
-}
 
 /// Asserts that this is the message of a scope whose jobs no worker could reach.
 #[track_caller]
